@@ -1,0 +1,85 @@
+"""PointRend: image segmentation as rendering (Kirillov, Wu, He, Girshick, CVPR 2020, arXiv 1912.08193).
+
+What `__all__` lists is what the package promises; everything else may change between versions. Each name is
+imported when it is first used, so that `import pointrend` costs nothing and a script that needs `pointrend.core`
+alone never loads torchvision.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pointrend.checkpoints.detectron2 import from_detectron2
+    from pointrend.checkpoints.files import save
+    from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
+    from pointrend.core.point_head import PointHead
+    from pointrend.core.refiner import PointRend
+    from pointrend.core.sampling import point_sample, point_sample_boxes
+    from pointrend.core.selection import PointSampling
+    from pointrend.core.subdivision import SubdivisionStep, subdivide
+    from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+    from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
+    from pointrend.predict import Predictor
+    from pointrend.structures import InstanceResult, SemanticResult
+    from pointrend.zoo import load
+
+# Public name -> module that defines it; the block above tells type checkers the same (a test compares the two).
+_HOME = {
+    "InstanceConfig": "pointrend.models.instance",
+    "InstanceResult": "pointrend.structures",
+    "InstanceSegmenter": "pointrend.models.instance",
+    "PointHead": "pointrend.core.point_head",
+    "PointRend": "pointrend.core.refiner",
+    "PointSampling": "pointrend.core.selection",
+    "Predictor": "pointrend.predict",
+    "SemanticConfig": "pointrend.models.semantic",
+    "SemanticResult": "pointrend.structures",
+    "SemanticSegmenter": "pointrend.models.semantic",
+    "SubdivisionStep": "pointrend.core.subdivision",
+    "from_detectron2": "pointrend.checkpoints.detectron2",
+    "from_mmsegmentation": "pointrend.checkpoints.mmsegmentation",
+    "load": "pointrend.zoo",
+    "point_sample": "pointrend.core.sampling",
+    "point_sample_boxes": "pointrend.core.sampling",
+    "save": "pointrend.checkpoints.files",
+    "subdivide": "pointrend.core.subdivision",
+}
+
+__all__ = [
+    "InstanceConfig",
+    "InstanceResult",
+    "InstanceSegmenter",
+    "PointHead",
+    "PointRend",
+    "PointSampling",
+    "Predictor",
+    "SemanticConfig",
+    "SemanticResult",
+    "SemanticSegmenter",
+    "SubdivisionStep",
+    "__version__",
+    "from_detectron2",
+    "from_mmsegmentation",
+    "load",
+    "point_sample",
+    "point_sample_boxes",
+    "save",
+    "subdivide",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines `name` and hand the name over (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'pointrend' has no attribute {name!r}; it offers {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
