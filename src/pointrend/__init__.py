@@ -1,8 +1,8 @@
 """PointRend: image segmentation as rendering (Kirillov, Wu, He, Girshick, CVPR 2020, arXiv 1912.08193).
 
-What `__all__` lists is what the package promises; everything else may change between versions. Each name is
-imported when it is first used, so that `import pointrend` costs nothing and a script that needs `pointrend.core`
-alone never loads torchvision.
+What `__all__` lists is what the package promises; everything else may change between versions. Each
+name is imported when it is first used, so that `import pointrend` costs nothing and a script that
+needs `pointrend.core` alone never loads torchvision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pointrend.structures import InstanceResult, SemanticResult
     from pointrend.zoo import load
 
-# Public name -> module that defines it; the block above tells type checkers the same (a test compares the two).
+# Public name -> module that defines it. The block above tells type checkers the same; a test compares the two.
 _HOME = {
     "InstanceConfig": "pointrend.models.instance",
     "InstanceResult": "pointrend.structures",

@@ -1,0 +1,48 @@
+# make demo | test | lint | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo   train a small model on generated scenes, about three minutes, and show what PointRend gains"
+	@echo "make test   run all tests"
+	@echo "make lint   ruff and mypy"
+	@echo "make clean  remove $(VENV) and caches"
+	@echo "Options: PYTHON=python3.12 (the interpreter of a new $(VENV)), ARGS='...' (handed to the command)"
+
+demo: $(VENV)/.installed
+	$(BIN)/pointrend demo $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# A stamp is written only when its step went through, so an interrupted step is done again.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "PointRend needs Python 3.10 or newer; '$(PYTHON)' is `$(PYTHON) --version 2>&1 || true`."; \
+	  echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Editable, so that a changed source file needs no new install; a changed pyproject.toml does.
+$(VENV)/.installed: pyproject.toml | $(VENV)/.created
+	@echo "Installing into $(VENV): PyTorch is large, the first time takes some minutes"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
+	@echo "Installing into $(VENV): PyTorch is large, the first time takes some minutes"
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
