@@ -1,0 +1,131 @@
+"""The point head: a small multi-layer perceptron shared by all points of all regions.
+
+Letters: N regions, P points, C classes, Cf channels of the fine features, Cc channels of the coarse prediction.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PointHead(nn.Module):
+    """Predicts logits at points from fine features and the coarse prediction there (paper section 3.3).
+
+    Args:
+        fine_channels: Cf, channels of the interpolated fine features.
+        coarse_channels: Cc, channels of the coarse prediction (its classes).
+        out_channels: C, classes predicted; ``coarse_channels`` if not given, 1 for class-agnostic masks.
+        width: channels of the hidden layers (256 in the paper).
+        depth: number of hidden layers (3 in the paper).
+        coarse_each_layer: give the coarse prediction to every layer (the published instance models, all of
+            MMSegmentation's) or to the first only (Detectron2's semantic model).
+        residual: predict a correction that is added to the coarse logits, with a last layer that starts at
+            zero; otherwise the logits outright, as the paper does. Ours.
+
+    The hidden layers are ``layers`` and the last one ``predictor``, all 1x1 ``Conv1d`` whose input is
+    ``cat(features, coarse)`` in this order, so that published weights fit unchanged. Initial values as in
+    Detectron2 ``point_head.StandardPointHead``: He normal, and N(0, 0.001) for the predictor.
+    """
+
+    def __init__(
+        self,
+        fine_channels: int,
+        coarse_channels: int,
+        out_channels: int | None = None,
+        *,
+        width: int = 256,
+        depth: int = 3,
+        coarse_each_layer: bool = True,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        out_channels = coarse_channels if out_channels is None else out_channels
+        if min(fine_channels, coarse_channels, out_channels, width) < 1 or depth < 0:
+            raise ValueError(
+                "point head: expected positive channels and depth >= 0, got "
+                f"{fine_channels=}, {coarse_channels=}, {out_channels=}, {width=}, {depth=}"
+            )
+        if out_channels not in (1, coarse_channels):
+            raise ValueError(
+                f"point head: out_channels must be {coarse_channels} (as the coarse prediction) or 1 "
+                f"(class-agnostic), got {out_channels}"
+            )
+        self.fine_channels = fine_channels
+        self.coarse_channels = coarse_channels
+        self.out_channels = out_channels
+        self.coarse_each_layer = coarse_each_layer
+        self.residual = residual
+        self.layers = nn.ModuleList()
+        channels = fine_channels + coarse_channels
+        for _ in range(depth):
+            self.layers.append(nn.Conv1d(channels, width, 1))
+            channels = width + (coarse_channels if coarse_each_layer else 0)
+        self.predictor = nn.Conv1d(channels, out_channels, 1)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for layer in self.layers:
+            assert isinstance(layer, nn.Conv1d) and layer.bias is not None
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        assert self.predictor.bias is not None
+        nn.init.zeros_(self.predictor.bias)
+        if self.residual:
+            nn.init.zeros_(self.predictor.weight)
+        else:
+            nn.init.normal_(self.predictor.weight, std=0.001)
+
+    @property
+    def coarse_padding(self) -> str:
+        """Padding with which the coarse prediction has to be sampled for this head.
+
+        The published models see zeros outside. A residual head adds to what it samples: with "border" this is
+        what ``F.interpolate`` gives, so an untrained head changes nothing, also at the edge of the region.
+        """
+        return "border" if self.residual else "zeros"
+
+    def forward(self, fine: Tensor, coarse: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Logits at points, float32 or float64 also under autocast.
+
+        Args:
+            fine: (N, Cf, P) fine features at the points.
+            coarse: (N, Cc, P) coarse logits at the points.
+            labels: (N,) int64 class of each region: predict only its channel.
+
+        Returns:
+            (N, C, P), or (N, 1, P) with ``labels``.
+        """
+        if fine.shape[1] != self.fine_channels or coarse.shape[1] != self.coarse_channels:
+            raise ValueError(
+                f"point head: expected {self.fine_channels} fine and {self.coarse_channels} coarse channels, "
+                f"got {tuple(fine.shape)} and {tuple(coarse.shape)}"
+            )
+        hidden = fine
+        for number, layer in enumerate(self.layers):
+            joined = torch.cat((hidden, coarse), 1) if number == 0 or self.coarse_each_layer else hidden
+            hidden = F.relu(layer(joined))
+        if not self.layers or self.coarse_each_layer:
+            hidden = torch.cat((hidden, coarse), 1)
+        logits = self._predict(hidden, labels)
+        if self.residual:
+            logits = logits + self._own_channel(coarse, labels)
+        return logits
+
+    def _predict(self, hidden: Tensor, labels: Tensor | None) -> Tensor:
+        # Only the row of the region's class where it is known: one dot product a point instead of C.
+        if labels is None or self.out_channels == 1:
+            logits = self.predictor(hidden)
+        else:
+            assert self.predictor.bias is not None
+            rows = self.predictor.weight[labels].squeeze(2)  # (N, width)
+            logits = torch.einsum("nc,ncp->np", rows, hidden)[:, None] + self.predictor.bias[labels][:, None, None]
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _own_channel(self, coarse: Tensor, labels: Tensor | None) -> Tensor:
+        if labels is not None and self.coarse_channels > 1:
+            return coarse.gather(1, labels[:, None, None].expand(-1, 1, coarse.shape[2]))
+        if self.out_channels != self.coarse_channels:
+            raise ValueError("a class-agnostic residual point head needs the label of each region: pass labels")
+        return coarse

@@ -1,0 +1,101 @@
+"""Features at points: bilinear interpolation at real-valued positions of one or several maps.
+
+Letters: N regions, B images, R boxes, C channels, P points, H W rows and columns of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pointrend.core.coordinates import points_in_image
+
+
+def point_sample(features: Tensor, points: Tensor, *, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
+    """Values of maps (N, C, H, W) at points (N, P, 2): (N, C, P).
+
+    Points are (x, y) in the unit square of the map, ``align_corners=False``. Outside of the map, and so also
+    within half a cell of its edge, values fade to 0 (``padding="zeros"``, as in the published models) or
+    continue (``"border"``, as ``F.interpolate`` does). ``mode`` is "bilinear" or "nearest" (for labels).
+
+    The interpolation runs in float32 (float64 for float64 maps) also under autocast; the result has the
+    dtype of ``features``. Paper section 3.1; Detectron2 ``point_features.point_sample``.
+
+    Raises:
+        ValueError: on other shapes, or if N of the two differ.
+    """
+    if features.ndim != 4 or points.ndim != 3 or points.shape[-1] != 2 or len(points) != len(features):
+        raise ValueError(
+            "expected features (N, C, H, W) and points (N, P, 2) with the same N, "
+            f"got {tuple(features.shape)} and {tuple(points.shape)}"
+        )
+    if 0 in features.shape[-2:]:
+        raise ValueError(f"cannot sample from an empty map of size {tuple(features.shape[-2:])}")
+    if not points.is_floating_point() or points.dtype in (torch.float16, torch.bfloat16):
+        raise ValueError(f"points: expected float32 or float64 (half precision misplaces them), got {points.dtype}")
+    exact = torch.promote_types(features.dtype, torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        grid = (2.0 * points.to(exact) - 1.0).unsqueeze(2)  # (N, P, 1, 2) in [-1, 1], as grid_sample wants
+        sampled = F.grid_sample(
+            features.to(exact), grid, mode=mode, padding_mode=padding, align_corners=False
+        )  # (N, C, P, 1)
+    return sampled.squeeze(3).to(features.dtype)
+
+
+def sample_maps(features: Sequence[Tensor], points: Tensor) -> Tensor:
+    """Several maps over the same region, each at its own stride, at the same points: (N, sum of C, P)."""
+    sampled = [point_sample(level, points) for level in features]
+    return sampled[0] if len(sampled) == 1 else torch.cat(sampled, dim=1)
+
+
+def point_sample_boxes(
+    features: Sequence[Tensor],
+    strides: Sequence[float],
+    boxes: Tensor,
+    image_index: Tensor,
+    points: Tensor,
+) -> Tensor:
+    """Features of whole images at points given inside boxes: (R, sum of C, P).
+
+    Args:
+        features: one or several maps (B, C, H, W).
+        strides: input pixels per cell of each map.
+        boxes: (R, 4) in pixels of the network's input; they may reach beyond the image.
+        image_index: (R,) int64, the image of each box.
+        points: (R, P, 2) in the unit squares of the boxes.
+
+    A map covers exactly ``stride * (W, H)`` pixels, which is the *padded* input; points outside see zeros.
+    Detectron2 ``point_features.point_sample_fine_grained_features``.
+
+    Raises:
+        ValueError: if the numbers of maps and strides, or of boxes, image indices and point sets differ.
+    """
+    if len(features) != len(strides) or not features:
+        raise ValueError(f"expected one stride for each feature map, got {len(strides)} for {len(features)} maps")
+    if len(image_index) != len(boxes):
+        raise ValueError(f"image_index: expected one entry for each of {len(boxes)} boxes, got {len(image_index)}")
+    pixels = points_in_image(points, boxes)  # (R, P, 2)
+    levels = []
+    for level, stride in zip(features, strides, strict=True):
+        height, width = level.shape[-2:]
+        extent = pixels.new_tensor([width * stride, height * stride])
+        levels.append(_sample_by_image(level, pixels / extent, image_index))
+    return levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
+
+
+def _sample_by_image(features: Tensor, points: Tensor, image_index: Tensor) -> Tensor:
+    """(B, C, H, W) at (R, P, 2) in the unit square of each box's image -> (R, C, P), without copying maps."""
+    boxes, per_box = points.shape[:2]
+    channels = features.shape[1]
+    if len(features) == 1:
+        flat = point_sample(features, points.reshape(1, boxes * per_box, 2))
+        return flat.reshape(channels, boxes, per_box).transpose(0, 1)
+    out = features.new_zeros((boxes, channels, per_box))
+    for image in range(len(features)):
+        here = torch.nonzero(image_index == image).flatten()
+        flat = point_sample(features[image : image + 1], points[here].reshape(1, -1, 2))
+        out = out.index_copy(0, here, flat.reshape(channels, len(here), per_box).transpose(0, 1))
+    return out

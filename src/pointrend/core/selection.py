@@ -1,0 +1,156 @@
+"""Which points: the most uncertain cells of a grid (inference) and a biased random choice (training).
+
+Uncertainty is a number that is larger where the prediction is less sure, measured on *interpolated* logits and
+never interpolated itself: between a confident "yes" (+4) and a confident "no" (-4) lies a boundary, where the
+interpolated logit is 0 and its uncertainty highest, while the mean of the two uncertainties says "sure".
+
+Letters: N regions, C classes, P points, H W rows and columns of a grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pointrend.core.coordinates import regular_grid
+from pointrend.core.sampling import point_sample
+
+Uncertainty = Callable[[Tensor], Tensor]
+"""Maps logits (N, C, ...) to an uncertainty (N, ...), larger where less sure."""
+
+
+def binary_uncertainty(logits: Tensor) -> Tensor:
+    """Minus the distance to the decision at logit 0: (N, 1, ...) -> (N, ...), at most 0.
+
+    For class-specific masks, select the channel of the region's class first. Paper section 4.1.
+
+    Raises:
+        ValueError: if there is more than one channel.
+    """
+    if logits.shape[1] != 1:
+        raise ValueError(f"binary uncertainty: expected one channel (N, 1, ...), got {tuple(logits.shape)}")
+    return -logits[:, 0].abs()
+
+
+def margin_uncertainty(logits: Tensor) -> Tensor:
+    """Second best logit minus the best: (N, C, ...) with C >= 2 -> (N, ...), at most 0. Paper section 4.2.
+
+    Raises:
+        ValueError: if there are fewer than two classes.
+    """
+    if logits.shape[1] < 2:
+        raise ValueError(f"margin uncertainty: expected at least two classes (N, C, ...), got {tuple(logits.shape)}")
+    best = torch.topk(logits, k=2, dim=1).values
+    return best[:, 1] - best[:, 0]
+
+
+def uncertainty_for(num_classes: int) -> Uncertainty:
+    """The measure for a prediction with this many channels: 1 is binary, more are exclusive classes."""
+    return binary_uncertainty if num_classes == 1 else margin_uncertainty
+
+
+def most_uncertain_cells(uncertainty: Tensor, count: int) -> Tensor:
+    """Flat indices ``row * W + column`` of the most uncertain cells: (N, H, W) -> (N, P) int64, in no order.
+
+    P is ``count``, or all H*W cells where the grid has fewer. Which of several exactly equal cells are taken
+    is up to ``torch.topk``.
+
+    Raises:
+        ValueError: if ``count`` is below 1 or the shape is another.
+    """
+    if uncertainty.ndim != 3:
+        raise ValueError(f"uncertainty: expected (N, H, W), got {tuple(uncertainty.shape)}")
+    if count < 1:
+        raise ValueError(f"count: expected at least one point a step, got {count}")
+    flat = uncertainty.flatten(1)
+    return torch.topk(flat, k=min(count, flat.shape[1]), dim=1, sorted=False).indices
+
+
+@dataclass(frozen=True)
+class PointSampling:
+    """How training points are chosen in each region (paper section 3.2, figure 5, table 4).
+
+    ``oversample_ratio * count`` uniform candidates are drawn (k); the ``importance_ratio * count`` (beta) most
+    uncertain of them are kept, and uniform points fill up to ``count`` (N).
+    """
+
+    count: int = 196
+    """N, points for each region."""
+    oversample_ratio: float = 3.0
+    """k >= 1."""
+    importance_ratio: float = 0.75
+    """beta in [0, 1]: the share of points chosen by uncertainty."""
+    strategy: Literal["biased", "grid"] = "biased"
+    """"grid": a regular grid of sqrt(N) x sqrt(N) points instead of random ones."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_ratio <= 1:
+            raise ValueError(
+                "point sampling: expected count >= 1, oversample_ratio >= 1 and importance_ratio in [0, 1], got "
+                f"{self.count}, {self.oversample_ratio} and {self.importance_ratio}"
+            )
+        if self.strategy not in ("biased", "grid"):
+            raise ValueError(f"point sampling: expected strategy 'biased' or 'grid', got {self.strategy!r}")
+        if self.strategy == "grid" and math.isqrt(self.count) ** 2 != self.count:
+            raise ValueError(f"point sampling: a regular grid needs a square number of points, got {self.count}")
+
+    @classmethod
+    def regular(cls, count: int = 196) -> PointSampling:
+        """Table 4, "regular grid"."""
+        return cls(count, 1.0, 0.0, "grid")
+
+    @classmethod
+    def uniform(cls, count: int = 196) -> PointSampling:
+        """Table 4, "uniform": k = 1, beta = 0."""
+        return cls(count, 1.0, 0.0)
+
+    @classmethod
+    def mildly_biased(cls, count: int = 196) -> PointSampling:
+        """Table 4, "mildly biased": k = 3, beta = 0.75, the paper's choice."""
+        return cls(count, 3.0, 0.75)
+
+    @classmethod
+    def heavily_biased(cls, count: int = 196) -> PointSampling:
+        """Table 4, "heavily biased": k = 10, beta = 1."""
+        return cls(count, 10.0, 1.0)
+
+
+@torch.no_grad()
+def sample_training_points(
+    coarse: Tensor,
+    sampling: PointSampling,
+    uncertainty: Uncertainty,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Points at which the point head is trained: coarse logits (N, C, H, W) -> (N, P, 2) in [0, 1], no gradient.
+
+    Candidates are judged by the uncertainty of the logits interpolated there. The important points come first.
+    ``generator`` makes the draw reproducible (its device may differ from that of ``coarse``).
+    Detectron2 ``point_features.get_uncertain_point_coords_with_randomness``.
+    """
+    regions = len(coarse)
+    device = coarse.device
+    if sampling.strategy == "grid":
+        side = math.isqrt(sampling.count)
+        return regular_grid(side, side, regions=regions, device=device)
+
+    def uniform(count: int) -> Tensor:
+        where = device if generator is None else generator.device
+        return torch.rand(regions, count, 2, generator=generator, device=where).to(device)
+
+    important = int(sampling.importance_ratio * sampling.count)
+    if important == 0:
+        return uniform(sampling.count)
+    candidates = uniform(int(sampling.oversample_ratio * sampling.count))
+    doubt = uncertainty(point_sample(coarse.detach(), candidates))  # (N, kN)
+    chosen = torch.topk(doubt, k=important, dim=1).indices
+    points = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
+    return torch.cat((points, uniform(sampling.count - important)), dim=1)
+
+
