@@ -1,0 +1,1 @@
+"""Whole networks: pictures in, typed results out. `instance` and `semantic` are the two stories to read."""

@@ -1,0 +1,335 @@
+"""torchvision's ResNet, ResNeXt and MobileNetV2 as feature extractors, and the feature pyramid on top.
+
+B images, H W rows and columns. A backbone returns one map per stage, named as in Detectron2:
+"stem" (stride 2), "res2" (4), "res3" (8), "res4" (16), "res5" (32; less with `output_stride`); the pyramid
+"p2".."p5", and "p6" for region proposals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import mobilenetv2, resnet
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+STAGES = ("stem", "res2", "res3", "res4", "res5")
+BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d", "mobilenet_v2"]
+
+_RESNETS: dict[str, Callable[..., resnet.ResNet]] = {
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+    "resnext101_32x8d": resnet.resnext101_32x8d,
+}
+# Which of torchvision's `features` make up each stage of MobileNetV2; the last 1x1 (320 -> 1280) is for
+# classifying.
+_MOBILENET_STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7, 14), "res5": (14, 18)}
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which network, and in which of its published variants.
+
+    norm: "frozen" (statistics and affine fixed, as Detectron2 trains) or "batch" (nn.BatchNorm2d).
+    stride_in_1x1: the stride of res3..res5 sits in the first 1x1 of their first block, as in the MSRA models
+        of Detectron2's zoo; otherwise in the 3x3, as in torchvision, ResNeXt and MMSegmentation. Bottlenecks
+        only.
+    deep_stem: three 3x3 convolutions (32, 32, 64 channels) instead of one 7x7: MMSegmentation's ResNetV1c,
+        and the "ResNet-103" of the paper's DeepLab experiments.
+    output_stride: 32, or 16 / 8 with dilated res5 / res4 and res5 (DeepLab).
+    """
+
+    name: BackboneName = "resnet50"
+    norm: Literal["frozen", "batch"] = "frozen"
+    stride_in_1x1: bool = False
+    deep_stem: bool = False
+    output_stride: Literal[8, 16, 32] = 32
+
+    def __post_init__(self) -> None:
+        if self.name not in _RESNETS and self.name != "mobilenet_v2":
+            raise ValueError(
+                f"name: expected one of {', '.join([*_RESNETS, 'mobilenet_v2'])}, got {self.name!r}"
+            )
+        if self.norm not in ("frozen", "batch"):
+            raise ValueError(f"norm: expected 'frozen' or 'batch', got {self.norm!r}")
+        if self.output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride: expected 32, 16 or 8, got {self.output_stride}")
+        if self.deep_stem and self.name == "mobilenet_v2":
+            raise ValueError(
+                "deep_stem: MobileNetV2's stem is a 3x3 convolution already, set deep_stem=False"
+            )
+        if self.stride_in_1x1 and self.name in ("resnet18", "resnet34", "mobilenet_v2"):
+            raise ValueError(f"stride_in_1x1: {self.name} has no bottleneck blocks, set stride_in_1x1=False")
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch normalisation whose statistics and affine are buffers.
+
+    Calls `F.batch_norm`, which keeps the input's dtype: torchvision's class multiplies by float32 buffers and
+    so returns float32 under bfloat16 autocast, doubling the memory of every activation behind it. The state
+    dict has no num_batches_tracked, as Detectron2's.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.full((channels,), 1.0 - eps))  # fresh: exactly the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, eps={self.eps}"
+
+
+class Backbone(nn.Module):
+    """One map per stage: (B, 3, H, W) normalised pixels -> {"stem", .., "res5"}: (B, channels, ~H/stride,
+    ~W/stride).
+
+    Sizes round up: a map of stride s has ceil(H / s) rows, so any H, W >= 1 works.
+    """
+
+    def __init__(self, config: BackboneConfig, stages: Mapping[str, nn.Module], pool: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.frozen_stages = 0
+        self.pool = pool  # between the stem and res2; ResNets only
+        for name in STAGES:
+            self.add_module(name, stages[name])
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels of each stage's map."""
+        return {name: _last_channels(getattr(self, name)) for name in STAGES}
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Pixels of the input per cell of each stage's map."""
+        return {name: min(2 ** (i + 1), self.config.output_stride) for i, name in enumerate(STAGES)}
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        features = {"stem": self.get_submodule("stem")(x)}
+        x = self.pool(features["stem"])
+        for name in STAGES[1:]:
+            features[name] = x = getattr(self, name)(x)
+        return features
+
+    def train(self, mode: bool = True) -> Backbone:
+        super().train(mode)
+        for name in STAGES[: self.frozen_stages]:
+            getattr(self, name).eval()  # batch norm of frozen stages keeps its statistics
+        return self
+
+
+def freeze(backbone: Backbone, stages: int) -> None:
+    """Stop the first `stages` stages from training: 0 none, 1 the stem, 2 stem and res2 (Detectron2's
+    FREEZE_AT), .. 5.
+
+    Their parameters need no gradient, their batch norms stay in evaluation mode.
+    """
+    if not 0 <= stages <= len(STAGES):
+        raise ValueError(f"stages: expected 0 (nothing) to {len(STAGES)} (everything), got {stages}")
+    backbone.frozen_stages = stages
+    for i, name in enumerate(STAGES):
+        getattr(backbone, name).requires_grad_(i >= stages)
+    backbone.train(backbone.training)
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """A randomly initialised backbone (torchvision's initialisation)."""
+    norm: Callable[..., nn.Module] = FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d
+    stages: dict[str, nn.Module]
+    if config.name == "mobilenet_v2":
+        features = mobilenetv2.MobileNetV2(num_classes=1, norm_layer=norm).features
+        stages = {
+            name: nn.Sequential(*features[first:last]) for name, (first, last) in _MOBILENET_STAGES.items()
+        }
+        pool: nn.Module = nn.Identity()
+    else:
+        network = _RESNETS[config.name](num_classes=1, norm_layer=norm)
+        stem = (
+            _deep_stem(norm) if config.deep_stem else nn.Sequential(network.conv1, network.bn1, network.relu)
+        )
+        layers = (network.layer1, network.layer2, network.layer3, network.layer4)
+        stages = dict(zip(STAGES, (stem, *layers), strict=True))
+        pool = network.maxpool
+        if config.stride_in_1x1:
+            for layer in layers[1:]:
+                layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, layer[0].conv1.stride
+    if config.output_stride <= 16:
+        before = 2 if config.output_stride == 8 else 1
+        if config.output_stride == 8:
+            _dilate(cast(nn.Sequential, stages["res4"]), first=1, rest=2)
+        _dilate(cast(nn.Sequential, stages["res5"]), first=before, rest=2 * before)
+    return Backbone(config, stages, pool)
+
+
+def _deep_stem(norm: Callable[..., nn.Module]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels_in, channels_out, stride in ((3, 32, 2), (32, 32, 1), (32, 64, 1)):
+        conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        layers += [conv, norm(channels_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def _dilate(stage: nn.Sequential, first: int, rest: int) -> None:
+    """Take the stride out of a stage; its 3x3 convolutions look `first` (first block) or `rest` pixels far.
+
+    The first block sees maps of the stride before, so it keeps the dilation before (as torchvision and
+    DeepLab do). torchvision's own option refuses basic blocks and does not know MobileNetV2.
+    """
+    for i, block in enumerate(stage):
+        dilation = rest if i else first
+        for conv in block.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.stride = (1, 1)
+                if conv.kernel_size == (3, 3):
+                    conv.dilation = conv.padding = (dilation, dilation)
+
+
+def _convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
+    return (m for m in module.modules() if isinstance(m, nn.Conv2d))
+
+
+def _last_channels(stage: nn.Module) -> int:
+    """Channels that a stage puts out: those of its last block's last convolution (a shortcut's are the
+    same).
+    """
+    return list(_convolutions(stage))[-1].out_channels
+
+
+class FeaturePyramid(FeaturePyramidNetwork):
+    """torchvision's feature pyramid under Detectron2's names: {"res2": .., "res5": ..} -> {"p2": .., "p5":
+    ..[, "p6"]}.
+    """
+
+    def __init__(
+        self, levels: Sequence[str], in_channels: Sequence[int], channels: int, extra_level: bool
+    ) -> None:
+        super().__init__(list(in_channels), channels, LastLevelMaxPool() if extra_level else None)
+        self.levels = tuple(levels)
+        self.channels = channels
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        maps = super().forward({name: x[name] for name in self.levels})
+        first = int(self.levels[0].removeprefix("res"))
+        return {f"p{first + i}": level for i, level in enumerate(maps.values())}
+
+
+def build_fpn(
+    backbone_channels: Mapping[str, int],
+    levels: Sequence[str] = ("res2", "res3", "res4", "res5"),
+    channels: int = 256,
+    extra_level: bool = False,
+) -> FeaturePyramid:
+    """A feature pyramid: 1x1 laterals, nearest upsampling and sum from the top, 3x3 outputs; all with bias,
+    no norm.
+
+    backbone_channels: `Backbone.channels`. levels: consecutive stages, finest first, which become "p2".. of
+        the same
+    number. extra_level: one more, every other cell of the last output (p6, for region proposals).
+    """
+    unknown = [name for name in levels if name not in STAGES[1:] or name not in backbone_channels]
+    numbers = [int(name.removeprefix("res")) for name in levels if name not in unknown]
+    if unknown or not levels or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        raise ValueError(
+            f"levels: expected consecutive stages out of {STAGES[1:]}, finest first, got {tuple(levels)}"
+        )
+    return FeaturePyramid(levels, [backbone_channels[name] for name in levels], channels, extra_level)
+
+
+def load_pretrained_backbone(backbone: Backbone, path: str | Path) -> list[str]:
+    """Fill a backbone from a safetensors file of ImageNet tensors with folded batch norm, names as in
+    torchvision.
+
+    Each convolution of the file has `weight` and `bias`, any float dtype. The kernel goes to the convolution;
+    the norm behind it becomes "add the bias": scale 1, mean 0, variance 1 - eps, so that evaluating it is
+    exactly that. With norm="batch" the first training step replaces these statistics by the batch's; "frozen"
+    keeps them.
+
+    Returns the backbone's state-dict names that the file does not have, left as they are (such as "res5.*"
+    for a file that ends with layer3). Raises ValueError for tensors that the backbone has no place for, or of
+    another shape.
+    """
+    from safetensors.torch import load_file
+
+    tensors = load_file(str(path))
+    targets = _folded_targets(backbone)
+    names = {name.rsplit(".", 1)[0] for name in tensors}
+    ignored = {"features.18.0"} if backbone.config.name == "mobilenet_v2" else {"fc"}
+    problems = [
+        f"{name}: no such convolution in this backbone" for name in sorted(names - set(targets) - ignored)
+    ]
+    for name in sorted(names & set(targets)):
+        conv, _ = targets[name]
+        shape = tuple(tensors[f"{name}.weight"].shape) if f"{name}.weight" in tensors else None
+        if shape != tuple(conv.weight.shape) or f"{name}.bias" not in tensors:
+            problems.append(
+                f"{name}: expected weight {tuple(conv.weight.shape)} and a bias, got weight {shape}"
+            )
+    if problems or not names & set(targets):
+        raise ValueError(
+            f"{path}: does not fit {backbone.config.name} (deep_stem={backbone.config.deep_stem}):\n  "
+            + "\n  ".join(problems or ["none of its convolutions is in the file"])
+        )
+    filled: set[int] = set()
+    with torch.no_grad():
+        for name in names & set(targets):
+            conv, norm = targets[name]
+            conv.weight.copy_(tensors[f"{name}.weight"])
+            norm.weight.fill_(1.0)
+            norm.bias.copy_(tensors[f"{name}.bias"])
+            cast(Tensor, norm.running_mean).zero_()
+            cast(Tensor, norm.running_var).fill_(1.0 - norm.eps)
+            filled |= {id(conv), id(norm)}
+    modules = dict(backbone.named_modules())
+    return [key for key in backbone.state_dict() if id(modules[key.rsplit(".", 1)[0]]) not in filled]
+
+
+def _folded_targets(backbone: Backbone) -> dict[str, tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """torchvision's name of each convolution -> that convolution and the norm behind it."""
+    targets = {}
+    modules = dict(backbone.named_modules())
+    names = list(modules)
+    for name, module in modules.items():
+        if isinstance(module, nn.Conv2d):
+            norm = next(n for n in names[names.index(name) + 1 :] if hasattr(modules[n], "running_mean"))
+            if ".conv" in name and backbone.config.name != "mobilenet_v2":  # the norm of conv2 is bn2
+                norm = name.replace(".conv", ".bn")
+            targets[torchvision_name(backbone.config, name)] = (module, cast(nn.BatchNorm2d, modules[norm]))
+    return targets
+
+
+def torchvision_name(config: BackboneConfig, name: str) -> str:
+    """What torchvision calls a module or tensor of ours: "res3.0.conv1" -> "layer2.0.conv1" or
+    "features.4.conv.0.0".
+    """
+    stage, _, rest = name.partition(".")
+    if config.name == "mobilenet_v2":
+        block, _, tail = rest.partition(".")
+        return ".".join(filter(None, ("features", str(int(block) + _MOBILENET_STAGES[stage][0]), tail)))
+    if stage != "stem":
+        return f"layer{int(stage.removeprefix('res')) - 1}.{rest}"
+    if config.deep_stem:
+        return name
+    head, _, tail = rest.partition(".")
+    return ".".join(filter(None, ({"0": "conv1", "1": "bn1"}[head], tail)))
