@@ -1,0 +1,1 @@
+"""Reading and making training pictures: everything here gives `structures.Sample`."""
