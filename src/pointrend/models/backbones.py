@@ -101,8 +101,7 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class Backbone(nn.Module):
-    """One map per stage: (B, 3, H, W) normalised pixels -> {"stem", .., "res5"}: (B, channels, ~H/stride,
-    ~W/stride).
+    """Normalised pixels (B, 3, H, W) -> {"stem", .., "res5"}, each (B, channels, H / stride, W / stride).
 
     Sizes round up: a map of stride s has ceil(H / s) rows, so any H, W >= 1 works.
     """
