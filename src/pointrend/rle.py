@@ -1,0 +1,148 @@
+"""Masks as files know them: COCO run lengths and outlines, straight from the windows, never a full-picture
+mask.
+
+COCO's run-length encoding reads the picture column by column, top to bottom, and counts pixels outside,
+inside, outside, ...; the first count (outside) may be 0. The compressed form writes each count, from the
+fourth on as the difference to the one two before, in digits of five bits (maskApi.c, `rleToString`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from pointrend.structures import InstanceMasks
+
+Ints = npt.NDArray[np.int64]
+Ring = list[tuple[float, float]]
+
+
+def encode_windows(masks: InstanceMasks) -> Iterator[dict[str, Any]]:
+    """Compressed COCO RLE of each mask in its picture: {"size": [H, W], "counts": text}.
+
+    Time and memory go with the windows' areas, not with the picture's.
+    """
+    height, width = masks.image_size
+    for window, offset in zip(masks.windows, masks.offsets.tolist(), strict=True):
+        counts = run_lengths(window, (int(offset[0]), int(offset[1])), masks.image_size)
+        yield {"size": [int(height), int(width)], "counts": compress(counts)}
+
+
+def run_lengths(window: Tensor, offset: tuple[int, int], image_size: tuple[int, int]) -> Ints:
+    """Uncompressed counts of one mask: pixels outside, inside, outside, ... down the picture's columns.
+
+    Args:
+        window: (h, w), non-zero inside.
+        offset: (x, y) of its top-left pixel; the window lies inside the picture.
+        image_size: (H, W) of the picture.
+
+    Raises:
+        ValueError: the window sticks out of the picture.
+    """
+    (x, y), (height, width) = offset, image_size
+    if x < 0 or y < 0 or y + window.shape[0] > height or x + window.shape[1] > width:
+        raise ValueError(
+            f"window: {window.shape[0]}x{window.shape[1]} pixels at x = {x}, y = {y} stick out of a "
+            f"picture of {height}x{width}; cut it to the picture first"
+        )
+    inside = np.zeros(
+        (window.shape[1], window.shape[0] + 2), dtype=np.int8
+    )  # columns as rows, a margin each end
+    inside[:, 1:-1] = window.detach().cpu().numpy().T != 0
+    steps = np.diff(inside, axis=1)
+    columns, first = np.nonzero(steps == 1)  # in the picture's order: by column, then by row
+    last = np.nonzero(steps == -1)[1]
+    base = (columns + x) * height + y
+    starts, ends = base + first, base + last
+    # A run that reaches the bottom goes on in the next column where that one begins at the top.
+    apart = starts[1:] != ends[:-1]
+    starts = starts[np.concatenate([[True], apart])] if len(starts) else starts
+    ends = ends[np.concatenate([apart, [True]])] if len(ends) else ends
+    edges = np.stack([starts, ends], axis=1).reshape(-1).astype(np.int64)
+    counts: Ints = np.diff(edges, prepend=0, append=height * width)
+    return counts if counts[-1] > 0 or len(counts) == 1 else counts[:-1]
+
+
+def compress(counts: Ints) -> str:
+    """The counts as COCO's text."""
+    values = counts.astype(np.int64).copy()
+    values[3:] -= counts[1:-2]
+    digits, alive = [], np.ones(len(values), dtype=bool)
+    kept = []
+    while alive.any():
+        digit = values & 31
+        values = values >> 5  # arithmetic: negative numbers end at -1
+        more = np.where(digit & 16, values != -1, values != 0)
+        digits.append(digit + 32 * more + 48)
+        kept.append(alive)
+        alive = alive & more
+    if not digits:
+        return ""
+    text = np.stack(digits, axis=1)[np.stack(kept, axis=1)]
+    return text.astype(np.uint8).tobytes().decode("ascii")
+
+
+def outline(window: Tensor, offset: tuple[int, int] | list[int]) -> list[Ring]:
+    """The exact outlines of a mask along pixel edges, in pixels of the picture, corners only.
+
+    Every ring is a closed path of alternating horizontal and vertical edges (the last corner joins the
+    first). Outer rings run clockwise as seen on the screen (y points down), so their shoelace area is
+    positive; rings round holes run counter-clockwise and count as negative: the areas add up to the number of
+    pixels. Pixels that touch at a corner only belong to different rings. Filling all rings by the even-odd
+    rule gives the mask back.
+
+    Args:
+        window: (h, w), non-zero inside.
+        offset: (x, y) of its top-left pixel.
+    """
+    mask = np.pad(window.detach().cpu().numpy() != 0, 1)
+    corners, across, along = _corner_links(mask)
+    rings: list[Ring] = []
+    seen = np.zeros(len(corners), dtype=bool)
+    for start in range(len(corners)):  # by rows, then columns: a ring is met at the left end of its top edge
+        if seen[start]:
+            continue
+        ring, here, link = [], start, across
+        while not seen[here]:
+            seen[here] = True
+            ring.append(here)
+            here, link = int(link[here]), along if link is across else across
+        row, column = corners[start]
+        if not mask[
+            row, column
+        ]:  # the pixel below right of that corner is outside: the ring goes round a hole
+            ring = ring[:1] + ring[:0:-1]
+        rings.append(
+            [(float(corners[i][1] - 1 + offset[0]), float(corners[i][0] - 1 + offset[1])) for i in ring]
+        )
+    return rings
+
+
+def _corner_links(mask: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Corners (K, 2) as (row, column) of the padded mask's pixel grid, and the corner each one leads to.
+
+    On any row, edges run from the first corner to the second, from the third to the fourth, ...; the same on
+    any column. Where two pixels touch diagonally there are two corners in one place: the first has the edge
+    to the left, the second the edge to the right; up and down go to them so that each keeps round its own
+    pixel.
+    """
+    a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
+    diagonal = (a == d) & (b == c) & (a != b)
+    turns = (a ^ b ^ c ^ d) | diagonal
+    rows, columns = np.nonzero(turns)
+    twice = diagonal[rows, columns]
+    order = np.repeat(np.arange(len(rows)), 1 + twice)
+    second = np.concatenate([[False], order[1:] == order[:-1]]) if len(order) else np.zeros(0, dtype=bool)
+    rows, columns = rows[order] + 1, columns[order] + 1  # a corner is named by the pixel below right of it
+    # Left goes with up where the pixel above left is inside; else left goes with down.
+    rising = ~mask[rows - 1, columns - 1]
+    down = np.where(np.repeat(twice, 1 + twice) if len(order) else False, second ^ rising, False)
+    across, along = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
+    by_row, by_column = np.lexsort((second, columns, rows)), np.lexsort((down, rows, columns))
+    for links, sequence in ((across, by_row), (along, by_column)):
+        links[sequence[0::2]], links[sequence[1::2]] = sequence[1::2], sequence[0::2]
+    return np.stack([rows, columns], axis=1), across, along
