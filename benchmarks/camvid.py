@@ -1,0 +1,148 @@
+"""CamVid, train -> val: what PointRend gains over bilinear upsampling, with everything else equal.
+
+    python benchmarks/camvid.py --data ../shared/data --variant residual --seed 0 --out runs/camvid-residual-0
+
+Trains SemanticFPN on an ImageNet-pretrained MobileNetV2 and scores the coarse prediction and PointRend with several
+numbers of points on the whole validation set. The scores go to scores.json in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pointrend.core.selection import PointSampling
+from pointrend.data.folders import SemanticFolder
+from pointrend.data.loading import build_loader
+from pointrend.data.transforms import training_transforms
+from pointrend.evaluation.semantic_iou import BoundaryIoU, MeanIoU, TrimapIoU
+from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
+from pointrend.models.images import Preprocessing
+from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.training.loop import train
+from pointrend.training.recipe import Recipe
+
+HEAD = SemanticPointRendConfig(residual=True, sampling=PointSampling(2048))
+FINE = ("p2", "coarse", "stem", "image")
+VARIANTS: dict[str, SemanticPointRendConfig | None] = {
+    "none": None,
+    "paper": replace(HEAD, residual=False),
+    "residual": HEAD,
+    "fine": replace(HEAD, features=FINE),
+    "fine4k": replace(HEAD, features=FINE, sampling=PointSampling(4096)),
+    "grid": replace(HEAD, sampling=PointSampling.regular(45 * 45)),
+    "uniform": replace(HEAD, sampling=PointSampling.uniform(45 * 45)),
+    "mild": replace(HEAD, sampling=PointSampling.mildly_biased(45 * 45)),
+    "heavy": replace(HEAD, sampling=PointSampling.heavily_biased(45 * 45)),
+}
+LEVELS = {"p2-p5": ("p2", "p3", "p4", "p5"), "p3-p5": ("p3", "p4", "p5")}
+
+
+def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmenter:
+    config = SemanticConfig(
+        class_names=data.class_names,
+        palette=data.palette,
+        backbone=BackboneConfig("mobilenet_v2", norm=arguments.norm, output_stride=16 if arguments.deeplab else 32),
+        preprocessing=Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3, divisor=32),
+        head="deeplab" if arguments.deeplab else "fpn",
+        levels=LEVELS[arguments.levels],
+        fpn_channels=128,
+        head_channels=256 if arguments.deeplab else 128,
+        point_rend=VARIANTS[arguments.variant],
+    )
+    if arguments.deeplab and config.point_rend is not None:
+        features = tuple(name.replace("p2", "res2") for name in config.point_rend.features)
+        config = replace(config, point_rend=replace(config.point_rend, features=features))
+    torch.manual_seed(arguments.seed)
+    model = SemanticSegmenter(config)
+    weights = arguments.data / "weights" / "mobilenetv2_features_bnfolded_fp16.safetensors"
+    load_pretrained_backbone(model.backbone, weights)
+    return model
+
+
+def score(model: SemanticSegmenter, data: SemanticFolder, pictures: int | None = None) -> dict[str, dict[str, float]]:
+    """mIoU, boundary IoU and trimap mIoU of the coarse prediction and of PointRend by number of points."""
+    model.eval()
+    ways: dict[str, dict] = {"bilinear": {"refine": False}}
+    if model.point_rend is not None:
+        ways |= {f"N={count}": {"count": count} for count in (512, 2048, 8192)}
+        ways["every cell"] = {"count": 10**9}
+    classes = len(data.class_names)
+    metrics = {way: [MeanIoU(classes), BoundaryIoU(classes), TrimapIoU(classes)] for way in ways}
+    for number in range(len(data) if pictures is None else min(pictures, len(data))):
+        sample = data[number]
+        for way, options in ways.items():
+            labels = model.predict([sample.image], **options)[0].labels
+            for metric in metrics[way]:
+                metric.update(labels, sample.target.labels)
+    return {
+        way: {name: round(100 * value, 3) for metric in found for name, value in metric.compute().items()}
+        for way, found in metrics.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/ and weights/")
+    parser.add_argument("--variant", choices=VARIANTS, default="residual")
+    parser.add_argument("--levels", choices=LEVELS, default="p2-p5")
+    parser.add_argument("--deeplab", action="store_true", help="DeepLabV3 at output stride 16 instead of SemanticFPN")
+    parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--decay", type=float, default=1e-4)
+    parser.add_argument("--backbone-factor", type=float, default=0.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    camvid = arguments.data / "camvid"
+    transforms = training_transforms((256, 320), scale=(0.5, 2.0))
+    training = SemanticFolder.from_list(camvid / "train.txt", transforms=transforms)
+    held_out = SemanticFolder.from_list(camvid / "val.txt")
+    model = build(arguments, training)
+    recipe = Recipe(
+        steps=arguments.steps,
+        optimizer="adamw",
+        learning_rate=arguments.lr,
+        weight_decay=arguments.decay,
+        backbone_factor=arguments.backbone_factor,
+        warmup_steps=20,
+        clip_gradient=10.0,
+        precision=arguments.precision,
+        seed=arguments.seed,
+    )
+    loader = build_loader(training, recipe.batch_size, workers=arguments.workers, seed=arguments.seed)
+    started = time.time()
+    train(model, loader, recipe, out=arguments.out, cpu=True, report=_print)
+    minutes = (time.time() - started) / 60
+    torch.save(model.state_dict(), arguments.out / "weights.pth")
+    scores = score(model, held_out)
+    result = {
+        "scores": scores,
+        "minutes": round(minutes, 1),
+        "arguments": {key: str(value) for key, value in vars(arguments).items()},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
+    (arguments.out / "scores.json").write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
+
+
+def _print(step: int, entry: dict[str, float]) -> None:
+    if step % 20 == 0:
+        print(step, {name: round(value, 4) for name, value in entry.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Semantic segmentation with PointRend: the whole picture is one region.
+
+    picture -> backbone (+ FPN) -> coarse logits at stride 4, 8 or 16 -> subdivision with the point head -> labels
+
+Letters: B images, C classes, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pointrend.core.losses import Normalize, multiclass_point_loss
+from pointrend.core.refiner import PointRend, check_labels
+from pointrend.core.selection import PointSampling
+from pointrend.core.subdivision import Size, SubdivisionStep
+from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
+from pointrend.models.deeplab import DeepLabV3Head
+from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
+from pointrend.models.semantic_fpn import HeadNorm, SemanticFPNHead
+from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
+
+
+@dataclass(frozen=True)
+class SemanticPointRendConfig:
+    """The point head of a semantic model and how it is used."""
+
+    features: tuple[str, ...] = ("p2",)
+    """Where fine features come from: "p2".."p5", "stem", "res2".."res5", "image" (the normalised pixels) and
+    "coarse" (the coarse head's last features). The paper takes p2, or res2 for DeepLab."""
+    width: int = 256
+    depth: int = 3
+    coarse_each_layer: bool = True
+    residual: bool = False
+    """Correct the interpolated coarse logits instead of predicting outright, see PointHead."""
+    sampling: PointSampling = field(default_factory=lambda: PointSampling(2048))
+    """Points in training."""
+    count: int = 8192
+    """Points in each subdivision step."""
+    steps: int | None = None
+    """Doublings of the coarse grid, as the published models count; what is missing to the picture's size is then
+    resized bilinearly. None: as many as needed, the last one exactly to the picture's size."""
+
+
+@dataclass(frozen=True)
+class SemanticConfig:
+    """Everything that is needed to build a :class:`SemanticSegmenter`."""
+
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...] = ()
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    head: Literal["fpn", "deeplab"] = "fpn"
+    levels: tuple[str, ...] = ("p2", "p3", "p4", "p5")
+    """Pyramid levels that the coarse head sees; ("p3", "p4", "p5") predicts at stride 8."""
+    fpn_channels: int = 256
+    head_channels: int = 128
+    """Channels of the coarse head; 256 in DeepLabV3."""
+    head_norm: HeadNorm = "GN"
+    rates: tuple[int, ...] = (6, 12, 18)
+    """Dilations of DeepLab's ASPP."""
+    freeze_stages: int = 0
+    """First stages of the backbone that are not trained; 2 = stem and res2."""
+    loss_normalize: Normalize = "valid"
+    """Mean over labelled pixels and points, or over all ("all", MMSegmentation)."""
+    point_rend: SemanticPointRendConfig | None = field(default_factory=SemanticPointRendConfig)
+    """None: the coarse prediction, interpolated."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+class SemanticSegmenter(nn.Module):
+    """A backbone, a coarse head (SemanticFPN or DeepLabV3) and PointRend on top of them."""
+
+    def __init__(self, config: SemanticConfig) -> None:
+        super().__init__()
+        if config.num_classes < 2:
+            raise ValueError(f"class_names: expected at least two exclusive classes, got {config.class_names}")
+        self.config = config
+        self.backbone = build_backbone(config.backbone)
+        freeze(self.backbone, config.freeze_stages)
+        channels = {"image": 3, **self.backbone.channels}
+        self.fpn: nn.Module | None = None
+        self.head: SemanticFPNHead | DeepLabV3Head
+        if config.head == "fpn":
+            levels = ("p2", "p3", "p4", "p5")
+            self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels)
+            channels |= dict.fromkeys(levels, config.fpn_channels)
+            strides = {level: self.backbone.strides[f"res{level[1:]}"] for level in levels}
+            unknown = set(config.levels) - set(strides)
+            if unknown or not config.levels:
+                raise ValueError(f"levels: expected some of {levels}, got {config.levels}")
+            self.head = SemanticFPNHead(
+                {level: strides[level] for level in config.levels},
+                config.fpn_channels,
+                config.num_classes,
+                width=config.head_channels,
+                norm=config.head_norm,
+            )
+        else:
+            self.head = DeepLabV3Head(
+                channels["res5"], config.num_classes, rates=config.rates, width=config.head_channels
+            )
+        channels["coarse"] = config.head_channels
+        self.point_rend: PointRend | None = None
+        if config.point_rend is not None:
+            self.point_rend = _build_point_rend(config.point_rend, channels, config.num_classes)
+
+    def features(self, batch: Tensor) -> dict[str, Tensor]:
+        """Normalised pictures (B, 3, H, W) -> maps by name: "image", "stem", "res2".., and with an FPN "p2".."p5"."""
+        maps: dict[str, Tensor] = {"image": batch, **self.backbone(batch)}
+        if self.fpn is not None:
+            maps |= self.fpn(maps)
+        return maps
+
+    def coarse(self, maps: dict[str, Tensor]) -> Tensor:
+        """Coarse logits (B, C, h, w) float32; adds the head's last features to ``maps`` as "coarse"."""
+        logits, maps["coarse"] = self.head(maps)
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def loss(self, images: Sequence[Tensor], targets: Sequence[SemanticTarget]) -> dict[str, Tensor]:
+        """Training losses by name, scalars: "coarse" (interpolated coarse logits) and "points" (point head).
+
+        Args:
+            images: uint8 (3, h, w) RGB at the size to train on; smaller ones are padded.
+            targets: labels (h, w) of the same sizes.
+        """
+        batch = batch_images(images, self.config.preprocessing, self.device)
+        labels = self._batch_labels(batch, targets)
+        maps = self.features(batch.tensor)
+        coarse = self.coarse(maps)
+        normalize = self.config.loss_normalize
+        upsampled = F.interpolate(coarse, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        losses = {"coarse": multiclass_point_loss(upsampled, labels, ignore_label=IGNORE_LABEL, normalize=normalize)}
+        if self.point_rend is not None:
+            losses["points"] = self.point_rend.loss(
+                coarse, self._fine(maps), labels, ignore_label=IGNORE_LABEL, normalize=normalize
+            )
+        return losses
+
+    def logits(
+        self,
+        batch: ImageBatch,
+        *,
+        refine: bool = True,
+        count: int | None = None,
+        trace: list[SubdivisionStep] | None = None,
+    ) -> Tensor:
+        """Logits (B, C, H, W) float32 on the padded batch: refined, or (``refine=False``) interpolated coarse ones.
+
+        ``trace`` receives every subdivision step.
+        """
+        maps = self.features(batch.tensor)
+        coarse = self.coarse(maps)
+        if self.point_rend is None or not refine:
+            return F.interpolate(coarse, size=batch.padded_size, mode="bilinear", align_corners=False)
+        rows, columns = coarse.shape[-2:]
+        steps = self.config.point_rend.steps if self.config.point_rend else None
+        sizes: list[Size] | None = None
+        if steps is not None:
+            sizes = [(rows * 2**step, columns * 2**step) for step in range(1, steps + 1)]
+        logits = self.point_rend.refine(
+            coarse, self._fine(maps), batch.padded_size, sizes=sizes, count=count, trace=trace
+        )
+        if logits.shape[-2:] != batch.padded_size:
+            logits = F.interpolate(logits, size=batch.padded_size, mode="bilinear", align_corners=False)
+        return logits
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Sequence[Tensor],
+        *,
+        refine: bool = True,
+        count: int | None = None,
+        uncertainty: bool = False,
+        trace: list[SubdivisionStep] | None = None,
+    ) -> list[SemanticResult]:
+        """Label maps of pictures, each in its own size.
+
+        Args:
+            images: uint8 (3, H, W) RGB of any sizes; resized as ``config.preprocessing`` says. They share one batch,
+                padded to the largest.
+            refine: False gives the interpolated coarse prediction, for comparison.
+            count: points in each subdivision step, instead of the configured number.
+            uncertainty: also return 1 minus the margin of the two best probabilities.
+            trace: a list that receives the subdivision steps of the batch.
+        """
+        for image in images:
+            check_image(image)
+        if not images:
+            return []
+        resized = [resize_image(image, self.config.preprocessing) for image in images]
+        batch = batch_images(resized, self.config.preprocessing, self.device)
+        logits = self.logits(batch, refine=refine, count=count, trace=trace)
+        results = []
+        for number, (image, (rows, columns)) in enumerate(zip(images, batch.sizes, strict=True)):
+            own = logits[number : number + 1, :, :rows, :columns]
+            if own.shape[-2:] != image.shape[-2:]:
+                own = F.interpolate(own, size=image.shape[-2:], mode="bilinear", align_corners=False)
+            results.append(self._result(own[0], uncertainty))
+        return results
+
+    forward = predict
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.predictor.weight.device
+
+    def _fine(self, maps: dict[str, Tensor]) -> list[Tensor]:
+        assert self.config.point_rend is not None
+        return [maps[name] for name in self.config.point_rend.features]
+
+    def _result(self, logits: Tensor, uncertainty: bool) -> SemanticResult:
+        """(C, H, W) logits -> labels and, if wanted, the uncertainty of each pixel."""
+        labels = logits.argmax(0)
+        doubt = None
+        if uncertainty:
+            best = logits.softmax(0).topk(2, dim=0).values
+            doubt = 1 - (best[0] - best[1])
+        small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
+        return SemanticResult(labels.to(small), self.config.class_names, self.config.palette, doubt)
+
+    def _batch_labels(self, batch: ImageBatch, targets: Sequence[SemanticTarget]) -> Tensor:
+        """(B, H, W) int64 on the padded batch; padding is ignored."""
+        if len(targets) != len(batch):
+            raise ValueError(f"expected a target for each of {len(batch)} pictures, got {len(targets)}")
+        shape = (len(batch), *batch.padded_size)
+        labels = torch.full(shape, IGNORE_LABEL, dtype=torch.int64, device=batch.tensor.device)
+        for slot, target, size in zip(labels, targets, batch.sizes, strict=True):
+            if tuple(target.labels.shape) != size:
+                raise ValueError(f"expected labels of the picture's size {size}, got {tuple(target.labels.shape)}")
+            slot[: size[0], : size[1]] = target.labels
+        check_labels(labels, self.config.num_classes, IGNORE_LABEL)
+        return labels
+
+
+def _build_point_rend(config: SemanticPointRendConfig, channels: dict[str, int], num_classes: int) -> PointRend:
+    unknown = set(config.features) - set(channels)
+    if unknown or not config.features:
+        raise ValueError(f"point head features: expected some of {sorted(channels)}, got {config.features}")
+    return PointRend(
+        [channels[name] for name in config.features],
+        num_classes,
+        width=config.width,
+        depth=config.depth,
+        coarse_each_layer=config.coarse_each_layer,
+        residual=config.residual,
+        sampling=config.sampling,
+        count=config.count,
+    )

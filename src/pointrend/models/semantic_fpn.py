@@ -1,0 +1,74 @@
+"""The coarse semantic head on a feature pyramid: SemanticFPN (Kirillov et al., Panoptic Feature Pyramid Networks).
+
+Letters: B images, C classes, H W rows and columns of the finest level.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HeadNorm = Literal["GN", "BN"]
+"""Group normalisation with 32 groups (Detectron2) or batch normalisation (MMSegmentation)."""
+
+
+def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm) -> nn.Sequential:
+    """A 3x3 convolution without bias, a norm and a ReLU; He initialisation over the outputs."""
+    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    layer = nn.GroupNorm(math.gcd(32, channels_out), channels_out) if norm == "GN" else nn.BatchNorm2d(channels_out)
+    return nn.Sequential(conv, layer, nn.ReLU(inplace=True))
+
+
+class SemanticFPNHead(nn.Module):
+    """Brings every level to the finest one's stride by convolutions and bilinear doublings, sums, predicts.
+
+    Args:
+        strides: stride of each level by name, finest first: ``{"p2": 4, "p3": 8, ...}``. Without p2 the prediction
+            has stride 8 (the paper's P3-P5).
+        channels: of each level.
+        num_classes: C.
+        width: channels of the convolutions (128).
+        norm: see :data:`HeadNorm`.
+
+    Detectron2 ``SemSegFPNHead``; MMSegmentation ``FPNHead``.
+    """
+
+    def __init__(
+        self, strides: Mapping[str, int], channels: int, num_classes: int, *, width: int = 128, norm: HeadNorm = "GN"
+    ) -> None:
+        super().__init__()
+        self.levels: Sequence[str] = tuple(strides)
+        self.stride = min(strides.values())
+        self.width = width
+        self.branches = nn.ModuleDict()
+        for level, stride in strides.items():
+            doublings = round(math.log2(stride / self.stride))
+            layers: list[nn.Module] = []
+            for number in range(max(1, doublings)):
+                layers.append(conv_norm_relu(channels if number == 0 else width, width, norm))
+                if doublings:
+                    layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+            self.branches[level] = nn.Sequential(*layers)
+        self.predictor = nn.Conv2d(width, num_classes, 1)
+        nn.init.kaiming_normal_(self.predictor.weight, mode="fan_out", nonlinearity="relu")
+        assert self.predictor.bias is not None
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Levels (B, channels, ...) -> logits (B, C, H, W) and the features (B, width, H, W) they come from."""
+        total: Tensor | None = None
+        for level in self.levels:
+            branch = self.branches[level](features[level])
+            if total is None:
+                total = branch
+                continue
+            if branch.shape[-2:] != total.shape[-2:]:  # a map of 13 rows, doubled, against one of 25
+                branch = F.interpolate(branch, size=total.shape[-2:], mode="bilinear", align_corners=False)
+            total = total + branch
+        assert total is not None
+        return self.predictor(total), total

@@ -1,0 +1,1 @@
+"""Training: recipes as frozen dataclasses and one loop to read from top to bottom."""
