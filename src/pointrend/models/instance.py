@@ -1,0 +1,335 @@
+"""Instance segmentation: Mask R-CNN whose masks are rendered point by point (paper section 4.1).
+
+    picture -> backbone + FPN -> proposals -> boxes, classes, scores -> mask logits over boxes -> masks in pixels
+
+Each arrow is a method of :class:`InstanceSegmenter`; ``predict`` and ``loss`` are their stories.
+
+Letters: B images, R boxes of all, D detections and G true objects of one, K classes, S side of a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
+from pointrend.models.box_head import BoxHead, BoxHeadConfig, Detections, SampledProposals
+from pointrend.models.boxes import Regions, clip_boxes, has_area
+from pointrend.models.conv_mask_head import ConvMaskHead
+from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
+from pointrend.models.mask_head import CoarseMaskHead, MaskConfig, MaskTrace, PointRendMaskHead
+from pointrend.models.masks import paste_masks
+from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals
+from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget
+
+Features = dict[str, Tensor]
+"""Maps (B, C, H, W) by name: "stem", "res2".."res5", and of the pyramid "p2".."p6" at strides 4 to 64."""
+
+POOLED = ("p2", "p3", "p4", "p5")
+PROPOSED = (*POOLED, "p6")
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """Everything that is needed to build an :class:`InstanceSegmenter`."""
+
+    class_names: tuple[str, ...]
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    preprocessing: Preprocessing = field(
+        default_factory=lambda: Preprocessing(short_edge=800, long_edge=1333)
+    )
+    head: Literal["pointrend", "coarse", "conv28", "conv224"] = "pointrend"
+    """PointRend, its coarse prediction alone, or the 4x conv baseline with 28x28 or 224x224 masks."""
+    fpn_channels: int = 256
+    freeze_stages: int = 0
+    """First stages of the backbone that are not trained; 2 = stem and res2, as the published models."""
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    boxes: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ValueError("class_names: expected at least one class, got none")
+        if self.head not in ("pointrend", "coarse", "conv28", "conv224"):
+            raise ValueError(
+                f"head: expected 'pointrend', 'coarse', 'conv28' or 'conv224', got {self.head!r}"
+            )
+        if self.backbone.output_stride != 32:
+            raise ValueError(
+                f"backbone: expected output_stride 32 for boxes, got {self.backbone.output_stride}"
+            )
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class InstanceTrace:
+    """Every intermediate value of a prediction, for pictures and tests."""
+
+    batch: ImageBatch
+    features: Features
+    proposals: list[Proposals]
+    detections: list[Detections]
+    regions: Regions
+    """The detections of all images in one list, in pixels of the network's input."""
+    logits: Tensor
+    """(R, S, S) mask logits over each box, of its class."""
+    masks: MaskTrace | None
+    """How the logits came about; None for heads without subdivision."""
+    results: list[InstanceResult]
+
+
+class InstanceSegmenter(nn.Module):
+    """A two-stage detector with a mask head; see the module for its parts."""
+
+    def __init__(self, config: InstanceConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone)
+        freeze(self.backbone, config.freeze_stages)
+        self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels, extra_level=True)
+        channels = self.backbone.channels | dict.fromkeys(PROPOSED, config.fpn_channels)
+        strides = self.backbone.strides | {level: 2 ** int(level[1:]) for level in PROPOSED}
+        pooled = {level: strides[level] for level in POOLED}
+        self.rpn = ProposalNetwork(
+            config.fpn_channels, [strides[level] for level in PROPOSED], config.proposals
+        )
+        self.box_head = BoxHead(config.fpn_channels, config.num_classes, list(pooled.values()), config.boxes)
+        self.mask_head: PointRendMaskHead | CoarseMaskHead | ConvMaskHead
+        if config.head == "pointrend":
+            self.mask_head = PointRendMaskHead(channels, strides, config.num_classes, config.masks)
+        elif config.head == "coarse":
+            self.mask_head = CoarseMaskHead(channels, strides, config.num_classes, config.masks)
+        else:
+            side = int(config.head.removeprefix("conv"))
+            self.mask_head = ConvMaskHead(
+                config.fpn_channels, pooled, config.num_classes, config.masks, side=side
+            )
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[Tensor], *, uncertainty: bool = False) -> list[InstanceResult]:
+        """The objects in each picture, best first, in its own pixels; on the CPU.
+
+        Args:
+            images: uint8 (3, H, W) RGB of any sizes; resized as ``config.preprocessing`` says. They share one
+                batch, padded to the largest.
+            uncertainty: also return how undecided each mask is, S x S over its box.
+        """
+        if not images:
+            return []
+        batch = self.prepare(images)
+        features = self.features(batch)
+        proposals = self.propose(features, batch)
+        detections = self.detect(features, proposals, batch)
+        logits = self.masks_for_boxes(features, [d.boxes for d in detections], [d.labels for d in detections])
+        return self.finish(images, batch, detections, logits, uncertainty=uncertainty)
+
+    forward = predict
+
+    @torch.no_grad()
+    def trace(self, images: Sequence[Tensor]) -> InstanceTrace:
+        """What :meth:`predict` does, with every intermediate value; results have their uncertainty."""
+        batch = self.prepare(images)
+        features = self.features(batch)
+        proposals = self.propose(features, batch)
+        detections = self.detect(features, proposals, batch)
+        regions = Regions.from_lists([d.boxes for d in detections], [d.labels for d in detections])
+        steps = None
+        if isinstance(self.mask_head, PointRendMaskHead):
+            logits, steps = self.mask_head.trace(features, regions)
+        else:
+            logits = self.mask_head.predict(features, regions)
+        results = self.finish(images, batch, detections, regions.split(logits, len(images)), uncertainty=True)
+        return InstanceTrace(batch, features, proposals, detections, regions, logits, steps, results)
+
+    def loss(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[InstanceTarget],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Training losses by name, scalars to be summed.
+
+        Crowds and boxes without area are no targets. A picture without objects is background everywhere.
+
+        Args:
+            images: uint8 (3, h, w) RGB at the size to train on.
+            targets: their objects, in these pixels.
+            generator: for a reproducible choice of anchors, proposals and points.
+
+        Raises:
+            ValueError: on targets that do not fit their pictures or classes.
+            FloatingPointError: when a loss or a box is NaN or infinite; says which.
+        """
+        self._check(images, targets)
+        batch = batch_images(images, self.config.preprocessing, self.device)
+        boxes, labels, masks = self._objects(targets)
+        features = self.features(batch)
+        anchors = self.rpn([features[level] for level in PROPOSED])
+        losses = self.rpn.loss(anchors, boxes, generator=generator)
+        proposals = self.rpn.propose(anchors, batch.sizes, training=True)
+        sampled = self.box_head.sample([p.boxes for p in proposals], boxes, labels, generator=generator)
+        logits, deltas = self.box_head(self.box_head.pool(self._pooled(features), [s.boxes for s in sampled]))
+        losses |= self.box_head.loss(
+            logits,
+            deltas,
+            torch.cat([s.boxes for s in sampled]),
+            torch.cat([s.labels for s in sampled]),
+            torch.cat([_rows(b, s.matched) for b, s in zip(boxes, sampled, strict=True)]),
+        )
+        regions, matched = self._mask_regions(sampled, deltas)
+        losses |= self.mask_head.loss(features, regions, matched, masks, generator=generator)
+        _check_finite(losses)
+        return losses
+
+    # The steps of a prediction.
+
+    def prepare(self, images: Sequence[Tensor]) -> ImageBatch:
+        """Pictures of any sizes, resized, normalised and padded into one batch."""
+        for image in images:
+            check_image(image)
+        resized = [resize_image(image, self.config.preprocessing) for image in images]
+        return batch_images(resized, self.config.preprocessing, self.device)
+
+    def features(self, batch: ImageBatch) -> Features:
+        """Maps of the backbone and of the pyramid."""
+        maps: Features = self.backbone(batch.tensor)
+        pyramid: Features = self.fpn(maps)
+        return maps | pyramid
+
+    def propose(self, features: Features, batch: ImageBatch) -> list[Proposals]:
+        """Candidate boxes of each image."""
+        anchors = self.rpn([features[level] for level in PROPOSED])
+        return self.rpn.propose(anchors, batch.sizes)
+
+    @torch.no_grad()
+    def detect(
+        self, features: Features, proposals: Sequence[Proposals], batch: ImageBatch
+    ) -> list[Detections]:
+        """Boxes, classes and scores of each image, in pixels of the network's input."""
+        boxes = [p.boxes for p in proposals]
+        logits, deltas = self.box_head(self.box_head.pool(self._pooled(features), boxes))
+        return self.box_head.detect(logits, deltas, boxes, batch.sizes)
+
+    @torch.no_grad()
+    def masks_for_boxes(
+        self, features: Features, boxes: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The mask branch alone, for boxes from anywhere: mask logits (D, S, S) for each image.
+
+        Args:
+            features: of :meth:`features`.
+            boxes: (D, 4) for each image, in pixels of the network's input. labels: (D,) class of each.
+        """
+        regions = Regions.from_lists(boxes, labels)
+        return regions.split(self.mask_head.predict(features, regions), len(boxes))
+
+    def finish(
+        self,
+        images: Sequence[Tensor],
+        batch: ImageBatch,
+        detections: Sequence[Detections],
+        logits: Sequence[Tensor],
+        *,
+        uncertainty: bool = False,
+    ) -> list[InstanceResult]:
+        """Boxes and masks in the pixels of the original pictures; boxes that vanish there are dropped."""
+        results = []
+        for image, size, found, mask in zip(images, batch.sizes, detections, logits, strict=True):
+            original = (image.shape[1], image.shape[2])
+            scale = found.boxes.new_tensor([original[1] / size[1], original[0] / size[0]]).repeat(2)
+            boxes = clip_boxes(found.boxes * scale, original)
+            keep = has_area(boxes)
+            probability = mask[keep].sigmoid()
+            results.append(
+                InstanceResult(
+                    boxes[keep].cpu(),
+                    found.labels[keep].cpu(),
+                    found.scores[keep].cpu(),
+                    paste_masks(probability, boxes[keep], original),
+                    self.config.class_names,
+                    1 - (2 * probability - 1).abs().cpu() if uncertainty else None,
+                )
+            )
+        return results
+
+    @property
+    def device(self) -> torch.device:
+        return self.rpn.conv.weight.device
+
+    def _pooled(self, features: Features) -> list[Tensor]:
+        return [features[level] for level in POOLED]
+
+    # The steps of training.
+
+    def _check(self, images: Sequence[Tensor], targets: Sequence[InstanceTarget]) -> None:
+        if len(images) != len(targets) or not images:
+            raise ValueError(f"expected a target for each picture, got {len(images)} and {len(targets)}")
+        for number, (image, target) in enumerate(zip(images, targets, strict=True)):
+            check_image(image)
+            if target.masks.image_size != (image.shape[1], image.shape[2]):
+                raise ValueError(
+                    f"target {number}: masks are of a picture of {target.masks.image_size} pixels, "
+                    f"the picture has {tuple(image.shape[1:])}; resize both together"
+                )
+            if len(target) and not (
+                0 <= int(target.labels.min()) <= int(target.labels.max()) < self.config.num_classes
+            ):
+                raise ValueError(
+                    f"target {number}: expected labels 0..{self.config.num_classes - 1}, got "
+                    f"{sorted(set(target.labels.tolist()))}; map the data set's ids to these first"
+                )
+            if not bool(torch.isfinite(target.boxes).all()):
+                raise ValueError(f"target {number}: boxes are not finite")
+
+    def _objects(
+        self, targets: Sequence[InstanceTarget]
+    ) -> tuple[list[Tensor], list[Tensor], list[InstanceMasks]]:
+        """Boxes, labels and masks to train on, per image."""
+        boxes, labels, masks = [], [], []
+        for target in targets:
+            keep = ~target.crowd & has_area(target.boxes)
+            boxes.append(target.boxes[keep].to(self.device, torch.float32))
+            labels.append(target.labels[keep].to(self.device))
+            masks.append(target.masks[keep])
+        return boxes, labels, masks
+
+    @torch.no_grad()
+    def _mask_regions(self, sampled: Sequence[SampledProposals], deltas: Tensor) -> tuple[Regions, Tensor]:
+        """Where the mask head is trained: all positives, on their predicted boxes; and the object of each."""
+        boxes, labels, matched = [], [], []
+        for proposals, delta in zip(sampled, deltas.split([len(s.labels) for s in sampled]), strict=True):
+            positive = proposals.labels < self.config.num_classes
+            box, label = proposals.boxes[positive], proposals.labels[positive]
+            if self.config.masks.train_on_predicted_boxes:
+                box = self.box_head.boxes_of_class(delta[positive], box, label)
+            boxes.append(box)
+            labels.append(label)
+            matched.append(proposals.matched[positive])
+        regions = Regions.from_lists(boxes, labels)
+        if not bool(torch.isfinite(regions.boxes).all()):
+            raise FloatingPointError(
+                "predicted boxes are NaN or infinite; the training has diverged: lower its rate"
+            )
+        return regions, torch.cat(matched)
+
+
+def _rows(boxes: Tensor, index: Tensor) -> Tensor:
+    """``boxes[index]``; zeros where there is no box to point to."""
+    return boxes[index] if len(boxes) else boxes.new_zeros((len(index), 4))
+
+
+def _check_finite(losses: dict[str, Tensor]) -> None:
+    values = torch.stack([value.detach() for value in losses.values()]).tolist()
+    wrong = {name: value for name, value in zip(losses, values, strict=True) if not -1e30 < value < 1e30}
+    if wrong:
+        raise FloatingPointError(
+            f"losses are NaN or infinite: {wrong}; the training has diverged: lower its rate"
+        )

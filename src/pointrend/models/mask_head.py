@@ -1,0 +1,308 @@
+"""Mask heads: PointRend (paper sections 3 and 4.1), and its coarse prediction alone.
+
+All mask heads, ``conv_mask_head`` too, predict the logits of one class on a grid over each box. They share
+two methods: ``loss(features, regions, matched, masks)`` and ``predict(features, regions)``; ``features`` are
+maps (B, C, H, W) of the backbone and its pyramid by name. Numbers as in Detectron2
+``projects/PointRend/point_rend/mask_head.py``.
+
+Letters: B images, R boxes of all images, K classes, C channels, P points, S side of the mask grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointrend.core import (
+    PointHead,
+    PointSampling,
+    SubdivisionStep,
+    binary_point_loss,
+    binary_uncertainty,
+    point_sample,
+    point_sample_boxes,
+    points_in_image,
+    regular_grid,
+    sample_training_points,
+    subdivide,
+    subdivision_sizes,
+)
+from pointrend.core.subdivision import PredictAt
+from pointrend.models.boxes import Regions
+from pointrend.models.initial import msra_fill, normal_fill, xavier_fill
+from pointrend.models.masks import crop_batch, sample_batch
+from pointrend.structures import InstanceMasks
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Settings of the mask heads; defaults are those of all published PointRend models."""
+
+    side: int = 224
+    """S of the rendered mask, any number: PointRend only."""
+    coarse_side: int = 7
+    points: int = 784
+    """N, points predicted for each box in each subdivision step."""
+    sampling: PointSampling = field(default_factory=PointSampling)
+    """How training points are chosen."""
+    class_agnostic: bool = False
+    """One mask for each box instead of one for each class."""
+    features: tuple[str, ...] = ("p2",)
+    """Where the point head's fine features come from: "p2".."p5", "stem", "res2".."res5"."""
+    width: int = 256
+    """Channels of convolutions and of the point head."""
+    coarse_width: int = 1024
+    """Units of the coarse head's hidden layers."""
+    depth: int = 3
+    """Hidden layers of the point head."""
+    coarse_each_layer: bool = True
+    residual: bool = False
+    """The point head predicts a correction instead of the logits; see :class:`pointrend.core.PointHead`."""
+    train_on_predicted_boxes: bool = True
+    """Train on the box predicted from each proposal rather than on the proposal."""
+
+    def __post_init__(self) -> None:
+        if min(self.side, self.points, self.coarse_side) < 1 or not self.features:
+            raise ValueError(f"mask head: expected positive sides and points and some features, got {self}")
+
+    @property
+    def start_side(self) -> int:
+        """Side of the grid on which subdivision starts: the largest doubled coarse grid that N points cover.
+
+        28 for 7 and N = 784. Detectron2's configuration says "start 7, 5 steps"; this is what it runs.
+        """
+        side = min(self.coarse_side, self.side)
+        while 4 * side**2 <= self.points and 2 * side <= self.side:
+            side *= 2
+        return side
+
+
+class CoarseHead(nn.Module):
+    """A 14x14 sample of features -> K masks of 7x7: one strided convolution and two hidden layers.
+
+    Args:
+        channels: C of the features; where there are more than ``width``, a 1x1 convolution reduces them first.
+        outputs: numbers predicted in all, K * 7 * 7.
+        side: of the coarse mask; twice as many samples a side go in.
+    """
+
+    def __init__(
+        self, channels: int, outputs: int, *, side: int = 7, width: int = 256, hidden: int = 1024
+    ) -> None:
+        super().__init__()
+        self.side = side
+        self.reduce_channels = nn.Conv2d(channels, width, 1) if channels > width else None
+        channels = min(channels, width)
+        self.reduce_size = nn.Conv2d(channels, width, 2, stride=2)
+        self.fc1 = nn.Linear(width * side**2, hidden)
+        self.fc2 = nn.Linear(hidden, hidden)
+        self.prediction = nn.Linear(hidden, outputs)
+        for conv in (self.reduce_channels, self.reduce_size):
+            if conv is not None:
+                msra_fill(conv)
+        for layer in (self.fc1, self.fc2):
+            xavier_fill(layer)
+        normal_fill(self.prediction, 0.001)
+
+    def pool(self, features: Tensor, stride: int, regions: Regions) -> Tensor:
+        """(R, C, 14, 14): the map (B, C, H, W) sampled once at each centre of a regular grid in each box.
+
+        Not RoIAlign: what lies outside of the map counts as zero instead of repeating the border.
+        """
+        side = 2 * self.side
+        grid = regular_grid(side, side, regions=len(regions), device=regions.boxes.device)
+        sampled = point_sample_boxes([features], [stride], regions.boxes, regions.image_index, grid)
+        return sampled.unflatten(2, (side, side))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(R, C, 14, 14) -> (R, outputs) float32."""
+        hidden = pooled if self.reduce_channels is None else F.relu(self.reduce_channels(pooled))
+        hidden = F.relu(self.reduce_size(hidden)).flatten(1)
+        hidden = F.relu(self.fc2(F.relu(self.fc1(hidden))))
+        outputs: Tensor = self.prediction(hidden)
+        return outputs.float()
+
+
+class CoarseMaskHead(nn.Module):
+    """The coarse prediction alone: 7x7 logits over each box, all there is to paste.
+
+    Args:
+        channels: C of each map. strides: input pixels per cell of each map; by name, "p2" among them.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        num_classes: int,
+        config: MaskConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config or MaskConfig()
+        self.strides = dict(strides)
+        self.masks = 1 if self.config.class_agnostic else num_classes
+        self.coarse_head = CoarseHead(
+            channels["p2"],
+            self.masks * self.config.coarse_side**2,
+            side=self.config.coarse_side,
+            width=self.config.width,
+            hidden=self.config.coarse_width,
+        )
+
+    def coarse_logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """(R, K, 7, 7) logits, K = 1 where class-agnostic."""
+        pooled = self.coarse_head.pool(features["p2"], self.strides["p2"], regions)
+        side = self.config.coarse_side
+        return self.coarse_head(pooled).view(len(regions), self.masks, side, side)
+
+    def loss(
+        self,
+        features: Mapping[str, Tensor],
+        regions: Regions,
+        matched: Tensor,
+        masks: Sequence[InstanceMasks],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """``mask_coarse``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5.
+
+        Args:
+            regions: the boxes to train on, with their true classes. matched: (R,) their true objects.
+            masks: the true objects' masks, for each image, in pixels of the network's input.
+            generator: for heads that draw points.
+        """
+        return {
+            "mask_coarse": self._coarse_loss(self.coarse_logits(features, regions), regions, matched, masks)
+        }
+
+    def _coarse_loss(
+        self, coarse: Tensor, regions: Regions, matched: Tensor, masks: Sequence[InstanceMasks]
+    ) -> Tensor:
+        targets = crop_batch(masks, regions, matched, self.config.coarse_side)
+        return binary_point_loss(self._own(coarse, regions).flatten(1), targets.flatten(1))
+
+    @torch.no_grad()
+    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """Mask logits (R, S, S) of each box's class; here S is 7."""
+        return self._own(self.coarse_logits(features, regions), regions)[:, 0]
+
+    def _rows(self, regions: Regions) -> Tensor:
+        """(R,) the mask channel of each box."""
+        return torch.zeros_like(regions.labels) if self.masks == 1 else regions.labels
+
+    def _own(self, logits: Tensor, regions: Regions) -> Tensor:
+        """(R, K, ...) -> (R, 1, ...): the channel of each box's class."""
+        return logits[torch.arange(len(regions), device=logits.device), self._rows(regions)][:, None]
+
+
+@dataclass(frozen=True)
+class MaskTrace:
+    """How masks came about, for pictures and tests."""
+
+    coarse: Tensor
+    """(R, K, 7, 7) coarse logits."""
+    start: Tensor
+    """(R, 1, s, s) logits of each box's class on the starting grid, every cell predicted."""
+    steps: list[SubdivisionStep]
+    """What each subdivision step did, for one channel: the box's class."""
+
+
+class PointRendMaskHead(CoarseMaskHead):
+    """Coarse masks, rendered by subdivision: the point head predicts where the mask is uncertain.
+
+    Only the class of a box is ever upsampled, refined and pasted. This is exact, since classes do not feed
+    back into each other; the original carries all of them along.
+    """
+
+    # Boxes rendered together. With 80 classes a box's points take 4 MB at a time, with 1203 classes 18 MB.
+    boxes_at_once = 64
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        num_classes: int,
+        config: MaskConfig | None = None,
+    ) -> None:
+        super().__init__(channels, strides, num_classes, config)
+        unknown = [name for name in self.config.features if name not in channels]
+        if unknown:
+            raise ValueError(
+                f"point head features: expected some of {sorted(channels)}, got {self.config.features}"
+            )
+        self.point_head = PointHead(
+            sum(channels[name] for name in self.config.features),
+            self.masks,
+            width=self.config.width,
+            depth=self.config.depth,
+            coarse_each_layer=self.config.coarse_each_layer,
+            residual=self.config.residual,
+        )
+
+    def loss(
+        self,
+        features: Mapping[str, Tensor],
+        regions: Regions,
+        matched: Tensor,
+        masks: Sequence[InstanceMasks],
+        *,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """``mask_coarse`` as above, ``mask_points``: cross-entropy with soft labels, near the outline."""
+        coarse = self.coarse_logits(features, regions)
+        points = sample_training_points(
+            self._own(coarse, regions), self.config.sampling, binary_uncertainty, generator=generator
+        )  # (R, P, 2)
+        logits = self.predictor(features, coarse, regions)(points)[:, 0]  # (R, P)
+        labels = sample_batch(masks, regions, matched, points_in_image(points, regions.boxes))
+        return {
+            "mask_coarse": self._coarse_loss(coarse, regions, matched, masks),
+            "mask_points": binary_point_loss(logits, labels),
+        }
+
+    @torch.no_grad()
+    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """Mask logits (R, S, S) of each box's class, S from the configuration."""
+        parts = regions.chunks(self.boxes_at_once)
+        return torch.cat([self._render(features, part, None)[0] for part in parts])
+
+    @torch.no_grad()
+    def trace(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[Tensor, MaskTrace]:
+        """What :meth:`predict` returns, and how it came about; holds the grids of every step in memory."""
+        steps: list[SubdivisionStep] = []
+        logits, coarse, start = self._render(features, regions, steps)
+        return logits, MaskTrace(coarse, start, steps)
+
+    def _render(
+        self, features: Mapping[str, Tensor], regions: Regions, steps: list[SubdivisionStep] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        config = self.config
+        coarse = self.coarse_logits(features, regions)  # (R, K, 7, 7)
+        predict_at = self.predictor(features, coarse, regions)
+        side = config.start_side
+        grid = regular_grid(side, side, regions=len(regions), device=coarse.device)
+        start = predict_at(grid).unflatten(2, (side, side))  # (R, 1, s, s)
+        sizes = subdivision_sizes((side, side), (config.side, config.side)) if side < config.side else []
+        logits = subdivide(
+            start, predict_at, sizes=sizes, count=config.points, uncertainty=binary_uncertainty, trace=steps
+        )
+        return logits[:, 0], coarse, start
+
+    def predictor(self, features: Mapping[str, Tensor], coarse: Tensor, regions: Regions) -> PredictAt:
+        """The point head for each box's class: from points (R, P, 2) in the boxes to logits (R, 1, P)."""
+        maps = [features[name] for name in self.config.features]
+        strides = [self.strides[name] for name in self.config.features]
+        rows = self._rows(regions)
+
+        def predict_at(points: Tensor) -> Tensor:
+            fine = point_sample_boxes(maps, strides, regions.boxes, regions.image_index, points)  # (R, C, P)
+            rough = point_sample(coarse, points, padding=self.point_head.coarse_padding)  # (R, K, P)
+            logits: Tensor = self.point_head(fine, rough, rows)
+            return logits
+
+        return predict_at

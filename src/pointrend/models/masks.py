@@ -1,0 +1,118 @@
+"""Between the square grid of a box and the pixels of a picture: cropping true masks, pasting predicted ones.
+
+Neither ever makes a full-picture mask: both work on the window in which a mask lives.
+
+Letters: R boxes, G true objects and D detections of one picture, S side of the mask grid, H W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from pointrend.models.boxes import Regions
+from pointrend.structures import InstanceMasks
+
+
+def crop_masks(masks: InstanceMasks, index: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """True masks seen through boxes, as hard targets: (R, side, side) float32, 0 or 1.
+
+    Each cell is the mean of its bin (RoIAlign with one sample a pixel), cut at 0.5, as Detectron2's
+    ``BitMasks.crop_and_resize``.
+
+    Args:
+        masks: G masks in the pixels that ``boxes`` (R, 4) are in.
+        index: (R,) int64, the mask each box looks at.
+    """
+    targets = boxes.new_zeros((len(boxes), side, side))
+    for number in torch.unique(index).tolist():
+        here = torch.nonzero(index == number).squeeze(1)
+        window, (left, top) = _with_margin(masks, number, 2)
+        if window.numel() == 0:
+            continue
+        local = boxes[here] - boxes.new_tensor([left, top, left, top])
+        rois = torch.cat([torch.zeros_like(local[:, :1]), local], dim=1)
+        mean = roi_align(
+            window.to(boxes)[None, None], rois, side, sampling_ratio=0, aligned=True
+        )  # (r, 1, S, S)
+        targets[here] = (mean[:, 0] >= 0.5).to(targets.dtype)
+    return targets
+
+
+def _with_margin(masks: InstanceMasks, number: int, margin: int) -> tuple[Tensor, tuple[int, int]]:
+    """A mask's window, wider by a margin of zeros as far as the picture goes, and the (x, y) where it starts.
+
+    RoIAlign repeats the border for one pixel outside of its map. At the border of the picture this is what
+    the original does; at the border of a tight window it would make the object grow.
+    """
+    window = masks.windows[number] != 0
+    x, y = masks.offsets[number].tolist()
+    height, width = masks.image_size
+    before = (min(margin, x), min(margin, y))
+    after = (min(margin, width - x - window.shape[1]), min(margin, height - y - window.shape[0]))
+    if window.numel() == 0:
+        return window, (x, y)
+    return F.pad(window, (before[0], after[0], before[1], after[1])), (x - before[0], y - before[1])
+
+
+def crop_batch(masks: Sequence[InstanceMasks], regions: Regions, matched: Tensor, side: int) -> Tensor:
+    """:func:`crop_masks` for a batch: (R, side, side). ``matched`` (R,) says the object of each region."""
+    images = len(masks)
+    parts = zip(masks, regions.split(matched, images), regions.split(regions.boxes, images), strict=True)
+    return torch.cat([crop_masks(m, index, boxes, side) for m, index, boxes in parts])
+
+
+def sample_batch(masks: Sequence[InstanceMasks], regions: Regions, matched: Tensor, points: Tensor) -> Tensor:
+    """Soft labels (R, P) of true masks at points (R, P, 2), pixels of the network's input, for a batch."""
+    images = len(masks)
+    parts = zip(masks, regions.split(matched, images), regions.split(points, images), strict=True)
+    return torch.cat([m.sample(index, p) for m, index, p in parts])
+
+
+def paste_masks(
+    probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int], *, threshold: float = 0.5
+) -> InstanceMasks:
+    """Put mask probabilities (D, S, S) into their boxes (D, 4): binary masks on windows, on the CPU.
+
+    A pixel belongs to the object where the probability interpolated at its centre is at least ``threshold``;
+    outside of the S x S grid probabilities fade to zero within half a cell (Detectron2
+    ``paste_masks_in_image``).
+
+    Args:
+        boxes: in pixels of the picture, each with a positive size.
+        image_size: (H, W) of the picture.
+    """
+    windows, offsets = [], []
+    for probability, box in zip(probabilities, boxes, strict=True):
+        window, offset = paste_window(probability, box, image_size)
+        windows.append((window >= threshold).cpu())
+        offsets.append(offset)
+    return InstanceMasks(windows, torch.tensor(offsets, dtype=torch.int64).reshape(-1, 2), image_size)
+
+
+def paste_window(
+    probability: Tensor, box: Tensor, image_size: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """One mask (S, S) at the pixels of its box (4,): a window (h, w) float32 and its top-left pixel (x, y).
+
+    The window is the box, rounded outwards, with a margin of one pixel, as far as the picture goes.
+    """
+    height, width = image_size
+    x1, y1, x2, y2 = box.tolist()
+    left, top = (min(max(math.floor(v) - 1, 0), limit) for v, limit in ((x1, width), (y1, height)))
+    right, bottom = (min(max(math.ceil(v) + 1, 0), limit) for v, limit in ((x2, width), (y2, height)))
+    box = box.float()
+    xs = torch.arange(left, max(right, left), dtype=torch.float32, device=box.device) + 0.5
+    ys = torch.arange(top, max(bottom, top), dtype=torch.float32, device=box.device) + 0.5
+    if len(xs) == 0 or len(ys) == 0:
+        return probability.new_zeros((len(ys), len(xs)), dtype=torch.float32), (left, top)
+    x = (xs - box[0]) / (box[2] - box[0]) * 2 - 1
+    y = (ys - box[1]) / (box[3] - box[1]) * 2 - 1
+    grid = torch.stack([x[None].expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=-1)  # (h, w, 2)
+    pasted = F.grid_sample(probability.float()[None, None], grid[None], align_corners=False)
+    return pasted[0, 0], (left, top)
