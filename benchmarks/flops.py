@@ -2,9 +2,8 @@
 
     python benchmarks/flops.py
 
-The heads of the built models run on torch's meta device (shapes without numbers) under torch's
-`FlopCounterMode`, which counts a multiply-add as two operations. Bilinear sampling, upsampling and ranking are
-not counted.
+The heads of the built models run on the meta device (shapes without numbers) under torch's `FlopCounterMode`,
+which counts a multiply-add as two operations. Bilinear sampling, upsampling and ranking are not counted.
 
 What the numbers are made of (256 channels, K = 80, one multiply-add for each weight and output position):
 
