@@ -1,0 +1,137 @@
+"""Two predictions side by side, magnified where they differ most (the paper's figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch, Rectangle
+
+from pointrend.visualize.palettes import Colors, Picture, as_labels, as_palette
+
+LabelMap = torch.Tensor | npt.NDArray[Any]  # (H, W)
+MARKS = ("#ffffff", "#ffe14d", "#7df9ff", "#ff9df5")  # frames of the first, second, ... window
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: rows top..bottom and columns left..right, the ends not included."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def crop(self, picture: Picture) -> Picture:
+        """What the window shows of the picture."""
+        return picture[self.top : self.bottom, self.left : self.right]
+
+
+def largest_differences(
+    before: LabelMap, after: LabelMap, *, truth: LabelMap | None = None, size: int = 64, count: int = 1
+) -> list[Window]:
+    """The `count` windows, `size` pixels a side and not overlapping, in which two label maps (H, W) differ
+    most.
+
+    With `truth` (255 ignored) a pixel counts +1 where `after` mended it and -1 where it broke it, so the
+    windows show what was gained; without, every changed pixel counts. Fewer windows come back where nothing
+    more differs; one (the first, at the top left) where nothing differs at all. Windows are cut to maps
+    smaller than `size`.
+    """
+    first, second = as_labels(before), as_labels(after)
+    if first.shape != second.shape:
+        raise ValueError(f"label maps: expected one size, got {first.shape} and {second.shape}")
+    score = (first != second).astype(np.float64)
+    if truth is not None:
+        target = as_labels(truth)
+        score = ((second == target).astype(np.float64) - (first == target)) * (target != 255)
+    rows, columns = min(size, score.shape[0]), min(size, score.shape[1])
+    windows: list[Window] = []
+    while len(windows) < count:
+        sums = _window_sums(score, rows, columns)
+        for other in windows:  # no window that would overlap one already chosen
+            sums[
+                max(0, other.top - rows + 1) : other.bottom, max(0, other.left - columns + 1) : other.right
+            ] = -np.inf
+        top, left = np.unravel_index(int(np.argmax(sums)), sums.shape)
+        if windows and sums[top, left] <= 0:
+            break
+        windows.append(Window(int(top), int(left), int(top) + rows, int(left) + columns))
+    return windows
+
+
+def side_by_side(
+    panels: Mapping[str, Picture],
+    *,
+    windows: Sequence[Window] = (),
+    names: Sequence[str] = (),
+    colors: Colors | None = None,
+    title: str | None = None,
+    width: float = 3.0,
+) -> Figure:
+    """Pictures of one size in a row under their names; below each, its `windows` magnified without
+    interpolation.
+
+    Args:
+        panels: title -> picture (H, W, 3). A newline in a title is kept (a second line for a score, say).
+        names, colors: a legend of classes under it all; no legend without names.
+        width: of a panel, in inches.
+    """
+    if not panels:
+        raise ValueError("panels: expected at least one picture, got none")
+    sizes = {picture.shape[:2] for picture in panels.values()}
+    if len(sizes) > 1:
+        raise ValueError(f"panels: expected pictures of one size, got {sorted(sizes)}")
+    ((rows, columns),) = sizes
+    heights = [rows / columns] + [(w.bottom - w.top) / max(w.right - w.left, 1) for w in windows]
+    height = width * sum(heights) + 0.45 + (0.35 if names else 0) + (0.3 if title else 0)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(width * len(panels), height), dpi=120, layout=layout)
+    grid = figure.subplots(1 + len(windows), len(panels), squeeze=False, height_ratios=heights)
+    for column, (name, picture) in enumerate(panels.items()):
+        grid[0, column].imshow(picture, interpolation="antialiased")
+        grid[0, column].set_title(name, fontsize=10)
+        for row, window in enumerate(windows):
+            mark = MARKS[row % len(MARKS)]
+            corner, extent = (
+                (window.left - 0.5, window.top - 0.5),
+                (window.right - window.left, window.bottom - window.top),
+            )
+            for edge, line in (("black", 2.6), (mark, 1.3)):
+                grid[0, column].add_patch(
+                    Rectangle(corner, *extent, fill=False, edgecolor=edge, linewidth=line)
+                )
+            grid[row + 1, column].imshow(window.crop(picture), interpolation="nearest")
+            for spine in grid[row + 1, column].spines.values():
+                spine.set(edgecolor="#444444", linewidth=1.0)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    if names:
+        figure.legend(
+            handles=[
+                Patch(facecolor=color / 255, edgecolor="#444444", label=name)
+                for name, color in zip(names, as_palette(colors, len(names)), strict=False)
+            ],
+            loc="outside lower center",
+            ncols=min(len(names), 3 * len(panels)),
+            fontsize=8,
+            frameon=False,
+        )
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _window_sums(score: npt.NDArray[np.float64], rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """Sum of `score` over every window of rows x columns, by the window's top left pixel (a summed-area
+    table).
+    """
+    table = np.pad(score.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums: npt.NDArray[np.float64] = (
+        table[rows:, columns:] - table[:-rows, columns:] - table[rows:, :-columns] + table[:-rows, :-columns]
+    )
+    return sums

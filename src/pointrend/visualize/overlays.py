@@ -1,0 +1,292 @@
+"""Predictions drawn on the picture, at the picture's own resolution: fills, crisp outlines, names, a legend.
+
+Everything here takes and returns arrays (H, W, 3) of uint8 RGB; nothing opens a window or keeps global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
+from pointrend.visualize.palettes import (
+    Colors,
+    Picture,
+    as_labels,
+    as_palette,
+    color_labels,
+    default_palette,
+)
+
+Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image  # (3, H, W), (H, W, 3) or (H, W); uint8 RGB
+Mask = npt.NDArray[np.bool_]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the picture
+
+
+def as_picture(image: Drawable) -> Picture:
+    """A fresh (H, W, 3) uint8 copy of a picture given as tensor (3, H, W), array (H, W, 3) or (H, W), or PIL
+    image.
+    """
+    if isinstance(image, Image.Image):
+        return np.array(image.convert("RGB"))
+    if isinstance(image, torch.Tensor):
+        array = image.detach().cpu().numpy()
+        array = array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] in (1, 3) else array
+    else:
+        array = np.asarray(image)
+    if (
+        array.dtype != np.uint8
+        or array.ndim not in (2, 3)
+        or (array.ndim == 3 and array.shape[2] not in (1, 3))
+    ):
+        raise ValueError(
+            "image: expected uint8 RGB, a tensor (3, H, W) or an array (H, W, 3), "
+            f"got {array.dtype} of shape {tuple(image.shape)}"
+        )
+    array = array[..., None] if array.ndim == 2 else array
+    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def outline(mask: Mask, width: int = 1) -> Mask:
+    """Pixels of `mask` (H, W) within `width` steps of its edge. The picture's border counts as an edge."""
+    inner = mask
+    for _ in range(width):
+        padded = np.pad(inner, 1)
+        inner = inner & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
+
+
+def label_borders(labels: torch.Tensor | npt.NDArray[Any]) -> Mask:
+    """Pixels (H, W) whose right or lower neighbour has another label: a one-pixel line between regions."""
+    array = as_labels(labels)
+    borders = np.zeros(array.shape, dtype=bool)
+    borders[:-1] |= array[:-1] != array[1:]
+    borders[:, :-1] |= array[:, :-1] != array[:, 1:]
+    return borders
+
+
+def draw_labels(
+    image: Drawable,
+    labels: torch.Tensor | npt.NDArray[Any],
+    palette: Colors | None = None,
+    *,
+    opacity: float = 0.55,
+    borders: bool = True,
+    ignore: int = 255,
+) -> Picture:
+    """The picture under its label map (H, W), regions parted by a white line one pixel wide; `ignore` stays
+    bare.
+    """
+    picture, array = as_picture(image), as_labels(labels)
+    if picture.shape[:2] != array.shape:
+        raise ValueError(f"labels: expected the picture's size {picture.shape[:2]}, got {array.shape}")
+    shown = array != ignore
+    colors = color_labels(array, palette, ignore=ignore)
+    mixed = np.rint(picture * (1 - opacity) + colors * opacity).astype(np.uint8)
+    picture[shown] = mixed[shown]
+    if borders:
+        picture[label_borders(array)] = 255
+    return picture
+
+
+def draw_instances(
+    image: Drawable,
+    result: InstanceResult,
+    *,
+    min_score: float = 0.0,
+    palette: Colors | None = None,
+    color_by: Literal["class", "instance"] = "class",
+    opacity: float = 0.45,
+    boxes: bool = False,
+    tags: bool = True,
+) -> Picture:
+    """The picture with each instance filled, outlined at full resolution, and tagged with class name and
+    score.
+
+    Drawn from the lowest score to the highest, so that the surest lies on top. A tag takes the first free
+    place of a few beside its object, so tags do not cover one another while there is room.
+    """
+    picture = as_picture(image)
+    if picture.shape[:2] != tuple(result.masks.image_size):
+        raise ValueError(
+            f"image: expected the result's size {tuple(result.masks.image_size)}, got {picture.shape[:2]}"
+        )
+    scores = result.scores.tolist()
+    chosen = [i for i in np.argsort(np.asarray(scores), kind="stable").tolist() if scores[i] >= min_score]
+    colors = default_palette(len(scores)) if color_by == "instance" else instance_colors(result, palette)
+    width = max(1, round(min(picture.shape[:2]) / 400))
+    for i in chosen:
+        _fill(picture, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width)
+    canvas = Image.fromarray(picture)
+    draw = ImageDraw.Draw(canvas)
+    if boxes:
+        for i in chosen:
+            draw.rectangle(
+                _inside(result.boxes[i].tolist(), canvas.size), outline=_rgb(colors[i]), width=width
+            )
+    if tags:
+        texts = {
+            i: f"{name_of(result.class_names, int(result.labels[i]))} {scores[i]:.2f}"
+            for i in reversed(chosen)
+        }
+        _draw_tags(draw, canvas.size, {i: _mask_box(result, i) for i in texts}, texts, colors)
+    return np.asarray(canvas)
+
+
+def draw(
+    image: Drawable,
+    result: InstanceResult | SemanticResult,
+    *,
+    min_score: float = 0.0,
+    legend: bool = False,
+) -> Picture:
+    """The overlay that fits the result; with `legend` a strip under the picture names its classes."""
+    picture = (
+        draw_labels(image, result.labels, result.palette)
+        if isinstance(result, SemanticResult)
+        else draw_instances(image, result, min_score=min_score)
+    )
+    if not legend:
+        return picture
+    present = present_classes(result, min_score)
+    given = result.palette if isinstance(result, SemanticResult) else None
+    colors = as_palette(given, max(present, default=-1) + 1)[present]
+    return add_legend(picture, [name_of(result.class_names, label) for label in present], colors)
+
+
+def present_classes(result: InstanceResult | SemanticResult, min_score: float = 0.0) -> list[int]:
+    """Numbers of the classes that occur in the result, without "ignored", in order."""
+    labels = result.labels
+    if isinstance(result, InstanceResult):
+        labels = labels[result.scores >= min_score]
+    return [int(label) for label in torch.unique(labels).tolist() if label != IGNORE_LABEL]
+
+
+def name_of(class_names: Sequence[str], label: int) -> str:
+    """The class's name, or its number where the model was given no names."""
+    return class_names[label] if label < len(class_names) else f"class {label}"
+
+
+def instance_colors(result: InstanceResult, palette: Colors | None = None) -> npt.NDArray[np.uint8]:
+    """The colour of each detection's class, (D, 3): every object of a class has the same."""
+    labels = np.asarray(result.labels.tolist(), dtype=np.int64)
+    return as_palette(palette, int(labels.max(initial=-1)) + 1)[labels]
+
+
+def add_legend(picture: Picture, names: Sequence[str], colors: Colors) -> Picture:
+    """The picture with a white strip below it: a square of each colour and its name, in as many rows as they
+    need.
+    """
+    height, width = picture.shape[:2]
+    size = _text_size(width, height)
+    font, gap, x, y = ImageFont.load_default(size), size // 2, size // 2, size // 2
+    places = []
+    for name in names:
+        needed = size + gap + round(font.getlength(name)) + 2 * gap
+        if x + needed > width and x > gap:
+            x, y = gap, y + size + gap
+        places.append((x, y))
+        x += needed
+    strip = Image.new("RGB", (width, y + size + gap if names else 0), "white")
+    draw = ImageDraw.Draw(strip)
+    for (left, top), name, color in zip(places, names, colors, strict=True):
+        draw.rectangle((left, top, left + size, top + size), fill=_rgb(color), outline=(60, 60, 60))
+        draw.text((left + size + gap, top + size // 2), name, fill="black", font=font, anchor="lm")
+    return np.concatenate([picture, np.asarray(strip)])
+
+
+def _fill(picture: Picture, window: Any, offset: list[int], color: Any, opacity: float, width: int) -> None:
+    """Blend one mask's window into the picture in place, then draw its outline in full colour with a light
+    rim.
+    """
+    x, y = offset
+    mask = window.cpu().numpy() > 0
+    top, left = max(0, -y), max(0, -x)
+    area = picture[max(0, y) : max(0, y + mask.shape[0]), max(0, x) : max(0, x + mask.shape[1])]
+    mask = mask[top : top + area.shape[0], left : left + area.shape[1]]
+    area[mask] = np.rint(area[mask] * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
+    area[outline(mask, 2 * width)] = color
+    area[outline(mask, width)] = 255
+
+
+def _mask_box(result: InstanceResult, i: int) -> Box:
+    """The box around instance i's mask (its window's filled part), or its detection box where the mask is
+    empty.
+    """
+    window = result.masks.windows[i].cpu().numpy() > 0
+    rows, columns = np.flatnonzero(window.any(1)), np.flatnonzero(window.any(0))
+    if not len(rows):
+        x1, y1, x2, y2 = result.boxes[i].tolist()
+        return x1, y1, x2, y2
+    x, y = result.masks.offsets[i].tolist()
+    return x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1
+
+
+def _draw_tags(
+    draw: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    boxes: dict[int, Box],
+    texts: dict[int, str],
+    colors: Any,
+) -> None:
+    """One tag per box; the first in `texts` chooses its place first."""
+    points = _text_size(*size)
+    font, taken = ImageFont.load_default(points), list[Box]()
+    for i, text in texts.items():
+        extent = (round(font.getlength(text)) + points // 2, points + points // 3)
+        place = place_tag(boxes[i], extent, size, taken)
+        taken.append(place)
+        draw.rectangle(place, fill=_rgb(colors[i]))
+        ink = "black" if np.dot(colors[i], (0.299, 0.587, 0.114)) > 140 else "white"
+        draw.text(
+            ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, fill=ink, font=font, anchor="mm"
+        )
+
+
+def place_tag(box: Box, extent: tuple[int, int], size: tuple[int, int], taken: Sequence[Box]) -> Box:
+    """Where a tag of `extent` (width, height) goes: the place near `box` that covers least of the tags
+    already placed.
+
+    Tried in this order: above the box, inside its top, its middle, inside its bottom, below it, then down in
+    steps along the box's sides.
+    The whole tag stays inside the picture of `size` (width, height) wherever it fits at all.
+    """
+    (x1, y1, x2, y2), (width, height) = box, extent
+    middle = (x1 + x2 - width) / 2
+    tries = [(x1, y1 - height), (x1, y1), (middle, (y1 + y2 - height) / 2), (x1, y2 - height), (x1, y2)]
+    tries += [(x2 - width, y1 - height), (x2 - width, y1), (x2 - width, y2 - height)]
+    tries += [(x, y1 + height * step) for x in (x1, x2, x1 - width) for step in range(12)]
+    best, least = None, float("inf")
+    for x, y in tries:
+        x, y = max(0.0, min(x, size[0] - width)), max(0.0, min(y, size[1] - height))
+        place = (x, y, x + width, y + height)
+        covered = sum(_overlap(place, other) for other in taken)
+        if covered < least:
+            best, least = place, covered
+        if covered == 0:
+            break
+    assert best is not None
+    return best
+
+
+def _overlap(a: Box, b: Box) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _inside(box: Sequence[float], size: tuple[int, int]) -> Box:
+    x1, y1, x2, y2 = box
+    x1, y1 = min(max(x1, 0.0), size[0] - 1.0), min(max(y1, 0.0), size[1] - 1.0)
+    return x1, y1, max(x1, min(x2, size[0] - 1.0)), max(y1, min(y2, size[1] - 1.0))
+
+
+def _text_size(width: int, height: int) -> int:
+    return max(10, round(0.022 * max(width, height)))
+
+
+def _rgb(color: Sequence[int]) -> tuple[int, int, int]:
+    return int(color[0]), int(color[1]), int(color[2])

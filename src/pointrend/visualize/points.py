@@ -1,0 +1,195 @@
+"""The point sampling of a prediction, drawn from the trace that `core.subdivide` keeps (the paper's figures
+4, 5 and 9).
+
+Nothing is computed a second time here: each panel is a grid that the loop itself had in hand. Grids are shown
+    cell by
+cell, without interpolation, on the pixels that they cover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pointrend.core.subdivision import SubdivisionStep
+from pointrend.visualize.overlays import Box, Drawable, as_picture
+from pointrend.visualize.palettes import Colors, Picture, as_palette, color_labels, heatmap
+
+POINT_COLOR = "#ff2a2a"
+
+
+def color_logits(logits: torch.Tensor, palette: Colors | None = None) -> Picture:
+    """Logits (C, H, W) as a picture (H, W, 3): the best class in its colour, or for C = 1 the probability in
+    grey.
+    """
+    if logits.ndim != 3:
+        raise ValueError(f"logits: expected one region (C, H, W), got {tuple(logits.shape)}")
+    if logits.shape[0] > 1:
+        return color_labels(logits.argmax(0), as_palette(palette, logits.shape[0]))
+    grey = np.rint(logits[0].detach().float().sigmoid().cpu().numpy() * 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def chosen_cells(step: SubdivisionStep, region: int = 0) -> npt.NDArray[np.bool_]:
+    """Which cells (H, W) of the step's grid were predicted anew in this region."""
+    cells = np.zeros(step.size[0] * step.size[1], dtype=bool)
+    cells[step.index[region].cpu().numpy()] = True
+    return cells.reshape(step.size)
+
+
+def plot_steps(
+    trace: Sequence[SubdivisionStep],
+    *,
+    image: Drawable | None = None,
+    box: Box | None = None,
+    region: int = 0,
+    palette: Colors | None = None,
+    title: str | None = None,
+) -> Figure:
+    """One column per subdivision step: what was upsampled, the points chosen on it and on the picture, what
+    came out.
+
+    Args:
+        image: the picture, for a row that shows it with the chosen points; without it that row is left out.
+        box: where the region lies in the picture, in its pixels; the whole picture if not given. Without a
+            picture the axes are the region's unit square.
+        region: which of the N regions of the trace (which box, or which picture of the batch).
+        palette: colours of the classes, for logits of more than one class.
+
+    Raises:
+        ValueError: the trace is empty (no step ran, or `subdivide` was called without `trace`), or lacks the
+            region.
+    """
+    if not trace:
+        raise ValueError("trace: no step to draw; pass `trace=[]` to subdivide or refine, and that list here")
+    if not 0 <= region < len(trace[0].logits):
+        raise ValueError(f"region: the trace has regions 0..{len(trace[0].logits) - 1}, got {region}")
+    picture = None if image is None else as_picture(image)
+    extent = _extent(picture, box)
+    rows = 2 if picture is None else 3
+    aspect = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
+    figure = Figure(
+        figsize=(2.9 * len(trace), (2.9 * aspect + 0.28) * rows + 0.45), dpi=110, layout="constrained"
+    )
+    grid = figure.subplots(rows, len(trace), squeeze=False)
+    for column, step in enumerate(trace):
+        share = step.index.shape[1] / (step.size[0] * step.size[1])
+        before, after = step.upsampled[region], step.logits[region]
+        _show(
+            grid[0, column],
+            color_logits(before, palette),
+            extent,
+            f"{step.size[0]}×{step.size[1]}, upsampled",
+        )
+        draw_points(grid[0, column], step, extent, region)
+        if picture is not None:
+            name = f"{step.index.shape[1]} points ({share:.0%} of the cells)"
+            _show(grid[1, column], picture, (0, picture.shape[1], picture.shape[0], 0), name)
+            draw_points(grid[1, column], step, extent, region)
+            grid[1, column].set(xlim=extent[:2], ylim=extent[2:])
+        _show(grid[-1, column], color_logits(after, palette), extent, "predicted at the points")
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def draw_points(
+    axes: Axes, step: SubdivisionStep, extent: tuple[float, float, float, float], region: int = 0
+) -> None:
+    """Dots at the chosen points, each a little smaller than its cell (but never too small to be seen)."""
+    left, right, bottom, top = extent
+    points = step.points[region].detach().cpu().numpy()
+    inches = 2.7 / max(step.size[1], 1)  # a cell's width in a panel of plot_steps
+    size = float(np.clip(72 * inches * 0.75, 0.9, 7.0)) ** 2
+    axes.scatter(
+        left + points[:, 0] * (right - left),
+        top + points[:, 1] * (bottom - top),
+        s=size,
+        c=POINT_COLOR,
+        linewidths=0,
+    )
+
+
+def plot_training_points(
+    coarse: torch.Tensor,
+    choices: Mapping[str, torch.Tensor],
+    *,
+    region: int = 0,
+    palette: Colors | None = None,
+) -> Figure:
+    """Training points of several strategies on the same coarse prediction (paper figure 5).
+
+    Args:
+        coarse: logits (N, C, H, W).
+        choices: name of the strategy -> its points (N, P, 2) in the unit square.
+    """
+    background = color_logits(coarse[region], palette)
+    figure = Figure(figsize=(2.9 * max(len(choices), 1), 3.3), dpi=110, layout="constrained")
+    panels = figure.subplots(1, max(len(choices), 1), squeeze=False)[0]
+    for axes, (name, points) in zip(panels, choices.items(), strict=False):
+        _show(axes, background, (0.0, 1.0, 1.0, 0.0), name)
+        axes.set_aspect(coarse.shape[2] / coarse.shape[3])
+        x, y = points[region].detach().cpu().unbind(-1)
+        axes.scatter(x.numpy(), y.numpy(), s=6, c=POINT_COLOR, linewidths=0)
+    return figure
+
+
+def plot_uncertainty(
+    image: Drawable,
+    uncertainty: torch.Tensor | npt.NDArray[Any],
+    *,
+    box: Box | None = None,
+) -> Figure:
+    """The picture and beside it the uncertainty map (H, W), with its scale.
+
+    `box` is the part of the picture it covers.
+    """
+    picture = as_picture(image)
+    extent = _extent(picture, box)
+    aspect = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
+    figure = Figure(figsize=(10, 4.6 * aspect + 0.5), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _show(left, picture, (0, picture.shape[1], picture.shape[0], 0), "picture")
+    left.set(xlim=extent[:2], ylim=extent[2:])
+    values = (
+        uncertainty.detach().cpu().float().numpy() if isinstance(uncertainty, torch.Tensor) else uncertainty
+    )
+    shown = right.imshow(
+        np.asarray(values, dtype=np.float64), cmap="plasma", extent=extent, interpolation="nearest"
+    )
+    right.set(title="uncertainty", xticks=[], yticks=[])
+    figure.colorbar(shown, ax=right, shrink=0.85)
+    return figure
+
+
+def draw_uncertainty(image: Drawable, uncertainty: torch.Tensor, *, opacity: float = 0.7) -> Picture:
+    """The greyed picture under its uncertainty map (H, W) with values in [0, 1], as an array (H, W, 3)."""
+    picture = as_picture(image)
+    if picture.shape[:2] != tuple(uncertainty.shape):
+        raise ValueError(
+            f"uncertainty: expected the picture's size {picture.shape[:2]}, got {tuple(uncertainty.shape)}"
+        )
+    grey = picture.mean(axis=2, keepdims=True)
+    return np.rint(grey * (1 - opacity) + heatmap(uncertainty, 0.0, 1.0) * opacity).astype(np.uint8)
+
+
+def _extent(picture: Picture | None, box: Box | None) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of the region, as imshow wants it for an image whose y axis points down."""
+    if box is not None:
+        x1, y1, x2, y2 = (float(side) for side in box)
+        if not (x2 > x1 and y2 > y1):
+            raise ValueError(f"box: expected x1 < x2 and y1 < y2, got {tuple(box)}")
+        return x1, x2, y2, y1
+    return (0.0, 1.0, 1.0, 0.0) if picture is None else (0.0, picture.shape[1], picture.shape[0], 0.0)
+
+
+def _show(axes: Axes, picture: Picture, extent: tuple[float, float, float, float], title: str) -> None:
+    axes.imshow(picture, extent=extent, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9)
