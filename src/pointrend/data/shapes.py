@@ -1,0 +1,230 @@
+"""Generated scenes: textured shapes with exact vector outlines, for both tasks, without any download.
+
+A scene is a list of outlines. Its picture is rendered with antialiasing, its labels are taken exactly at the
+pixel centres, at the picture's resolution or any other (`Scene.labels_at`), so boundaries can be measured
+beyond pixels. Shapes overlap, have holes, thin parts and needles. A class leans towards a hue, but patterns,
+brightness and saturation vary and the background has every hue: no colour threshold finds the boundaries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from pointrend.data import outlines
+from pointrend.data.outlines import Contour
+from pointrend.data.paint import Texture, background, blurred
+from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
+
+KINDS = (outlines.ellipse, outlines.polygon, outlines.star, outlines.ring, outlines.bar)
+OBJECT_NAMES = ("ellipse", "polygon", "star", "ring", "bar")
+PALETTE = ((60, 60, 72), (231, 111, 81), (233, 196, 106), (42, 157, 143), (69, 123, 201), (175, 99, 201))
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One shape: its kind (0..4, index of OBJECT_NAMES) and its contours in the scene's pixels."""
+
+    kind: int
+    contours: Sequence[Contour]
+    texture: Texture
+    shadow: float
+
+
+class Scene:
+    """The scene of this number: the same objects for the same arguments.
+
+    Objects are ordered from back to front. `hue_spread` (0..0.5, of the colour circle) says how far a hue
+    strays from that of its class: at 0.5 colour tells nothing and only shape does.
+
+    Raises ValueError for a scene without pixels and for an impossible number of objects.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        seed: int = 0,
+        height: int = 256,
+        width: int = 256,
+        objects: tuple[int, int] = (5, 10),
+        hue_spread: float = 0.08,
+    ) -> None:
+        if height < 1 or width < 1:
+            raise ValueError(f"expected a scene of at least 1x1 pixels, got {height}x{width}")
+        if not 0 <= objects[0] <= objects[1]:
+            raise ValueError(f"objects: expected 0 <= least <= most, got {objects}")
+        self.height, self.width = height, width
+        self._entropy = (seed, index)
+        rng = np.random.default_rng([*self._entropy, 0])
+        count = int(rng.integers(objects[0], objects[1] + 1))
+        self.objects = [_draw_object(rng, height, width, hue_spread) for _ in range(count)]
+
+    @cached_property
+    def image(self) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB, antialiased."""
+        rng = np.random.default_rng([*self._entropy, 1])
+        canvas = background(rng, self.height, self.width)
+        for item in self.objects:
+            self._paint(rng, canvas, item)
+        canvas *= (
+            1 + 0.15 * (np.linspace(1, -1, self.height, dtype=np.float32)[:, None, None])
+        )  # light from above
+        grain = rng.standard_normal((self.height, self.width, 1), dtype=np.float32)
+        canvas += grain * np.float32(rng.uniform(2, 9))
+        return canvas.clip(0, 255).astype(np.uint8)
+
+    def _paint(self, rng: np.random.Generator, canvas: NDArray[np.float32], item: SceneObject) -> None:
+        window = outlines.bounds(item.contours, self.height, self.width)
+        top, left, height, width = window
+        if height == 0 or width == 0:
+            return
+        share = outlines.coverage(item.contours, window)[..., None]
+        region = canvas[top : top + height, left : left + width]
+        color = item.texture.paint(rng, *window)
+        if item.shadow:  # inside, along the lower right edge: a hint of relief, and of confusion
+            edge = np.roll(blurred(share[..., 0], item.shadow), (-2, -2), (0, 1))
+            color *= (0.55 + 0.45 * edge)[..., None]
+        region += share * (color - region)
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """(H, W) class of each pixel centre: 0 background, 1 + kind."""
+        return self.labels_at(self.height, self.width)
+
+    def labels_at(self, height: int, width: int) -> NDArray[np.uint8]:
+        """(height, width) classes on a grid of this size over the whole scene, exact at the cell centres."""
+        kinds = np.array([0, *(1 + item.kind for item in self.objects)], dtype=np.uint8)
+        return kinds[self.objects_at(height, width)]
+
+    def objects_at(self, height: int, width: int) -> NDArray[np.int64]:
+        """As `labels_at`, but 0 for the background, else 1 + index in `objects` of the foremost one."""
+        if height < 1 or width < 1:
+            raise ValueError(f"expected a grid of at least 1x1 cells, got {height}x{width}")
+        scale = np.array([width / self.width, height / self.height])
+        result = np.zeros((height, width), dtype=np.int64)
+        for number, item in enumerate(self.objects, start=1):
+            contours = [contour * scale for contour in item.contours]
+            window = outlines.bounds(contours, height, width)
+            top, left, rows, columns = window
+            result[top : top + rows, left : left + columns][outlines.inside(contours, window)] = number
+        return result
+
+
+def _draw_object(rng: np.random.Generator, height: int, width: int, hue_spread: float) -> SceneObject:
+    side = min(height, width)
+    kind = int(rng.integers(len(KINDS)))
+    radius = side * np.exp(rng.uniform(np.log(0.09), np.log(0.3)))
+    contours = KINDS[kind](rng, radius)
+    x, y = rng.uniform(0.02, 0.98) * width, rng.uniform(0.02, 0.98) * height
+    return SceneObject(
+        kind=kind,
+        contours=outlines.placed(contours, x, y, rng.uniform(0, 2 * np.pi)),
+        texture=Texture.drawn(rng, kind / len(KINDS), hue_spread, side),
+        shadow=side * 0.015 if rng.random() < 0.6 else 0.0,
+    )
+
+
+class ShapeScenes(Dataset[Sample]):
+    """`count` scenes as samples, from `first` on: other numbers are other scenes, so splits never overlap.
+
+    For "semantic" the classes are the background and five kinds; for "instance" the five kinds, the masks are
+    what is visible of each object, the boxes are tight, and objects with fewer than `min_area` visible pixels
+    are left out.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        task: Literal["semantic", "instance"] = "semantic",
+        *,
+        first: int = 0,
+        seed: int = 0,
+        size: tuple[int, int] = (256, 256),
+        objects: tuple[int, int] = (5, 10),
+        hue_spread: float = 0.08,
+        min_area: int = 16,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        if count < 1:
+            raise ValueError(f"count: expected at least one scene, got {count}")
+        if task not in ("semantic", "instance"):
+            raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
+        self.count, self.task, self.first, self.seed = count, task, first, seed
+        self.size, self.objects, self.hue_spread, self.min_area = size, objects, hue_spread, min_area
+        self.transforms = transforms
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0..K-1 of this task."""
+        return ("background", *OBJECT_NAMES) if self.task == "semantic" else OBJECT_NAMES
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """A colour (0..255) for each class."""
+        return PALETTE if self.task == "semantic" else PALETTE[1:]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def scene(self, index: int) -> Scene:
+        """The scene behind sample `index`.
+
+        Raises IndexError if there is no such sample.
+        """
+        if not 0 <= index < self.count:
+            raise IndexError(f"expected an index of 0..{self.count - 1}, got {index}")
+        height, width = self.size
+        return Scene(
+            self.first + index,
+            seed=self.seed,
+            height=height,
+            width=width,
+            objects=self.objects,
+            hue_spread=self.hue_spread,
+        )
+
+    def __getitem__(self, index: int) -> Sample:
+        scene = self.scene(index)
+        image = torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()
+        target = (
+            SemanticTarget(torch.from_numpy(scene.labels))
+            if self.task == "semantic"
+            else visible_objects(scene, self.min_area)
+        )
+        sample = Sample(image, target, image_id=self.first + index)
+        return sample if self.transforms is None else self.transforms(sample)
+
+
+def visible_objects(scene: Scene, min_area: int = 1) -> InstanceTarget:
+    """The visible part of each object with at least `min_area` visible pixels, with its tight box."""
+    owner = scene.objects_at(scene.height, scene.width)
+    windows, offsets, boxes, labels = [], [], [], []
+    for number, item in enumerate(scene.objects, start=1):
+        top, left, height, width = outlines.bounds(item.contours, scene.height, scene.width)
+        mask = owner[top : top + height, left : left + width] == number
+        if mask.sum() < max(min_area, 1):
+            continue
+        rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+        y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        windows.append(torch.from_numpy(mask[y0:y1, x0:x1].astype(np.uint8)))
+        offsets.append((left + x0, top + y0))
+        boxes.append((left + x0, top + y0, left + x1, top + y1))
+        labels.append(item.kind)
+    return InstanceTarget(
+        boxes=torch.tensor(np.array(boxes).reshape(-1, 4), dtype=torch.float32),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        masks=InstanceMasks(
+            windows,
+            torch.tensor(np.array(offsets).reshape(-1, 2), dtype=torch.int64),
+            (scene.height, scene.width),
+        ),
+        crowd=torch.zeros(len(labels), dtype=torch.bool),
+    )
