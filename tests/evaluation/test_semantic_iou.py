@@ -54,7 +54,9 @@ def near_another_label(labels: list[list[int]], distance: int, *, picture_edge: 
     return [[labels[i][j] != IGNORED and near(i, j) for j in range(width)] for i in range(height)]
 
 
-def loop_iou(prediction: list[list[int]], target: list[list[int]], where: list[list[bool]], label: int) -> float:
+def loop_iou(
+    prediction: list[list[int]], target: list[list[int]], where: list[list[bool]], label: int
+) -> float:
     intersection = union = 0
     for i, row in enumerate(target):
         for j, true in enumerate(row):
@@ -64,7 +66,9 @@ def loop_iou(prediction: list[list[int]], target: list[list[int]], where: list[l
     return intersection / union if union else math.nan
 
 
-def loop_boundary_iou(prediction: list[list[int]], target: list[list[int]], distance: int, label: int) -> float:
+def loop_boundary_iou(
+    prediction: list[list[int]], target: list[list[int]], distance: int, label: int
+) -> float:
     ignored_in_both = [
         [IGNORED if t == IGNORED else p for p, t in zip(*rows, strict=True)]
         for rows in zip(prediction, target, strict=True)
@@ -123,7 +127,9 @@ def test_boundary_iou_equals_a_loop_over_pixels_and_neighbours(seed: int) -> Non
     evaluator.update(prediction, target)
     distance = boundary_width(*target.shape, dilation_ratio=0.05)
     assert distance == 2
-    expected = [loop_boundary_iou(prediction.tolist(), target.tolist(), distance, label) for label in range(4)]
+    expected = [
+        loop_boundary_iou(prediction.tolist(), target.tolist(), distance, label) for label in range(4)
+    ]
     assert evaluator.per_class()["boundary IoU"] == pytest.approx(expected, nan_ok=True)
 
 
@@ -150,7 +156,9 @@ def test_an_edge_to_ignored_pixels_is_no_boundary_but_a_narrow_ignored_strip_is_
     labels = torch.tensor([[0, 0, 0, -1, -1, 1, 1, 1]])
     assert not boundary_region(labels, 1, picture_edge=False).any()
     assert not boundary_region(labels, 2, picture_edge=False).any()
-    assert boundary_region(labels, 3, picture_edge=False).tolist() == [[False, False, True, False, False, True, False, False]]
+    assert boundary_region(labels, 3, picture_edge=False).tolist() == [
+        [False, False, True, False, False, True, False, False]
+    ]
 
 
 def test_a_region_as_wide_as_the_picture_is_the_whole_picture() -> None:
@@ -166,7 +174,9 @@ def test_boundary_width_is_two_percent_of_the_diagonal() -> None:
 
 
 @pytest.mark.parametrize("evaluator", both_evaluators(4), ids=lambda e: type(e).__name__)
-def test_a_perfect_prediction_scores_one_whatever_it_says_at_ignored_pixels(evaluator: LabelMapEvaluator) -> None:
+def test_a_perfect_prediction_scores_one_whatever_it_says_at_ignored_pixels(
+    evaluator: LabelMapEvaluator,
+) -> None:
     _, target = random_maps(7)
     prediction = torch.where(target == IGNORED, torch.randint(0, 256, target.shape), target.long())
     evaluator.update(prediction, target)
@@ -224,7 +234,11 @@ def test_thin_pictures_are_counted() -> None:
 @pytest.mark.parametrize(
     ("prediction", "target", "message"),
     [
-        (torch.zeros(2, 3, dtype=torch.long), torch.zeros(3, 2, dtype=torch.long), r"size \(3, 2\), got \(2, 3\)"),
+        (
+            torch.zeros(2, 3, dtype=torch.long),
+            torch.zeros(3, 2, dtype=torch.long),
+            r"size \(3, 2\), got \(2, 3\)",
+        ),
         (torch.zeros(1, 2, 3, dtype=torch.long), torch.zeros(2, 3, dtype=torch.long), r"\(H, W\)"),
         (torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.long), "whole-number"),
         (torch.full((2, 3), 9), torch.zeros(2, 3, dtype=torch.long), r"prediction: expected labels 0\.\.3"),

@@ -10,10 +10,10 @@ pictures, and shards merged in any order give the same result to the last digit 
 
 Letters: H W rows and columns of the picture, C classes, K widths.
 
-Ignored pixels (label 255 in the target) count nowhere: neither what is predicted on them nor the step from a class to an
-ignored pixel changes any score here. A class that appears neither in the targets nor in the predictions (at the pixels
-that count) has no IoU (NaN) and is left out of the mean; one that is predicted but never there has IoU 0 and is part
-of it, as in the Cityscapes scripts and MMSegmentation.
+Ignored pixels (label 255 in the target) count nowhere: neither what is predicted on them nor the step from a
+class to an ignored pixel changes any score here. A class that appears neither in the targets nor in the
+predictions (at the pixels that count) has no IoU (NaN) and is left out of the mean; one that is predicted but
+never there has IoU 0 and is part of it, as in the Cityscapes scripts and MMSegmentation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["BoundaryIoU", "LabelMapEvaluator", "MeanIoU", "TrimapIoU", "boundary
 
 
 class LabelMapEvaluator:
-    """Whole-number counts over a stream of label maps; the evaluators below say which counts and what they mean.
+    """Whole-number counts over a stream of label maps; the evaluators below say which and what they mean.
 
     `counts` is int64 on the CPU and is the entire state: adding the counts of two evaluators (`merge`, or an
     all-reduce with sum) is the same as having shown all pictures to one of them.
@@ -45,12 +45,16 @@ class LabelMapEvaluator:
         if num_classes < 1 or num_classes > 32000:
             raise ValueError(f"num_classes: expected 1 to 32000, got {num_classes}")
         if 0 <= ignore_label < num_classes:
-            raise ValueError(f"ignore_label: {ignore_label} is one of the {num_classes} classes; choose a label outside")
+            raise ValueError(
+                f"ignore_label: {ignore_label} is one of the {num_classes} classes; choose a label outside"
+            )
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(f"class_names: expected {num_classes} names, got {len(class_names)}")
         self.num_classes = num_classes
         self.ignore_label = ignore_label
-        self.class_names = tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
+        self.class_names = (
+            tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
+        )
         self.counts = torch.zeros(count_shape, dtype=torch.int64)
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
@@ -69,7 +73,9 @@ class LabelMapEvaluator:
     def merge(self, other: LabelMapEvaluator) -> None:
         """Add what `other`, an evaluator made with the same settings, has counted."""
         if type(other) is not type(self) or self._settings() != other._settings():
-            raise ValueError(f"merge: expected {self!r}, got {other!r}; both must be made with the same settings")
+            raise ValueError(
+                f"merge: expected {self!r}, got {other!r}; both must be made with the same settings"
+            )
         self.counts += other.counts
 
     def compute(self) -> dict[str, float]:
@@ -81,7 +87,7 @@ class LabelMapEvaluator:
         raise NotImplementedError
 
     def _count(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Counts of one picture; both maps int16 on the same device, the target's ignored pixels are -1 in both."""
+        """Counts of one picture; both maps int16 on one device, -1 in both where the target is ignored."""
         raise NotImplementedError
 
     def _settings(self) -> tuple[object, ...]:
@@ -100,8 +106,8 @@ class LabelMapEvaluator:
                 )
         if prediction.shape != target.shape:
             raise ValueError(
-                f"prediction: expected the target's size {tuple(target.shape)}, got {tuple(prediction.shape)}; "
-                "resize the labels with nearest neighbour (or better the logits) first"
+                f"prediction: expected the target's size {tuple(target.shape)},"
+                f" got {tuple(prediction.shape)}; resize the logits or, by nearest neighbour, the labels"
             )
         target = target.to(prediction.device, torch.int64)
         valid = target != self.ignore_label
@@ -110,15 +116,15 @@ class LabelMapEvaluator:
             seen = labels[valid]
             if seen.numel() and (seen.min() < 0 or seen.max() >= self.num_classes):
                 raise ValueError(
-                    f"{name}: expected labels 0..{self.num_classes - 1} (or {self.ignore_label} in the target), "
-                    f"got {int(seen.min())}..{int(seen.max())}; check the class list"
+                    f"{name}: expected labels 0..{self.num_classes - 1} ({self.ignore_label} in the target),"
+                    f" got {int(seen.min())}..{int(seen.max())}; check the class list"
                 )
         ignored = torch.full((), -1, dtype=torch.int16, device=prediction.device)
         return torch.where(valid, prediction.short(), ignored), torch.where(valid, target.short(), ignored)
 
 
 class MeanIoU(LabelMapEvaluator):
-    """Mean IoU and accuracies from one confusion matrix; `counts[t, p]` = pixels of class t predicted as p."""
+    """Mean IoU and accuracies from a confusion matrix; `counts[t, p]`: pixels of class t predicted as p."""
 
     def __init__(
         self, num_classes: int, *, class_names: Sequence[str] | None = None, ignore_label: int = 255
@@ -131,7 +137,7 @@ class MeanIoU(LabelMapEvaluator):
         return _confusion(prediction, target, target >= 0, self.num_classes)
 
     def compute(self) -> dict[str, float]:
-        """`mIoU`, `pixel accuracy` (share of pixels right), `mean accuracy` (recall, averaged over classes)."""
+        """`mIoU`, `pixel accuracy` (share of pixels right), `mean accuracy` (mean recall of the classes)."""
         correct, truth = self.counts.diagonal().double(), self.counts.sum(1).double()
         return {
             "mIoU": _mean(_ious(self.counts)),
@@ -148,12 +154,12 @@ class MeanIoU(LabelMapEvaluator):
 class TrimapIoU(LabelMapEvaluator):
     """Mean IoU over the pixels near the boundaries of the target, for several widths.
 
-    A pixel belongs to the band of width w if a pixel with another label lies at most w rows and w columns away
-    (Chebyshev distance). So 1 px is the pixels on either side of a label change, diagonal neighbours included: two pixels
-    across a straight edge, half of them on each side; w px is 2 w pixels across. A band after Kohli et al.
-    (IJCV 2009); they use a Euclidean band around the boundary, which differs at corners only.
-    Ignored pixels are no label: the edge between a class and an ignored region is no boundary, and two classes that an
-    ignored strip separates meet only for widths that reach across the strip.
+    A pixel belongs to the band of width w if a pixel with another label lies at most w rows and w columns
+    away (Chebyshev distance). So 1 px is the pixels on either side of a label change, diagonal neighbours
+    included: two pixels across a straight edge, half of them on each side; w px is 2 w pixels across. A band
+    after Kohli et al. (IJCV 2009); they use a Euclidean band around the boundary, which differs at corners
+    only. Ignored pixels are no label: the edge between a class and an ignored region is no boundary, and two
+    classes that an ignored strip separates meet only for widths that reach across the strip.
     """
 
     def __init__(
@@ -189,11 +195,12 @@ class TrimapIoU(LabelMapEvaluator):
 class BoundaryIoU(LabelMapEvaluator):
     """Boundary IoU of label maps (Cheng et al., CVPR 2021, arXiv 2103.16562, sec. 4), averaged over classes.
 
-    For each class, the boundary region of a mask is the mask's pixels at most d away from its contour, d being
-    `dilation_ratio` of the picture's diagonal, rounded, at least 1 (as the authors' `mask_to_boundary`: d erosions by 3x3, so
-    Chebyshev distance; the edge of the picture is a contour). Intersections and unions of the two regions are
-    summed over the data set, as mIoU sums its own, then divided, then averaged over classes.
-    Ignored pixels are taken out of both maps first; where only ignored pixels lie on the other side there is no contour.
+    For each class, the boundary region of a mask is the mask's pixels at most d away from its contour, d
+    being `dilation_ratio` of the picture's diagonal, rounded, at least 1 (as the authors' `mask_to_boundary`:
+    d erosions by 3x3, so Chebyshev distance; the edge of the picture is a contour). Intersections and unions
+    of the two regions are summed over the data set, as mIoU sums its own, then divided, then averaged over
+    classes. Ignored pixels are taken out of both maps first; where only ignored pixels lie on the other side
+    there is no contour.
 
     `counts` rows: intersection, predicted region, true region; one column per class.
     """
@@ -207,7 +214,9 @@ class BoundaryIoU(LabelMapEvaluator):
         ignore_label: int = 255,
     ) -> None:
         if not 0 < dilation_ratio <= 1:
-            raise ValueError(f"dilation_ratio: expected a share of the diagonal in (0, 1], got {dilation_ratio}")
+            raise ValueError(
+                f"dilation_ratio: expected a share of the diagonal in (0, 1], got {dilation_ratio}"
+            )
         self.dilation_ratio = dilation_ratio
         super().__init__(num_classes, (3, num_classes), class_names=class_names, ignore_label=ignore_label)
 
@@ -235,15 +244,15 @@ class BoundaryIoU(LabelMapEvaluator):
 
 
 def boundary_width(height: int, width: int, dilation_ratio: float = 0.02) -> int:
-    """Pixels that a boundary region reaches inwards: the share of the diagonal, rounded, at least 1 (12 for 360x480)."""
+    """How many pixels a boundary region reaches inwards: 12 for 360x480, at least 1."""
     return max(1, round(dilation_ratio * math.hypot(height, width)))
 
 
 def boundary_region(labels: Tensor, width: int, *, picture_edge: bool = True) -> Tensor:
     """Pixels at most `width` rows and columns away from a pixel with another label.
 
-    All classes at once: a pixel is *inside* its region where the smallest and the largest label of the square window
-    around it are its own, so the cost does not depend on the number of classes.
+    All classes at once: a pixel is *inside* its region where the smallest and the largest label of the square
+    window around it are its own, so the cost does not depend on the number of classes.
 
     Args:
         labels: (H, W) whole numbers; negative ones are ignored: never in the region and never another label.
@@ -266,14 +275,14 @@ def boundary_region(labels: Tensor, width: int, *, picture_edge: bool = True) ->
 
 
 def _window_maximum(values: Tensor, radius: int) -> Tensor:
-    """Largest of the (2 radius + 1)^2 window around each pixel, windows cut at the picture's edge; (H, W) -> (H, W)."""
+    """Largest value of the (2 radius + 1)^2 window around each pixel, cut at the picture's edge; (H, W)."""
     lowest = torch.iinfo(values.dtype).min
     for dim in (0, 1):
         size = values.shape[dim]
         reach = min(radius, size)  # a wider window sees nothing more
         pad = (0, 0, reach, reach) if dim == 0 else (reach, reach)
         values = torch.nn.functional.pad(values, pad, value=lowest)
-        span = 1  # values[i] holds the maximum of `span` original entries from i on; doubling, then one overlap
+        span = 1  # values[i] is the maximum of `span` entries from i on; doubling, then one overlap
         window = 2 * reach + 1
         while span < window:
             step = min(span, window - span)
@@ -284,7 +293,7 @@ def _window_maximum(values: Tensor, radius: int) -> Tensor:
 
 
 def _confusion(prediction: Tensor, target: Tensor, where: Tensor, num_classes: int) -> Tensor:
-    """(C, C) int64, rows the target's class, columns the predicted one, over the pixels `where` (H, W) bool."""
+    """(C, C) int64 over the pixels `where` (H, W) bool; rows the target's class, columns the predicted."""
     pairs = target[where].long() * num_classes + prediction[where].long()
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 

@@ -1,0 +1,290 @@
+"""COCO AP, LVIS AP, AP* and Boundary AP of instances, over faster-coco-eval.
+
+    evaluator = CocoEvaluator("instances_val2017.json")
+    for image_id, result in predictions:
+        evaluator.update(result.to_coco(image_id))
+    evaluator.compute()   # {"box AP": 0.38, ..., "mask AP": 0.35, "mask AP75-95": ..., "boundary AP": ...}
+
+AP* (PointRend, sec. 4.1; Gupta et al. 2019) is AP on COCO's categories with LVIS's better masks and LVIS's
+federated
+protocol: `cocofy_lvis` makes the ground truth, `protocol="lvis"` scores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval.core import mask as rle
+
+from pointrend.evaluation.coco_files import GroundTruth, check_records, read_ground_truth, read_json
+
+__all__ = ["CocoEvaluator"]
+
+Kind = Literal["box", "mask", "boundary"]
+KINDS: dict[str, str] = {"box": "bbox", "mask": "segm", "boundary": "boundary"}  # ours -> the scorer's
+SIZES = {"s": 1, "m": 2, "l": 3}  # -> position on the scorer's area axis, whose 0 is "all"
+FREQUENCIES = ("r", "c", "f")  # LVIS: categories in fewer than 10, fewer than 100, more training pictures
+
+
+class CocoEvaluator:
+    """Collects detections (run-length coded, so small) and scores them as the official tools do.
+
+    Equal to pycocotools 2.0, lvis 0.5 and the Boundary IoU authors' evaluation (Cheng et al. 2021: the
+    smaller of mask and boundary IoU) to rounding. All values are fractions; NaN where the data set has no
+    object of the kind (the official tools print -1).
+
+    Names: `{box, mask, boundary} AP`, `AP50`, `AP75`, `AP75-95` (mean over IoU 0.75 to 0.95: how good are the
+    good ones), `APs`, `APm`, `APl` (areas below 32^2, below 96^2, above), and `AR1`, `AR10`, `AR100`, `ARs`,
+    `ARm`, `ARl` for COCO (at most 100 detections per picture and category) or `APr`, `APc`, `APf`, `AR@300`,
+    `ARs@300` ... for LVIS (at most 300 per picture).
+
+    Args:
+        ground_truth: COCO- or LVIS-format JSON file, or its content.
+        kinds: what to score.
+        protocol: "lvis" scores a category only on pictures that LVIS's annotators checked for it.
+        image_ids: score these pictures only; detections on the data set's other pictures are left out.
+        dilation_ratio: width of the boundary as a share of the picture's diagonal.
+        detection_area: what puts a detected mask into small, medium or large: its own area, as in Detectron2
+            and the published PointRend numbers, or "box", the area of the record's `bbox` where it has one,
+            as pycocotools and lvis do when they are given both. AP, AP50 and AP75 do not depend on it.
+        other_category_ids: categories that a model may predict though the data set does not have them (AP*
+            lacks two of COCO's 80); their detections are left out. Any other unknown category is an error.
+
+    Raises:
+        ValueError: naming file, record and field if the ground truth is not sound.
+    """
+
+    def __init__(
+        self,
+        ground_truth: str | Path | Mapping[str, Any],
+        *,
+        kinds: Sequence[Kind] = ("box", "mask", "boundary"),
+        protocol: Literal["coco", "lvis"] = "coco",
+        image_ids: Iterable[int | str] | None = None,
+        dilation_ratio: float = 0.02,
+        detection_area: Literal["mask", "box"] = "mask",
+        other_category_ids: Collection[int] = (),
+    ) -> None:
+        if not kinds or not set(kinds) <= set(KINDS):
+            raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {tuple(kinds)}")
+        if protocol not in ("coco", "lvis"):
+            raise ValueError(f"protocol: expected 'coco' or 'lvis', got {protocol!r}")
+        if not 0 < dilation_ratio <= 1:
+            raise ValueError(
+                f"dilation_ratio: expected a share of the diagonal in (0, 1], got {dilation_ratio}"
+            )
+        self.kinds = tuple(kinds)
+        self.protocol = protocol
+        self.dilation_ratio = dilation_ratio
+        self.detection_area = detection_area
+        self.other_category_ids = frozenset(other_category_ids)
+        self.truth = read_ground_truth(ground_truth, masks=self._needs_masks())
+        if protocol == "lvis":
+            _check_lvis(self.truth)
+        self.image_ids = _chosen(self.truth, image_ids)
+        self._detections: dict[int | str, list[dict[str, Any]]] = {}
+        self._scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+
+    def update(self, records: Iterable[Mapping[str, Any]], *, source: str = "predictions") -> None:
+        """Add the detections of one or more pictures, each picture's all at once.
+
+        Args:
+            records: as `InstanceResult.to_coco` gives them: `image_id`, `category_id`, `score`, `bbox` (x, y,
+                width, height) and `segmentation` (RLE of the whole picture).
+            source: the file they come from, for messages.
+
+        Raises:
+            ValueError: for records that do not fit the data set, or a picture that came before. Nothing is
+                added then.
+        """
+        checked = check_records(
+            records,
+            self.truth,
+            source=source,
+            boxes="box" in self.kinds,
+            masks=self._needs_masks(),
+            other_categories=self.other_category_ids,
+        )
+        fresh: dict[int | str, list[dict[str, Any]]] = {}
+        for record in checked:
+            fresh.setdefault(record["image_id"], []).append(record)
+        self._add(fresh, source)
+
+    def update_from_file(self, path: str | Path) -> None:
+        """Add all detections of a COCO results file (a JSON list)."""
+        records = read_json(path)
+        if not isinstance(records, list):
+            raise ValueError(f"{path}: expected a list of detections, got {type(records).__name__}")
+        self.update(records, source=str(path))
+
+    def merge(self, other: CocoEvaluator) -> None:
+        """Add the detections of another shard of the same data set; the order of merging does not matter."""
+        if other.truth != self.truth:
+            raise ValueError(
+                f"merge: expected the same ground truth, got {self.truth.source}, {other.truth.source}"
+            )
+        self._add(other._detections, "merge")
+
+    def compute(self) -> dict[str, float]:
+        """Scores by name; see the class for the names."""
+        scores: dict[str, float] = {}
+        for kind in self.kinds:
+            precision, recall = self._arrays(kind)
+            named = _coco_numbers(precision, recall) if self.protocol == "coco" else self._lvis_numbers(kind)
+            scores.update({f"{kind} {name}": value for name, value in named.items()})
+        return scores
+
+    def per_class(self) -> dict[str, list[float]]:
+        """`{kind} AP`, `{kind} AP50`, `{kind} AP75` -> one value per category, in the order of
+        `class_names`."""
+        columns: dict[str, list[float]] = {}
+        for kind in self.kinds:
+            precision, _ = self._arrays(kind)
+            for name, part in (("AP", slice(None)), ("AP50", slice(0, 1)), ("AP75", slice(5, 6))):
+                values = [_mean(precision[part, :, k, 0, -1]) for k in range(precision.shape[2])]
+                columns[f"{kind} {name}"] = values
+        return columns
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the data set's categories, by id."""
+        return tuple(str(record.get("name", key)) for key, record in self.truth.categories.items())
+
+    def _needs_masks(self) -> bool:
+        return bool({"mask", "boundary"} & set(self.kinds))
+
+    def _add(self, fresh: Mapping[int | str, list[dict[str, Any]]], source: str) -> None:
+        again = sorted(fresh.keys() & self._detections.keys(), key=str)
+        if again:
+            raise ValueError(
+                f"{source}: image_id: {again[0]!r} was already given; a picture's detections belong together"
+            )
+        self._detections.update(fresh)
+        self._scores.clear()
+
+    def _lvis_numbers(self, kind: str) -> dict[str, float]:
+        precision, recall = self._arrays(kind)
+        numbers = _precision_numbers(precision)
+        frequency = [record["frequency"] for record in self.truth.categories.values()]
+        for letter in FREQUENCIES:
+            group = [k for k, own in enumerate(frequency) if own == letter]
+            numbers[f"AP{letter}"] = _mean(precision[:, :, group, 0, -1])
+        numbers["AR@300"] = _mean(recall[:, :, 0, -1])
+        numbers.update({f"AR{size}@300": _mean(recall[:, :, area, -1]) for size, area in SIZES.items()})
+        return numbers
+
+    def _arrays(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Precision (10 IoUs, 101 recalls, categories, 4 areas, limits) and recall (without the second axis);
+        -1: none."""
+        if kind not in self._scores:
+            self._scores[kind] = self._score(kind)
+        return self._scores[kind]
+
+    def _score(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        limits = [1, 10, 100] if self.protocol == "coco" else [300]
+        if not self.truth.categories:
+            return np.zeros((10, 101, 0, 4, len(limits))), np.zeros((10, 0, 4, len(limits)))
+        # The scorer wants numbers for ids; numbering them sorted keeps its order, on which ties depend.
+        position = {image_id: number for number, image_id in enumerate(self.image_ids, 1)}
+        truth, detections = COCO(), COCO()
+        images = [{**self.truth.images[image_id], "id": number} for image_id, number in position.items()]
+        categories = list(self.truth.categories.values())
+        annotations = [
+            {**record, "image_id": position[record["image_id"]]}
+            for record in self.truth.annotations
+            if record["image_id"] in position
+        ]
+        found: list[dict[str, Any]] = []
+        for image_id, number in position.items():
+            for record in self._limited(self._detections.get(image_id, [])):
+                found.append({**self._scorable(record, kind), "image_id": number, "id": len(found) + 1})
+        for data, records in ((truth, annotations), (detections, found)):
+            data.dataset = {"images": images, "categories": categories, "annotations": records}
+            data.createIndex()
+        scorer = COCOeval_faster(
+            truth,
+            detections,
+            iouType=KINDS[kind],
+            lvis_style=self.protocol == "lvis",
+            boundary_dilation_ratio=self.dilation_ratio,
+        )
+        scorer.params.maxDets = limits
+        scorer.evaluate()
+        scorer.accumulate()
+        return np.asarray(scorer.eval["precision"]), np.asarray(scorer.eval["recall"])
+
+    def _limited(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """LVIS keeps the 300 best of a picture whatever their category; COCO's limit is per category, the
+        scorer's task."""
+        if self.protocol == "coco" or len(records) <= 300:
+            return records
+        return sorted(records, key=lambda record: -record["score"])[:300]
+
+    def _scorable(self, record: dict[str, Any], kind: str) -> dict[str, Any]:
+        box = record.get("bbox")
+        if box is None:
+            box = [float(value) for value in rle.toBbox(record["segmentation"])]
+        by_box = kind == "box" or (self.detection_area == "box" and "bbox" in record)
+        area = box[2] * box[3] if by_box else float(rle.area(record["segmentation"]))
+        return {**record, "bbox": box, "area": area, "iscrowd": 0}
+
+
+def _coco_numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
+    numbers = _precision_numbers(precision)
+    for limit, detections in enumerate((1, 10, 100)):
+        numbers[f"AR{detections}"] = _mean(recall[:, :, 0, limit])
+    numbers.update({f"AR{size}": _mean(recall[:, :, area, -1]) for size, area in SIZES.items()})
+    return numbers
+
+
+def _precision_numbers(precision: np.ndarray) -> dict[str, float]:
+    everything = precision[..., 0, -1]  # (IoU 0.50, 0.55 ... 0.95; recall; category)
+    numbers = {
+        "AP": _mean(everything),
+        "AP50": _mean(everything[0]),
+        "AP75": _mean(everything[5]),
+        "AP75-95": _mean(everything[5:]),
+    }
+    numbers.update({f"AP{size}": _mean(precision[..., area, -1]) for size, area in SIZES.items()})
+    return numbers
+
+
+def _mean(values: np.ndarray) -> float:
+    """Over the entries that exist; the scorer marks categories without objects by -1."""
+    there = values[values > -1]
+    return float(there.mean()) if there.size else float("nan")
+
+
+def _chosen(truth: GroundTruth, image_ids: Iterable[int | str] | None) -> list[int | str]:
+    """The pictures to score, in the order of their ids."""
+    if image_ids is None:
+        return list(truth.images)
+    wanted = set(image_ids)
+    unknown = sorted(wanted - truth.images.keys(), key=str)
+    if unknown or not wanted:
+        raise ValueError(
+            f"image_ids: expected some of the pictures of {truth.source}, got {unknown[:5] or 'none'}"
+        )
+    return [image_id for image_id in truth.images if image_id in wanted]
+
+
+def _check_lvis(truth: GroundTruth) -> None:
+    for image_id, image in truth.images.items():
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            listed = image.get(key)
+            if not isinstance(listed, list) or not all(
+                isinstance(c, int) and c in truth.categories for c in listed
+            ):
+                raise ValueError(
+                    f"{truth.source}: image {image_id!r}: {key}: expected a list of category ids, as LVIS has"
+                )
+    for category_id, category in truth.categories.items():
+        if category.get("frequency") not in FREQUENCIES:
+            raise ValueError(
+                f"{truth.source}: category {category_id}: frequency: expected r, c or f,"
+                f" got {category.get('frequency')!r}"
+            )

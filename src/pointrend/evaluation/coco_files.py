@@ -1,0 +1,303 @@
+"""Reading COCO-format ground truth and result records, and refusing what cannot be scored honestly.
+
+Files are untrusted: every id, size, box and mask is checked here, before the C++ scorer sees it, so that a
+mistake is an error which names file, record and field, and never a silently lower score.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["GroundTruth", "check_records", "read_ground_truth", "read_json", "rle_runs"]
+
+# A COCO picture has 0.3 million pixels, a Cityscapes one 2 million; beyond this, one mask takes over 256 MB.
+MAX_PIXELS = 2**28
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A COCO-format data set, checked.
+
+    Attributes:
+        source: file name (or "ground truth") for messages.
+        images: image id -> its record, sorted by id; `height` and `width` in pixels.
+        categories: category id -> its record, sorted by id.
+        annotations: fresh records with `id` counted from 1 (the scorer takes 0 for "no match"), `image_id`,
+            `category_id`, `bbox` (x, y, width, height) in pixels, `area` in pixels, `iscrowd`, and
+            `segmentation` if there is one.
+    """
+
+    source: str
+    images: dict[int | str, dict[str, Any]]
+    categories: dict[int, dict[str, Any]]
+    annotations: list[dict[str, Any]]
+
+    def size(self, image_id: int | str) -> tuple[int, int]:
+        """(height, width) of a picture."""
+        record = self.images[image_id]
+        return record["height"], record["width"]
+
+
+def read_json(path: str | Path) -> Any:
+    """The file's content; ValueError naming the file if it cannot be read as JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are both ValueErrors
+        raise ValueError(f"{path}: expected a JSON file, {error}") from error
+
+
+def read_ground_truth(source: str | Path | Mapping[str, Any], *, masks: bool = True) -> GroundTruth:
+    """Read and check a COCO- or LVIS-format data set.
+
+    Args:
+        source: a file, or its content (which is left as it is).
+        masks: whether every annotation must have a mask (polygons or RLE).
+
+    Raises:
+        ValueError: naming file, record and field, for unknown or duplicated ids, sizes, boxes and masks that
+            do not fit.
+    """
+    name = "ground truth" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else read_json(source)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{name}: expected an object with images, annotations and categories")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), Sequence) or isinstance(content.get(key), str):
+            raise ValueError(f"{name}: {key}: expected a list, got {type(content.get(key)).__name__}")
+    images = _by_id(name, "image", content["images"], number=False)
+    for image_id, image in images.items():
+        where = f"{name}: image {image_id!r}"
+        size = [_whole(where, key, image.get(key)) for key in ("height", "width")]
+        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+            raise ValueError(f"{where}: height, width: expected 1 to {MAX_PIXELS} pixels in all, got {size}")
+    categories = _by_id(name, "category", content["categories"], number=True)
+    annotations = _by_id(name, "annotation", content["annotations"], number=False, sort=False)
+    truth = GroundTruth(name, images, categories, [])
+    for number, (annotation_id, annotation) in enumerate(annotations.items(), 1):
+        where = f"{name}: annotation {annotation_id!r}"
+        truth.annotations.append({**_checked_annotation(where, annotation, truth, masks), "id": number})
+    return truth
+
+
+def check_records(
+    records: Iterable[Mapping[str, Any]],
+    truth: GroundTruth,
+    *,
+    source: str = "predictions",
+    boxes: bool = True,
+    masks: bool = True,
+    other_categories: Collection[int] = (),
+) -> list[dict[str, Any]]:
+    """Check COCO-format detections against the data set they claim to belong to; fresh records come back.
+
+    Args:
+        records: `image_id`, `category_id`, `score`, and `bbox` (x, y, width, height) and/or `segmentation`
+            (RLE).
+        truth: the data set.
+        source: file name for messages.
+        boxes: whether boxes will be scored (a record with a mask needs none).
+        masks: whether masks will be scored.
+        other_categories: ids that records may have though the data set has no such category; they are left
+            out.
+
+    Raises:
+        ValueError: naming file, record and field.
+    """
+    checked = []
+    seen: set[object] = set()
+    for number, record in enumerate(records):
+        where = f"{source}: record {number}"
+        if not isinstance(record, Mapping):
+            raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
+        image_id = _known(where, "image_id", record.get("image_id"), truth.images, truth.source)
+        where = f"{where} (image_id {image_id!r})"
+        own = record.get("id")
+        if own is not None:  # ids of detections are optional, but must not repeat where given
+            if not isinstance(own, int | str) or own in seen:
+                raise ValueError(f"{where}: id: {_short(own)} appears twice or is no id")
+            seen.add(own)
+        category = record.get("category_id")
+        if isinstance(category, int) and category in other_categories:
+            continue
+        category_id = _known(where, "category_id", category, truth.categories, truth.source)
+        score = _finite(where, "score", record.get("score"))
+        fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
+        if record.get("segmentation") is not None:
+            fresh["segmentation"] = _checked_rle(where, record["segmentation"], truth.size(image_id))
+        elif masks:
+            raise ValueError(f"{where}: segmentation: missing; score boxes only, or predict masks")
+        if record.get("bbox") is not None:
+            fresh["bbox"] = _checked_box(where, record["bbox"])
+        elif boxes and "segmentation" not in fresh:
+            raise ValueError(f"{where}: bbox: missing")
+        checked.append(fresh)
+    return checked
+
+
+def rle_runs(counts: str | bytes | Sequence[int]) -> np.ndarray:
+    """Lengths of the runs of a COCO RLE (zeros first, column by column), int64.
+
+    The compressed form packs each length in base 32, five bits to a character from "0" on, bit 5 meaning
+    "more follows" and bit 4 of the last one the sign; from the fourth run on, the difference to the length
+    two runs before is stored (cocodataset/cocoapi: common/maskApi.c, rleFrString).
+
+    Raises:
+        ValueError: if it is neither a list of whole numbers nor such a string.
+    """
+    if not isinstance(counts, str | bytes):
+        runs = np.asarray(counts)
+        if runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
+            raise ValueError("expected whole numbers or a compressed string")
+        return runs.astype(np.int64)
+    try:
+        raw = counts.encode("ascii") if isinstance(counts, str) else counts
+    except UnicodeEncodeError as error:
+        raise ValueError("expected ASCII") from error
+    symbols = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    if not symbols.size:
+        return symbols
+    if symbols.min() < 0 or symbols.max() > 63:
+        raise ValueError("expected characters from '0' to 'o'")
+    last = np.flatnonzero(symbols < 32)
+    if not last.size or last[-1] != symbols.size - 1:
+        raise ValueError("the string ends within a number")
+    first = np.concatenate(([0], last[:-1] + 1))
+    digit = np.arange(symbols.size) - np.repeat(first, last - first + 1)
+    if digit.max() > 7:  # 40 bits: far more than any picture, far less than an overflow
+        raise ValueError("a run of more than 2^39 pixels")
+    values = np.add.reduceat((symbols & 31) << (5 * digit), first)
+    values -= np.where(symbols[last] & 16, np.int64(1) << (5 * (digit[last] + 1)), 0)
+    values[1::2] = values[1::2].cumsum()
+    values[2::2] = values[2::2].cumsum()
+    return values
+
+
+def _by_id(
+    name: str, kind: str, records: Iterable[Any], *, number: bool, sort: bool = True
+) -> dict[Any, dict[str, Any]]:
+    found: dict[Any, dict[str, Any]] = {}
+    for index, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise ValueError(
+                f"{name}: {kind} number {index}: expected an object, got {type(record).__name__}"
+            )
+        key = record.get("id")
+        if isinstance(key, bool) or not isinstance(key, int if number else int | str):
+            raise ValueError(f"{name}: {kind} number {index}: id: expected a whole number, got {key!r}")
+        if key in found:
+            raise ValueError(f"{name}: {kind} {key!r}: id: appears twice")
+        found[key] = dict(record)
+    if sort and len({type(key) for key in found}) > 1:
+        raise ValueError(f"{name}: {kind}: id: expected all numbers or all strings, got both")
+    return dict(sorted(found.items())) if sort else found
+
+
+def _checked_annotation(
+    where: str, annotation: Mapping[str, Any], truth: GroundTruth, masks: bool
+) -> dict[str, Any]:
+    image_id = _known(where, "image_id", annotation.get("image_id"), truth.images, truth.source)
+    category_id = _known(where, "category_id", annotation.get("category_id"), truth.categories, truth.source)
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
+        raise ValueError(f"{where}: iscrowd: expected 0 or 1, got {crowd!r}")
+    fresh = {
+        "image_id": image_id,
+        "category_id": category_id,
+        "iscrowd": int(crowd),
+        "bbox": _checked_box(where, annotation.get("bbox")),
+        "area": _finite(where, "area", annotation.get("area")),
+    }
+    if masks:
+        fresh["segmentation"] = _checked_mask(where, annotation.get("segmentation"), truth.size(image_id))
+    return fresh
+
+
+def _checked_mask(where: str, mask: Any, size: tuple[int, int]) -> Any:
+    if not isinstance(mask, Sequence) or isinstance(mask, str):
+        return _checked_rle(where, mask, size)
+    reach = 2 * max(size)  # the rasterizer's memory grows with the length of the outline
+    for polygon in mask:
+        try:
+            points = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError):
+            points = np.full(1, np.nan)
+        if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
+            raise ValueError(
+                f"{where}: segmentation: expected polygons x1, y1, x2, y2, x3, y3, ..., got {_short(polygon)}"
+            )
+        if abs(points).max() > reach:
+            raise ValueError(
+                f"{where}: segmentation: a point at {abs(points).max():.0f} is far outside of {size}"
+            )
+    if not mask:
+        raise ValueError(f"{where}: segmentation: expected at least one polygon, got none")
+    return mask
+
+
+def _checked_rle(where: str, mask: Any, size: tuple[int, int]) -> dict[str, Any]:
+    if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
+        raise ValueError(f"{where}: segmentation: expected an RLE {{size, counts}}, got {_short(mask)}")
+    if not isinstance(mask["size"], Sequence) or tuple(mask["size"]) != size:
+        raise ValueError(
+            f"{where}: segmentation: size: expected the picture's (height, width) {size},"
+            f" got {_short(mask['size'])}"
+        )
+    try:
+        runs = rle_runs(mask["counts"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: segmentation: counts: malformed RLE, {error}") from error
+    pixels = size[0] * size[1]
+    if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
+        raise ValueError(
+            f"{where}: segmentation: counts: malformed RLE, expected runs of 0 or more that add up to"
+            f" {pixels} pixels, got {_short(runs.tolist())}"
+        )
+    counts = mask["counts"]
+    return {"size": list(size), "counts": counts if isinstance(counts, str | bytes) else runs.tolist()}
+
+
+def _checked_box(where: str, box: Any) -> list[float]:
+    if not isinstance(box, Sequence) or isinstance(box, str) or len(box) != 4:
+        raise ValueError(f"{where}: bbox: expected x, y, width, height, got {_short(box)}")
+    x, y, width, height = (_finite(where, "bbox", value) for value in box)
+    if width < 0 or height < 0:
+        raise ValueError(f"{where}: bbox: expected a width and height of at least 0, got {_short(box)}")
+    return [x, y, width, height]
+
+
+def _known(where: str, field: str, value: Any, known: Mapping[Any, Any], source: str) -> Any:
+    if isinstance(value, np.integer):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value not in known:
+        raise ValueError(f"{where}: {field}: {_short(value)} is not in {source}")
+    return value
+
+
+def _finite(where: str, field: str, value: Any) -> float:
+    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if (
+        not plain or not abs(value) <= 1e300
+    ):  # false for NaN too; math.isfinite fails on JSON's endless integers
+        raise ValueError(f"{where}: {field}: expected a finite number, got {_short(value)}")
+    return float(value)
+
+
+def _whole(where: str, field: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{where}: {field}: expected a whole number, got {_short(value)}") from None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,101 @@
+"""Ground truth of AP*: COCO's categories in LVIS's annotations."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pointrend.evaluation.coco_files import read_json
+
+__all__ = ["cocofy_lvis", "write_cocofied_lvis"]
+
+VERDICTS = ("neg_category_ids", "not_exhaustive_category_ids")
+
+
+def cocofy_lvis(
+    lvis: str | Path | Mapping[str, Any], coco_to_synset: str | Path | Mapping[str, Any]
+) -> dict[str, Any]:
+    """Restrict an LVIS data set to the categories of COCO and give them COCO's ids.
+
+    As Detectron2's `prepare_cocofied_lvis`: categories are matched by WordNet synset, everything else about
+    them stays; annotations are kept in their order and numbered from 1; the lists of categories that are
+    absent or not exhaustively annotated follow; a category that no annotation and no list mentions is
+    dropped. The same input always gives the same output, and the output put in again comes out as it went in
+    if synsets and ids agree.
+
+    Args:
+        lvis: LVIS v0.5 file or its content (two COCO categories, oven and hot dog, have no synset there).
+        coco_to_synset: LVIS's own table, COCO name -> {"coco_cat_id", "synset"}, file or content.
+
+    Raises:
+        ValueError: naming file, record and field if either is not of this form.
+    """
+    name, data = _content(lvis, "lvis")
+    table_name, table = _content(coco_to_synset, "coco_to_synset")
+    try:
+        coco_ids = {entry["synset"]: int(entry["coco_cat_id"]) for entry in table.values()}
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{table_name}: expected name -> {{coco_cat_id, synset}}, {error!r}") from error
+    lists = {key: data.get(key) for key in ("categories", "images", "annotations")}
+    for key, value in lists.items():
+        if not isinstance(value, list):
+            raise ValueError(f"{name}: {key}: expected a list, got {type(value).__name__}")
+    known: dict[int, int | None] = {}  # LVIS category id -> COCO's, None where COCO has no such category
+    for index, category in enumerate(data["categories"]):
+        if not isinstance(category, Mapping) or not {"id", "synset"} <= category.keys():
+            raise ValueError(f"{name}: category number {index}: expected id and synset")
+        known[category["id"]] = coco_ids.get(category["synset"])
+
+    def coco_id(where: str, key: str, category_id: Any) -> int | None:
+        if not isinstance(category_id, int) or category_id not in known:
+            raise ValueError(f"{name}: {where}: {key}: {category_id!r} is not among the categories")
+        return known[category_id]
+
+    annotations: list[dict[str, Any]] = []
+    for index, annotation in enumerate(data["annotations"]):
+        new = coco_id(f"annotation number {index}", "category_id", annotation.get("category_id"))
+        if new is not None:
+            annotations.append({**annotation, "id": len(annotations) + 1, "category_id": new})
+    images = []
+    for image in data["images"]:
+        fresh = dict(image)
+        for key in VERDICTS:
+            if not isinstance(image.get(key), list):
+                raise ValueError(
+                    f"{name}: image {image.get('id')!r}: {key}: expected a list, as LVIS files have"
+                )
+            mapped = (coco_id(f"image {image.get('id')!r}", key, one) for one in image[key])
+            fresh[key] = [one for one in mapped if one is not None]
+        images.append(fresh)
+    mentioned = {annotation["category_id"] for annotation in annotations}
+    mentioned.update(one for image in images for key in VERDICTS for one in image[key])
+    categories = [
+        {**category, "id": known[category["id"]]}
+        for category in data["categories"]
+        if known[category["id"]] in mentioned
+    ]
+    return {**data, "categories": categories, "annotations": annotations, "images": images}
+
+
+def write_cocofied_lvis(lvis: str | Path, coco_to_synset: str | Path, output: str | Path) -> None:
+    """`cocofy_lvis` from files to a file, which appears whole or not at all."""
+    content = cocofy_lvis(lvis, coco_to_synset)
+    output = Path(output)
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(unfinished, output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _content(source: str | Path | Mapping[str, Any], what: str) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(source, Mapping):
+        return what, source
+    content = read_json(source)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{source}: expected an object, got {type(content).__name__}")
+    return str(source), content

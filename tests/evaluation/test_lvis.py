@@ -1,0 +1,108 @@
+"""AP* ground truth: LVIS restricted to COCO's categories."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pointrend.evaluation.lvis import cocofy_lvis, write_cocofied_lvis
+
+DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[2] / "../shared/data")) / "lvis_sample"
+needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no LVIS sample in {DATA}; set POINTREND_DATA")
+SYNSETS = {
+    "person": {"coco_cat_id": 1, "synset": "person.n.01"},
+    "cat": {"coco_cat_id": 17, "synset": "cat.n.01"},
+    "oven": {"coco_cat_id": 79, "synset": "oven.n.01"},
+}
+
+
+def small() -> dict[str, Any]:
+    return {
+        "info": {"version": "made up"},
+        "categories": [
+            {"id": 1, "synset": "acorn.n.01"},
+            {"id": 2, "synset": "cat.n.01"},
+            {"id": 3, "synset": "person.n.01"},
+        ],
+        "images": [{"id": 5, "neg_category_ids": [1, 3], "not_exhaustive_category_ids": [1]}],
+        "annotations": [
+            {"id": 8, "image_id": 5, "category_id": 1, "area": 3},
+            {"id": 9, "image_id": 5, "category_id": 2, "area": 4},
+        ],
+    }
+
+
+@needs_data
+def test_the_sample_comes_out_as_the_published_recipe_makes_it() -> None:
+    made = cocofy_lvis(DATA / "lvis_val_100.json", DATA / "coco_to_synset.json")
+    assert made == json.loads((DATA / "lvis_val_100_cococats.json").read_text())
+
+
+@needs_data
+def test_seventy_eight_of_eighty_coco_categories_have_a_synset_in_lvis() -> None:
+    lvis = json.loads((DATA / "lvis_val_100.json").read_text())
+    table = json.loads((DATA / "coco_to_synset.json").read_text())
+    synsets = {category["synset"] for category in lvis["categories"]}
+    missing = [entry["synset"] for entry in table.values() if entry["synset"] not in synsets]
+    assert sorted(missing) == ["frank.n.02", "oven.n.01"]
+
+
+def test_annotations_lists_and_categories_follow_the_synsets() -> None:
+    made = cocofy_lvis(small(), SYNSETS)
+    assert made["annotations"] == [{"id": 1, "image_id": 5, "category_id": 17, "area": 4}]
+    assert made["images"] == [{"id": 5, "neg_category_ids": [1], "not_exhaustive_category_ids": []}]
+    assert [category["id"] for category in made["categories"]] == [17, 1]
+    assert made["info"] == small()["info"]
+
+
+def test_categories_that_nothing_mentions_are_dropped() -> None:
+    lvis = small()
+    lvis["images"][0]["neg_category_ids"] = []
+    assert [category["id"] for category in cocofy_lvis(lvis, SYNSETS)["categories"]] == [17]
+
+
+def test_it_is_deterministic_idempotent_and_leaves_its_input_alone() -> None:
+    lvis, before = small(), copy.deepcopy(small())
+    once = cocofy_lvis(lvis, SYNSETS)
+    assert lvis == before
+    assert cocofy_lvis(lvis, SYNSETS) == once
+    assert cocofy_lvis(once, SYNSETS) == once
+
+
+def test_files_are_written_whole(tmp_path: Path) -> None:
+    (tmp_path / "lvis.json").write_text(json.dumps(small()))
+    (tmp_path / "table.json").write_text(json.dumps(SYNSETS))
+    write_cocofied_lvis(tmp_path / "lvis.json", tmp_path / "table.json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == cocofy_lvis(small(), SYNSETS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lvis.json", "out.json", "table.json"]
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("annotations", {"category_id": 50}, "annotation number 0: category_id: 50"),
+        ("images", {"neg_category_ids": None}, "image 5: neg_category_ids"),
+        ("images", {"not_exhaustive_category_ids": [77]}, "not_exhaustive_category_ids: 77"),
+        ("categories", {"synset": None}, ""),
+    ],
+)
+def test_what_is_not_lvis_is_refused(part: str, change: dict[str, Any], message: str) -> None:
+    lvis = small()
+    lvis[part][0].update(change)
+    if part == "categories":
+        del lvis[part][0]["synset"]
+        message = "category number 0: expected id and synset"
+    with pytest.raises(ValueError, match=message):
+        cocofy_lvis(lvis, SYNSETS)
+
+
+def test_a_table_of_another_form_is_refused() -> None:
+    with pytest.raises(ValueError, match="coco_to_synset"):
+        cocofy_lvis(small(), {"person": 1})
+    with pytest.raises(ValueError, match="annotations"):
+        cocofy_lvis({"categories": [], "images": []}, SYNSETS)
