@@ -28,7 +28,9 @@ def binary_point_loss(logits: Tensor, targets: Tensor, *, normalize: Normalize =
         raise ValueError(f"expected targets like logits {tuple(logits.shape)}, got {tuple(targets.shape)}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     valid = targets >= 0
-    losses = F.binary_cross_entropy_with_logits(logits, targets.clamp(min=0).to(logits.dtype), reduction="none")
+    losses = F.binary_cross_entropy_with_logits(
+        logits, targets.clamp(min=0).to(logits.dtype), reduction="none"
+    )
     return _mean(losses * valid, valid, normalize)
 
 
@@ -43,7 +45,9 @@ def multiclass_point_loss(
         ValueError: if the shapes do not fit.
     """
     if logits.ndim < 2 or labels.shape != (logits.shape[0], *logits.shape[2:]):
-        raise ValueError(f"expected labels (N, ...) for logits {tuple(logits.shape)}, got {tuple(labels.shape)}")
+        raise ValueError(
+            f"expected labels (N, ...) for logits {tuple(logits.shape)}, got {tuple(labels.shape)}"
+        )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(logits, labels, ignore_index=ignore_label, reduction="none")
     return _mean(losses, labels != ignore_label, normalize)

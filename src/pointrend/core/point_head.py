@@ -102,6 +102,9 @@ class PointHead(nn.Module):
                 f"point head: expected {self.fine_channels} fine and {self.coarse_channels} coarse channels, "
                 f"got {tuple(fine.shape)} and {tuple(coarse.shape)}"
             )
+        if fine.shape[2] == 0:  # torch's convolution refuses an empty axis
+            channels = self.out_channels if labels is None else 1
+            return fine.new_zeros((len(fine), channels, 0))
         hidden = fine
         for number, layer in enumerate(self.layers):
             joined = torch.cat((hidden, coarse), 1) if number == 0 or self.coarse_each_layer else hidden
@@ -120,12 +123,16 @@ class PointHead(nn.Module):
         else:
             assert self.predictor.bias is not None
             rows = self.predictor.weight[labels].squeeze(2)  # (N, width)
-            logits = torch.einsum("nc,ncp->np", rows, hidden)[:, None] + self.predictor.bias[labels][:, None, None]
+            logits = (
+                torch.einsum("nc,ncp->np", rows, hidden)[:, None] + self.predictor.bias[labels][:, None, None]
+            )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _own_channel(self, coarse: Tensor, labels: Tensor | None) -> Tensor:
         if labels is not None and self.coarse_channels > 1:
             return coarse.gather(1, labels[:, None, None].expand(-1, 1, coarse.shape[2]))
         if self.out_channels != self.coarse_channels:
-            raise ValueError("a class-agnostic residual point head needs the label of each region: pass labels")
+            raise ValueError(
+                "a class-agnostic residual point head needs the label of each region: pass labels"
+            )
         return coarse

@@ -142,7 +142,9 @@ class PointRend(nn.Module):
     def _check(self, coarse: Tensor, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         maps = [features] if isinstance(features, Tensor) else list(features)
         if coarse.ndim != 4 or coarse.shape[1] != self.num_classes or 0 in coarse.shape[2:]:
-            raise ValueError(f"coarse: expected (N, {self.num_classes}, H, W) logits, got {tuple(coarse.shape)}")
+            raise ValueError(
+                f"coarse: expected (N, {self.num_classes}, H, W) logits, got {tuple(coarse.shape)}"
+            )
         channels = [level.shape[1] if level.ndim == 4 else None for level in maps]
         if None in channels or sum(c or 0 for c in channels) != self.head.fine_channels:
             raise ValueError(

@@ -14,7 +14,9 @@ from torch import Tensor
 from pointrend.core.coordinates import points_in_image
 
 
-def point_sample(features: Tensor, points: Tensor, *, mode: str = "bilinear", padding: str = "zeros") -> Tensor:
+def point_sample(
+    features: Tensor, points: Tensor, *, mode: str = "bilinear", padding: str = "zeros"
+) -> Tensor:
     """Values of maps (N, C, H, W) at points (N, P, 2): (N, C, P).
 
     Points are (x, y) in the unit square of the map, ``align_corners=False``. Outside of the map, and so also
@@ -35,7 +37,9 @@ def point_sample(features: Tensor, points: Tensor, *, mode: str = "bilinear", pa
     if 0 in features.shape[-2:]:
         raise ValueError(f"cannot sample from an empty map of size {tuple(features.shape[-2:])}")
     if not points.is_floating_point() or points.dtype in (torch.float16, torch.bfloat16):
-        raise ValueError(f"points: expected float32 or float64 (half precision misplaces them), got {points.dtype}")
+        raise ValueError(
+            f"points: expected float32 or float64 (half precision misplaces them), got {points.dtype}"
+        )
     exact = torch.promote_types(features.dtype, torch.float32)
     with torch.autocast(features.device.type, enabled=False):
         grid = (2.0 * points.to(exact) - 1.0).unsqueeze(2)  # (N, P, 1, 2) in [-1, 1], as grid_sample wants
@@ -74,9 +78,13 @@ def point_sample_boxes(
         ValueError: if the numbers of maps and strides, or of boxes, image indices and point sets differ.
     """
     if len(features) != len(strides) or not features:
-        raise ValueError(f"expected one stride for each feature map, got {len(strides)} for {len(features)} maps")
+        raise ValueError(
+            f"expected one stride for each feature map, got {len(strides)} for {len(features)} maps"
+        )
     if len(image_index) != len(boxes):
-        raise ValueError(f"image_index: expected one entry for each of {len(boxes)} boxes, got {len(image_index)}")
+        raise ValueError(
+            f"image_index: expected one entry for each of {len(boxes)} boxes, got {len(image_index)}"
+        )
     pixels = points_in_image(points, boxes)  # (R, P, 2)
     levels = []
     for level, stride in zip(features, strides, strict=True):

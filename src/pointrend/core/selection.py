@@ -44,7 +44,9 @@ def margin_uncertainty(logits: Tensor) -> Tensor:
         ValueError: if there are fewer than two classes.
     """
     if logits.shape[1] < 2:
-        raise ValueError(f"margin uncertainty: expected at least two classes (N, C, ...), got {tuple(logits.shape)}")
+        raise ValueError(
+            f"margin uncertainty: expected at least two classes (N, C, ...), got {tuple(logits.shape)}"
+        )
     best = torch.topk(logits, k=2, dim=1).values
     return best[:, 1] - best[:, 0]
 
@@ -97,7 +99,9 @@ class PointSampling:
         if self.strategy not in ("biased", "grid"):
             raise ValueError(f"point sampling: expected strategy 'biased' or 'grid', got {self.strategy!r}")
         if self.strategy == "grid" and math.isqrt(self.count) ** 2 != self.count:
-            raise ValueError(f"point sampling: a regular grid needs a square number of points, got {self.count}")
+            raise ValueError(
+                f"point sampling: a regular grid needs a square number of points, got {self.count}"
+            )
 
     @classmethod
     def regular(cls, count: int = 196) -> PointSampling:
@@ -152,5 +156,3 @@ def sample_training_points(
     chosen = torch.topk(doubt, k=important, dim=1).indices
     points = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
     return torch.cat((points, uniform(sampling.count - important)), dim=1)
-
-
