@@ -20,7 +20,11 @@ def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm) -> nn.Se
     """A 3x3 convolution without bias, a norm and a ReLU; He initialisation over the outputs."""
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    layer = nn.GroupNorm(math.gcd(32, channels_out), channels_out) if norm == "GN" else nn.BatchNorm2d(channels_out)
+    layer = (
+        nn.GroupNorm(math.gcd(32, channels_out), channels_out)
+        if norm == "GN"
+        else nn.BatchNorm2d(channels_out)
+    )
     return nn.Sequential(conv, layer, nn.ReLU(inplace=True))
 
 
@@ -39,7 +43,13 @@ class SemanticFPNHead(nn.Module):
     """
 
     def __init__(
-        self, strides: Mapping[str, int], channels: int, num_classes: int, *, width: int = 128, norm: HeadNorm = "GN"
+        self,
+        strides: Mapping[str, int],
+        channels: int,
+        num_classes: int,
+        *,
+        width: int = 128,
+        norm: HeadNorm = "GN",
     ) -> None:
         super().__init__()
         self.levels: Sequence[str] = tuple(strides)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pointrend.core.selection import PointSampling
+from pointrend.core.subdivision import SubdivisionStep
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.images import Preprocessing
+from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.structures import SemanticTarget
+
+POINTS = SemanticPointRendConfig(width=8, sampling=PointSampling(20), count=50)
+FPN = SemanticConfig(
+    class_names=("road", "sky", "tree"),
+    backbone=BackboneConfig("mobilenet_v2"),
+    fpn_channels=8,
+    head_channels=8,
+    point_rend=POINTS,
+)
+DEEPLAB = replace(
+    FPN,
+    backbone=BackboneConfig("resnet18", output_stride=16),
+    head="deeplab",
+    point_rend=replace(POINTS, features=("res2",)),
+)
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
+
+
+def target(height: int, width: int, classes: int = 3) -> SemanticTarget:
+    return SemanticTarget(torch.randint(0, classes, (height, width), dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("config", "stride"),
+    [
+        (FPN, 4),
+        (replace(FPN, levels=("p3", "p4", "p5")), 8),
+        (replace(FPN, head_norm="BN"), 4),
+        (DEEPLAB, 16),
+        (replace(DEEPLAB, backbone=BackboneConfig("resnet18", output_stride=8), rates=(12, 24, 36)), 8),
+        (replace(DEEPLAB, backbone=BackboneConfig("resnet50", output_stride=16, deep_stem=True)), 16),
+    ],
+)
+def test_every_architecture_predicts_coarsely_and_refines(config: SemanticConfig, stride: int) -> None:
+    model = SemanticSegmenter(config).eval()
+    maps = model.features(torch.randn(1, 3, 64, 96))
+    assert model.coarse(maps).shape == (1, 3, 64 // stride, 96 // stride)
+    assert model.predict([picture(64, 96)])[0].labels.shape == (64, 96)
+
+
+def test_without_pointrend_the_coarse_prediction_is_interpolated() -> None:
+    model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
+    assert model.point_rend is None
+    assert set(model.loss([picture(32, 32)], [target(32, 32)])) == {"coarse"}
+    assert model.predict([picture(40, 50)])[0].labels.shape == (40, 50)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (33, 51), (100, 7)])
+def test_odd_sizes_come_back_in_their_own_size(size: tuple[int, int]) -> None:
+    model = SemanticSegmenter(replace(FPN, preprocessing=Preprocessing(divisor=1))).eval()
+    result = model.predict([picture(*size)], uncertainty=True)[0]
+    assert result.labels.shape == size
+    assert result.labels.max() < 3
+    assert result.uncertainty is not None
+    assert result.uncertainty.shape == size
+    assert result.uncertainty.min() >= 0
+    assert result.uncertainty.max() <= 1
+
+
+def test_pictures_of_different_sizes_share_a_batch() -> None:
+    model = SemanticSegmenter(replace(FPN, preprocessing=Preprocessing(short_edge=48))).eval()
+    results = model.predict([picture(30, 40), picture(90, 60)])
+    assert [tuple(result.labels.shape) for result in results] == [(30, 40), (90, 60)]
+    assert model.predict([]) == []
+
+
+def test_the_last_subdivision_step_is_exactly_the_padded_picture_or_a_published_number_of_doublings() -> None:
+    def sizes(config: SemanticConfig) -> list[tuple[int, int]]:
+        trace: list[SubdivisionStep] = []
+        SemanticSegmenter(config).eval().predict([picture(41, 57)], trace=trace)
+        return [step.size for step in trace]
+
+    unpadded = replace(FPN, preprocessing=Preprocessing(divisor=1))
+    assert sizes(unpadded) == [(22, 30), (41, 57)]
+    assert sizes(replace(unpadded, point_rend=replace(POINTS, steps=2))) == [(22, 30), (44, 60)]
+    assert sizes(replace(FPN, point_rend=replace(POINTS, steps=2))) == [(32, 32), (64, 64)]
+
+
+def test_training_lowers_the_loss() -> None:
+    model = SemanticSegmenter(replace(FPN, point_rend=replace(POINTS, features=("p2", "stem", "image", "coarse"))))
+    labels = torch.zeros(48, 48, dtype=torch.uint8)
+    labels[10:30, 8:40] = 1
+    image = labels.expand(3, -1, -1) * 200
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        total = sum(model.loss([image] * 2, [SemanticTarget(labels)] * 2).values())
+        total.backward()
+        optimizer.step()
+        losses.append(total.item())
+    assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
+
+
+def test_smaller_pictures_are_padded_with_ignored_labels() -> None:
+    model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
+    small, large = picture(32, 32), picture(64, 64)
+    both = model.loss([small, large], [target(32, 32), SemanticTarget(torch.full((64, 64), 255, dtype=torch.uint8))])
+    assert torch.isfinite(both["coarse"])
+    nothing = model.loss([large], [SemanticTarget(torch.full((64, 64), 255, dtype=torch.uint8))])
+    assert nothing["coarse"].item() == 0
+
+
+def test_dividing_by_all_pixels_makes_the_loss_of_half_ignored_labels_half() -> None:
+    config = replace(FPN, point_rend=None)
+    labels = target(32, 32).labels
+    labels[:16] = 255
+    model = SemanticSegmenter(config).eval()
+    image = picture(32, 32)
+    valid = model.loss([image], [SemanticTarget(labels)])["coarse"].item()
+    model.config = replace(config, loss_normalize="all")
+    assert model.loss([image], [SemanticTarget(labels)])["coarse"].item() == pytest.approx(valid / 2)
+
+
+def test_bad_input_is_named() -> None:
+    model = SemanticSegmenter(FPN)
+    with pytest.raises(ValueError, match=r"0\.\.2 or 255"):
+        model.loss([picture(32, 32)], [target(32, 32, 200)])
+    with pytest.raises(ValueError, match=r"picture's size \(32, 32\)"):
+        model.loss([picture(32, 32)], [target(32, 31)])
+    with pytest.raises(ValueError, match="a target for each of 1"):
+        model.loss([picture(32, 32)], [])
+    with pytest.raises(ValueError, match="uint8"):
+        model.predict([torch.rand(3, 32, 32)])
+    with pytest.raises(ValueError, match="two exclusive classes"):
+        SemanticSegmenter(replace(FPN, class_names=("all",)))
+    with pytest.raises(ValueError, match="levels"):
+        SemanticSegmenter(replace(FPN, levels=("p1",)))
+    with pytest.raises(ValueError, match="point head features"):
+        SemanticSegmenter(replace(DEEPLAB, point_rend=POINTS))
+    with pytest.raises(ValueError, match="at least 2 pictures"):
+        SemanticSegmenter(DEEPLAB).loss([picture(32, 32)], [target(32, 32)])
+
+
+def test_autocast_gives_float32_losses_near_the_exact_ones() -> None:
+    model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
+    batch = [picture(64, 64)], [target(64, 64)]
+    exact = model.loss(*batch)["coarse"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        close = model.loss(*batch)["coarse"]
+    assert close.dtype == torch.float32
+    torch.testing.assert_close(close, exact, rtol=0.05, atol=0)
