@@ -49,7 +49,9 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
     config = SemanticConfig(
         class_names=data.class_names,
         palette=data.palette,
-        backbone=BackboneConfig("mobilenet_v2", norm=arguments.norm, output_stride=16 if arguments.deeplab else 32),
+        backbone=BackboneConfig(
+            "mobilenet_v2", norm=arguments.norm, output_stride=16 if arguments.deeplab else 32
+        ),
         preprocessing=Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3, divisor=32),
         head="deeplab" if arguments.deeplab else "fpn",
         levels=LEVELS[arguments.levels],
@@ -67,7 +69,9 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
     return model
 
 
-def score(model: SemanticSegmenter, data: SemanticFolder, pictures: int | None = None) -> dict[str, dict[str, float]]:
+def score(
+    model: SemanticSegmenter, data: SemanticFolder, pictures: int | None = None
+) -> dict[str, dict[str, float]]:
     """mIoU, boundary IoU and trimap mIoU of the coarse prediction and of PointRend by number of points."""
     model.eval()
     ways: dict[str, dict] = {"bilinear": {"refine": False}}
@@ -93,7 +97,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/ and weights/")
     parser.add_argument("--variant", choices=VARIANTS, default="residual")
     parser.add_argument("--levels", choices=LEVELS, default="p2-p5")
-    parser.add_argument("--deeplab", action="store_true", help="DeepLabV3 at output stride 16 instead of SemanticFPN")
+    parser.add_argument(
+        "--deeplab", action="store_true", help="DeepLabV3 at output stride 16 instead of SemanticFPN"
+    )
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)

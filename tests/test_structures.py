@@ -49,7 +49,9 @@ def test_one_mask_may_be_sampled_for_several_boxes_and_none_for_no_box() -> None
 def test_targets_whose_parts_disagree_are_refused() -> None:
     masks = InstanceMasks.from_dense(some_masks())
     with pytest.raises(ValueError, match=r"boxes \(4, 4\)"):
-        InstanceTarget(torch.zeros(3, 4), torch.zeros(4, dtype=torch.int64), masks, torch.zeros(4, dtype=torch.bool))
+        InstanceTarget(
+            torch.zeros(3, 4), torch.zeros(4, dtype=torch.int64), masks, torch.zeros(4, dtype=torch.bool)
+        )
     with pytest.raises(ValueError, match="offsets"):
         InstanceMasks(masks.windows, masks.offsets[:2], (9, 13))
 

@@ -116,7 +116,9 @@ class InstanceMasks:
                 continue
             here = torch.nonzero(index == mask).flatten()
             size = points.new_tensor([window.shape[1], window.shape[0]])
-            local = (points[here] - self.offsets[mask].to(points)) / size  # (r, P, 2) in the window's unit square
+            local = (
+                points[here] - self.offsets[mask].to(points)
+            ) / size  # (r, P, 2) in the window's unit square
             values = F.grid_sample(
                 (window != 0).to(points)[None, None],
                 (2 * local - 1).reshape(1, 1, -1, 2),

@@ -51,7 +51,9 @@ def test_a_class_agnostic_head_has_one_output() -> None:
 def test_a_class_agnostic_residual_head_corrects_the_regions_class() -> None:
     head = PointHead(4, 5, 1, width=8, residual=True)
     fine, coarse = torch.randn(2, 4, 6), torch.randn(2, 5, 6)
-    assert torch.equal(head(fine, coarse, torch.tensor([4, 0]))[:, 0], torch.stack((coarse[0, 4], coarse[1, 0])))
+    assert torch.equal(
+        head(fine, coarse, torch.tensor([4, 0]))[:, 0], torch.stack((coarse[0, 4], coarse[1, 0]))
+    )
     with pytest.raises(ValueError, match="label"):
         head(fine, coarse)
 

@@ -15,7 +15,10 @@ def refiner(classes: int = 3, **options: object) -> PointRend:
 
 
 def inputs(classes: int = 3, images: int = 2) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    return torch.randn(images, classes, 5, 6), [torch.randn(images, 4, 10, 12), torch.randn(images, 2, 20, 24)]
+    return torch.randn(images, classes, 5, 6), [
+        torch.randn(images, 4, 10, 12),
+        torch.randn(images, 2, 20, 24),
+    ]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 6), (20, 24), (33, 17), (1, 200)])

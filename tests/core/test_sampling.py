@@ -114,7 +114,9 @@ def test_points_of_a_box_outside_of_the_picture_are_zero() -> None:
 @pytest.mark.parametrize("images", [1, 3])
 def test_no_boxes_give_no_features(images: int) -> None:
     empty = torch.zeros(0, dtype=torch.int64)
-    sampled = point_sample_boxes([torch.rand(images, 5, 8, 8)], [4], torch.zeros(0, 4), empty, torch.zeros(0, 9, 2))
+    sampled = point_sample_boxes(
+        [torch.rand(images, 5, 8, 8)], [4], torch.zeros(0, 4), empty, torch.zeros(0, 9, 2)
+    )
     assert sampled.shape == (0, 5, 9)
 
 

@@ -107,7 +107,9 @@ def test_exactly_the_asked_number_of_points_is_drawn_inside_the_region(count: in
 
 
 def test_a_regular_grid_is_the_same_for_all_regions() -> None:
-    points = sample_training_points(edge().expand(2, -1, -1, -1), PointSampling.regular(49), binary_uncertainty)
+    points = sample_training_points(
+        edge().expand(2, -1, -1, -1), PointSampling.regular(49), binary_uncertainty
+    )
     assert torch.equal(points[0], regular_grid(7, 7)[0])
     assert torch.equal(points[0], points[1])
 

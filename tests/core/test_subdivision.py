@@ -6,7 +6,13 @@ import torch.nn.functional as F
 
 from pointrend.core.coordinates import regular_grid
 from pointrend.core.selection import binary_uncertainty, margin_uncertainty
-from pointrend.core.subdivision import SubdivisionStep, put_back, share_predicted, subdivide, subdivision_sizes
+from pointrend.core.subdivision import (
+    SubdivisionStep,
+    put_back,
+    share_predicted,
+    subdivide,
+    subdivision_sizes,
+)
 
 
 def disc(points: torch.Tensor) -> torch.Tensor:
@@ -53,9 +59,7 @@ def test_only_the_chosen_cells_change() -> None:
         changed = (step.logits != step.upsampled).flatten().nonzero().flatten().tolist()
         assert set(changed) <= set(step.index[0].tolist())
         assert step.points.shape == (1, 30, 2)
-        assert torch.equal(
-            step.logits.flatten(2).gather(2, step.index[:, None]), disc(step.points)
-        )
+        assert torch.equal(step.logits.flatten(2).gather(2, step.index[:, None]), disc(step.points))
 
 
 def test_the_most_uncertain_cells_of_the_upsampled_grid_are_chosen() -> None:
@@ -106,7 +110,11 @@ def test_regions_do_not_see_one_another() -> None:
 def test_no_regions_give_an_empty_grid_of_the_last_size() -> None:
     empty = torch.zeros(0, 3, 7, 7)
     rendered = subdivide(
-        empty, lambda points: torch.zeros(0, 3, points.shape[1]), sizes=[(14, 14)], count=9, uncertainty=margin_uncertainty
+        empty,
+        lambda points: torch.zeros(0, 3, points.shape[1]),
+        sizes=[(14, 14)],
+        count=9,
+        uncertainty=margin_uncertainty,
     )
     assert rendered.shape == (0, 3, 14, 14)
 

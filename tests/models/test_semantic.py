@@ -93,7 +93,9 @@ def test_the_last_subdivision_step_is_exactly_the_padded_picture_or_a_published_
 
 
 def test_training_lowers_the_loss() -> None:
-    model = SemanticSegmenter(replace(FPN, point_rend=replace(POINTS, features=("p2", "stem", "image", "coarse"))))
+    model = SemanticSegmenter(
+        replace(FPN, point_rend=replace(POINTS, features=("p2", "stem", "image", "coarse")))
+    )
     labels = torch.zeros(48, 48, dtype=torch.uint8)
     labels[10:30, 8:40] = 1
     image = labels.expand(3, -1, -1) * 200
@@ -111,7 +113,9 @@ def test_training_lowers_the_loss() -> None:
 def test_smaller_pictures_are_padded_with_ignored_labels() -> None:
     model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
     small, large = picture(32, 32), picture(64, 64)
-    both = model.loss([small, large], [target(32, 32), SemanticTarget(torch.full((64, 64), 255, dtype=torch.uint8))])
+    both = model.loss(
+        [small, large], [target(32, 32), SemanticTarget(torch.full((64, 64), 255, dtype=torch.uint8))]
+    )
     assert torch.isfinite(both["coarse"])
     nothing = model.loss([large], [SemanticTarget(torch.full((64, 64), 255, dtype=torch.uint8))])
     assert nothing["coarse"].item() == 0

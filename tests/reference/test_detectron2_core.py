@@ -64,7 +64,9 @@ def test_points_of_boxes_in_the_image(units: Units) -> None:
 def test_fine_grained_features(units: Units) -> None:
     boxes, points = units("fine_grained/boxes"), units("fine_grained/coords")
     image = torch.repeat_interleave(torch.arange(2), units("fine_grained/boxes_per_image").long())
-    sampled = point_sample_boxes([units("fine_grained/f2"), units("fine_grained/f3")], [4, 8], boxes, image, points)
+    sampled = point_sample_boxes(
+        [units("fine_grained/f2"), units("fine_grained/f3")], [4, 8], boxes, image, points
+    )
     close(sampled, units("fine_grained/out"))
     close(points_in_image(points, boxes), units("fine_grained/coords_image"), 1e-4)
 
@@ -130,17 +132,24 @@ def test_soft_labels_from_masks(units: Units) -> None:
 def test_point_head(units: Units, every: bool) -> None:
     name = f"standard_head/each_{every}"
     head = PointHead(6, 4, width=10, coarse_each_layer=every)
-    for ours, theirs in [*zip(head.layers, ("fc1", "fc2", "fc3"), strict=True), (head.predictor, "predictor")]:
+    for ours, theirs in [
+        *zip(head.layers, ("fc1", "fc2", "fc3"), strict=True),
+        (head.predictor, "predictor"),
+    ]:
         ours.load_state_dict({key: units(f"{name}/{theirs}.{key}") for key in ("weight", "bias")})
     close(head(units(f"{name}/fine"), units(f"{name}/coarse")), units(f"{name}/out"))
 
 
 def test_semantic_losses(units: Units) -> None:
     targets = units("sem_loss/targets").long()
-    upsampled = F.interpolate(units("sem_loss/coarse_logits"), scale_factor=4, mode="bilinear", align_corners=False)
+    upsampled = F.interpolate(
+        units("sem_loss/coarse_logits"), scale_factor=4, mode="bilinear", align_corners=False
+    )
     close(multiclass_point_loss(upsampled, targets), units("sem_loss/loss_sem_seg"), 1e-6)
     labels = point_sample(targets[:, None].float(), units("sem_loss/coords"), mode="nearest")[:, 0].long()
     assert torch.equal(labels, units("sem_loss/point_targets").long())
     close(
-        multiclass_point_loss(units("sem_loss/point_logits"), labels), units("sem_loss/loss_sem_seg_point"), 1e-6
+        multiclass_point_loss(units("sem_loss/point_logits"), labels),
+        units("sem_loss/loss_sem_seg_point"),
+        1e-6,
     )

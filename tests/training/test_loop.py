@@ -78,7 +78,9 @@ def test_accumulating_two_batches_is_one_batch_of_both() -> None:
 
     pairs = list(batches(2))
     joined = [([*pairs[0][0], *pairs[1][0]], [*pairs[0][1], *pairs[1][1]], [])]
-    together = trained(Recipe(steps=1, learning_rate=0.01), torch.utils.data.DataLoader(joined, batch_size=None))
+    together = trained(
+        Recipe(steps=1, learning_rate=0.01), torch.utils.data.DataLoader(joined, batch_size=None)
+    )
     assert trained(Recipe(steps=1, learning_rate=0.01, accumulate=2), batches(2)) == pytest.approx(together)
 
 

@@ -23,14 +23,18 @@ def test_warm_up_is_linear_from_its_factor() -> None:
     assert recipe.factor(1000) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"milestones": (5, 3)}])
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch_size": 0}, {"learning_rate": 0.0}, {"milestones": (5, 3)}]
+)
 def test_impossible_recipes_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match="recipe"):
         Recipe(**wrong)
 
 
 def test_norms_are_not_decayed_and_the_backbone_has_its_own_rate() -> None:
-    model = nn.ModuleDict({"backbone": nn.Conv2d(3, 4, 1), "norm": nn.BatchNorm2d(4), "head": nn.Linear(4, 2)})
+    model = nn.ModuleDict(
+        {"backbone": nn.Conv2d(3, 4, 1), "norm": nn.BatchNorm2d(4), "head": nn.Linear(4, 2)}
+    )
     recipe = Recipe(learning_rate=0.1, weight_decay=0.01, backbone_factor=0.5)
     groups = build_optimizer(model, recipe).param_groups
     found = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}

@@ -23,7 +23,9 @@ class DeepLabV3Head(nn.Module):
         width: channels of every convolution (256).
     """
 
-    def __init__(self, channels: int, num_classes: int, *, rates: Sequence[int] = (6, 12, 18), width: int = 256) -> None:
+    def __init__(
+        self, channels: int, num_classes: int, *, rates: Sequence[int] = (6, 12, 18), width: int = 256
+    ) -> None:
         super().__init__()
         self.width = width
         self.aspp = ASPP(channels, list(rates), width)

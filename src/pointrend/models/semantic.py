@@ -82,7 +82,9 @@ class SemanticSegmenter(nn.Module):
     def __init__(self, config: SemanticConfig) -> None:
         super().__init__()
         if config.num_classes < 2:
-            raise ValueError(f"class_names: expected at least two exclusive classes, got {config.class_names}")
+            raise ValueError(
+                f"class_names: expected at least two exclusive classes, got {config.class_names}"
+            )
         self.config = config
         self.backbone = build_backbone(config.backbone)
         freeze(self.backbone, config.freeze_stages)
@@ -138,7 +140,9 @@ class SemanticSegmenter(nn.Module):
         coarse = self.coarse(maps)
         normalize = self.config.loss_normalize
         upsampled = F.interpolate(coarse, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        losses = {"coarse": multiclass_point_loss(upsampled, labels, ignore_label=IGNORE_LABEL, normalize=normalize)}
+        losses = {
+            "coarse": multiclass_point_loss(upsampled, labels, ignore_label=IGNORE_LABEL, normalize=normalize)
+        }
         if self.point_rend is not None:
             losses["points"] = self.point_rend.loss(
                 coarse, self._fine(maps), labels, ignore_label=IGNORE_LABEL, normalize=normalize
@@ -236,13 +240,17 @@ class SemanticSegmenter(nn.Module):
         labels = torch.full(shape, IGNORE_LABEL, dtype=torch.int64, device=batch.tensor.device)
         for slot, target, size in zip(labels, targets, batch.sizes, strict=True):
             if tuple(target.labels.shape) != size:
-                raise ValueError(f"expected labels of the picture's size {size}, got {tuple(target.labels.shape)}")
+                raise ValueError(
+                    f"expected labels of the picture's size {size}, got {tuple(target.labels.shape)}"
+                )
             slot[: size[0], : size[1]] = target.labels
         check_labels(labels, self.config.num_classes, IGNORE_LABEL)
         return labels
 
 
-def _build_point_rend(config: SemanticPointRendConfig, channels: dict[str, int], num_classes: int) -> PointRend:
+def _build_point_rend(
+    config: SemanticPointRendConfig, channels: dict[str, int], num_classes: int
+) -> PointRend:
     unknown = set(config.features) - set(channels)
     if unknown or not config.features:
         raise ValueError(f"point head features: expected some of {sorted(channels)}, got {config.features}")

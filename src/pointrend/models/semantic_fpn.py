@@ -20,11 +20,9 @@ def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm) -> nn.Se
     """A 3x3 convolution without bias, a norm and a ReLU; He initialisation over the outputs."""
     conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    layer = (
-        nn.GroupNorm(math.gcd(32, channels_out), channels_out)
-        if norm == "GN"
-        else nn.BatchNorm2d(channels_out)
-    )
+    # 32 groups, or fewer where they would hold a single channel: torch refuses those on a map of one pixel.
+    groups = math.gcd(32, max(1, channels_out // 2))
+    layer = nn.GroupNorm(groups, channels_out) if norm == "GN" else nn.BatchNorm2d(channels_out)
     return nn.Sequential(conv, layer, nn.ReLU(inplace=True))
 
 

@@ -138,9 +138,15 @@ def _evaluate(model: nn.Module, evaluate: Callable[[nn.Module], Mapping[str, flo
 
 
 def _check_finite(losses: Mapping[str, Tensor], step: int, samples: Sequence[Any]) -> None:
-    wrong = {name: value.detach().item() for name, value in losses.items() if not math.isfinite(value.detach().item())}
+    wrong = {
+        name: value.detach().item()
+        for name, value in losses.items()
+        if not math.isfinite(value.detach().item())
+    }
     if wrong:
-        names = [str(getattr(sample, "path", None) or getattr(sample, "image_id", sample)) for sample in samples]
+        names = [
+            str(getattr(sample, "path", None) or getattr(sample, "image_id", sample)) for sample in samples
+        ]
         raise NonFiniteLoss(
             f"update {step + 1}: loss {wrong} on the pictures {names}; lower the learning rate, add a warm-up or "
             "gradient clipping, or look at these pictures and their labels"
@@ -154,7 +160,9 @@ def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
             empty = False
             yield batch
         if empty:
-            raise ValueError("the loader gave no batch: expected at least batch_size pictures in the data set")
+            raise ValueError(
+                "the loader gave no batch: expected at least batch_size pictures in the data set"
+            )
 
 
 class _Log:
