@@ -1,4 +1,4 @@
-"""The core against Detectron2's own functions, on stored inputs and outputs (reference/detectron2/goldens/units.npz)."""
+"""The core against Detectron2's own functions, on its stored inputs and outputs (goldens/units.npz)."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class PointHead(nn.Module):
 
     def _initialise(self) -> None:
         for layer in self.layers:
-            assert isinstance(layer, nn.Conv1d) and layer.bias is not None
+            assert isinstance(layer, nn.Conv1d)
+            assert layer.bias is not None
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(layer.bias)
         assert self.predictor.bias is not None
