@@ -29,6 +29,9 @@ from pointrend.models.boxes import (
 )
 from pointrend.models.initial import normal_fill, xavier_fill
 
+POOLED = ("p2", "p3", "p4", "p5")
+"""The pyramid levels that boxes are pooled from."""
+
 
 @dataclass(frozen=True)
 class BoxHeadConfig:

@@ -209,6 +209,6 @@ def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, 
 
 
 def pyramid_level(boxes: Tensor, lowest: int, highest: int) -> Tensor:
-    """The FPN level (R,) int64 that suits each box (R, 4): 224 pixels belong to level 4 (FPN paper, eq. 1)."""
+    """The FPN level (R,) int64 that suits each box (R, 4): level 4 for 224 pixels (FPN paper, eq. 1)."""
     side = torch.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     return torch.floor(4 + torch.log2(side / 224 + 1e-8)).clamp(lowest, highest).long()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointrend.core import binary_point_loss
-from pointrend.models.box_head import pool_regions
+from pointrend.models.box_head import POOLED, pool_regions
 from pointrend.models.boxes import Regions
 from pointrend.models.initial import msra_fill, normal_fill
 from pointrend.models.mask_head import MaskConfig
@@ -26,15 +26,14 @@ class ConvMaskHead(nn.Module):
     """The 4x conv baseline of Mask R-CNN: RoIAlign, four 3x3 convolutions, one upsampling by 2.
 
     Args:
-        channels: C of every pyramid level.
-        strides: of the pyramid levels to pool from, by name, finest first.
+        channels: C of each map. strides: input pixels per cell of each map; by name, "p2".."p5" among them.
         num_classes: K.
         side: S of the mask, 28 (from 14x14 features) or 224 (from 112x112, the costly head of Table 2).
     """
 
     def __init__(
         self,
-        channels: int,
+        channels: Mapping[str, int],
         strides: Mapping[str, int],
         num_classes: int,
         config: MaskConfig | None = None,
@@ -46,11 +45,11 @@ class ConvMaskHead(nn.Module):
         if side < 2 or side % 2:
             raise ValueError(f"side: expected an even number of cells (28 or 224), got {side}")
         self.side = side
-        self.strides = dict(strides)
+        self.strides = {level: strides[level] for level in POOLED}
         self.masks = 1 if config.class_agnostic else num_classes
         width = config.width
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels if i == 0 else width, width, 3, padding=1) for i in range(4)
+            nn.Conv2d(channels["p2"] if i == 0 else width, width, 3, padding=1) for i in range(4)
         )
         self.deconv = nn.ConvTranspose2d(width, width, 2, stride=2)
         self.predictor = nn.Conv2d(width, self.masks, 1)

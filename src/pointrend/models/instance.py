@@ -1,6 +1,6 @@
 """Instance segmentation: Mask R-CNN whose masks are rendered point by point (paper section 4.1).
 
-    picture -> backbone + FPN -> proposals -> boxes, classes, scores -> mask logits over boxes -> masks in pixels
+    picture -> backbone + FPN -> proposals -> boxes, classes, scores -> mask logits -> masks in the picture
 
 Each arrow is a method of :class:`InstanceSegmenter`; ``predict`` and ``loss`` are their stories.
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
-from pointrend.models.box_head import BoxHead, BoxHeadConfig, Detections, SampledProposals
+from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections, SampledProposals
 from pointrend.models.boxes import Regions, clip_boxes, has_area
 from pointrend.models.conv_mask_head import ConvMaskHead
 from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
@@ -29,7 +29,6 @@ from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget
 Features = dict[str, Tensor]
 """Maps (B, C, H, W) by name: "stem", "res2".."res5", and of the pyramid "p2".."p6" at strides 4 to 64."""
 
-POOLED = ("p2", "p3", "p4", "p5")
 PROPOSED = (*POOLED, "p6")
 
 
@@ -96,11 +95,11 @@ class InstanceSegmenter(nn.Module):
         self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels, extra_level=True)
         channels = self.backbone.channels | dict.fromkeys(PROPOSED, config.fpn_channels)
         strides = self.backbone.strides | {level: 2 ** int(level[1:]) for level in PROPOSED}
-        pooled = {level: strides[level] for level in POOLED}
+        pooled = [strides[level] for level in POOLED]
         self.rpn = ProposalNetwork(
             config.fpn_channels, [strides[level] for level in PROPOSED], config.proposals
         )
-        self.box_head = BoxHead(config.fpn_channels, config.num_classes, list(pooled.values()), config.boxes)
+        self.box_head = BoxHead(config.fpn_channels, config.num_classes, pooled, config.boxes)
         self.mask_head: PointRendMaskHead | CoarseMaskHead | ConvMaskHead
         if config.head == "pointrend":
             self.mask_head = PointRendMaskHead(channels, strides, config.num_classes, config.masks)
@@ -108,9 +107,7 @@ class InstanceSegmenter(nn.Module):
             self.mask_head = CoarseMaskHead(channels, strides, config.num_classes, config.masks)
         else:
             side = int(config.head.removeprefix("conv"))
-            self.mask_head = ConvMaskHead(
-                config.fpn_channels, pooled, config.num_classes, config.masks, side=side
-            )
+            self.mask_head = ConvMaskHead(channels, strides, config.num_classes, config.masks, side=side)
 
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], *, uncertainty: bool = False) -> list[InstanceResult]:

@@ -85,7 +85,7 @@ class CoarseHead(nn.Module):
     """A 14x14 sample of features -> K masks of 7x7: one strided convolution and two hidden layers.
 
     Args:
-        channels: C of the features; where there are more than ``width``, a 1x1 convolution reduces them first.
+        channels: C of the features; if more than ``width``, a 1x1 convolution reduces them first.
         outputs: numbers predicted in all, K * 7 * 7.
         side: of the coarse mask; twice as many samples a side go in.
     """

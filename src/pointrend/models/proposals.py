@@ -1,7 +1,7 @@
 """Region proposals: anchors on every pyramid level, scored and moved by a small head (Faster R-CNN).
 
 Numbers and orders as in Detectron2 (``modeling/proposal_generator/rpn.py``, ``anchor_generator.py``).
-What its checkpoints depend on: anchors are not rounded, p6 has stride 64 whatever its size, NMS ranks by logits.
+Its checkpoints need anchors without rounding, stride 64 for p6 whatever its size, and NMS ranked by logits.
 
 Letters: B images, A anchors of one image (of a level or of all), R boxes, H W rows and columns of a level.
 """

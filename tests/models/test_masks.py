@@ -1,0 +1,105 @@
+"""Cropping true masks and pasting predicted ones, against Detectron2's and at their edges."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from pointrend.models.boxes import Regions
+from pointrend.models.masks import crop_batch, crop_masks, paste_masks, paste_window, sample_batch
+from pointrend.structures import InstanceMasks
+
+
+def full_crop(masks, boxes, side):
+    """Detectron2's way: RoIAlign on full-picture masks."""
+    rois = torch.cat([torch.arange(len(boxes))[:, None].float(), boxes], dim=1)
+    return roi_align(masks.float()[:, None], rois, side, sampling_ratio=0, aligned=True)[:, 0] >= 0.5
+
+
+@pytest.mark.parametrize("side", [7, 28])
+def test_cropped_targets_are_detectron2s(units, side):
+    masks = InstanceMasks.from_dense(units("labels/masks"))
+    cropped = crop_masks(masks, torch.arange(3), units("labels/boxes"), side)
+    assert torch.equal(cropped.bool(), units(f"coarse_loss/target{side}"))
+
+
+def test_soft_labels_are_detectron2s(units):
+    masks, boxes = InstanceMasks.from_dense(units("labels/masks")), units("labels/boxes")
+    points = boxes[:, None, :2] + units("labels/coords") * (boxes[:, None, 2:] - boxes[:, None, :2])
+    regions = Regions(boxes, torch.zeros(3, dtype=torch.int64), units("labels/classes"))
+    torch.testing.assert_close(
+        sample_batch([masks], regions, torch.arange(3), points), units("labels/out"), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_cropping_a_window_is_cropping_the_whole_picture():
+    torch.manual_seed(3)
+    masks = torch.zeros(6, 40, 50, dtype=torch.bool)
+    masks[0, 5:20, 7:30] = masks[1, :10, :10] = masks[2, 30:, 40:] = masks[3] = masks[4, 17:18, 21:22] = True
+    # mask 5 is empty; boxes reach over every border of window and picture
+    for _ in range(20):
+        corner = torch.rand(6, 2) * 50 - 10
+        boxes = torch.cat([corner, corner + 1 + torch.rand(6, 2) * 40], dim=1)
+        cropped = crop_masks(InstanceMasks.from_dense(masks), torch.arange(6), boxes, 7)
+        assert torch.equal(cropped.bool(), full_crop(masks, boxes, 7))
+
+
+def test_batches_are_cropped_image_by_image(target):
+    first = target((30, 30), [(0, 0, 10, 10), (10, 10, 30, 30)]).masks
+    second = target((20, 40), []).masks
+    third = target((20, 40), [(20, 0, 40, 20)]).masks
+    boxes = torch.tensor([[10.0, 10, 30, 30], [0, 0, 10, 10], [20, 0, 40, 20]])
+    regions = Regions(boxes, torch.tensor([0, 0, 2]), torch.zeros(3, dtype=torch.int64))
+    assert crop_batch([first, second, third], regions, torch.tensor([1, 0, 0]), 7).min() == 1
+
+
+def test_cropping_for_no_boxes_gives_no_targets(target):
+    masks = target((30, 30), []).masks
+    assert crop_masks(masks, torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4), 7).shape == (0, 7, 7)
+
+
+def test_pasted_masks_are_detectron2s(units):
+    size = tuple(units("paste/image_size").tolist())
+    masks, boxes = units("paste/masks"), units("paste/boxes")
+    pasted = paste_masks(masks, boxes, size)
+    assert torch.equal(pasted.dense(), units("paste/out"))
+    for mask, box, expected in zip(masks, boxes, units("paste/out_soft255"), strict=True):
+        window, (x, y) = paste_window(mask, box, size)
+        soft = torch.zeros(size)
+        soft[y : y + window.shape[0], x : x + window.shape[1]] = window * 255
+        difference = (soft.to(torch.uint8).int() - expected.int()).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).float().mean() < 1e-3
+
+
+def test_a_window_is_its_box_and_a_pixel_around():
+    window, offset = paste_window(torch.ones(7, 7), torch.tensor([3.2, 5.5, 8.9, 9.0]), (100, 100))
+    assert offset == (2, 4)
+    assert window.shape == (10 - 4, 10 - 2)
+
+
+def test_a_one_pixel_box_fills_its_pixel():
+    pasted = paste_masks(torch.ones(1, 28, 28), torch.tensor([[4.0, 6, 5, 7]]), (10, 10)).dense()[0]
+    assert pasted.sum() == 1
+    assert pasted[6, 4]
+
+
+def test_a_box_beyond_the_picture_is_cut():
+    pasted = paste_masks(
+        torch.ones(2, 7, 7), torch.tensor([[-50.0, -5, 6, 4], [200, 200, 210, 210]]), (10, 12)
+    )
+    assert pasted.dense()[0].sum() == 6 * 4
+    assert pasted.windows[1].numel() == 0
+    assert pasted.dense()[1].sum() == 0
+
+
+def test_small_masks_stay_small_in_a_huge_picture():
+    pasted = paste_masks(
+        torch.ones(1, 28, 28), torch.tensor([[1e5, 1e5, 1e5 + 20, 1e5 + 10]]), (200_000, 200_000)
+    )
+    assert pasted.windows[0].shape == (12, 22)
+
+
+def test_pasting_nothing_gives_no_masks():
+    assert len(paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (10, 10))) == 0
