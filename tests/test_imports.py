@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"core", "structures", "rle"}, {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval"}),
     "evaluation": (
         {"core", "structures", "rle"},
-        {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts"},
+        {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts", "rich"},
     ),
     "training": ({"core", "structures"}, {"torch", "numpy", "accelerate", "safetensors", "rich"}),
     "zoo": ({"core", "structures", "models", "checkpoints", "training"}, {"torch", "huggingface_hub"}),

@@ -265,7 +265,7 @@ def _chosen(truth: GroundTruth, image_ids: Iterable[int | str] | None) -> list[i
         return list(truth.images)
     wanted = set(image_ids)
     unknown = sorted(wanted - truth.images.keys(), key=str)
-    if unknown or not wanted:
+    if unknown or (truth.images and not wanted):
         raise ValueError(
             f"image_ids: expected some of the pictures of {truth.source}, got {unknown[:5] or 'none'}"
         )

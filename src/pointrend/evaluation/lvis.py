@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pointrend.evaluation.coco_files import read_json
+from pointrend.evaluation.report import write_text
 
 __all__ = ["cocofy_lvis", "write_cocofied_lvis"]
 
@@ -83,13 +83,7 @@ def cocofy_lvis(
 def write_cocofied_lvis(lvis: str | Path, coco_to_synset: str | Path, output: str | Path) -> None:
     """`cocofy_lvis` from files to a file, which appears whole or not at all."""
     content = cocofy_lvis(lvis, coco_to_synset)
-    output = Path(output)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(unfinished, output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(output, json.dumps(content))
 
 
 def _content(source: str | Path | Mapping[str, Any], what: str) -> tuple[str, Mapping[str, Any]]:

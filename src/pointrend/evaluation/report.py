@@ -1,0 +1,135 @@
+"""Scores as people read them: a table in the terminal, Markdown rows for the docs, JSON and per-class CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Scores", "gain", "to_csv", "to_json", "to_markdown", "to_table", "write_text"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What one model reached on one data set."""
+
+    name: str
+    """Of the row in tables."""
+    numbers: Mapping[str, float]
+    """Score by name, as fractions (0..1); NaN where there was nothing to score."""
+    per_class: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Column name -> one fraction per class."""
+    class_names: tuple[str, ...] = ()
+    pictures: int = 0
+    seconds: float = 0.0
+    """Spent in `predict`, all pictures together."""
+
+    def __post_init__(self) -> None:
+        for column, values in self.per_class.items():
+            if len(values) != len(self.class_names):
+                raise ValueError(
+                    f"per_class {column!r}: expected a value for each of {len(self.class_names)} classes,"
+                    f" got {len(values)}"
+                )
+
+
+def gain(before: Scores, after: Scores, *, name: str = "gain") -> Scores:
+    """`after` minus `before`, number by number and class by class, as a row of its own."""
+    shared = [key for key in before.numbers if key in after.numbers]
+    numbers = {key: after.numbers[key] - before.numbers[key] for key in shared}
+    per_class = {
+        key: [b - a for a, b in zip(before.per_class[key], after.per_class[key], strict=True)]
+        for key in before.per_class
+        if key in after.per_class
+    }
+    return Scores(name, numbers, per_class, after.class_names, after.pictures, after.seconds - before.seconds)
+
+
+def to_table(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, title: str = "") -> Table:
+    """A rich table in per cent, one row for each of `rows`; print it with `rich.print`."""
+    from rich.table import Table
+
+    columns = _columns(rows, columns)
+    table = Table(title=title or None)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row.name, *_cells(row, columns))
+    return table
+
+
+def to_markdown(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, header: bool = True) -> str:
+    """Rows of a Markdown table in per cent, ready for the docs; without header to add to a table that is
+    there.
+    """
+    columns = _columns(rows, columns)
+    lines = []
+    if header:
+        lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for row in rows:
+        lines.append(f"| {row.name.replace('|', chr(92) + '|')} | {' | '.join(_cells(row, columns))} |")
+    return "\n".join(lines) + "\n"
+
+
+def to_json(rows: Sequence[Scores]) -> str:
+    """Everything at full precision; NaN becomes null, since JSON has no NaN."""
+    return json.dumps([_plain(row) for row in rows], indent=1, allow_nan=False) + "\n"
+
+
+def to_csv(scores: Scores) -> str:
+    """One line per class and one column per score, as fractions; empty where a class is absent."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", *scores.per_class])
+    for number, name in enumerate(scores.class_names):
+        values = [column[number] for column in scores.per_class.values()]
+        writer.writerow([name, *("" if math.isnan(value) else repr(value) for value in values)])
+    return text.getvalue()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """The text as a file that appears whole or not at all; missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _columns(rows: Sequence[Scores], columns: Sequence[str] | None) -> list[str]:
+    """The wanted columns, or all that any row has, in order of appearance."""
+    if columns is not None:
+        return list(columns)
+    return list(dict.fromkeys(name for row in rows for name in row.numbers))
+
+
+def _cells(row: Scores, columns: Sequence[str]) -> list[str]:
+    values = (row.numbers.get(column, math.nan) for column in columns)
+    return ["–" if math.isnan(value) else f"{100 * value:.1f}" for value in values]
+
+
+def _plain(row: Scores) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return None if math.isnan(value) else value
+
+    return {
+        "name": row.name,
+        "numbers": {key: number(value) for key, value in row.numbers.items()},
+        "per_class": {key: [number(value) for value in column] for key, column in row.per_class.items()},
+        "class_names": list(row.class_names),
+        "pictures": row.pictures,
+        "seconds": row.seconds,
+    }
