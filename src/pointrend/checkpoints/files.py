@@ -159,6 +159,17 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, so
         raise ValueError(f"{source}: its tensors do not fit the model:\n  " + "\n  ".join(shown))
 
 
+def build_from(kind: str, config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
+    """The model with exactly these tensors, in evaluation mode; ValueError listing those that do not fit."""
+    # Shapes are compared before anything is built: a small file may describe a model that fills the memory.
+    with torch.device("meta"):
+        expected = build(kind, config).state_dict()
+    compare(expected, tensors, source=source)
+    model = build(kind, config)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
 def build(kind: str, config: Any) -> nn.Module:
     """A freshly initialised model. kind: "instance" or "semantic"."""
     from pointrend.models.instance import InstanceSegmenter

@@ -1,0 +1,275 @@
+"""Detectron2's PointRend and Mask R-CNN checkpoints: tables of names, and the architecture read off their
+shapes.
+
+The published files are pickles `{"model": {name: array}, "__author__": ..}`, one's own training writes
+`.pth`. Not in a file, and so taken from the published configurations: the stride convention (1x1 for
+ResNet-50 and -101, 3x3 for ResNeXt), normalisation, test size, points and steps.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from pointrend.checkpoints.class_names import CITYSCAPES_PALETTE, instance_names, semantic_names
+from pointrend.checkpoints.files import build_from, kind_of
+from pointrend.checkpoints.foreign import read_foreign
+from pointrend.checkpoints.names import Row, count, rename, reverse, translate
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.images import Preprocessing
+from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_head import MaskConfig
+from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+
+BACKBONE: list[Row] = [
+    ("backbone.bottom_up.stem.conv1.weight", "backbone.stem.0.weight"),
+    ("backbone.bottom_up.stem.conv1.norm.{rest}", "backbone.stem.1.{rest}"),
+    ("backbone.bottom_up.res{s}.{b}.conv{c}.weight", "backbone.res{s}.{b}.conv{c}.weight"),
+    ("backbone.bottom_up.res{s}.{b}.conv{c}.norm.{rest}", "backbone.res{s}.{b}.bn{c}.{rest}"),
+    ("backbone.bottom_up.res{s}.{b}.shortcut.weight", "backbone.res{s}.{b}.downsample.0.weight"),
+    ("backbone.bottom_up.res{s}.{b}.shortcut.norm.{rest}", "backbone.res{s}.{b}.downsample.1.{rest}"),
+    ("backbone.fpn_lateral{i}.{rest}", "fpn.inner_blocks.{i-2}.0.{rest}"),
+    ("backbone.fpn_output{i}.{rest}", "fpn.layer_blocks.{i-2}.0.{rest}"),
+]
+BOXES: list[Row] = [
+    ("proposal_generator.rpn_head.conv.{rest}", "rpn.conv.{rest}"),
+    ("proposal_generator.rpn_head.objectness_logits.{rest}", "rpn.objectness.{rest}"),
+    ("proposal_generator.rpn_head.anchor_deltas.{rest}", "rpn.deltas.{rest}"),
+    ("roi_heads.box_head.fc{i}.{rest}", "box_head.fc{i}.{rest}"),
+    ("roi_heads.box_predictor.cls_score.{rest}", "box_head.classes.{rest}"),
+    ("roi_heads.box_predictor.bbox_pred.{rest}", "box_head.deltas.{rest}"),
+]
+_COARSE = "roi_heads.mask_head.coarse_head"
+_POINTS = "roi_heads.mask_head.point_head"
+POINTREND_MASKS: list[Row] = [
+    (f"{_COARSE}.reduce_channel_dim_conv.{{rest}}", "mask_head.coarse_head.reduce_channels.{rest}"),
+    (f"{_COARSE}.reduce_spatial_dim_conv.{{rest}}", "mask_head.coarse_head.reduce_size.{rest}"),
+    (f"{_COARSE}.fc{{i}}.{{rest}}", "mask_head.coarse_head.fc{i}.{rest}"),
+    (f"{_COARSE}.prediction.{{rest}}", "mask_head.coarse_head.prediction.{rest}"),
+    (f"{_POINTS}.fc{{i}}.{{rest}}", "mask_head.point_head.layers.{i-1}.{rest}"),
+    (f"{_POINTS}.predictor.{{rest}}", "mask_head.point_head.predictor.{rest}"),
+]
+CONV_MASKS: list[Row] = [
+    ("roi_heads.mask_head.mask_fcn{i}.{rest}", "mask_head.convs.{i-1}.{rest}"),
+    ("roi_heads.mask_head.deconv.{rest}", "mask_head.deconv.{rest}"),
+    ("roi_heads.mask_head.predictor.{rest}", "mask_head.predictor.{rest}"),
+]
+_SEMANTIC = "sem_seg_head.coarse_sem_seg_head"
+SEMANTIC: list[Row] = [
+    (f"{_SEMANTIC}.p{{l}}.{{j}}.weight", "head.branches.p{l}.{j}.0.weight"),
+    (f"{_SEMANTIC}.p{{l}}.{{j}}.norm.{{rest}}", "head.branches.p{l}.{j}.1.{rest}"),
+    (f"{_SEMANTIC}.predictor.{{rest}}", "head.predictor.{rest}"),
+    ("sem_seg_head.point_head.fc{i}.{rest}", "point_rend.head.layers.{i-1}.{rest}"),
+    ("sem_seg_head.point_head.predictor.{rest}", "point_rend.head.predictor.{rest}"),
+]
+# Names of 2020: the mask heads beside each other instead of one in the other, other names of the coarse
+# layers.
+ALIASES: list[Row] = [
+    ("roi_heads.mask_coarse_head.{rest}", f"{_COARSE}.{{rest}}"),
+    ("roi_heads.mask_point_head.{rest}", f"{_POINTS}.{{rest}}"),
+    (f"{_COARSE}.coarse_mask_fc{{i}}.{{rest}}", f"{_COARSE}.fc{{i}}.{{rest}}"),
+]
+IGNORED = [
+    "proposal_generator.anchor_generator.cell_anchors.{i}",  # computed anew
+    "pixel_mean",  # read by `infer_config`
+    "pixel_std",
+]
+_MEAN_BGR = (103.53, 116.28, 123.675)
+_STD_BGR = (57.375, 57.12, 58.395)
+
+
+def from_detectron2(
+    path: str | Path, *, config: InstanceConfig | SemanticConfig | None = None
+) -> InstanceSegmenter | SemanticSegmenter:
+    """The model of a Detectron2 checkpoint, `.pkl` or `.pth`, in evaluation mode.
+
+    config: instead of the one read off the file by `infer_config`, for a model trained with other settings
+        than the
+    published ones; `dataclasses.replace(model.config, ..)` of a first attempt is a way to get it.
+
+    Raises FileNotFoundError, and ValueError for an unreadable file, an architecture that is not here, and
+    names or shapes that do not fit exactly, all of which it lists.
+    """
+    tensors = read_foreign(path).tensors
+    if config is None:
+        config = infer_config(tensors, source=str(path))
+    renamed = rename(tensors, _rows(config), aliases=ALIASES, ignored=IGNORED, source=str(path))
+    kind = "instance" if isinstance(config, InstanceConfig) else "semantic"
+    model: Any = build_from(kind, config, renamed, source=str(path))
+    return model
+
+
+def to_detectron2(model: nn.Module, path: str | Path) -> None:
+    """Write a model as a `.pkl` that Detectron2 loads, under the names of its published checkpoints.
+
+    Raises ValueError where Detectron2 has no such model: another backbone than its ResNets and ResNeXt,
+    trained batch norm, a residual point head, DeepLabV3..
+    """
+    kind_of(model)
+    config: InstanceConfig | SemanticConfig = model.config  # type: ignore[assignment]
+    _check_exportable(config)
+    rows = reverse(_rows(config))
+    arrays = {}
+    for name, tensor in model.state_dict().items():
+        theirs = translate(name, rows)
+        if theirs is None:
+            raise ValueError(f"{name}: Detectron2 has no name for it")
+        arrays[theirs] = tensor.detach().cpu().float().numpy()
+    path = Path(path)
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            # "matching_heuristics" is absent: Detectron2 then wants the names exactly.
+            pickle.dump({"model": arrays, "__author__": "pointrend"}, file, protocol=4)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
+    backbone = config.backbone
+    head = config.masks if isinstance(config, InstanceConfig) else config.point_rend
+    problems = {
+        "MobileNetV2": backbone.name == "mobilenet_v2",
+        "a deep stem": backbone.deep_stem,
+        "trained batch norm": backbone.norm == "batch",
+        "a residual point head": head is not None and head.residual,
+        "masks of 224x224 by convolutions": getattr(config, "head", "") == "conv224",
+        "DeepLabV3": getattr(config, "head", "") == "deeplab",
+        "batch norm in the semantic head": getattr(config, "head_norm", "GN") != "GN",
+        "a semantic model without point head": head is None,
+    }
+    found = [name for name, present in problems.items() if present]
+    if found:
+        raise ValueError(f"Detectron2's PointRend has no model with {' and '.join(found)}")
+
+
+def _rows(config: InstanceConfig | SemanticConfig) -> list[Row]:
+    if isinstance(config, SemanticConfig):
+        return BACKBONE + SEMANTIC
+    return BACKBONE + BOXES + (POINTREND_MASKS if config.head in ("pointrend", "coarse") else CONV_MASKS)
+
+
+def infer_config(
+    tensors: Mapping[str, Tensor], *, source: str = "checkpoint"
+) -> InstanceConfig | SemanticConfig:
+    """The architecture that these names and shapes belong to; settings that leave no trace as published.
+
+    Raises ValueError for an architecture that is not here.
+    """
+    names = {(translate(name, ALIASES) or name): tuple(tensor.shape) for name, tensor in tensors.items()}
+    names = {(translate(name, ALIASES) or name): shape for name, shape in names.items()}
+    if any(name.startswith("roi_heads.mask_head.parameter_head") for name in names):
+        raise ValueError(f"{source}: Implicit PointRend (a parameter head) is not supported yet")
+    try:
+        backbone = _infer_backbone(names)
+        preprocessing = _infer_preprocessing(tensors, backbone)
+        if f"{_SEMANTIC}.predictor.weight" in names:
+            return _infer_semantic(names, backbone, preprocessing)
+        return _infer_instance(names, backbone, preprocessing)
+    except (KeyError, IndexError) as error:
+        some = ", ".join(list(names)[:5])
+        raise ValueError(
+            f"{source}: not a PointRend or Mask R-CNN of Detectron2 with FPN, {error} is missing; it has {some}, .."
+        ) from error
+
+
+def _infer_backbone(names: Mapping[str, tuple[int, ...]]) -> BackboneConfig:
+    blocks = [count(names, f"backbone.bottom_up.res{stage}.{{b}}.conv1.weight") for stage in (2, 3, 4, 5)]
+    grouped = names["backbone.bottom_up.res2.0.conv2.weight"][:2] == (256, 8)
+    bottleneck = "backbone.bottom_up.res2.0.conv3.weight" in names
+    known = {
+        ((3, 4, 6, 3), True, False): BackboneConfig("resnet50", stride_in_1x1=True),
+        ((3, 4, 23, 3), True, False): BackboneConfig("resnet101", stride_in_1x1=True),
+        ((3, 4, 23, 3), True, True): BackboneConfig("resnext101_32x8d"),
+        ((2, 2, 2, 2), False, False): BackboneConfig("resnet18"),
+        ((3, 4, 6, 3), False, False): BackboneConfig("resnet34"),
+    }
+    key = ((blocks[0], blocks[1], blocks[2], blocks[3]), bottleneck, grouped)
+    if key not in known:
+        raise ValueError(f"a ResNet with {blocks} blocks ({bottleneck=}, {grouped=}) is not supported")
+    return known[key]
+
+
+def _infer_preprocessing(tensors: Mapping[str, Tensor], backbone: BackboneConfig) -> Preprocessing:
+    mean: tuple[float, ...] = _MEAN_BGR
+    std: tuple[float, ...] = _STD_BGR if backbone.name == "resnext101_32x8d" else (1.0, 1.0, 1.0)
+    if "pixel_mean" in tensors and "pixel_std" in tensors:  # files of 2020 and before
+        mean = tuple(round(v, 4) for v in tensors["pixel_mean"].flatten().tolist())
+        std = tuple(round(v, 4) for v in tensors["pixel_std"].flatten().tolist())
+        if len(mean) != 3 or len(std) != 3:
+            raise ValueError(f"pixel_mean and pixel_std: expected 3 values each, got {mean} and {std}")
+    return Preprocessing(
+        mean=(mean[2], mean[1], mean[0]),
+        std=(std[2], std[1], std[0]),
+        channel_order="BGR",
+        short_edge=800,
+        long_edge=1333,
+    )
+
+
+def _infer_instance(
+    names: Mapping[str, tuple[int, ...]], backbone: BackboneConfig, preprocessing: Preprocessing
+) -> InstanceConfig:
+    classes = names["roi_heads.box_predictor.cls_score.weight"][0] - 1
+    if classes == 8:  # Cityscapes
+        preprocessing = replace(preprocessing, short_edge=1024, long_edge=2048)
+    boxes = replace(InstanceConfig(("any",)).boxes, width=names["roi_heads.box_head.fc1.weight"][0])
+    config = InstanceConfig(
+        instance_names(classes),
+        backbone,
+        preprocessing,
+        fpn_channels=names["backbone.fpn_lateral2.weight"][0],
+        freeze_stages=2,
+        boxes=boxes,
+    )
+    if "roi_heads.mask_head.mask_fcn1.weight" in names:
+        masks = MaskConfig(
+            width=names["roi_heads.mask_head.deconv.weight"][1],
+            class_agnostic=names["roi_heads.mask_head.predictor.weight"][0] == 1 < classes,
+            train_on_predicted_boxes=False,
+        )
+        return replace(config, head="conv28", masks=masks)
+    width, hidden = names[f"{_COARSE}.reduce_spatial_dim_conv.weight"][0], names[f"{_COARSE}.fc1.weight"][0]
+    cells = names[f"{_COARSE}.fc1.weight"][1] // width
+    masks = MaskConfig(width=width, coarse_width=hidden, coarse_side=round(cells**0.5))
+    if f"{_POINTS}.predictor.weight" not in names:
+        return replace(config, head="coarse", masks=masks)
+    masks = replace(
+        masks,
+        class_agnostic=names[f"{_POINTS}.predictor.weight"][0] == 1 < classes,
+        depth=count(names, f"{_POINTS}.fc{{i}}.weight"),
+        coarse_each_layer=names[f"{_POINTS}.predictor.weight"][1] > names[f"{_POINTS}.fc1.weight"][0],
+    )
+    return replace(config, masks=masks)
+
+
+def _infer_semantic(
+    names: Mapping[str, tuple[int, ...]], backbone: BackboneConfig, preprocessing: Preprocessing
+) -> SemanticConfig:
+    head_channels, classes = names[f"{_SEMANTIC}.predictor.weight"][1::-1]
+    point_head = "sem_seg_head.point_head"
+    width = names[f"{point_head}.fc1.weight"][0]
+    return SemanticConfig(
+        semantic_names(classes),
+        CITYSCAPES_PALETTE if classes == len(CITYSCAPES_PALETTE) else (),
+        backbone,
+        replace(preprocessing, short_edge=1024, long_edge=2048),
+        fpn_channels=names["backbone.fpn_lateral2.weight"][0],
+        head_channels=head_channels,
+        head_norm="GN",
+        point_rend=SemanticPointRendConfig(
+            width=width,
+            depth=count(names, f"{point_head}.fc{{i}}.weight"),
+            coarse_each_layer=names[f"{point_head}.predictor.weight"][1] > width,
+            count=8192,
+            steps=2,
+        ),
+    )
