@@ -8,7 +8,7 @@ import torch
 from pointrend.core.selection import PointSampling
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.images import ImageBatch, Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import SemanticTarget
 
@@ -160,3 +160,11 @@ def test_autocast_gives_float32_losses_near_the_exact_ones() -> None:
         close = model.loss(*batch)["coarse"]
     assert close.dtype == torch.float32
     torch.testing.assert_close(close, exact, rtol=0.05, atol=0)
+
+
+def test_a_picture_that_cannot_fit_is_refused_before_it_is_computed() -> None:
+    model = SemanticSegmenter(replace(FPN, class_names=tuple(map(str, range(150))))).eval()
+    one = torch.zeros(1, dtype=torch.uint8)
+    huge = ImageBatch(one.expand(1, 3, 2**20, 2**20), [(2**20, 2**20)])  # a terapixel that takes one byte
+    with pytest.raises(ValueError, match=r"150 classes x 1048576x1048576 pixels needs at least .* GiB"):
+        model.logits(huge)

@@ -22,6 +22,7 @@ from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
 from pointrend.models.deeplab import DeepLabV3Head
 from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
+from pointrend.models.memory import require_memory
 from pointrend.models.semantic_fpn import HeadNorm, SemanticFPNHead
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
@@ -161,6 +162,7 @@ class SemanticSegmenter(nn.Module):
 
         ``trace`` receives every subdivision step.
         """
+        self._check_memory(batch)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
         if self.point_rend is None or not refine:
@@ -217,6 +219,18 @@ class SemanticSegmenter(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.head.predictor.weight.device
+
+    def _check_memory(self, batch: ImageBatch) -> None:
+        """Two grids of logits in the picture's size and the finest features are alive at once: a lower bound."""
+        rows, columns = batch.padded_size
+        features = self.config.fpn_channels / 16 if self.fpn is not None else 0
+        needed = int(len(batch) * rows * columns * 4 * (2 * self.config.num_classes + features))
+        require_memory(
+            needed,
+            batch.tensor.device,
+            f"{len(batch)} x {self.config.num_classes} classes x {rows}x{columns} pixels",
+            "set long_edge in the preprocessing, give fewer pictures at once, or cut the picture into pieces",
+        )
 
     def _fine(self, maps: dict[str, Tensor]) -> list[Tensor]:
         assert self.config.point_rend is not None
