@@ -159,5 +159,5 @@ def test_impossible_settings_and_targets_are_refused() -> None:
         RandomCrop(0, 5)
     with pytest.raises(ValueError, match="at least one length"):
         ResizeShortEdge(())
-    with pytest.raises(ValueError, match="SemanticTarget"):
+    with pytest.raises(ValueError, match="SemanticTarget, InstanceTarget"):
         RandomFlip(1.0)(Sample(torch.zeros(3, 2, 2, dtype=torch.uint8), None, 0))

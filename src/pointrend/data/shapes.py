@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from pointrend.data import outlines
 from pointrend.data.outlines import Contour
 from pointrend.data.paint import Texture, background, blurred
+from pointrend.data.transforms import finished
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
 KINDS = (outlines.ellipse, outlines.polygon, outlines.star, outlines.ring, outlines.bar)
@@ -200,7 +201,7 @@ class ShapeScenes(Dataset[Sample]):
             else visible_objects(scene, self.min_area)
         )
         sample = Sample(image, target, image_id=self.first + index)
-        return sample if self.transforms is None else self.transforms(sample)
+        return sample if self.transforms is None else finished(self.transforms(sample))
 
 
 def visible_objects(scene: Scene, min_area: int = 1) -> InstanceTarget:

@@ -1,4 +1,7 @@
-"""Random changes of a picture with a label map, built on torchvision.transforms.v2.
+"""Random changes of a picture and what is known about it, built on torchvision.transforms.v2.
+
+The target of a sample is a `SemanticTarget` or, while transforms work, `PlacedObjects`, which move without
+being rasterized; `finished` makes an `InstanceTarget` of them.
 
 Every random number comes from torch's generator, so `torch.manual_seed` and the seeds that a DataLoader gives
 its workers decide all. Pictures are resized bilinearly with antialiasing, labels by taking the nearest pixel
@@ -15,7 +18,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from pointrend.structures import IGNORE_LABEL, Sample, SemanticTarget
+from pointrend.data.objects import PlacedObjects
+from pointrend.structures import IGNORE_LABEL, InstanceTarget, Sample, SemanticTarget
 
 PADDING_RGB = (124, 116, 104)  # ImageNet's mean colour: what zero padding after normalisation looks like
 
@@ -86,12 +90,13 @@ def short_edge_size(height: int, width: int, short: int, longest: int | None) ->
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A window of `height` x `width` pixels; a smaller picture is padded right and below, labels with 255.
+    """A window of `height` x `width` pixels.
 
-    Up to `tries` windows are drawn, until one holds at least two classes and none of them covers
-    `largest_share` or more of the labelled pixels; the last one is taken as it is. With `largest_share` 1 the
-    first window is taken. Source: MMSegmentation's `RandomCrop` (cat_max_ratio) and Detectron2's
-    `RandomCrop_CategoryAreaConstraint`.
+    With a label map a smaller picture is padded right and below, labels with 255; with objects the window is
+    smaller then. With a label map, up to `tries` windows are drawn, until one holds at least two classes and
+    none of them covers `largest_share` or more of the labelled pixels; the last one is taken as it is. With
+    `largest_share` 1 the first window is taken. Source: MMSegmentation's `RandomCrop` (cat_max_ratio) and
+    Detectron2's `RandomCrop_CategoryAreaConstraint`.
     """
 
     height: int
@@ -102,20 +107,24 @@ class RandomCrop:
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"expected a window of at least 1x1 pixels, got {self.height}x{self.width}")
+        if self.tries < 1:
+            raise ValueError(f"tries: expected 1 or more, got {self.tries}")
 
     def __call__(self, sample: Sample) -> Sample:
-        labels = semantic_labels(sample)
-        height, width = labels.shape
-        for _ in range(self.tries if self.largest_share < 1 else 1):
+        height, width = sample.image.shape[-2:]
+        for _ in range(self.tries):
             top = integer(max(height - self.height, 0) + 1)
             left = integer(max(width - self.width, 0) + 1)
-            window = labels[top : top + self.height, left : left + self.width]
-            if self.largest_share >= 1 or self._is_mixed(window):
+            window = cropped(sample, top, left, min(self.height, height), min(self.width, width))
+            if self.largest_share >= 1 or self._is_mixed(window.target):
                 break
-        image = sample.image[:, top : top + self.height, left : left + self.width]
-        return padded(replace(sample, image=image, target=SemanticTarget(window)), self.height, self.width)
+        # Not a view: a worker process would send all of the picture that it looks into.
+        return padded(replace(window, image=window.image.contiguous()), self.height, self.width)
 
-    def _is_mixed(self, labels: Tensor) -> bool:
+    def _is_mixed(self, target: object) -> bool:
+        if not isinstance(target, SemanticTarget):
+            return True
+        labels = target.labels
         counts = torch.bincount(labels.reshape(-1).long(), minlength=256)[:IGNORE_LABEL]
         return bool((counts > 0).sum() > 1 and counts.max() < self.largest_share * counts.sum())
 
@@ -127,10 +136,7 @@ class RandomFlip:
     probability: float = 0.5
 
     def __call__(self, sample: Sample) -> Sample:
-        if not happens(self.probability):
-            return sample
-        labels = semantic_labels(sample).flip(-1)
-        return replace(sample, image=sample.image.flip(-1), target=SemanticTarget(labels))
+        return flipped(sample) if happens(self.probability) else sample
 
 
 @dataclass(frozen=True)
@@ -188,35 +194,79 @@ def training_transforms(
     return Compose([*steps, ColorJitter()] if color else steps)
 
 
+def instance_training_transforms(
+    short_edges: Sequence[int] = (640, 672, 704, 736, 768, 800), longest: int = 1333
+) -> Compose:
+    """Detectron2's recipe for COCO: a short edge drawn from these, and the flip."""
+    return Compose([ResizeShortEdge(short_edges, longest), RandomFlip()])
+
+
 def resized(sample: Sample, height: int, width: int) -> Sample:
-    """Picture and label map at another size."""
-    labels = semantic_labels(sample)
-    if labels.shape == (height, width):
+    """The sample at another size."""
+    if tuple(sample.image.shape[-2:]) == (height, width):
         return sample
     image = F.resize(sample.image, [height, width], InterpolationMode.BILINEAR, antialias=True)
-    labels = F.resize(labels[None], [height, width], InterpolationMode.NEAREST_EXACT)[0]
+    target = movable(sample)
+    if isinstance(target, PlacedObjects):
+        return replace(sample, image=image, target=target.resized(height, width))
+    labels = F.resize(target.labels[None], [height, width], InterpolationMode.NEAREST_EXACT)[0]
     return replace(sample, image=image, target=SemanticTarget(labels))
+
+
+def flipped(sample: Sample) -> Sample:
+    """The sample with left and right exchanged."""
+    target = movable(sample)
+    moved = target.flipped() if isinstance(target, PlacedObjects) else SemanticTarget(target.labels.flip(-1))
+    return replace(sample, image=sample.image.flip(-1), target=moved)
+
+
+def cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sample:
+    """A window of the sample, which must lie inside."""
+    if (top, left, height, width) == (0, 0, *sample.image.shape[-2:]):
+        return sample
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    target = movable(sample)
+    if isinstance(target, PlacedObjects):
+        moved: PlacedObjects | SemanticTarget = target.cropped(top, left, height, width)
+    else:
+        moved = SemanticTarget(target.labels[rows, columns])
+    return replace(sample, image=sample.image[:, rows, columns], target=moved)
 
 
 def padded(sample: Sample, height: int, width: int) -> Sample:
-    """Picture and label map filled up right and below to at least this size, the labels with 255."""
-    labels = semantic_labels(sample)
-    below, right = max(height - labels.shape[0], 0), max(width - labels.shape[1], 0)
-    if below == right == 0:
+    """Picture and label map filled up right and below to at least this size, the labels with 255.
+
+    With objects the sample stays as it is: pictures of a batch are padded anyway, after normalisation.
+    """
+    below, right = max(height - sample.image.shape[-2], 0), max(width - sample.image.shape[-1], 0)
+    target = movable(sample)
+    if below == right == 0 or isinstance(target, PlacedObjects):
         return sample
     image = F.pad(sample.image, [0, 0, right, below], fill=list(PADDING_RGB))
-    labels = F.pad(labels[None], [0, 0, right, below], fill=IGNORE_LABEL)[0]
+    labels = F.pad(target.labels[None], [0, 0, right, below], fill=IGNORE_LABEL)[0]
     return replace(sample, image=image, target=SemanticTarget(labels))
 
 
-def semantic_labels(sample: Sample) -> Tensor:
-    """The (H, W) label map of a semantic sample.
+def movable(sample: Sample) -> SemanticTarget | PlacedObjects:
+    """The target, in a form that can be resized, mirrored and cropped.
 
-    Raises ValueError if the sample has another kind of target.
+    Raises ValueError if it is no such form.
     """
-    if not isinstance(sample.target, SemanticTarget):
-        raise ValueError(f"expected a sample with a SemanticTarget, got {type(sample.target).__name__}")
-    return sample.target.labels
+    if isinstance(sample.target, InstanceTarget):
+        return PlacedObjects.of(sample.target)
+    if not isinstance(sample.target, (SemanticTarget, PlacedObjects)):
+        kind = type(sample.target).__name__
+        raise ValueError(
+            f"expected a sample with a SemanticTarget, InstanceTarget or PlacedObjects, got {kind}"
+        )
+    return sample.target
+
+
+def finished(sample: Sample) -> Sample:
+    """The sample as models take it: objects rasterized."""
+    if isinstance(sample.target, PlacedObjects):
+        return replace(sample, target=sample.target.target())
+    return sample
 
 
 def uniform(low: float, high: float) -> float:

@@ -1,0 +1,177 @@
+"""Instance segmentation data in COCO's format, as samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pointrend.data.coco_file import Annotation, CocoFile, Picture, read_coco
+from pointrend.data.folders import generate_palette
+from pointrend.data.loading import read_image
+from pointrend.data.objects import PlacedObjects
+from pointrend.data.transforms import finished
+from pointrend.structures import Sample
+
+
+class CocoInstances(Dataset[Sample]):
+    """Pictures of a folder with the objects of a COCO annotation file, as samples with an `InstanceTarget`.
+
+    Labels are 0..K-1 in the order of the category ids (`category_ids` leads back), or in the order of
+    `categories`: names to keep, of categories or of supercategories (then all of its categories become one
+    class). Objects below `min_area` (square pixels, as annotated; crowds stay) are left out, and without
+    `keep_empty` so are pictures in which no object, crowds aside, is left.
+
+    Transforms see a sample whose target is a `PlacedObjects`; masks are rasterized after them.
+
+    Raises ValueError if the file is malformed (see `read_coco`) or a name is unknown, and on reading a sample
+    if the picture is unreadable or has another size than the file says.
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        annotations: str | Path,
+        *,
+        transforms: Callable[[Sample], Sample] | None = None,
+        categories: Sequence[str] | None = None,
+        min_area: float = 0.0,
+        keep_empty: bool = True,
+    ) -> None:
+        self.images = Path(images)
+        if not self.images.is_dir():
+            raise ValueError(f"{self.images}: no such folder of pictures")
+        self.file = read_coco(annotations)
+        self.transforms = transforms
+        self.classes = choose_classes(self.file, categories)
+        self._label_of = {member: label for label, (_, ids) in enumerate(self.classes) for member in ids}
+        self._objects = {
+            number: [item for item in objects if self._counts(item, min_area)]
+            for number, objects in self.file.objects.items()
+        }
+        self.image_ids = [
+            number
+            for number in self.file.pictures
+            if keep_empty or any(not o.crowd for o in self._objects[number])
+        ]
+
+    def _counts(self, item: Annotation, min_area: float) -> bool:
+        return item.category_id in self._label_of and (item.crowd or item.area >= min_area)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0..K-1."""
+        return tuple(name for name, _ in self.classes)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The file's category id for each class; of a merged class the smallest."""
+        return tuple(min(ids) for _, ids in self.classes)
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """A colour (0..255) for each class."""
+        return generate_palette(len(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        picture = self.file.pictures[self.image_ids[index]]
+        path = self.images / picture.file_name
+        sample = Sample(read_annotated(path, picture), self.placed(picture.id), picture.id, str(path))
+        return finished(sample if self.transforms is None else self.transforms(sample))
+
+    def placed(self, image_id: int | str) -> PlacedObjects:
+        """The objects of a picture, not rasterized yet."""
+        picture, objects = self.file.pictures[image_id], self._objects[image_id]
+        size = (picture.height, picture.width)
+        return PlacedObjects(
+            shapes=[item.shape for item in objects],
+            boxes=np.array([item.box for item in objects], dtype=np.float64).reshape(-1, 4),
+            labels=np.array([self._label_of[item.category_id] for item in objects], dtype=np.int64),
+            crowd=np.array([item.crowd for item in objects], dtype=bool),
+            source_size=size,
+            image_size=size,
+        )
+
+    def as_coco(self) -> dict[str, list[dict[str, Any]]]:
+        """What is left of the file after the choice of categories and pictures, in its own format: the ground
+        truth for an evaluation. Merged categories have the id of their class (`category_ids`).
+        """
+        ids = self.category_ids
+        pictures = [self.file.pictures[number] for number in self.image_ids]
+        return {
+            "images": [
+                {"id": p.id, "file_name": p.file_name, "height": p.height, "width": p.width} for p in pictures
+            ],
+            "categories": [{"id": ids[label], "name": name} for label, name in enumerate(self.class_names)],
+            "annotations": [
+                _as_coco(item, ids[self._label_of[item.category_id]])
+                for picture in pictures
+                for item in self._objects[picture.id]
+            ],
+        }
+
+
+def _as_coco(item: Annotation, category_id: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = item.box.tolist()
+    return {
+        "id": item.id,
+        "image_id": item.image_id,
+        "category_id": category_id,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "segmentation": item.shape.as_coco(),
+        "area": item.area,
+        "iscrowd": int(item.crowd),
+    }
+
+
+def choose_classes(file: CocoFile, names: Sequence[str] | None) -> list[tuple[str, list[int]]]:
+    """(name, category ids) of each class.
+
+    Raises ValueError for a name that is neither category nor supercategory, or a category chosen twice.
+    """
+    categories = list(file.categories.values())
+    if names is None:
+        return [(category.name, [category.id]) for category in categories]
+    chosen = []
+    for name in names:
+        ids = [category.id for category in categories if category.name == name] or [
+            category.id for category in categories if category.supercategory == name
+        ]
+        if not ids:
+            known = sorted(
+                {c.name for c in categories} | {c.supercategory for c in categories if c.supercategory}
+            )
+            raise ValueError(
+                f"{file.path}: no category or supercategory {name!r}; there are {', '.join(known)}"
+            )
+        chosen.append((name, ids))
+    every = [number for _, ids in chosen for number in ids]
+    if not every or len(every) != len(set(every)):
+        raise ValueError(f"categories: expected at least one name, and each category once, got {list(names)}")
+    return chosen
+
+
+def read_annotated(path: Path, picture: Picture) -> Tensor:
+    """The picture, in the orientation that its annotations were made in: upright, or as stored if only that
+    fits.
+
+    Raises ValueError if neither has the annotated size.
+    """
+    size = (picture.height, picture.width)
+    image = read_image(path)
+    if tuple(image.shape[-2:]) == size:
+        return image
+    stored = read_image(path, upright=False)
+    if tuple(stored.shape[-2:]) == size:
+        return stored
+    raise ValueError(
+        f"{path}: the annotation file says {size[0]}x{size[1]} (height x width) for picture {picture.id}, the "
+        f"file has {image.shape[-2]}x{image.shape[-1]}; annotate the file as it is, or restore the original"
+    )
