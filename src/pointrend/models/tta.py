@@ -1,0 +1,99 @@
+"""Slower, better ways of running a semantic model: flipped, at several scales, window by window.
+
+As in MMSegmentation 1.x, whose published "ms+flip" numbers come from the first. C classes, H W rows and
+columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pointrend.models.images import batch_images, check_image, resize_image, resize_to
+from pointrend.models.semantic import SemanticSegmenter
+
+MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+@torch.no_grad()
+def augmented_probabilities(
+    model: SemanticSegmenter,
+    image: Tensor,
+    *,
+    scales: Sequence[float] = MMSEGMENTATION_SCALES,
+    flip: bool = True,
+) -> Tensor:
+    """Mean class probabilities of a picture over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H,
+    W).
+
+    scales: sizes relative to the picture's own (not to the model's test size, as MMSegmentation 0.x had it:
+        the same for
+    Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way. flip: each size also mirrored
+    left to right.
+
+    Raises ValueError for no scales, or one that is not positive.
+    """
+    check_image(image)
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales: expected one or more positive numbers, got {tuple(scales)}")
+    height, width = image.shape[1:]
+    total: Tensor | None = None
+    for scale in scales:
+        size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+        resized = resize_to(image, size, model.config.preprocessing.resize)
+        for mirrored in (False, True) if flip else (False,):
+            logits = _logits(model, resized.flip(-1) if mirrored else resized)
+            logits = logits.flip(-1) if mirrored else logits
+            probabilities = _resize(logits, (height, width)).softmax(1)
+            total = probabilities if total is None else total + probabilities
+    assert total is not None
+    return total[0] / (len(scales) * (2 if flip else 1))
+
+
+@torch.no_grad()
+def sliding_logits(
+    model: SemanticSegmenter, image: Tensor, *, window: tuple[int, int], stride: tuple[int, int]
+) -> Tensor:
+    """Logits of a picture seen through overlapping windows, averaged: uint8 (3, H, W) -> float32 (C, H, W).
+
+    The picture is first resized to the model's test size, where `window` and `stride` are (rows, columns) in
+    pixels; the last window of each row and column is shifted back inside. Memory for the network is that of
+    one window.
+
+    Raises ValueError for a window or stride below 1, or a stride that leaves gaps.
+    """
+    if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
+        raise ValueError(
+            f"expected 1 <= stride <= window on both axes, got stride {stride} and window {window}"
+        )
+    resized = resize_image(image, model.config.preprocessing)
+    height, width = resized.shape[1:]
+    total = torch.zeros((1, model.config.num_classes, height, width), device=model.device)
+    counts = torch.zeros((height, width), device=model.device)
+    for rows in _windows(height, window[0], stride[0]):
+        for columns in _windows(width, window[1], stride[1]):
+            total[:, :, rows, columns] += _logits(model, resized[:, rows, columns])
+            counts[rows, columns] += 1
+    return _resize(total / counts, (image.shape[1], image.shape[2]))[0]
+
+
+def _windows(length: int, window: int, stride: int) -> list[slice]:
+    """Windows along one axis; together they cover it."""
+    count = max(0, -(-(length - window) // stride)) + 1
+    starts = [max(0, min(i * stride, length - window)) for i in range(count)]
+    return [slice(start, min(start + window, length)) for start in starts]
+
+
+def _logits(model: SemanticSegmenter, resized: Tensor) -> Tensor:
+    """(1, C, h, w) of a picture at the network's size, without the padding."""
+    batch = batch_images([resized], model.config.preprocessing, model.device)
+    return model.logits(batch)[:, :, : resized.shape[1], : resized.shape[2]]
+
+
+def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)

@@ -1,0 +1,187 @@
+"""Semantic models give Detectron2's stored numbers, on every configuration and case found in the reference.
+
+Weights are made from their names (make_checkpoint.py), written as a zoo checkpoint and loaded as any other.
+The original, run with another convolution library, moved by 2e-5 in its logits and kept every label; a point
+at the threshold of a step may be exchanged for the next in rank, and then the cells around it are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pickle
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pointrend.checkpoints.detectron2 import from_detectron2
+from pointrend.models.images import batch_images, resize_image
+
+FOLDER = os.environ.get("POINTREND_REFERENCE") or Path(__file__).parents[2] / "../shared/reference"
+ROOT = Path(FOLDER) / "detectron2"
+# What the stored cases override and how it is followed here; anything else has to be looked at first.
+KNOWN = {"MODEL.DEVICE", "MODEL.WEIGHTS", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
+LOGITS = 1e-3
+FEATURES = {"p2": (7, 8), "p3": (31, 4), "p4": (31, 2), "p5": (31, 1)}
+
+
+def configurations() -> dict[str, dict]:
+    path = ROOT / "goldens" / "meta.json"
+    if not path.is_file():
+        return {}
+    meta = json.loads(path.read_text())
+    found = {}
+    for name, config in meta["configs"].items():
+        shapes = json.loads((ROOT / "shapes" / f"{name}.json").read_text())
+        if any(key.startswith("sem_seg_head.") for key in shapes):
+            found[name] = {"seed": meta["seed"], "shapes": shapes, **config}
+    return found
+
+
+CONFIGURATIONS = configurations()
+CASES = [(name, case) for name, config in CONFIGURATIONS.items() for case in config["cases"]]
+if not CASES:
+    pytest.skip(f"no reference outputs in {ROOT}: set POINTREND_REFERENCE", allow_module_level=True)
+
+
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_checkpoint_detectron2", ROOT / "make_checkpoint.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=list(CONFIGURATIONS))
+def model(request, tmp_path_factory):
+    """The configuration's model; its name is kept beside the configuration."""
+    config = CONFIGURATIONS[request.param]
+    make, std = maker(), config["pixel_std_for_make_checkpoint"]
+    for key, expected in config["checksums"].items():
+        crc, total = make.checksum(key, config["shapes"][key], config["seed"], std)
+        assert (crc, pytest.approx(total)) == tuple(expected), "this numpy makes other weights than recorded"
+    path = tmp_path_factory.mktemp("weights") / "x.pkl"
+    with path.open("wb") as file:
+        pickle.dump(make.checkpoint(config["shapes"], config["seed"], std), file, protocol=4)
+    loaded = from_detectron2(path)
+    path.unlink()
+    assert set(config["overrides"]) <= KNOWN
+    return request.param, loaded
+
+
+@pytest.fixture(scope="module", params=sorted({case for _, case in CASES}))
+def run(request, model):
+    """Everything that the model computes for a case, and what is stored of it."""
+    name, network = model
+    config, case = CONFIGURATIONS[name], request.param
+    if case not in config["cases"]:
+        pytest.skip(f"{name} has no case {case}")
+    settings = {**config["overrides"], **config["cases"][case]}
+    assert set(settings) <= KNOWN | {"image"}
+    preprocessing = dataclasses.replace(
+        network.config.preprocessing,
+        short_edge=settings["INPUT.MIN_SIZE_TEST"],
+        long_edge=settings["INPUT.MAX_SIZE_TEST"],
+    )
+    network.config = dataclasses.replace(network.config, preprocessing=preprocessing)
+    pixels = np.load(ROOT / "goldens" / "images.npz")[settings["image"]]
+    image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    with np.load(ROOT / "goldens" / f"{name}.npz") as file:
+        stored = {key.split("/")[1]: file[key] for key in file.files if key.startswith(f"{case}/")}
+    with pytest.MonkeyPatch.context() as patch:
+        return Run(network, image, stored, patch)
+
+
+class Run:
+    def __init__(self, model, image, stored, patch) -> None:
+        self.stored = stored
+        self.resized = resize_image(image, model.config.preprocessing)
+        self.batch = batch_images([self.resized], model.config.preprocessing)
+        with torch.no_grad():
+            self.maps = model.features(self.batch.tensor)
+            patch.setattr(model, "features", lambda _: dict(self.maps))  # three uses, computed once
+            self.coarse = model.coarse(dict(self.maps))
+            self.trace: list = []
+            self.padded = model.logits(self.batch, trace=self.trace)
+            rows, columns = self.batch.sizes[0]
+            cropped = self.padded[:, :, :rows, :columns]
+            self.final = F.interpolate(cropped, image.shape[1:], mode="bilinear", align_corners=False)[0]
+            self.labels = model.predict([image])[0].labels
+
+    def exchanged(self) -> torch.Tensor:
+        """(H, W) bool on the padded input: cells near a point that one of the two refined and the other did
+        not.
+        """
+        total = torch.zeros(self.batch.padded_size, dtype=torch.bool)
+        for ours, theirs in self.points():
+            near = F.max_pool2d((ours ^ theirs)[None].float(), 9, 1, 4)
+            total |= F.interpolate(near[None], total.shape)[0, 0] > 0
+        return total
+
+    def points(self):
+        """For every step the refined cells, ours and theirs, as (h, w) bool."""
+        for number, step in enumerate(self.trace, 1):
+            size = tuple(self.stored[f"step{number}_grid"].tolist())
+            assert step.size == size
+            ours = torch.zeros(size[0] * size[1], dtype=torch.bool)
+            ours[step.index[0]] = True
+            packed = self.stored[f"step{number}_points_mask_packed"]
+            theirs = torch.from_numpy(np.unpackbits(packed)[: ours.numel()].astype(bool))
+            yield ours.view(size), theirs.view(size)
+
+
+def close(
+    ours: torch.Tensor, theirs: np.ndarray, tolerance: float, where: torch.Tensor | None = None
+) -> None:
+    difference = (ours - torch.from_numpy(theirs)).abs()
+    if where is not None:
+        difference = difference[..., where]
+    assert difference.max() <= tolerance
+
+
+def test_the_networks_input(run):
+    assert run.batch.sizes[0] == tuple(run.stored["input_size"])
+    assert run.batch.padded_size == tuple(run.stored["padded_size"])
+    if "resized_bgr" in run.stored:
+        bgr = run.resized.flip(0).permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(bgr, run.stored["resized_bgr"])
+
+
+def test_features(run):
+    for name, (channels, cells) in FEATURES.items():
+        close(run.maps[name][:, ::channels, ::cells, ::cells], run.stored[f"{name}_sub"], 1e-3)
+
+
+def test_coarse_logits(run):
+    close(run.coarse[0, :, ::2, ::2], run.stored["coarse_logits_sub"], LOGITS)
+
+
+def test_points_of_each_step(run):
+    for ours, theirs in run.points():
+        assert ours.sum() == theirs.sum()
+        assert (ours & ~theirs).sum() <= max(1, int(theirs.sum()) // 784)
+
+
+def test_logits(run):
+    undisturbed = ~run.exchanged()
+    close(run.padded[0, :, 3::8, 3::8], run.stored["logits_padded_sub"], LOGITS, undisturbed[3::8, 3::8])
+    if not (~undisturbed).any():
+        close(run.final[:, 1::6, 1::6], run.stored["logits_sub"], LOGITS)
+
+
+def test_labels(run):
+    best = run.final.topk(2, dim=0).values
+    clear = best[0] - best[1] > LOGITS
+    rows, columns = run.batch.sizes[0]
+    exchanged = run.exchanged()[None, None, :rows, :columns].float()
+    clear &= F.interpolate(exchanged, run.labels.shape, mode="bilinear")[0, 0] == 0
+    theirs = torch.from_numpy(run.stored["argmax"])
+    assert torch.equal(run.labels[clear], theirs[clear])
+    assert (run.labels == theirs).float().mean() > 0.9999
