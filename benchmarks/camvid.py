@@ -131,7 +131,7 @@ def main() -> None:
     )
     loader = build_loader(training, recipe.batch_size, workers=arguments.workers, seed=arguments.seed)
     started = time.time()
-    train(model, loader, recipe, out=arguments.out, cpu=True, report=_print)
+    train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
     minutes = (time.time() - started) / 60
     torch.save(model.state_dict(), arguments.out / "weights.pth")
     scores = score(model, held_out)
@@ -145,7 +145,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def _print(step: int, entry: dict[str, float]) -> None:
+def print_progress(step: int, entry: dict[str, float]) -> None:
     if step % 20 == 0:
         print(step, {name: round(value, 4) for name, value in entry.items()}, flush=True)
 

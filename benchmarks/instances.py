@@ -82,7 +82,9 @@ def main() -> None:
     parser.add_argument("--head", choices=HEADS, default="pointrend")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=320, help="short edge in training (x 0.8 to 1.2) and testing")
+    parser.add_argument(
+        "--size", type=int, default=320, help="short edge in training (x 0.8 to 1.2) and testing"
+    )
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
@@ -117,7 +119,7 @@ def main() -> None:
     )
     started = time.time()
     loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
-    train(model, loader, recipe, out=arguments.out, cpu=True, report=_print)
+    train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
     minutes = (time.time() - started) / 60
     torch.save(model.state_dict(), arguments.out / "weights.pth")
     sides = (28, 56, 112, 224) if model.config.head == "pointrend" else (0,)
@@ -131,7 +133,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def _print(step: int, entry: dict[str, float]) -> None:
+def print_progress(step: int, entry: dict[str, float]) -> None:
     if step % 20 == 0:
         print(step, {name: round(value, 4) for name, value in entry.items()}, flush=True)
 

@@ -1,0 +1,159 @@
+"""Point heads on one frozen network, side by side: selection strategies (the paper's Table 4 in small), and head variants.
+
+    python benchmarks/frozen_heads.py --data ../shared/data --weights runs/camvid-none-0 --out runs/strategies-0
+
+Takes a SemanticFPN trained by ``benchmarks/camvid.py --variant none``, freezes it, and trains several point heads on it
+at once: all of them see the same pictures, the same features and the same number of updates. Scores on the whole
+validation set go to scores.json in the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from camvid import VARIANTS, build, print_progress
+from torch import Tensor, nn
+
+from pointrend.core.refiner import PointRend
+from pointrend.data.folders import SemanticFolder
+from pointrend.data.loading import build_loader
+from pointrend.data.transforms import training_transforms
+from pointrend.evaluation.semantic_iou import BoundaryIoU, MeanIoU, TrimapIoU
+from pointrend.models.images import batch_images
+from pointrend.models.semantic import SemanticSegmenter
+from pointrend.structures import SemanticTarget
+from pointrend.training.loop import train
+from pointrend.training.recipe import Recipe
+
+HEADS = ("grid", "uniform", "mild", "heavy", "paper", "fine")
+
+
+class Heads(nn.Module):
+    """Point heads that are trained on the features of a network that is not."""
+
+    def __init__(self, network: SemanticSegmenter, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        channels = {
+            "image": 3,
+            "coarse": network.config.head_channels,
+            "p2": network.config.fpn_channels,
+            **network.backbone.channels,
+        }
+        self.heads = nn.ModuleDict()
+        self.features: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            variant = VARIANTS[name]
+            assert variant is not None
+            self.features[name] = variant.features
+            self.heads[name] = PointRend(
+                [channels[feature] for feature in variant.features],
+                network.config.num_classes,
+                residual=variant.residual,
+                sampling=variant.sampling,
+            )
+
+    def train(self, mode: bool = True) -> Heads:
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def maps(self, images: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = batch_images(images, self.network.config.preprocessing)
+        maps = self.network.features(batch.tensor)
+        return self.network.coarse(maps), maps
+
+    def loss(self, images: Sequence[Tensor], targets: Sequence[SemanticTarget]) -> dict[str, Tensor]:
+        coarse, maps = self.maps(images)
+        labels = torch.stack([target.labels for target in targets]).long()
+        return {
+            name: head.loss(coarse, [maps[feature] for feature in self.features[name]], labels)
+            for name, head in self.heads.items()
+        }
+
+
+@torch.no_grad()
+def score(model: Heads, data: SemanticFolder, counts: Sequence[int]) -> dict[str, dict[str, float]]:
+    model.eval()
+    classes = len(data.class_names)
+    metrics: dict[str, list] = {}
+    for number in range(len(data)):
+        sample = data[number]
+        coarse, maps = model.maps([sample.image])
+        rows, columns = sample.target.labels.shape
+        size = maps["image"].shape[-2:]
+        predictions = {"bilinear": nn.functional.interpolate(coarse, size=size, mode="bilinear")}
+        for name, head in model.heads.items():
+            fine = [maps[feature] for feature in model.features[name]]
+            for count in counts:
+                predictions[f"{name}, N={count}"] = head.refine(coarse, fine, tuple(size), count=count)
+        for name, logits in predictions.items():
+            labels = logits[0, :, :rows, :columns].argmax(0)
+            for metric in metrics.setdefault(
+                name, [MeanIoU(classes), BoundaryIoU(classes), TrimapIoU(classes)]
+            ):
+                metric.update(labels, sample.target.labels)
+    return {
+        name: {key: round(100 * value, 3) for metric in found for key, value in metric.compute().items()}
+        for name, found in metrics.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, required=True, help="output folder of benchmarks/camvid.py")
+    parser.add_argument("--heads", nargs="+", choices=sorted(VARIANTS), default=HEADS)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    made = json.loads((arguments.weights / "scores.json").read_text())["arguments"]
+    settings = argparse.Namespace(
+        data=arguments.data,
+        variant=made["variant"],
+        levels=made["levels"],
+        deeplab=made["deeplab"] == "True",
+        norm=made["norm"],
+        seed=arguments.seed,
+    )
+    camvid = arguments.data / "camvid"
+    training = SemanticFolder.from_list(camvid / "train.txt", transforms=training_transforms((256, 320)))
+    held_out = SemanticFolder.from_list(camvid / "val.txt")
+    network = build(settings, training)
+    network.load_state_dict(torch.load(arguments.weights / "weights.pth", weights_only=True))
+    model = Heads(network, arguments.heads)
+    recipe = Recipe(
+        steps=arguments.steps,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        precision="bfloat16",
+        seed=arguments.seed,
+        warmup_steps=20,
+    )
+    started = time.time()
+    loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
+    train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
+    result = {
+        "scores": score(model, held_out, (512, 2048, 8192)),
+        "minutes": round((time.time() - started) / 60, 1),
+        "arguments": {key: str(value) for key, value in vars(arguments).items()},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+    }
+    (arguments.out / "scores.json").write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
