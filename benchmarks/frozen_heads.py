@@ -1,4 +1,4 @@
-"""Point heads on one frozen network, side by side: selection strategies (the paper's Table 4 in small), and head variants.
+"""Point heads on one frozen network: selection strategies (the paper's Table 4 in small) and head variants.
 
     python benchmarks/frozen_heads.py --data ../shared/data --weights runs/camvid-none-0 --out runs/strategies-0
 
