@@ -59,6 +59,11 @@ class CocoInstances(Dataset[Sample]):
             if keep_empty or any(not o.crowd for o in self._objects[number])
         ]
 
+    @property
+    def task(self) -> str:
+        """The kind of target."""
+        return "instance"
+
     def _counts(self, item: Annotation, min_area: float) -> bool:
         return item.category_id in self._label_of and (item.crowd or item.area >= min_area)
 

@@ -83,6 +83,11 @@ class SemanticFolder(Dataset[Sample]):
         return cls(pairs, classes or find_classes(Path(file).parent, pairs), transforms=transforms)
 
     @property
+    def task(self) -> str:
+        """The kind of target."""
+        return "semantic"
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes 0..K-1."""
         return self.classes.names

@@ -1,0 +1,189 @@
+"""Cityscapes in its official folders, for both tasks (Cordts et al., CVPR 2016).
+
+    ROOT/leftImg8bit/SPLIT/CITY/CITY_000000_000019_leftImg8bit.png
+    ROOT/gtFine/SPLIT/CITY/CITY_000000_000019_gtFine_{labelIds,instanceIds}.png
+
+Labels in memory are the 19 (semantic) or 8 (instance) evaluated classes, 0..K-1 in the order of their file
+ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pointrend.data.loading import read_image, read_labels
+from pointrend.data.transforms import finished
+from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceTarget, Sample, SemanticTarget
+
+# File id, name, colour of the evaluated classes. Source: the benchmark's label table.
+CLASSES = (
+    (7, "road", (128, 64, 128)),
+    (8, "sidewalk", (244, 35, 232)),
+    (11, "building", (70, 70, 70)),
+    (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)),
+    (17, "pole", (153, 153, 153)),
+    (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)),
+    (21, "vegetation", (107, 142, 35)),
+    (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)),
+    (24, "person", (220, 20, 60)),
+    (25, "rider", (255, 0, 0)),
+    (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)),
+    (28, "bus", (0, 60, 100)),
+    (31, "train", (0, 80, 100)),
+    (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)),
+)
+FIRST_THING = 24  # persons and vehicles are told apart one by one
+LAST_ID = 33
+GROUP = 1000  # an instance id is 1000 * class + number; a class id alone marks a group that nobody told apart
+
+
+class Cityscapes(Dataset[Sample]):
+    """One split ("train" or "val") of the folder, as samples of one task.
+
+    Groups of things are crowds. Raises ValueError if the folders are not there or a picture has no labels,
+    and on reading a sample if a file is unreadable, holds an unknown id, or the sizes differ.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        task: Literal["semantic", "instance"] = "semantic",
+        *,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        if task not in ("semantic", "instance"):
+            raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
+        self.task, self.transforms = task, transforms
+        self.pairs = find_pairs(Path(root), split, "labelIds" if task == "semantic" else "instanceIds")
+        self._classes = [c for c in CLASSES if task == "semantic" or c[0] >= FIRST_THING]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0..K-1 of this task."""
+        return tuple(name for _, name, _ in self._classes)
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """Each class's id in the benchmark's files."""
+        return tuple(number for number, _, _ in self._classes)
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """The benchmark's colour of each class."""
+        return tuple(color for _, _, color in self._classes)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        image_path, label_path = self.pairs[index]
+        image, ids = read_image(image_path), read_labels(label_path)
+        if image.shape[-2:] != ids.shape:
+            raise ValueError(
+                f"{label_path}: expected the size of its picture, {tuple(image.shape[-2:])}, got {tuple(ids.shape)}"
+            )
+        try:
+            target = semantic_target(ids) if self.task == "semantic" else instance_target(ids)
+        except ValueError as error:
+            raise ValueError(f"{label_path}: {error}") from None
+        name = image_path.name.removesuffix("_leftImg8bit.png")
+        sample = Sample(image, target, image_id=name, path=str(image_path))
+        return sample if self.transforms is None else finished(self.transforms(sample))
+
+
+def find_pairs(root: Path, split: str, kind: str) -> list[tuple[Path, Path]]:
+    """Pictures of a split with their label files of a kind, by name.
+
+    Raises ValueError if there are none, or a label file is missing.
+    """
+    images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
+    if not images:
+        raise ValueError(
+            f"{root}: expected pictures in leftImg8bit/{split}/CITY/*_leftImg8bit.png, found none"
+        )
+    pairs = []
+    for image in images:
+        name = image.name.replace("_leftImg8bit.png", f"_gtFine_{kind}.png")
+        pairs.append((image, root / "gtFine" / split / image.parent.name / name))
+    missing = [str(labels) for _, labels in pairs if not labels.is_file()]
+    if missing:
+        raise ValueError(
+            f"{root}: {len(missing)} of {len(pairs)} label files are missing, such as {missing[0]}"
+        )
+    return pairs
+
+
+def semantic_target(ids: Tensor) -> SemanticTarget:
+    """(H, W) file ids as labels 0..18; ids that are not evaluated become 255.
+
+    Raises ValueError for an id the benchmark does not have.
+    """
+    # The licence plate's -1 is stored as 255 or 65535 in some releases; it is not evaluated.
+    if ids.numel() and not ((ids <= LAST_ID) | (ids == 255) | (ids == 65535)).all():
+        raise ValueError(f"expected ids 0..{LAST_ID}, got up to {int(ids.max())}")
+    table = torch.full((LAST_ID + 2,), IGNORE_LABEL, dtype=torch.uint8)
+    for label, (number, _, _) in enumerate(CLASSES):
+        table[number] = label
+    return SemanticTarget(table[ids.clamp(0, LAST_ID + 1).long()])
+
+
+def instance_target(ids: Tensor) -> InstanceTarget:
+    """(H, W) instance ids as objects with tight boxes, labels 0..7; things that are not evaluated are left
+    out.
+
+    Raises ValueError for an id the benchmark does not have.
+    """
+    values = ids.numpy()
+    known = (values <= LAST_ID) | ((values >= FIRST_THING * GROUP) & (values < (LAST_ID + 1) * GROUP))
+    if not (known | (values == 255) | (values == 65535)).all():
+        raise ValueError(f"expected class ids, or 1000 * class + number, got {values[~known].max()}")
+    label_of = {number: label for label, number in enumerate(c[0] for c in CLASSES if c[0] >= FIRST_THING)}
+    windows, boxes, labels, crowd = [], [], [], []
+    for number, rows, columns in _regions(values):
+        kind = number // GROUP if number >= GROUP else number
+        if kind not in label_of:
+            continue
+        top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+        bits = np.zeros((bottom - top, right - left), dtype=np.uint8)
+        bits[rows - top, columns - left] = 1
+        windows.append(torch.from_numpy(bits))
+        boxes.append((left, top, right, bottom))
+        labels.append(label_of[kind])
+        crowd.append(number < GROUP)
+    corners = torch.tensor(np.array(boxes, dtype=np.int64).reshape(-1, 4))
+    return InstanceTarget(
+        boxes=corners.float(),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        masks=InstanceMasks(windows, corners[:, :2], (values.shape[0], values.shape[1])),
+        crowd=torch.tensor(crowd, dtype=torch.bool),
+    )
+
+
+def _regions(
+    values: NDArray[np.int32],
+) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    """(id, rows, columns) of the pixels of each id from the first thing on, in the order of the ids."""
+    rows, columns = np.nonzero(values >= FIRST_THING)  # once over the picture, however many objects
+    numbers = values[rows, columns]
+    order = np.argsort(numbers, kind="stable")
+    rows, columns, numbers = rows[order], columns[order], numbers[order]
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    return [
+        (int(numbers[part[0]]), rows[part], columns[part])
+        for part in np.split(np.arange(len(numbers)), starts[1:])
+        if len(part)
+    ]
