@@ -163,12 +163,13 @@ class SplitWeights:
         self.width = width
         predictor = head.predictor.weight.detach().squeeze(2)  # (K, width [+ K])
         self.predictor = predictor[:, :width]
+        assert head.predictor.bias is not None
         self.predictor_bias = head.predictor.bias.detach()
         none = predictor.new_zeros((predictor.shape[0], head.coarse_channels))
         self.coarse_rows = predictor[:, width:] if head.coarse_each_layer else none
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """The first layer's fine part (M, width) and all coarse parts -> hidden features of the last layer (M, width)."""
+        """The first layer's fine part (M, width) and all coarse parts -> hidden features (M, width)."""
         parts = coarse.split(self.width, dim=1)
         hidden = fine.add_(parts[0]).add_(self.biases[0]).relu_()
         for number, square in enumerate(self.square, start=1):
