@@ -140,8 +140,9 @@ def evaluate_instances(
     Args:
         model: `predict(images) -> [InstanceResult]`; put into evaluation mode meanwhile.
         dataset: samples with an `InstanceTarget` and the ids of the ground truth's pictures.
-        ground_truth: COCO- or LVIS-format file or content, for the official numbers; made from the samples'
-            targets if not given. Pictures that the data set does not have are not scored.
+        ground_truth: COCO- or LVIS-format file or content. If not given, what the data set says itself
+            (`dataset.as_coco()`, for the official numbers), or else its samples' targets. Pictures that the data set
+            does not have are not scored.
         category_ids: the ground truth's id of each label 0..K-1; the data set's own (`dataset.category_ids`)
         or 0..K-1.
         kinds, protocol, other_category_ids: of `CocoEvaluator`.
@@ -178,6 +179,8 @@ def compare_instances(
     progress: Progress | None = None,
 ) -> list[Scores]:
     """Score one model with several sets of options; arguments as for `evaluate_instances`."""
+    if ground_truth is None and hasattr(dataset, "as_coco"):
+        ground_truth = dataset.as_coco()
     if category_ids is None and ground_truth is not None:
         category_ids = getattr(dataset, "category_ids", None)
     class_names = tuple(model.config.class_names)
