@@ -30,6 +30,10 @@ class Window(NamedTuple):
         """What the window shows of the picture."""
         return picture[self.top : self.bottom, self.left : self.right]
 
+    def scaled(self, factor: int) -> Window:
+        """The same part of a picture `factor` times as large."""
+        return Window(*(factor * side for side in self))
+
 
 def largest_differences(
     before: LabelMap, after: LabelMap, *, truth: LabelMap | None = None, size: int = 64, count: int = 1

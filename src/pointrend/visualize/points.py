@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.visualize.overlays import Box, Drawable, as_picture
@@ -114,6 +115,34 @@ def draw_points(
         c=POINT_COLOR,
         linewidths=0,
     )
+
+
+def draw_chosen(
+    image: Drawable, trace: Sequence[SubdivisionStep], *, region: int = 0, scale: int = 4
+) -> Picture:
+    """The darkened picture, `scale` times as large, with a dot at every point of every step (H * scale, W * scale, 3).
+
+    Colours go from yellow (first step, largest dots) to red (last step); later dots lie on top. The region is the whole
+    picture.
+    """
+    from matplotlib import colormaps
+
+    picture = enlarge(image, scale)
+    canvas = Image.fromarray(np.rint(picture * 0.35).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    for number, step in enumerate(trace):
+        shade = 0.15 + 0.7 * number / max(len(trace) - 1, 1)
+        color = tuple(int(255 * part) for part in colormaps["YlOrRd"](shade)[:3])
+        cell = min(canvas.width / step.size[1], canvas.height / step.size[0])
+        radius = float(np.clip(cell * 0.3, 0.8, 1.2 * scale))
+        for x, y in (step.points[region].cpu().numpy() * (canvas.width, canvas.height)).tolist():
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+    return np.asarray(canvas)
+
+
+def enlarge(image: Drawable, factor: int) -> Picture:
+    """The picture with each pixel repeated `factor` times along both axes."""
+    return as_picture(image).repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def plot_training_points(

@@ -1,0 +1,192 @@
+"""Run a model over pictures on disk: find them, predict, write overlays, label maps and COCO JSON.
+
+    predictor = Predictor(pointrend.load("model.safetensors"))
+    report = predictor.save(["photos/", "more/*.jpg"], "predictions")
+    report.failures   # files that could not be read, and why
+
+One bad file never ends the run. Every output appears under its name only when it is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import torch
+from torch import Tensor
+
+from pointrend.data.loading import IMAGE_SUFFIXES, image_size, read_image
+from pointrend.predict.files import find_pictures
+from pointrend.predict.outcomes import Failure, Prediction, Report, Result
+from pointrend.predict.writing import Writer, track
+
+# The logits of a whole picture are held at once: 33 million pixels of 11 classes are 1.5 GB.
+MAX_PIXELS = 2**25
+
+
+Picture = Tensor | str | Path
+
+
+class Model(Protocol):
+    """What a predictor needs: `InstanceSegmenter` and `SemanticSegmenter` both have it."""
+
+    config: Any
+
+    def predict(self, images: Sequence[Tensor]) -> Sequence[Result]:
+        """Pictures, uint8 (3, H, W) RGB of any sizes, to one result each."""
+
+
+class Predictor:
+    """A model in evaluation mode on a device, with pictures read and batched for it.
+
+    Args:
+        model: an `InstanceSegmenter` or a `SemanticSegmenter`; it is moved to `device` and put into eval
+            mode.
+        device: a torch device; the GPU if there is one, else the CPU, if not given.
+        batch_size: pictures predicted at once. Only neighbours of the same size share a batch, so that no
+            prediction depends on the pictures beside it.
+        max_pixels: larger pictures are not read at all (the failure says so).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: torch.device | str | None = None,
+        batch_size: int = 1,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        chosen = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self.device = torch.device(chosen)
+            if isinstance(model, torch.nn.Module):
+                model.to(self.device).eval()
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"device: {chosen} cannot be used here ({reason}); try 'cpu'") from error
+        self.model, self.batch_size, self.max_pixels = model, batch_size, max_pixels
+
+    @overload
+    def __call__(self, images: Picture) -> Result: ...  # type: ignore[overload-overlap]  # str is a sequence
+
+    @overload
+    def __call__(self, images: Sequence[Picture]) -> list[Result]: ...
+
+    def __call__(self, images: Picture | Sequence[Picture]) -> Result | list[Result]:
+        """The result of one picture, given as tensor (3, H, W) uint8 RGB or as path; or a list of results for several.
+
+        Raises:
+            ValueError: a picture cannot be read or predicted.
+        """
+        if isinstance(images, Tensor | str | Path):
+            picture = images if isinstance(images, Tensor) else self._read(Path(images))
+            return self._predict([picture])[0]
+        return [self(image) for image in images]
+
+    def stream(self, paths: Iterable[Path]) -> Iterator[Prediction | Failure]:
+        """Predictions in the order of the paths; a `Failure` in its place for each file without one."""
+        waiting: list[tuple[int, Path, Tensor]] = []
+        for number, path in enumerate(paths):
+            try:
+                image = self._read(path)
+            except ValueError as error:
+                yield from self._flush(waiting)
+                yield Failure(path, _without_prefix(str(error), path))
+                continue
+            full = len(waiting) == self.batch_size
+            if waiting and (full or waiting[0][2].shape != image.shape):
+                yield from self._flush(waiting)
+            waiting.append((number, path, image))
+        yield from self._flush(waiting)
+
+    def save(
+        self,
+        sources: Sequence[str | Path],
+        out: str | Path,
+        *,
+        overlays: bool = True,
+        min_score: float = 0.5,
+        progress: bool = False,
+    ) -> Report:
+        """Predict every picture of `sources` and write into the folder `out`.
+
+        overlays/NAME.png    the prediction drawn on the picture
+        labels/NAME.png      semantic models: the label map, class numbers with a palette
+        predictions.json     instance models: one COCO file (images, categories, annotations with scores)
+
+        NAME keeps the folders below the pictures' common parent, so equal names in different folders stay
+        apart.
+
+        Args:
+            sources: files, folders (searched with their subfolders) and glob patterns.
+            min_score: detections below it are not drawn; the JSON has all that the model returns.
+            progress: show a progress bar on the terminal (stderr).
+
+        Raises:
+            ValueError: no picture at all was found.
+        """
+        folder = Path(out)
+        paths, failures = find_pictures(sources, skip=[folder / "overlays", folder / "labels"])
+        if not paths and not failures:
+            shown = ", ".join(map(str, sources)) or "nothing"
+            raise ValueError(
+                f"no pictures found in {shown}; expected files, folders or patterns of "
+                f"{', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
+        predicted = []
+        with Writer(
+            folder, paths, self.model.config.class_names, overlays=overlays, min_score=min_score
+        ) as writer:
+            for outcome in track(self.stream(paths), len(paths), progress):
+                if isinstance(outcome, Prediction):
+                    try:
+                        writer.add(outcome)
+                        predicted.append(outcome.path)
+                        continue
+                    except ValueError as error:
+                        outcome = Failure(outcome.path, str(error))
+                failures.append(outcome)
+        return Report(tuple(predicted), tuple(failures), folder)
+
+    def _read(self, path: Path) -> Tensor:
+        height, width = image_size(path)
+        if height * width > self.max_pixels:
+            raise ValueError(
+                f"{path}: {width}x{height} pixels are more than the limit of {self.max_pixels:,}; scale the "
+                "picture down, cut it into tiles, or raise max_pixels if the memory suffices"
+            )
+        return read_image(path)
+
+    def _flush(self, waiting: list[tuple[int, Path, Tensor]]) -> Iterator[Prediction | Failure]:
+        """Predict what waits, together if that works and else one by one; empties the list."""
+        batch, waiting[:] = list(waiting), []
+        try:
+            results = self._predict([image for _, _, image in batch])
+        except ValueError as error:
+            if len(batch) == 1:
+                yield Failure(batch[0][1], str(error))
+                return
+            for item in batch:
+                yield from self._flush([item])
+            return
+        for (number, path, image), result in zip(batch, results, strict=True):
+            yield Prediction(path, image, result, number)
+
+    def _predict(self, images: list[Tensor]) -> Sequence[Result]:
+        try:
+            return self.model.predict(images) if images else []
+        except (RuntimeError, MemoryError) as error:
+            text = str(error)
+            if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+                sizes = ", ".join(f"{image.shape[2]}x{image.shape[1]}" for image in images)
+                raise ValueError(
+                    f"not enough memory for {sizes} pixels at once; scale down or lower the batch size"
+                ) from error
+            raise
+
+
+def _without_prefix(message: str, path: Path) -> str:
+    return message.removeprefix(f"{path}: ")
