@@ -214,6 +214,7 @@ SEGMENTATION = "annotations.0.segmentation"
         (SEGMENTATION, [[1, 1, 5, 1, 5, NAN]], "segmentation: expected a flat list of finite"),
         (SEGMENTATION, [[1, 1, 5, 1, 5, 1e300]], "segmentation: expected polygons near the 12x10 picture"),
         (SEGMENTATION, [[[1, 1], [5, 1], [5, 5]]], "segmentation: expected a flat list"),
+        (SEGMENTATION, SQUARE * 10_001, "segmentation: expected at most 10000 polygons"),
         (SEGMENTATION, [["a"] * 6], "segmentation: expected a list of numbers"),
         (SEGMENTATION, [[0, 0, 12, 10] * 2000], "segmentation: expected an outline"),
         (

@@ -17,6 +17,9 @@ from PIL import Image
 from pointrend.data.objects import Floats, Polygons, RunLengths, decode_counts
 
 Shape = Polygons | RunLengths
+MOST_POLYGONS = (
+    10_000  # of one object; each takes as much memory as the picture has columns while it is drawn
+)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,9 @@ def _annotation(
     if len(box) != 4 or box[2] < 0 or box[3] < 0:
         raise entry.wrong("bbox", "[x, y, width, height]", entry.fields.get("bbox"))
     shape = _shape(entry, pictures[image_id])
-    area = entry.fields.get("area", shape.area)
+    area = entry.fields.get("area")
+    if area is None:
+        area = shape.area
     if isinstance(area, bool) or not isinstance(area, (int, float)) or not math.isfinite(area) or area < 0:
         raise entry.wrong("area", "a number, 0 or more", area)
     corners = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
@@ -214,6 +219,8 @@ def _shape(entry: _Entry, picture: Picture) -> Shape:
     if isinstance(value, dict):
         return _run_lengths(entry, value, picture)
     if isinstance(value, list) and value:
+        if len(value) > MOST_POLYGONS:
+            raise entry.wrong("segmentation", f"at most {MOST_POLYGONS} polygons", f"{len(value)} polygons")
         return Polygons(tuple(_ring(entry, ring, picture) for ring in value))
     raise entry.wrong(
         "segmentation", "polygons [[x, y, x, y, ...], ...] or run lengths {size, counts}", value
@@ -229,7 +236,8 @@ def _ring(entry: _Entry, values: object, picture: Picture) -> Floats:
     if (ring < -size).any() or (ring > 2 * size).any():
         raise entry.wrong("segmentation", f"polygons near the {size[0]}x{size[1]} picture", ring.tolist())
     # The COCO API walks along the outline in steps of a fifth of a pixel and keeps each one in memory.
-    path = np.abs(np.diff(ring, axis=0, append=ring[:1])).sum()
+    # Within the limits above, 300 corners cannot make it long.
+    path = np.abs(np.diff(ring, axis=0, append=ring[:1])).sum() if len(ring) > 300 else 0.0
     if path > 1000 * size.sum():
         raise entry.wrong("segmentation", "an outline", f"a path {path:.0f} pixels long")
     return ring
