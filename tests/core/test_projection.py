@@ -36,7 +36,7 @@ def test_four_weighted_rows_are_a_bilinear_sample(border: bool) -> None:
 @pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("classes", [1, 6])
-@pytest.mark.parametrize("expected_points", [1, 10**6])  # sampled then projected, projected then sampled
+@pytest.mark.parametrize("expected_points", [1, 20, 10**6])  # grid_sample, a table of rows, a projected table
 def test_the_projected_head_gives_the_textbooks_logits(
     residual: bool, every: bool, depth: int, classes: int, expected_points: int
 ) -> None:

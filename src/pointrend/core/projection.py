@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from pointrend.core.coordinates import points_in_image
 from pointrend.core.point_head import PointHead
+from pointrend.core.sampling import point_sample_boxes
 
 
 def bilinear_rows(
@@ -76,10 +77,8 @@ class ProjectedPointHead:
         image_index: (R,) int64.
         coarse: (R, K, h, w) coarse logits.
         labels: (R,) int64 row of each box's class in the predictor, 0 for a class-agnostic head.
-        expected_points: points to be predicted for each box in all steps, for the choice below.
-
-    A feature map is projected first where its cells are fewer than the points of all boxes
-    (``B * H * W < R * expected_points``): both ways cost ``C * width`` multiplications for each.
+        expected_points: points to be predicted for each box in all steps: decides what is done on the maps and what
+            at the points, see :class:`FineMap`.
     """
 
     def __init__(
@@ -94,13 +93,12 @@ class ProjectedPointHead:
         *,
         expected_points: int,
     ) -> None:
-        self.maps = [FineTable(level, stride) for level, stride in zip(features, strides, strict=True)]
         self.weights = SplitWeights(head)
-        offset = 0
-        for table in self.maps:
-            columns = self.weights.fine[:, offset : offset + table.channels]
-            offset += table.channels
-            table.attach(columns, project=table.cells < len(boxes) * expected_points)
+        parts = self.weights.fine.split([level.shape[1] for level in features], dim=1)
+        self.maps = [
+            FineMap(level, stride, columns, len(boxes) * expected_points)
+            for level, stride, columns in zip(features, strides, parts, strict=True)
+        ]
         self.boxes = boxes
         self.image_index = image_index
         self.labels = labels
@@ -119,8 +117,8 @@ class ProjectedPointHead:
         """Logits at points of the boxes ``first, first + 1, ..``: (r, P, 2) -> (r, 1, P)."""
         regions, per_box = points.shape[:2]
         chosen = slice(first, first + regions)
-        pixels = points_in_image(points, self.boxes[chosen])
-        fine, *others = (table.sample(pixels, self.image_index[chosen]) for table in self.maps)
+        boxes, images = self.boxes[chosen], self.image_index[chosen]
+        fine, *others = (level.sample(boxes, images, points) for level in self.maps)
         for other in others:
             fine = fine + other
         rough, logit = self._coarse(points, first)
@@ -180,27 +178,37 @@ class SplitWeights:
         return hidden
 
 
-class FineTable:
-    """One feature map as a channels-last table of rows (B*H*W, C), projected or not."""
+class FineMap:
+    """One feature map and the first layer's columns for it: (r, P, 2) pixels -> (r*P, width), by the cheapest way.
 
-    def __init__(self, features: Tensor, stride: float) -> None:
-        self.images, self.channels, self.height, self.width = features.shape
-        self.cells = self.images * self.height * self.width
+    * **Projected** where the map has fewer cells than there are points: the product is taken on the map.
+    * A **channels-last table** of rows (B*H*W, C) where the copy that makes it is worth it, which is at about an eighth
+      as many points as cells, or where the map is laid out so already; the product is taken on the samples.
+    * ``grid_sample`` on the map as it is for a few points.
+    """
+
+    def __init__(self, features: Tensor, stride: float, columns: Tensor, points: int) -> None:
+        self.features = features
         self.stride = stride
-        self.table = features.permute(0, 2, 3, 1).reshape(self.cells, self.channels)
-        self.columns: Tensor | None = None
+        images, channels, self.height, self.width = features.shape
+        cells = images * self.height * self.width
+        last = features.permute(0, 2, 3, 1)
+        self.columns: Tensor | None = columns.T
+        self.table: Tensor | None = None
+        if cells < points:
+            self.table = last.reshape(cells, channels) @ columns.T
+            self.columns = None
+        elif cells < 8 * points or last.is_contiguous():
+            self.table = last.reshape(cells, channels)
 
-    def attach(self, columns: Tensor, *, project: bool) -> None:
-        """The first layer's columns (width, C) for this map: applied to the map now, or to each sample later."""
-        if project:
-            self.table = self.table @ columns.T
+    def sample(self, boxes: Tensor, image_index: Tensor, points: Tensor) -> Tensor:
+        """The first layer's product at points (r, P, 2) in boxes (r, 4): (r*P, width)."""
+        if self.table is None:
+            sampled = point_sample_boxes([self.features], [self.stride], boxes, image_index, points)
+            rows = sampled.transpose(1, 2).flatten(0, 1)
         else:
-            self.table = self.table.contiguous()
-            self.columns = columns.T.contiguous()
-
-    def sample(self, pixels: Tensor, image_index: Tensor) -> Tensor:
-        """The first layer's product at points (r, P, 2) in pixels of the input: (r*P, width)."""
-        index, weights = bilinear_rows(pixels / self.stride, self.height, self.width)
-        index = index + (image_index * (self.height * self.width))[:, None, None]
-        rows = weighted_rows(self.table, index.flatten(0, 1), weights.flatten(0, 1))
+            positions = points_in_image(points, boxes) / self.stride
+            index, weights = bilinear_rows(positions, self.height, self.width)
+            index = index + (image_index * (self.height * self.width))[:, None, None]
+            rows = weighted_rows(self.table, index.flatten(0, 1), weights.flatten(0, 1))
         return rows if self.columns is None else rows @ self.columns
