@@ -21,17 +21,30 @@ MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
     "core": (set(), {"torch"}),
+    "facts": (set(), set()),
     "structures": (set(), {"torch"}),
     "rle": ({"structures"}, {"torch", "numpy"}),
     "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
-    "checkpoints": ({"core", "structures", "models"}, {"torch", "numpy", "safetensors", "huggingface_hub"}),
-    "data": ({"core", "structures", "rle"}, {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval"}),
+    "checkpoints": (
+        {"core", "facts", "structures", "models"},
+        {"torch", "numpy", "safetensors", "huggingface_hub"},
+    ),
+    "data": (
+        {"core", "facts", "structures", "rle"},
+        {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval"},
+    ),
     "evaluation": (
-        {"core", "structures", "rle"},
+        {"core", "facts", "structures", "rle"},
         {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts", "rich"},
     ),
-    "training": ({"core", "structures"}, {"torch", "numpy", "accelerate", "safetensors", "rich"}),
-    "zoo": ({"core", "structures", "models", "checkpoints", "training"}, {"torch", "huggingface_hub"}),
+    "training": (
+        {"core", "structures", "models", "data"},
+        {"torch", "numpy", "accelerate", "safetensors", "rich", "tensorboard"},
+    ),
+    "zoo": (
+        {"core", "facts", "structures", "models", "checkpoints", "training"},
+        {"torch", "huggingface_hub"},
+    ),
 }
 # May import everything; nothing but another edge imports them.
 EDGES = {"predict", "visualize", "export", "app", "cli", "demo", "__main__"}

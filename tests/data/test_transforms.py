@@ -9,6 +9,7 @@ import torch
 from pointrend.data.transforms import (
     ColorJitter,
     RandomCrop,
+    RandomFit,
     RandomFlip,
     RandomScale,
     ResizeShortEdge,
@@ -161,3 +162,13 @@ def test_impossible_settings_and_targets_are_refused() -> None:
         ResizeShortEdge(())
     with pytest.raises(ValueError, match="SemanticTarget, InstanceTarget"):
         RandomFlip(1.0)(Sample(torch.zeros(3, 2, 2, dtype=torch.uint8), None, 0))
+
+
+def test_random_fit_brings_pictures_of_any_size_to_one_scale() -> None:
+    fit = RandomFit(200, 100, 1.0, 1.0)
+    for size, expected in (((50, 100), (100, 200)), ((100, 50), (200, 100)), ((80, 80), (100, 100))):
+        labels = SemanticTarget(torch.zeros(size, dtype=torch.uint8))
+        sample = Sample(torch.zeros(3, *size, dtype=torch.uint8), labels, "a", None)
+        assert tuple(fit(sample).image.shape[-2:]) == expected
+    with pytest.raises(ValueError, match="short <= long"):
+        RandomFit(100, 200)

@@ -56,6 +56,32 @@ class RandomScale:
 
 
 @dataclass(frozen=True)
+class RandomFit:
+    """Resize to fit, in either orientation, a frame of `long` x `short` pixels times a factor in [`smallest`,
+    `largest`].
+
+    For pictures of one size it is `RandomScale`; for others it first brings them to one scale. Source:
+    MMSegmentation's `RandomResize` with keep_ratio.
+    """
+
+    long: int
+    short: int
+    smallest: float = 0.5
+    largest: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest <= self.largest or not 1 <= self.short <= self.long:
+            raise ValueError(f"expected 0 < smallest <= largest and 1 <= short <= long, got {self}")
+
+    def __call__(self, sample: Sample) -> Sample:
+        factor = uniform(self.smallest, self.largest)
+        height, width = sample.image.shape[-2:]
+        long, short = int(self.long * factor), int(self.short * factor)
+        scale = min(long / max(height, width), short / min(height, width))
+        return resized(sample, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
+
+
+@dataclass(frozen=True)
 class ResizeShortEdge:
     """Resize so that the short edge is one of `sizes` (drawn), unless the long one would pass `longest`.
 

@@ -1,4 +1,4 @@
-"""How a model is trained, as plain frozen dataclasses: what is written is what runs."""
+"""How a model is trained, as a plain frozen dataclass: what is written is what runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class Recipe:
     steps: int = 1000
     """Updates of the weights."""
     batch_size: int = 8
-    """Pictures in each update and process."""
+    """Pictures in each update: of all processes and accumulated parts together, so that neither changes it."""
+    accumulate: int = 1
+    """Parts that each process takes its share of an update in, one after the other, to save memory."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
@@ -28,9 +30,15 @@ class Recipe:
     """Weight decay of norm layers' parameters (0 in Detectron2)."""
     backbone_factor: float = 1.0
     """Learning rate of parameters named ``backbone.*``, times the rest's."""
+    rate_factors: tuple[tuple[str, float], ...] = ()
+    """The same for other modules: (first part of their name, factor), such as ("head", 10.0)."""
     schedule: Literal["constant", "poly", "milestones"] = "poly"
     """poly: ``(1 - step / steps) ** power``; milestones: x ``gamma`` at each of them."""
     power: float = 0.9
+    poly_start: int = 0
+    """Update at which poly starts to fall; it is 1 before."""
+    poly_floor: float = 0.0
+    """The factor of the learning rate that poly ends at."""
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     warmup_steps: int = 0
@@ -38,16 +46,30 @@ class Recipe:
     """Linear warm-up from this factor."""
     clip_gradient: float | None = None
     """Largest 2-norm of the whole gradient; None does not clip."""
-    accumulate: int = 1
-    """Batches whose gradients are averaged in one update."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Autocast of the network; coordinates, losses and weights stay float32."""
+    average: float = 0.0
+    """Decay of a moving average of the weights, which is then what is scored and saved; 0: none."""
+    group_by_aspect: bool = False
+    """Wide pictures in parts of their own, and tall ones: less padding."""
+    channels_last: bool = False
+    """Memory layout of convolutions that suits tensor cores."""
+    compile: str | None = None
+    """Compile the backbone by this torch.compile backend, such as "inductor"."""
     seed: int = 0
     log_every: int = 20
     evaluate_every: int = 0
     """Steps between evaluations; 0: only at the end."""
     save_every: int = 0
-    """Steps between checkpoints; 0: only at the end."""
+    """Steps between model files that are kept; 0: only at the end."""
+    state_every: int = 0
+    """Steps between checkpoints to resume from; 0: only when the training is asked to end by SIGTERM."""
+    keep: int = 2
+    """Checkpoints to resume from that are kept, the newest."""
+    metric: str | None = None
+    """A score of the evaluation, larger is better: the best model by it is saved as best.safetensors."""
+    patience: int = 0
+    """Evaluations without a better ``metric`` after which the training ends; 0: it goes on."""
 
     def __post_init__(self) -> None:
         positive = {
@@ -56,19 +78,27 @@ class Recipe:
             "learning_rate": self.learning_rate,
             "accumulate": self.accumulate,
             "log_every": self.log_every,
+            "keep": self.keep,
         }
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"recipe: {name} must be positive, got {value}")
-        if self.warmup_steps < 0 or self.evaluate_every < 0 or self.save_every < 0:
-            raise ValueError("recipe: warmup_steps, evaluate_every and save_every must not be negative")
+        for name in ("warmup_steps", "poly_start", "evaluate_every", "save_every", "state_every", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"recipe: milestones must increase, got {self.milestones}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"recipe: average must be in [0, 1), got {self.average}")
+        if self.patience and (self.metric is None or not self.evaluate_every):
+            raise ValueError("recipe: patience needs a metric and evaluate_every")
 
     def factor(self, step: int) -> float:
         """The learning rate of update ``step`` (from 0), as a factor of ``learning_rate``."""
         if self.schedule == "poly":
-            factor = max(0.0, 1 - step / self.steps) ** self.power
+            progress = (step - self.poly_start) / max(1, self.steps - self.poly_start)
+            factor = min(1.0, max(0.0, 1 - progress)) ** self.power
+            factor = self.poly_floor + (1 - self.poly_floor) * factor
         elif self.schedule == "milestones":
             factor = math.prod(self.gamma for milestone in self.milestones if step >= milestone)
         else:
@@ -86,12 +116,17 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters, grouped by learning rate and weight decay.
 
     Raises:
-        ValueError: if nothing is trainable.
+        ValueError: if nothing is trainable, or ``rate_factors`` names a module that is not there.
     """
+    factors = {"backbone": recipe.backbone_factor, **dict(recipe.rate_factors)}
+    missing = [name for name, _ in recipe.rate_factors if not hasattr(model, name)]
+    if missing:
+        parts = ", ".join(name for name, _ in model.named_children())
+        raise ValueError(f"recipe: rate_factors names {missing}, but the model has only {parts}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for prefix, module in model.named_modules():
         decay = recipe.norm_weight_decay if isinstance(module, _NORMS) else recipe.weight_decay
-        factor = recipe.backbone_factor if prefix.split(".")[0] == "backbone" else 1.0
+        factor = factors.get(prefix.split(".")[0], 1.0)
         for parameter in module.parameters(recurse=False):
             if parameter.requires_grad:
                 groups.setdefault((factor, decay), []).append(parameter)
