@@ -21,33 +21,10 @@ from torch.utils.data import Dataset
 
 from pointrend.data.loading import read_image, read_labels
 from pointrend.data.transforms import finished
+from pointrend.facts.cityscapes import GROUP, INSTANCE_LABELS, LAST_ID, TRAIN_LABELS
 from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
-# File id, name, colour of the evaluated classes. Source: the benchmark's label table.
-CLASSES = (
-    (7, "road", (128, 64, 128)),
-    (8, "sidewalk", (244, 35, 232)),
-    (11, "building", (70, 70, 70)),
-    (12, "wall", (102, 102, 156)),
-    (13, "fence", (190, 153, 153)),
-    (17, "pole", (153, 153, 153)),
-    (19, "traffic light", (250, 170, 30)),
-    (20, "traffic sign", (220, 220, 0)),
-    (21, "vegetation", (107, 142, 35)),
-    (22, "terrain", (152, 251, 152)),
-    (23, "sky", (70, 130, 180)),
-    (24, "person", (220, 20, 60)),
-    (25, "rider", (255, 0, 0)),
-    (26, "car", (0, 0, 142)),
-    (27, "truck", (0, 0, 70)),
-    (28, "bus", (0, 60, 100)),
-    (31, "train", (0, 80, 100)),
-    (32, "motorcycle", (0, 0, 230)),
-    (33, "bicycle", (119, 11, 32)),
-)
-FIRST_THING = 24  # persons and vehicles are told apart one by one
-LAST_ID = 33
-GROUP = 1000  # an instance id is 1000 * class + number; a class id alone marks a group that nobody told apart
+FIRST_THING = INSTANCE_LABELS[0].id  # persons and vehicles are told apart one by one
 
 
 class Cityscapes(Dataset[Sample]):
@@ -69,22 +46,22 @@ class Cityscapes(Dataset[Sample]):
             raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
         self.task, self.transforms = task, transforms
         self.pairs = find_pairs(Path(root), split, "labelIds" if task == "semantic" else "instanceIds")
-        self._classes = [c for c in CLASSES if task == "semantic" or c[0] >= FIRST_THING]
+        self._classes = TRAIN_LABELS if task == "semantic" else INSTANCE_LABELS
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes 0..K-1 of this task."""
-        return tuple(name for _, name, _ in self._classes)
+        return tuple(label.name for label in self._classes)
 
     @property
     def category_ids(self) -> tuple[int, ...]:
         """Each class's id in the benchmark's files."""
-        return tuple(number for number, _, _ in self._classes)
+        return tuple(label.id for label in self._classes)
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """The benchmark's colour of each class."""
-        return tuple(color for _, _, color in self._classes)
+        return tuple(label.color for label in self._classes)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -136,8 +113,8 @@ def semantic_target(ids: Tensor) -> SemanticTarget:
     if ids.numel() and not ((ids <= LAST_ID) | (ids == 255) | (ids == 65535)).all():
         raise ValueError(f"expected ids 0..{LAST_ID}, got up to {int(ids.max())}")
     table = torch.full((LAST_ID + 2,), IGNORE_LABEL, dtype=torch.uint8)
-    for label, (number, _, _) in enumerate(CLASSES):
-        table[number] = label
+    for label in TRAIN_LABELS:
+        table[label.id] = label.train_id
     return SemanticTarget(table[ids.clamp(0, LAST_ID + 1).long()])
 
 
@@ -151,7 +128,7 @@ def instance_target(ids: Tensor) -> InstanceTarget:
     known = (values <= LAST_ID) | ((values >= FIRST_THING * GROUP) & (values < (LAST_ID + 1) * GROUP))
     if not (known | (values == 255) | (values == 65535)).all():
         raise ValueError(f"expected class ids, or 1000 * class + number, got {values[~known].max()}")
-    label_of = {number: label for label, number in enumerate(c[0] for c in CLASSES if c[0] >= FIRST_THING)}
+    label_of = {label.id: number for number, label in enumerate(INSTANCE_LABELS)}
     windows, boxes, labels, crowd = [], [], [], []
     for number, rows, columns in _regions(values):
         kind = number // GROUP if number >= GROUP else number

@@ -1,0 +1,1 @@
+"""Tables that benchmarks publish: names, ids, colours. Nothing here computes; every part may import it."""
