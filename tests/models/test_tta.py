@@ -1,0 +1,77 @@
+"""Test-time augmentation and sliding windows, against the model's plain answer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.images import Preprocessing, batch_images
+from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.models.tta import _windows, augmented_probabilities, sliding_logits
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = SemanticConfig(
+        ("a", "b", "c"),
+        backbone=BackboneConfig("mobilenet_v2"),
+        preprocessing=Preprocessing(divisor=1, resize="cv2"),
+        fpn_channels=8,
+        head_channels=16,
+        point_rend=SemanticPointRendConfig(width=8, count=50),
+    )
+    return SemanticSegmenter(config).eval()
+
+
+@pytest.fixture(scope="module")
+def image():
+    return torch.randint(0, 256, (3, 33, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def plain(model, image):
+    with torch.no_grad():
+        return model.logits(batch_images([image], model.config.preprocessing))
+
+
+def test_one_scale_without_flip_is_the_plain_answer(model, image):
+    ours = augmented_probabilities(model, image, scales=(1.0,), flip=False)
+    torch.testing.assert_close(ours, plain(model, image).softmax(1)[0])
+
+
+def test_probabilities_sum_to_one_and_mirror_with_the_picture(model, image):
+    ours = augmented_probabilities(model, image, scales=(0.5, 1.0))
+    torch.testing.assert_close(ours.sum(0), torch.ones(33, 50))
+    mirrored = augmented_probabilities(model, image.flip(-1), scales=(0.5, 1.0)).flip(-1)
+    # Mirrored resizing in uint8 rounds by one step at some pixels.
+    assert (ours - mirrored).abs().max() < 0.02
+
+
+def test_one_window_is_the_plain_answer(model, image):
+    ours = sliding_logits(model, image, window=(64, 64), stride=(32, 32))
+    torch.testing.assert_close(ours, plain(model, image)[0])
+
+
+@pytest.mark.parametrize(
+    ("length", "window", "stride"), [(1, 4, 2), (4, 4, 4), (5, 4, 4), (100, 32, 20), (96, 32, 32)]
+)
+def test_windows_cover_everything_and_stay_inside(length, window, stride):
+    windows = _windows(length, window, stride)
+    covered = {i for part in windows for i in range(part.start, part.stop)}
+    assert covered == set(range(length))
+    assert all(part.stop - part.start == min(window, length) for part in windows)
+
+
+def test_wrong_settings_are_refused(model, image):
+    with pytest.raises(ValueError, match="scales"):
+        augmented_probabilities(model, image, scales=())
+    with pytest.raises(ValueError, match="scales"):
+        augmented_probabilities(model, image, scales=(0.0,))
+    with pytest.raises(ValueError, match="stride <= window"):
+        sliding_logits(model, image, window=(8, 8), stride=(9, 8))
+
+
+def test_a_picture_of_one_pixel(model):
+    image = torch.zeros(3, 1, 1, dtype=torch.uint8)
+    assert augmented_probabilities(model, image, scales=(0.5, 2.0)).shape == (3, 1, 1)
+    assert sliding_logits(model, image, window=(8, 8), stride=(8, 8)).shape == (3, 1, 1)

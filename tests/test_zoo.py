@@ -1,0 +1,164 @@
+"""The zoo's entries are whole, build what was published, and load from a file, the cache or the network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import pointrend
+from pointrend.checkpoints import files
+from pointrend.checkpoints.detectron2 import to_detectron2
+from pointrend.checkpoints.files import build, read_info, save
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.zoo import ZOO, Entry, load
+
+# Published on the projects' model pages, in millions.
+PUBLISHED_PARAMETERS = {
+    "pointrend_rcnn_R_50_FPN_3x_coco": 60,
+    "pointrend_rcnn_R_101_FPN_3x_coco": 79,
+    "pointrend_rcnn_X_101_32x8d_FPN_3x_coco": 123,
+    "pointrend_rcnn_R_50_FPN_1x_cityscapes": 56,
+    "pointrend_semantic_R_101_FPN_1x_cityscapes": 48,
+}
+SMALL = SemanticConfig(
+    tuple(f"class {i}" for i in range(3)),
+    backbone=BackboneConfig("resnet18"),
+    preprocessing=ZOO["pointrend_semantic_R_101_FPN_1x_cityscapes"].config().preprocessing,
+    fpn_channels=8,
+    head_channels=16,
+    point_rend=SemanticPointRendConfig(width=8, coarse_each_layer=False, steps=2),
+)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("POINTREND_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("POINTREND_OFFLINE", "1")
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """An entry for a tiny model, and its published file."""
+
+    class Small(Entry):
+        def config(self):
+            return SMALL
+
+    fields = vars(ZOO["pointrend_semantic_R_101_FPN_1x_cityscapes"]) | {"name": "small"}
+    monkeypatch.setitem(ZOO, "small", Small(**fields))
+    to_detectron2(SemanticSegmenter(SMALL), tmp_path / "small.pkl")
+    return tmp_path / "small.pkl"
+
+
+@pytest.mark.parametrize("entry", ZOO.values(), ids=lambda entry: entry.name)
+def test_each_entry_builds_a_model_of_the_published_size(entry):
+    with torch.device("meta"):
+        model = build(entry.kind, entry.config())
+    assert sum(p.numel() for p in model.parameters()) == entry.parameters
+    if entry.name in PUBLISHED_PARAMETERS:
+        assert round(entry.parameters / 1e6) == PUBLISHED_PARAMETERS[entry.name]
+    if entry.mebibytes is not None:  # the file has the names beside the tensors
+        size = sum(t.numel() * 4 for t in model.state_dict().values()) / 2**20
+        assert size < entry.mebibytes < size + 0.1
+
+
+@pytest.mark.parametrize("entry", ZOO.values(), ids=lambda entry: entry.name)
+def test_each_entry_says_where_it_comes_from(entry):
+    assert entry.url.startswith("https://")
+    assert f"/{entry.name}/" in entry.url
+    assert entry.file_name.endswith((".pkl", ".pth"))
+    assert all(0 < value < 100 for _, value in entry.scores)
+    assert entry.licence
+    assert ("non-commercial" in entry.licence) == (entry.data == "Cityscapes")
+    assert len(entry.sha256) == (8 if entry.project == "MMSegmentation" else 0)
+    assert entry.recipe().steps > 0
+
+
+def test_a_published_file_loads_by_name(small):
+    model = load("small", small)
+    assert model.config == SMALL
+    assert isinstance(model, SemanticSegmenter)
+
+
+def test_a_file_in_the_cache_is_converted_once(small, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    small.rename(cache / ZOO["small"].file_name)
+    first = load("small")
+    info = read_info(cache / "small.safetensors")
+    assert info.extra["url"] == ZOO["small"].url
+    assert len(info.extra["sha256"]) == 64
+    (cache / ZOO["small"].file_name).unlink()
+    again = load("small")
+    assert all(torch.equal(again.state_dict()[name], t) for name, t in first.state_dict().items())
+
+
+def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path):
+    name = "pointrend_rcnn_R_50_FPN_3x_coco"
+    with pytest.raises(ConnectionError) as error:
+        load(name)
+    assert ZOO[name].url in str(error.value)
+    assert str(tmp_path / "cache" / "model_final_edd263.pkl") in str(error.value)
+
+
+def test_the_file_of_another_model_is_refused(small):
+    with pytest.raises(ValueError, match=r"not the file of pointrend_semantic_R_101.*resnet18 and 3 classes"):
+        load("pointrend_semantic_R_101_FPN_1x_cityscapes", small)
+
+
+def test_paths_load_whatever_wrote_them(small, tmp_path):
+    foreign = load(small)
+    assert foreign.config == SMALL
+    save(foreign, tmp_path / "ours.safetensors")
+    assert load(tmp_path / "ours.safetensors").config == SMALL
+    assert load(str(tmp_path / "ours.safetensors")).config == SMALL
+
+
+def test_misspelt_names_and_missing_files_are_told_apart_kindly(tmp_path):
+    with pytest.raises(FileNotFoundError, match="did you mean pointrend_rcnn_R_50_FPN_3x_coco"):
+        load("pointrend_rcnn_R_50_FPN_3x_cocoo")
+    with pytest.raises(FileNotFoundError, match="it has pointrend_rcnn"):
+        load(tmp_path / "zzz")
+    with pytest.raises(ValueError, match="goes with a name of the zoo"):
+        load(tmp_path / "zzz", weights=tmp_path / "x")
+
+
+def test_the_front_door_has_it():
+    assert pointrend.load is load
+
+
+def test_importing_the_zoo_imports_neither_torch_nor_anything_heavier():
+    code = (
+        "import sys, pointrend.zoo as z; list(z.ZOO);"
+        "print(*[m for m in ('torch', 'torchvision', 'numpy') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == ""
+
+
+def test_a_half_converted_file_is_never_left(small, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    small.rename(cache / ZOO["small"].file_name)
+
+    def full(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        load("small")
+    assert not (cache / "small.safetensors").exists()
+
+
+def test_ade20k_names_of_the_file_are_kept(monkeypatch):
+    entry = ZOO["pointrend_r50_512x512_160k_ade20k"]
+    names = tuple(f"thing {i}" for i in range(150))
+    with torch.device("meta"):
+        found = build("semantic", replace(entry.config(), class_names=names))
+    monkeypatch.setattr("pointrend.zoo._read", lambda *_: found)
+    assert load(entry.name, "x", device="meta").config.class_names == names
