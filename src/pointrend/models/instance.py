@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,13 @@ from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
 from pointrend.models.conv_mask_head import ConvMaskHead
 from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
+from pointrend.models.implicit import ImplicitMaskHead
 from pointrend.models.mask_head import CoarseMaskHead, MaskConfig, MaskTrace, PointRendMaskHead
 from pointrend.models.masks import paste_masks
 from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget
 
+HeadName = Literal["pointrend", "coarse", "conv28", "conv224", "implicit"]
 Features = dict[str, Tensor]
 """Maps (B, C, H, W) by name: "stem", "res2".."res5", and of the pyramid "p2".."p6" at strides 4 to 64."""
 
@@ -41,8 +43,9 @@ class InstanceConfig:
     preprocessing: Preprocessing = field(
         default_factory=lambda: Preprocessing(short_edge=800, long_edge=1333)
     )
-    head: Literal["pointrend", "coarse", "conv28", "conv224"] = "pointrend"
-    """PointRend, its coarse prediction alone, or the 4x conv baseline with 28x28 or 224x224 masks."""
+    head: HeadName = "pointrend"
+    """PointRend, its coarse prediction alone, the 4x conv baseline with 28x28 or 224x224 masks, or Implicit
+    PointRend."""
     fpn_channels: int = 256
     freeze_stages: int = 0
     """First stages of the backbone that are not trained; 2 = stem and res2, as the published models."""
@@ -53,10 +56,8 @@ class InstanceConfig:
     def __post_init__(self) -> None:
         if not self.class_names:
             raise ValueError("class_names: expected at least one class, got none")
-        if self.head not in ("pointrend", "coarse", "conv28", "conv224"):
-            raise ValueError(
-                f"head: expected 'pointrend', 'coarse', 'conv28' or 'conv224', got {self.head!r}"
-            )
+        if self.head not in get_args(HeadName):
+            raise ValueError(f"head: expected {', '.join(map(repr, get_args(HeadName)))}, got {self.head!r}")
         if self.backbone.output_stride != 32:
             raise ValueError(
                 f"backbone: expected output_stride 32 for boxes, got {self.backbone.output_stride}"
@@ -84,6 +85,14 @@ class InstanceTrace:
     results: list[InstanceResult]
 
 
+MaskHead = PointRendMaskHead | CoarseMaskHead | ConvMaskHead | ImplicitMaskHead
+HEADS: dict[str, type[CoarseMaskHead] | type[ImplicitMaskHead]] = {
+    "pointrend": PointRendMaskHead,
+    "coarse": CoarseMaskHead,
+    "implicit": ImplicitMaskHead,
+}
+
+
 class InstanceSegmenter(nn.Module):
     """A two-stage detector with a mask head; see the module for its parts."""
 
@@ -100,14 +109,12 @@ class InstanceSegmenter(nn.Module):
             config.fpn_channels, [strides[level] for level in PROPOSED], config.proposals
         )
         self.box_head = BoxHead(config.fpn_channels, config.num_classes, pooled, config.boxes)
-        self.mask_head: PointRendMaskHead | CoarseMaskHead | ConvMaskHead
-        if config.head == "pointrend":
-            self.mask_head = PointRendMaskHead(channels, strides, config.num_classes, config.masks)
-        elif config.head == "coarse":
-            self.mask_head = CoarseMaskHead(channels, strides, config.num_classes, config.masks)
-        else:
+        self.mask_head: MaskHead
+        if config.head.startswith("conv"):
             side = int(config.head.removeprefix("conv"))
             self.mask_head = ConvMaskHead(channels, strides, config.num_classes, config.masks, side=side)
+        else:
+            self.mask_head = HEADS[config.head](channels, strides, config.num_classes, config.masks)
 
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], *, uncertainty: bool = False) -> list[InstanceResult]:
@@ -138,7 +145,7 @@ class InstanceSegmenter(nn.Module):
         detections = self.detect(features, proposals, batch)
         regions = Regions.from_lists([d.boxes for d in detections], [d.labels for d in detections])
         steps = None
-        if isinstance(self.mask_head, PointRendMaskHead):
+        if isinstance(self.mask_head, PointRendMaskHead | ImplicitMaskHead):
             logits, steps = self.mask_head.trace(features, regions)
         else:
             logits = self.mask_head.predict(features, regions)
