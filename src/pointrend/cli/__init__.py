@@ -1,0 +1,68 @@
+"""The command line: `pointrend train | eval | predict | demo | zoo | convert`.
+
+Each command is a frozen dataclass whose fields are its options and whose `run` does it; heavy modules are imported
+there, so that `--help` is quick. Exit codes: 0 done; 1 done in part (some files could not be read); 2 a wrong option
+or bad input, with one line that says what to do; 130 stopped by Ctrl-C. Set POINTREND_DEBUG=1 for tracebacks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from pointrend.cli.convert import Convert
+from pointrend.cli.demo import Demo
+from pointrend.cli.evaluate import Evaluate
+from pointrend.cli.predict import Predict
+from pointrend.cli.train import Train
+from pointrend.cli.zoo import Zoo
+
+DONE, PARTLY, WRONG, STOPPED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; `arguments` are the process's own if not given."""
+    import tyro
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def named(name: str, kind: type) -> object:
+        # The list of all commands has the first sentence of each; a command's own help has everything.
+        text = inspect.getdoc(kind) or ""
+        return tyro.conf.subcommand(
+            name, description=text if given[:1] == [name] else text.partition("\n")[0]
+        )
+
+    commands = (
+        Annotated[Demo, named("demo", Demo)]
+        | Annotated[Train, named("train", Train)]
+        | Annotated[Evaluate, named("eval", Evaluate)]
+        | Annotated[Predict, named("predict", Predict)]
+        | Annotated[Convert, named("convert", Convert)]
+        | Annotated[Zoo, named("zoo", Zoo)]
+    )
+    try:
+        chosen = tyro.cli(
+            commands,
+            prog="pointrend",
+            description="PointRend: crisp segmentation masks, rendered point by point. "
+            "Start with `pointrend demo`; `pointrend COMMAND --help` explains a command.",
+            args=given,
+        )
+        return int(chosen.run())
+    except SystemExit as stop:  # tyro's own: 0 after --help, 2 after a wrong option
+        return stop.code if isinstance(stop.code, int) else WRONG
+    except KeyboardInterrupt:
+        print("pointrend: stopped", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PARTLY
+    except (ValueError, OSError, ArithmeticError, ImportError) as error:
+        if os.environ.get("POINTREND_DEBUG"):
+            raise
+        print(f"pointrend: {str(error) or type(error).__name__}", file=sys.stderr)
+        return WRONG

@@ -1,0 +1,63 @@
+"""`pointrend predict`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Segment pictures: files, folders, patterns like "photos/*.jpg".
+
+    Writes OUT/overlays/NAME.png, and OUT/labels/NAME.png (semantic models) or OUT/predictions.json (instance models,
+    COCO format). Unreadable files are named at the end and do not stop the rest; the exit code is 1 then.
+    """
+
+    sources: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURE ...")]]
+    """Pictures, folders (searched with their subfolders), or quoted patterns."""
+    model: str
+    """A checkpoint written by `pointrend train`, or a name listed by `pointrend zoo`."""
+    out: Path = Path("predictions")
+    """Folder to write to."""
+    overlays: bool = True
+    """Draw the predictions on the pictures."""
+    min_score: float = 0.5
+    """Objects with a lower score are not drawn; predictions.json has them all."""
+    batch_size: int = 1
+    """Neighbouring pictures of equal size predicted together."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
+    max_pixels: int = 2**25
+    """Larger pictures are skipped and named, since they may not fit into memory."""
+
+    def run(self) -> int:
+        """Predict; 1 if some of the files failed, 2 if all did."""
+        if not self.sources:
+            raise ValueError(
+                "name at least one picture, folder or pattern: pointrend predict photos/ --model ..."
+            )
+        from rich.console import Console
+
+        from pointrend import load
+        from pointrend.predict import Predictor
+
+        predictor = Predictor(
+            load(self.model), device=self.device, batch_size=self.batch_size, max_pixels=self.max_pixels
+        )
+        report = predictor.save(
+            self.sources, self.out, overlays=self.overlays, min_score=self.min_score, progress=True
+        )
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        for failure in report.failures:
+            console.print(f"not predicted: {failure.path}: {failure.reason}", style="red", markup=False)
+        count = len(report.predicted)
+        print(f"{count} {'picture' if count == 1 else 'pictures'} predicted, see {report.out}")
+        sys.stdout.flush()
+        if not report.failures:
+            return 0
+        return 1 if count else 2

@@ -1,0 +1,180 @@
+"""`pointrend train`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pointrend.cli.presets import PresetName, instance_config, semantic_config, task_of
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model on your own data, or on generated scenes, and save it as OUT/model.safetensors.
+
+    Data is "shapes" (generated scenes) or a folder: COCO format (instances_train.json beside train/), label maps
+    (train.txt with lines "picture labels", or images/ beside labels/), or Cityscapes. Ctrl-C ends the training after
+    the current step and saves the model; a second one gives up at once.
+    """
+
+    data: str = "shapes"
+    """Data set: "shapes" or a folder."""
+    model: PresetName = "semantic-fpn-mobilenet"
+    """What is segmented, the network, and its backbone."""
+    pointrend: bool = True
+    """Refine by points; --no-pointrend trains the coarse baseline."""
+    weights: Path | None = None
+    """Pretrained backbone, .safetensors with torchvision's names and batch norm folded in; random if not given."""
+    categories: tuple[str, ...] = ()
+    """Categories or supercategories of COCO data to learn, instead of all."""
+    steps: int = 1000
+    """Updates of the weights."""
+    batch: int = 8
+    """Pictures in each update."""
+    lr: float | None = None
+    """Learning rate of AdamW at the start; 6e-4, or 2e-4 for instances, if not given."""
+    seed: int = 0
+    """Of the initial weights, the order of the pictures and their random changes."""
+    crop: tuple[int, int] = (256, 320)
+    """Height and width of the crops that semantic models are trained on."""
+    size: int = 320
+    """Short edge in pixels at which instance models see pictures."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the network; weights, coordinates and losses stay float32."""
+    workers: int = 0
+    """Processes that read pictures beside the training."""
+    cpu: bool = False
+    """Stay on the CPU where there is a GPU."""
+    evaluate: bool = True
+    """Score the model on the validation part at the end."""
+    limit: int = 200
+    """Score at most so many pictures."""
+    out: Path = Path("runs/train")
+    """Folder for the model, the log and the scores."""
+
+    def run(self) -> int:
+        """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
+        import torch
+
+        from pointrend.checkpoints.files import save
+        from pointrend.cli.progress import training
+        from pointrend.data.loading import build_loader
+        from pointrend.data.open import open_dataset
+        from pointrend.training.loop import train
+
+        task = task_of(self.model)
+        name = self.data if self.data.endswith((":semantic", ":instance")) else f"{self.data}:{task}"
+        data: Any = open_dataset(
+            name, "train", transforms=self._transforms(task), categories=self.categories or None
+        )
+        torch.manual_seed(self.seed)
+        model = self._build(task, data)
+        recipe = self._recipe(task)
+        loader = build_loader(data, recipe.batch_size, workers=self.workers, seed=self.seed)
+        print(
+            f"{len(data)} pictures, {len(data.class_names)} classes: {_few(data.class_names)}",
+            file=sys.stderr,
+        )
+        with stopping() as stop, training(self.steps) as report:
+            train(model, loader, recipe, out=self.out, report=report, stop=stop, cpu=self.cpu)
+        path = self.out / "model.safetensors"
+        save(
+            model,
+            path,
+            extra={"data": self.data, "preset": self.model, "seed": self.seed, "steps": self.steps},
+        )
+        print(f"saved {path}")
+        if stop():
+            print(
+                "stopped before the last step, so it was not scored: pointrend eval does that",
+                file=sys.stderr,
+            )
+            return 130
+        if self.evaluate:
+            self._score(model, name)
+        return 0
+
+    def _score(self, model: Any, name: str) -> None:
+        from pointrend.cli.evaluate import First, score, show
+        from pointrend.cli.progress import counting
+        from pointrend.data.open import open_dataset
+        from pointrend.evaluation.report import to_json, write_text
+
+        data = First(open_dataset(name, "val", categories=self.categories or None), self.limit)
+        with counting("scoring", len(data)) as progress:
+            rows = score(model.eval(), data, progress=progress)
+        show(rows, task_of(self.model), f"{self.data}, val: {len(data)} pictures, per cent")
+        write_text(self.out / "scores.json", to_json(rows))
+
+    def _transforms(self, task: str) -> Any:
+        from pointrend.data.transforms import instance_training_transforms, training_transforms
+
+        if task == "instance":
+            return instance_training_transforms((self.size,), 2 * self.size)
+        return training_transforms(self.crop)
+
+    def _build(self, task: str, data: Any) -> Any:
+        from pointrend.models.backbones import load_pretrained_backbone
+        from pointrend.models.instance import InstanceSegmenter
+        from pointrend.models.semantic import SemanticSegmenter
+
+        common: dict[str, Any] = {"point_rend": self.pointrend, "pretrained": self.weights is not None}
+        names = tuple(data.class_names)
+        model: Any
+        if task == "instance":
+            model = InstanceSegmenter(instance_config(self.model, names, size=self.size, **common))
+        else:
+            model = SemanticSegmenter(semantic_config(self.model, names, tuple(data.palette), **common))
+        if self.weights is not None:
+            if not self.weights.is_file():
+                raise ValueError(f"{self.weights}: no such file of backbone weights")
+            load_pretrained_backbone(model.backbone, self.weights)
+        return model
+
+    def _recipe(self, task: str) -> Any:
+        from pointrend.training.recipe import Recipe
+
+        return Recipe(
+            steps=self.steps,
+            batch_size=self.batch,
+            optimizer="adamw",
+            learning_rate=self.lr if self.lr is not None else (2e-4 if task == "instance" else 6e-4),
+            backbone_factor=0.5 if self.weights is not None else 1.0,
+            warmup_steps=min(20, self.steps // 10),
+            clip_gradient=10.0,
+            precision=self.precision,
+            seed=self.seed,
+            log_every=min(20, self.steps),
+        )
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks for an orderly end (the function then says True); the second one is a KeyboardInterrupt."""
+    asked = False
+
+    def ask(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print("stopping after this step; Ctrl-C again gives up at once", file=sys.stderr)
+
+    try:
+        before = signal.signal(signal.SIGINT, ask)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield lambda: False
+        return
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -1,0 +1,198 @@
+"""The command line: help that explains, exit codes that mean something, and a round trip on generated scenes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pointrend
+from pointrend.cli import main
+from pointrend.cli.predict import Predict
+from pointrend.cli.presets import PRESETS, instance_config, semantic_config, task_of
+from pointrend.cli.train import stopping
+from pointrend.models.backbones import BackboneConfig
+
+COMMANDS = ("demo", "train", "eval", "predict", "convert", "zoo")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    config = pointrend.SemanticConfig(
+        ("sky", "road"), backbone=BackboneConfig("resnet18"), fpn_channels=16, head_channels=16
+    )
+    pointrend.save(pointrend.SemanticSegmenter(config), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def photo(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert f"usage: pointrend {command}" in capsys.readouterr().out
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, pointrend.cli as c; c.main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["no-such-command"], ["predict"], ["train", "--steps", "many"], ["train", "--model", "none"]],
+)
+def test_a_wrong_option_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "a.jpg", "--model", "no-such.safetensors"], "no-such.safetensors: no such file"),
+        (["predict", "--model", "x"], "name at least one picture"),
+        (["train", "--data", "no-such-folder"], "no-such-folder: no such folder"),
+        (["train", "--batch", "0"], "batch"),
+        (["demo", "--minutes", "0"], "minutes: expected a positive time"),
+        (["convert", "no-such.pkl", "x.safetensors"], "no-such.pkl: no such checkpoint file"),
+        (["convert", "no-such.pkl", "x.pth"], "ends with .safetensors"),
+    ],
+)
+def test_bad_input_is_2_with_one_message_and_no_traceback(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert "pointrend: " in shown
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTREND_DEBUG", "1")
+    with pytest.raises(ValueError, match="name at least one picture"):
+        main(["predict", "--model", "x"])
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: Predict) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predict, "run", interrupt)
+    assert main(["predict", "--model", "x"]) == 130
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_the_first_ctrl_c_asks_and_the_second_one_stops() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stopping() as stop:
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_predict_writes_and_says_where(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "photos" / "one.jpg")
+    out = tmp_path / "out"
+    arguments = [
+        "predict",
+        str(tmp_path / "photos"),
+        "--model",
+        str(checkpoint),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    assert main(arguments) == 0
+    assert "1 picture predicted" in capsys.readouterr().out
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == [
+        "labels/one.png",
+        "overlays/one.png",
+    ]
+
+
+def test_predict_with_an_unreadable_file_is_1_and_names_it(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "photos" / "one.jpg")
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
+    common = ["--model", str(checkpoint), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(["predict", str(tmp_path / "photos"), *common]) == 1
+    assert "bad.jpg: not a readable picture" in capsys.readouterr().err
+    assert main(["predict", str(tmp_path / "photos" / "bad.jpg"), *common]) == 2
+
+
+def test_a_folder_without_pictures_is_2(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(tmp_path / "empty"), "--model", str(checkpoint), "--device", "cpu"]) == 2
+    assert "no pictures found" in capsys.readouterr().err
+
+
+def test_eval_refuses_other_classes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", "--model", str(checkpoint), "--device", "cpu"]) == 2
+    assert "the model knows the classes sky, road" in capsys.readouterr().err
+
+
+def test_the_zoo_lists_names_scores_and_licences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo"]) == 0
+    shown = capsys.readouterr().out
+    assert "pointrend_rcnn_R_50_FPN_3x_coco\n    instance, R-50, COCO; published: mask AP 38.3" in shown
+    assert "CC BY-SA 3.0" in shown
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("point_rend", [True, False])
+def test_every_preset_is_a_valid_configuration(preset: str, point_rend: bool) -> None:
+    if task_of(preset) == "instance":
+        built = instance_config(preset, ("a",), point_rend=point_rend, pretrained=True, size=320)  # type: ignore[arg-type]
+        assert (built.head == "pointrend") == point_rend
+    else:
+        semantic = semantic_config(preset, ("a", "b"), (), point_rend=point_rend, pretrained=False)  # type: ignore[arg-type]
+        assert (semantic.point_rend is not None) == point_rend
+        with torch.device("meta"):
+            pointrend.SemanticSegmenter(semantic)
+
+
+def test_train_then_eval_then_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    small = ["--steps", "2", "--batch", "2", "--crop", "64", "64", "--limit", "1", "--cpu", "--out", str(run)]
+    assert main(["train", "--model", "semantic-fpn-resnet18", *small]) == 0
+    assert "PointRend" in capsys.readouterr().out  # the table
+    assert {path.name for path in run.iterdir()} == {"log.jsonl", "model.safetensors", "scores.json"}
+
+    model = ["--model", str(run / "model.safetensors"), "--device", "cpu"]
+    scores = tmp_path / "scores.json"
+    assert main(["eval", *model, "--limit", "1", "--points", "64", "--json", str(scores)]) == 0
+    assert [row["name"] for row in json.loads(scores.read_text())] == ["coarse, interpolated", "PointRend"]
+
+    source = photo(tmp_path / "one.png")
+    assert main(["predict", str(source), *model, "--out", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "labels" / "one.png") as labels:
+        assert labels.size == (50, 40)
