@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from pointrend.core.selection import PointSampling
 from pointrend.data.folders import SemanticFolder
@@ -24,7 +25,7 @@ from pointrend.data.loading import build_loader
 from pointrend.data.transforms import training_transforms
 from pointrend.evaluation.semantic_iou import BoundaryIoU, MeanIoU, TrimapIoU
 from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
-from pointrend.models.images import Preprocessing
+from pointrend.models.images import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
@@ -42,6 +43,7 @@ VARIANTS: dict[str, SemanticPointRendConfig | None] = {
     "mild": replace(HEAD, sampling=PointSampling.mildly_biased(45 * 45)),
     "heavy": replace(HEAD, sampling=PointSampling.heavily_biased(45 * 45)),
 }
+COUNTS = {"N=512": 512, "N=2048": 2048, "N=8192": 8192, "every cell": 10**9}
 LEVELS = {"p2-p5": ("p2", "p3", "p4", "p5"), "p3-p5": ("p3", "p4", "p5")}
 
 
@@ -69,22 +71,33 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
     return model
 
 
+@torch.no_grad()
 def score(
     model: SemanticSegmenter, data: SemanticFolder, pictures: int | None = None
 ) -> dict[str, dict[str, float]]:
-    """mIoU, boundary IoU and trimap mIoU of the coarse prediction and of PointRend by number of points."""
+    """mIoU, boundary IoU and trimap mIoU of the coarse prediction and of PointRend by number of points, in percent.
+
+    Features and coarse logits are computed once a picture; `predict` would compute them for each way again.
+    """
     model.eval()
-    ways: dict[str, dict] = {"bilinear": {"refine": False}}
-    if model.point_rend is not None:
-        ways |= {f"N={count}": {"count": count} for count in (512, 2048, 8192)}
-        ways["every cell"] = {"count": 10**9}
     classes = len(data.class_names)
-    metrics = {way: [MeanIoU(classes), BoundaryIoU(classes), TrimapIoU(classes)] for way in ways}
+    metrics: dict[str, list] = {}
     for number in range(len(data) if pictures is None else min(pictures, len(data))):
         sample = data[number]
-        for way, options in ways.items():
-            labels = model.predict([sample.image], **options)[0].labels
-            for metric in metrics[way]:
+        rows, columns = sample.target.labels.shape
+        batch = batch_images([sample.image], model.config.preprocessing)
+        maps = model.features(batch.tensor)
+        coarse = model.coarse(maps)
+        predictions = {"bilinear": F.interpolate(coarse, size=batch.padded_size, mode="bilinear")}
+        if model.point_rend is not None and model.config.point_rend is not None:
+            fine = [maps[name] for name in model.config.point_rend.features]
+            for way, count in COUNTS.items():
+                predictions[way] = model.point_rend.refine(coarse, fine, batch.padded_size, count=count)
+        for way, logits in predictions.items():
+            labels = logits[0, :, :rows, :columns].argmax(0)
+            for metric in metrics.setdefault(
+                way, [MeanIoU(classes), BoundaryIoU(classes), TrimapIoU(classes)]
+            ):
                 metric.update(labels, sample.target.labels)
     return {
         way: {name: round(100 * value, 3) for metric in found for name, value in metric.compute().items()}
