@@ -9,7 +9,6 @@ with this package yet. What was shown is that deterministic weights give the ori
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,10 +18,11 @@ from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_s
 if TYPE_CHECKING:
     from pointrend.models.instance import InstanceConfig
     from pointrend.models.semantic import SemanticConfig
-    from pointrend.training.recipe import Recipe
+    from pointrend.training.recipes import Published
 
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/PointRend"
-OPENMMLAB = "https://download.openmmlab.com/mmsegmentation/v0.5/point_rend"
+MMSEGMENTATION = "https://download.openmmlab.com/mmsegmentation/v0.5/point_rend"
+MMDETECTION = "https://download.openmmlab.com/mmdetection/v2.0/point_rend"
 _DETECTRON2_LICENCE = "CC BY-SA 3.0 (Detectron2's MODEL_ZOO.md)"
 _CITYSCAPES = "; trained on Cityscapes, whose terms allow non-commercial use only"
 
@@ -33,17 +33,18 @@ class Entry:
 
     backbone: "R-50", "R-101" or "X-101-32x8d".
     data: "COCO", "Cityscapes" or "ADE20K".
-    url: of its weights.
+    url: of its weights; "" where none were published.
     sha256: beginning of the file's SHA-256, checked after a download; "" where the publisher states none.
         Detectron2's file names end in six digits of a hash that it does not explain: they are not checked.
     scores: published numbers by name, in percent; score_source tells where they were published.
     parameters: trainable ones and those of frozen convolutions; frozen norms are not counted.
-    schedule: in the project's words: "1x", "3x", "80k", "160k".
+    training: its name in `training.recipes`. MMDetection's differ a little from the Detectron2 ones named
+        here.
     mebibytes: size of the file, where published.
     """
 
     name: str
-    project: Literal["Detectron2", "MMSegmentation"]
+    project: Literal["Detectron2", "MMSegmentation", "MMDetection"]
     kind: Literal["instance", "semantic"]
     backbone: Literal["R-50", "R-101", "X-101-32x8d"]
     data: Literal["COCO", "Cityscapes", "ADE20K"]
@@ -52,24 +53,35 @@ class Entry:
     score_source: str
     licence: str
     parameters: int
-    schedule: str
     mebibytes: float | None = None
     sha256: str = ""
+    training: str = ""
 
     @property
     def file_name(self) -> str:
         """Under this name the weights are looked for in the cache folder."""
         return self.url.rpartition("/")[2]
 
-    def config(self) -> InstanceConfig | SemanticConfig:
-        """The model's configuration; class names as published (ADE20K's come with the file)."""
-        return _CONFIGS[self.project, self.kind](self)
+    def published(self) -> Published:
+        """The training that made it: network, augmentation and recipe."""
+        from pointrend.training.recipes import find_recipe
 
-    def recipe(self) -> Recipe:
-        """How it was trained, as far as our recipe can say it. Augmentation and crops: see the project's own
-        files.
-        """
-        return _recipe(self)
+        return find_recipe(self.training or self.name)
+
+    def config(self) -> InstanceConfig | SemanticConfig:
+        """The model's configuration with its data set's class names."""
+        from pointrend.checkpoints.class_names import instance_names, semantic_names, semantic_palette
+
+        published = self.published()
+        count = published.network.num_classes
+        if self.kind == "semantic":
+            return published.config(semantic_names(count), semantic_palette(count))
+        config = published.config(instance_names(count))
+        if self.project == "MMDetection":
+            pictures = replace(config.preprocessing, resize="cv2")
+            masks = replace(config.masks, train_on_predicted_boxes=False)
+            return replace(config, preprocessing=pictures, masks=masks)
+        return replace(config, head="implicit" if self.name.startswith("implicit_") else "pointrend")
 
 
 def _instance(
@@ -97,7 +109,7 @@ def _mmseg(name: str, backbone: Any, data: Any, file: str, miou: float, flip: fl
         kind="semantic",
         backbone=backbone,
         data=data,
-        url=f"{OPENMMLAB}/{name}/{file}",
+        url=f"{MMSEGMENTATION}/{file[: file.index('_2020')]}/{file}",
         sha256=file.rpartition("-")[2].removesuffix(".pth"),  # OpenMMLab's convention
         scores=(("mIoU", miou), ("mIoU ms+flip", flip)),
         score_source="MMSegmentation, configs/point_rend/README.md",
@@ -106,17 +118,49 @@ def _mmseg(name: str, backbone: Any, data: Any, file: str, miou: float, flip: fl
     )
 
 
+def _mmdet(name: str, file: str, ap: float, box_ap: float, training: str) -> Entry:
+    return Entry(
+        name=name,
+        project="MMDetection",
+        kind="instance",
+        backbone="R-50",
+        data="COCO",
+        url=f"{MMDETECTION}/{file.rpartition('-')[0]}/{file}",
+        sha256=file.rpartition("-")[2].removesuffix(".pth"),
+        scores=(("mask AP", ap), ("box AP", box_ap)),
+        score_source="MMDetection, configs/point_rend/README.md",
+        licence="Apache-2.0 (OpenMMLab)",
+        parameters=60_161_792,
+        training=training,
+    )
+
+
+def _implicit(name: str) -> Entry:
+    return Entry(
+        name=name,
+        project="Detectron2",
+        kind="instance",
+        backbone="R-50",
+        data="COCO",
+        url="",
+        scores=(),
+        score_source="",
+        licence="no weights were published",
+        parameters=346_416_816,
+    )
+
+
 _ENTRIES = (
     _instance("pointrend_rcnn_R_50_FPN_1x_coco", "R-50", "COCO", "164254221/model_final_736f5a.pkl",
-              36.2, 39.7, parameters=60_161_792, schedule="1x"),
+              36.2, 39.7, parameters=60_161_792),
     _instance("pointrend_rcnn_R_50_FPN_3x_coco", "R-50", "COCO", "164955410/model_final_edd263.pkl",
-              38.3, 41.6, parameters=60_161_792, schedule="3x", mebibytes=229.95),
+              38.3, 41.6, parameters=60_161_792, mebibytes=229.95),
     _instance("pointrend_rcnn_R_101_FPN_3x_coco", "R-101", "COCO", "28119983/model_final_3f4d2a.pkl",
-              40.1, 43.8, parameters=79_101_696, schedule="3x", mebibytes=302.63),
+              40.1, 43.8, parameters=79_101_696, mebibytes=302.63),
     _instance("pointrend_rcnn_X_101_32x8d_FPN_3x_coco", "X-101-32x8d", "COCO", "28119989/model_final_ba17b9.pkl",
-              41.1, 44.7, parameters=123_246_336, schedule="3x", mebibytes=471.77),
+              41.1, 44.7, parameters=123_246_336, mebibytes=471.77),
     _instance("pointrend_rcnn_R_50_FPN_1x_cityscapes", "R-50", "Cityscapes", "164255101/model_final_115bfb.pkl",
-              35.9, None, parameters=56_096_456, schedule="1x", mebibytes=214.44),
+              35.9, None, parameters=56_096_456, mebibytes=214.44),
     Entry(
         name="pointrend_semantic_R_101_FPN_1x_cityscapes",
         project="Detectron2",
@@ -129,21 +173,26 @@ _ENTRIES = (
         score_source="Detectron2, projects/PointRend/README.md",
         licence=_DETECTRON2_LICENCE + _CITYSCAPES,
         parameters=47_572_582,
-        schedule="1x",
         mebibytes=182.36,
     ),
-    _mmseg("pointrend_r50_512x1024_80k_cityscapes", "R-50", "Cityscapes",
+    _mmseg("pointrend_r50_4xb2-80k_cityscapes-512x1024", "R-50", "Cityscapes",
            "pointrend_r50_512x1024_80k_cityscapes_20200711_015821-bb1ff523.pth",
-           76.47, 78.13, parameters=28_715_119, schedule="80k"),
-    _mmseg("pointrend_r101_512x1024_80k_cityscapes", "R-101", "Cityscapes",
+           76.47, 78.13, parameters=28_715_119),
+    _mmseg("pointrend_r101_4xb2-80k_cityscapes-512x1024", "R-101", "Cityscapes",
            "pointrend_r101_512x1024_80k_cityscapes_20200711_170850-d0ca84be.pth",
-           78.30, 79.97, parameters=47_707_247, schedule="80k"),
-    _mmseg("pointrend_r50_512x512_160k_ade20k", "R-50", "ADE20K",
+           78.30, 79.97, parameters=47_707_247),
+    _mmseg("pointrend_r50_4xb4-160k_ade20k-512x512", "R-50", "ADE20K",
            "pointrend_r50_512x512_160k_ade20k_20200807_232644-ac3febf2.pth",
-           37.64, 39.17, parameters=28_888_432, schedule="160k"),
-    _mmseg("pointrend_r101_512x512_160k_ade20k", "R-101", "ADE20K",
+           37.64, 39.17, parameters=28_888_432),
+    _mmseg("pointrend_r101_4xb4-160k_ade20k-512x512", "R-101", "ADE20K",
            "pointrend_r101_512x512_160k_ade20k_20200808_030852-8834902a.pth",
-           40.02, 41.60, parameters=47_880_560, schedule="160k"),
+           40.02, 41.60, parameters=47_880_560),
+    _mmdet("point-rend_r50-caffe_fpn_ms-1x_coco", "point_rend_r50_caffe_fpn_mstrain_1x_coco-1bcb5fb4.pth",
+           36.3, 38.4, "pointrend_rcnn_R_50_FPN_1x_coco"),
+    _mmdet("point-rend_r50-caffe_fpn_ms-3x_coco", "point_rend_r50_caffe_fpn_mstrain_3x_coco-e0ebb6b7.pth",
+           38.0, 41.0, "pointrend_rcnn_R_50_FPN_3x_coco"),
+    _implicit("implicit_pointrend_R_50_FPN_1x_coco"),
+    _implicit("implicit_pointrend_R_50_FPN_3x_coco"),
 )  # fmt: skip
 
 ZOO: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
@@ -187,6 +236,10 @@ def load(
 def _load_published(entry: Entry, progress: Progress | None) -> Any:
     from pointrend.checkpoints import files
 
+    if not entry.url:
+        raise ValueError(
+            f"{entry.name}: no weights were published; train it, and load your file, or pass it as weights"
+        )
     converted = cache_folder() / f"{entry.name}.safetensors"
     if converted.is_file():
         return files.load(converted)
@@ -225,104 +278,20 @@ def _read(path: Path, project: str | None) -> Any:
     """A foreign checkpoint; which project's is told by its names unless it is known."""
     from pointrend.checkpoints.detectron2 import from_detectron2
     from pointrend.checkpoints.foreign import read_foreign
+    from pointrend.checkpoints.mmdetection import from_mmdetection
     from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
 
     if project is None:
         names = read_foreign(path).tensors
-        project = "MMSegmentation" if any(name.startswith("decode_head.") for name in names) else "Detectron2"
-    return from_mmsegmentation(path) if project == "MMSegmentation" else from_detectron2(path)
+        prefixes = {"decode_head.": "MMSegmentation", "roi_head.": "MMDetection"}
+        found = (
+            project for prefix, project in prefixes.items() if any(name.startswith(prefix) for name in names)
+        )
+        project = next(found, "Detectron2")
+    readers: dict[str, Any] = {"MMSegmentation": from_mmsegmentation, "MMDetection": from_mmdetection}
+    return readers.get(project, from_detectron2)(path)
 
 
 def _similar(name: str | Path) -> str:
     close = difflib.get_close_matches(str(name), ZOO, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(ZOO)}"
-
-
-def _detectron2_backbone(entry: Entry) -> dict[str, Any]:
-    from pointrend.models.backbones import BackboneConfig
-    from pointrend.models.images import Preprocessing
-
-    resnext = entry.backbone == "X-101-32x8d"
-    network: Any = {"R-50": "resnet50", "R-101": "resnet101", "X-101-32x8d": "resnext101_32x8d"}[
-        entry.backbone
-    ]
-    short, long = (1024, 2048) if entry.data == "Cityscapes" else (800, 1333)
-    return {
-        "backbone": BackboneConfig(network, stride_in_1x1=not resnext),
-        "preprocessing": Preprocessing(
-            std=(58.395, 57.12, 57.375) if resnext else (1.0, 1.0, 1.0),
-            channel_order="BGR",
-            short_edge=short,
-            long_edge=long,
-        ),
-    }
-
-
-def _detectron2_instance(entry: Entry) -> InstanceConfig:
-    from pointrend.checkpoints.class_names import CITYSCAPES_THINGS, COCO
-    from pointrend.models.instance import InstanceConfig
-
-    names = COCO if entry.data == "COCO" else CITYSCAPES_THINGS
-    return InstanceConfig(names, freeze_stages=2, **_detectron2_backbone(entry))
-
-
-def _detectron2_semantic(entry: Entry) -> SemanticConfig:
-    from pointrend.checkpoints.class_names import CITYSCAPES, CITYSCAPES_PALETTE
-    from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
-
-    head = SemanticPointRendConfig(coarse_each_layer=False, count=8192, steps=2)
-    return SemanticConfig(CITYSCAPES, CITYSCAPES_PALETTE, point_rend=head, **_detectron2_backbone(entry))
-
-
-def _mmseg_semantic(entry: Entry) -> SemanticConfig:
-    from pointrend.checkpoints.class_names import CITYSCAPES, CITYSCAPES_PALETTE, numbered_names
-    from pointrend.models.backbones import BackboneConfig
-    from pointrend.models.images import Preprocessing
-    from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
-
-    cityscapes = entry.data == "Cityscapes"
-    return SemanticConfig(
-        CITYSCAPES if cityscapes else numbered_names(150),
-        CITYSCAPES_PALETTE if cityscapes else (),
-        BackboneConfig("resnet50" if entry.backbone == "R-50" else "resnet101", "batch", deep_stem=True),
-        Preprocessing(short_edge=1024 if cityscapes else 512, long_edge=2048, resize="cv2", divisor=1),
-        head_norm="BN",
-        loss_normalize="all",
-        point_rend=SemanticPointRendConfig(count=8196, steps=2),
-    )
-
-
-_CONFIGS: dict[tuple[str, str], Callable[[Entry], Any]] = {
-    ("Detectron2", "instance"): _detectron2_instance,
-    ("Detectron2", "semantic"): _detectron2_semantic,
-    ("MMSegmentation", "semantic"): _mmseg_semantic,
-}
-
-
-def _recipe(entry: Entry) -> Recipe:
-    """Detectron2's solver settings and MMSegmentation's 0.x schedules (which end at a rate of 1e-4, ours at
-    0).
-    """
-    from pointrend.training.recipe import Recipe
-
-    if entry.project == "MMSegmentation":
-        steps, batch = {"80k": (80_000, 8), "160k": (160_000, 16)}[entry.schedule]
-        return Recipe(
-            steps,
-            batch,
-            learning_rate=0.01,
-            weight_decay=5e-4,
-            norm_weight_decay=5e-4,
-            schedule="poly",
-            warmup_steps=200,
-            warmup_factor=0.1,
-        )
-    steps, batch, rate, milestones = {
-        ("COCO", "instance", "1x"): (90_000, 16, 0.02, (60_000, 80_000)),
-        ("COCO", "instance", "3x"): (270_000, 16, 0.02, (210_000, 250_000)),
-        ("Cityscapes", "instance", "1x"): (24_000, 8, 0.01, (18_000,)),
-        ("Cityscapes", "semantic", "1x"): (65_000, 32, 0.01, (40_000, 55_000)),
-    }[entry.data, entry.kind, entry.schedule]
-    return Recipe(
-        steps, batch, learning_rate=rate, schedule="milestones", milestones=milestones, warmup_steps=1000
-    )

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pointrend.checkpoints.detectron2 import ALIASES, from_detectron2, infer_config, to_detectron2
+from pointrend.core import PointSampling
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.images import Preprocessing
@@ -45,6 +46,11 @@ CONFIGS = {
     "agnostic": replace(INSTANCE, masks=replace(INSTANCE.masks, class_agnostic=True, depth=1)),
     "coarse": replace(INSTANCE, head="coarse"),
     "conv28": replace(INSTANCE, head="conv28", masks=MaskConfig(width=8, train_on_predicted_boxes=False)),
+    "implicit": replace(
+        INSTANCE,
+        head="implicit",
+        masks=replace(INSTANCE.masks, sampling=PointSampling.uniform(196), train_on_predicted_boxes=False),
+    ),
     "semantic": SEMANTIC,
 }
 
@@ -106,13 +112,6 @@ def test_the_published_architectures_are_read_off_their_shapes(reference, name):
     shapes = json.loads(file.read_text())
     tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     assert infer_config(tensors) == ZOO[name].config()
-
-
-def test_implicit_pointrend_is_refused_by_name(reference):
-    file = reference / "detectron2/shapes/implicit_pointrend_R_50_FPN_1x_coco.json"
-    tensors = {key: torch.empty(shape, device="meta") for key, shape in json.loads(file.read_text()).items()}
-    with pytest.raises(ValueError, match="Implicit PointRend"):
-        infer_config(tensors)
 
 
 def test_names_of_2020_load(path):

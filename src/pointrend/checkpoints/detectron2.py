@@ -1,5 +1,5 @@
-"""Detectron2's PointRend and Mask R-CNN checkpoints: tables of names, and the architecture read off their
-shapes.
+"""Detectron2's PointRend, Implicit PointRend and Mask R-CNN checkpoints: tables of names, and the
+architecture read off their shapes.
 
 The published files are pickles `{"model": {name: array}, "__author__": ..}`, one's own training writes
 `.pth`. Not in a file, and so taken from the published configurations: the stride convention (1x1 for
@@ -18,10 +18,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pointrend.checkpoints.class_names import CITYSCAPES_PALETTE, instance_names, semantic_names
+from pointrend.checkpoints.class_names import instance_names, semantic_names, semantic_palette
 from pointrend.checkpoints.files import build_from, kind_of
 from pointrend.checkpoints.foreign import read_foreign
 from pointrend.checkpoints.names import Row, count, rename, reverse, translate
+from pointrend.core.selection import PointSampling
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
@@ -56,6 +57,12 @@ POINTREND_MASKS: list[Row] = [
     (f"{_POINTS}.fc{{i}}.{{rest}}", "mask_head.point_head.layers.{i-1}.{rest}"),
     (f"{_POINTS}.predictor.{{rest}}", "mask_head.point_head.predictor.{rest}"),
 ]
+_PARAMETERS = "roi_heads.mask_head.parameter_head"
+IMPLICIT_MASKS: list[Row] = [
+    (theirs.replace(_COARSE, _PARAMETERS), ours.replace("coarse_head", "parameter_head"))
+    for theirs, ours in POINTREND_MASKS
+    if theirs.startswith(_COARSE)
+] + [(f"{_POINTS}.positional_encoding_gaussian_matrix", "mask_head.point_head.frequencies")]
 CONV_MASKS: list[Row] = [
     ("roi_heads.mask_head.mask_fcn{i}.{rest}", "mask_head.convs.{i-1}.{rest}"),
     ("roi_heads.mask_head.deconv.{rest}", "mask_head.deconv.{rest}"),
@@ -154,7 +161,8 @@ def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
 def _rows(config: InstanceConfig | SemanticConfig) -> list[Row]:
     if isinstance(config, SemanticConfig):
         return BACKBONE + SEMANTIC
-    return BACKBONE + BOXES + (POINTREND_MASKS if config.head in ("pointrend", "coarse") else CONV_MASKS)
+    masks = {"pointrend": POINTREND_MASKS, "coarse": POINTREND_MASKS, "implicit": IMPLICIT_MASKS}
+    return BACKBONE + BOXES + masks.get(config.head, CONV_MASKS)
 
 
 def infer_config(
@@ -166,8 +174,6 @@ def infer_config(
     """
     names = {(translate(name, ALIASES) or name): tuple(tensor.shape) for name, tensor in tensors.items()}
     names = {(translate(name, ALIASES) or name): shape for name, shape in names.items()}
-    if any(name.startswith("roi_heads.mask_head.parameter_head") for name in names):
-        raise ValueError(f"{source}: Implicit PointRend (a parameter head) is not supported yet")
     try:
         backbone = _infer_backbone(names)
         preprocessing = _infer_preprocessing(tensors, backbone)
@@ -237,9 +243,15 @@ def _infer_instance(
             train_on_predicted_boxes=False,
         )
         return replace(config, head="conv28", masks=masks)
-    width, hidden = names[f"{_COARSE}.reduce_spatial_dim_conv.weight"][0], names[f"{_COARSE}.fc1.weight"][0]
-    cells = names[f"{_COARSE}.fc1.weight"][1] // width
+    head = _PARAMETERS if f"{_PARAMETERS}.fc1.weight" in names else _COARSE
+    width, hidden = names[f"{head}.reduce_spatial_dim_conv.weight"][0], names[f"{head}.fc1.weight"][0]
+    cells = names[f"{head}.fc1.weight"][1] // width
     masks = MaskConfig(width=width, coarse_width=hidden, coarse_side=round(cells**0.5))
+    if (
+        head == _PARAMETERS
+    ):  # a published depth and one mask for each class; other sizes do not fit and are refused
+        masks = replace(masks, sampling=PointSampling.uniform(196), train_on_predicted_boxes=False)
+        return replace(config, head="implicit", masks=masks)
     if f"{_POINTS}.predictor.weight" not in names:
         return replace(config, head="coarse", masks=masks)
     masks = replace(
@@ -259,7 +271,7 @@ def _infer_semantic(
     width = names[f"{point_head}.fc1.weight"][0]
     return SemanticConfig(
         semantic_names(classes),
-        CITYSCAPES_PALETTE if classes == len(CITYSCAPES_PALETTE) else (),
+        semantic_palette(classes),
         backbone,
         replace(preprocessing, short_edge=1024, long_edge=2048),
         fpn_channels=names["backbone.fpn_lateral2.weight"][0],

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pointrend.checkpoints.class_names import CITYSCAPES_PALETTE, semantic_names
+from pointrend.checkpoints.class_names import semantic_names, semantic_palette
 from pointrend.checkpoints.files import build_from
 from pointrend.checkpoints.foreign import read_foreign
 from pointrend.checkpoints.names import Row, count, rename
@@ -68,7 +68,7 @@ def infer_config(
         width = shapes["decode_head.1.fcs.0.conv.weight"][0]
         config = SemanticConfig(
             semantic_names(classes),
-            CITYSCAPES_PALETTE if classes == len(CITYSCAPES_PALETTE) else (),
+            semantic_palette(classes),
             _infer_backbone(shapes),
             # 512 on the short edge for ADE20K's 150 classes, 1024 for Cityscapes. No padding at all.
             Preprocessing(

@@ -1,0 +1,100 @@
+"""MMDetection's PointRend checkpoints (COCO instances, "caffe" ResNet): a table of names over the common
+architecture.
+
+The names were read in MMDetection's source. No stored outputs of MMDetection are at hand, so its numbers are
+not shown to be met; it states the same anchors, coders, pooling and subdivision as Detectron2 and differs in
+resizing (OpenCV's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pointrend.checkpoints.class_names import instance_names
+from pointrend.checkpoints.files import build_from
+from pointrend.checkpoints.foreign import read_foreign
+from pointrend.checkpoints.names import Row, count, rename
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.images import Preprocessing
+from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_head import MaskConfig
+
+ROWS: list[Row] = [
+    ("backbone.conv1.{rest}", "backbone.stem.0.{rest}"),
+    ("backbone.bn1.{rest}", "backbone.stem.1.{rest}"),
+    ("backbone.layer{s}.{b}.{rest}", "backbone.res{s+1}.{b}.{rest}"),
+    ("neck.lateral_convs.{i}.conv.{rest}", "fpn.inner_blocks.{i}.0.{rest}"),
+    ("neck.fpn_convs.{i}.conv.{rest}", "fpn.layer_blocks.{i}.0.{rest}"),
+    ("rpn_head.rpn_conv.{rest}", "rpn.conv.{rest}"),
+    ("rpn_head.rpn_cls.{rest}", "rpn.objectness.{rest}"),
+    ("rpn_head.rpn_reg.{rest}", "rpn.deltas.{rest}"),
+    ("roi_head.bbox_head.shared_fcs.{i}.{rest}", "box_head.fc{i+1}.{rest}"),
+    ("roi_head.bbox_head.fc_cls.{rest}", "box_head.classes.{rest}"),
+    ("roi_head.bbox_head.fc_reg.{rest}", "box_head.deltas.{rest}"),
+    ("roi_head.mask_head.downsample_conv.conv.{rest}", "mask_head.coarse_head.reduce_size.{rest}"),
+    ("roi_head.mask_head.fcs.{i}.{rest}", "mask_head.coarse_head.fc{i+1}.{rest}"),
+    ("roi_head.mask_head.fc_logits.{rest}", "mask_head.coarse_head.prediction.{rest}"),
+    ("roi_head.point_head.fcs.{i}.conv.{rest}", "mask_head.point_head.layers.{i}.{rest}"),
+    ("roi_head.point_head.fc_logits.{rest}", "mask_head.point_head.predictor.{rest}"),
+]
+# Frozen norms of MMDetection still count.
+IGNORED = ["{rest}.num_batches_tracked", "data_preprocessor.{rest}"]
+
+
+def from_mmdetection(path: str | Path, *, config: InstanceConfig | None = None) -> InstanceSegmenter:
+    """The model of an MMDetection PointRend checkpoint, in evaluation mode.
+
+    config: instead of the one read off the file by `infer_config`.
+
+    Raises FileNotFoundError, and ValueError for an unreadable file, another model, and names or shapes that
+    do not fit exactly, all of which it lists.
+    """
+    tensors = read_foreign(path).tensors
+    if config is None:
+        config = infer_config(tensors, source=str(path))
+    known = {name: tensor for name, tensor in tensors.items() if not name.endswith(".num_batches_tracked")}
+    renamed = rename(known, ROWS, ignored=IGNORED, source=str(path))
+    model: Any = build_from("instance", config, renamed, source=str(path))
+    return model
+
+
+def infer_config(tensors: Mapping[str, Tensor], *, source: str = "checkpoint") -> InstanceConfig:
+    """The architecture that these names and shapes belong to; settings that leave no trace as published.
+
+    Raises ValueError for another model than PointRend with a bottleneck ResNet and FPN.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    try:
+        classes = shapes["roi_head.bbox_head.fc_cls.weight"][0] - 1
+        width, reduced = shapes["roi_head.mask_head.downsample_conv.conv.weight"][:2]
+        hidden, flat = shapes["roi_head.mask_head.fcs.0.weight"]
+        depth = {6: "resnet50", 23: "resnet101"}[count(shapes, "backbone.layer3.{b}.conv3.weight")]
+        config = InstanceConfig(
+            instance_names(classes),
+            BackboneConfig(depth, stride_in_1x1=True),  # type: ignore[arg-type]
+            Preprocessing(
+                std=(1.0, 1.0, 1.0), channel_order="BGR", short_edge=800, long_edge=1333, resize="cv2"
+            ),
+            fpn_channels=reduced,
+            freeze_stages=2,
+            masks=MaskConfig(
+                width=width,
+                coarse_width=hidden,
+                coarse_side=round((flat // width) ** 0.5),
+                depth=count(shapes, "roi_head.point_head.fcs.{i}.conv.weight"),
+                coarse_each_layer=shapes["roi_head.point_head.fc_logits.weight"][1] > width,
+                train_on_predicted_boxes=False,
+            ),
+        )
+    except (KeyError, IndexError, ValueError) as error:
+        some = ", ".join(list(shapes)[:5])
+        raise ValueError(
+            f"{source}: not a PointRend of MMDetection with a ResNet and FPN ({error} is missing or odd); it has "
+            f"{some}, .."
+        ) from error
+    return replace(config, boxes=replace(config.boxes, width=shapes["roi_head.bbox_head.fc_cls.weight"][1]))

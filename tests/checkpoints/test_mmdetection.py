@@ -1,0 +1,51 @@
+"""MMDetection checkpoints load strictly by name. Its numbers are not checked: no stored outputs are at hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pointrend.checkpoints.mmdetection import ROWS, from_mmdetection, infer_config
+from pointrend.checkpoints.names import reverse, translate
+from pointrend.models.instance import InstanceSegmenter
+from pointrend.zoo import ZOO
+
+NAME = "point-rend_r50-caffe_fpn_ms-1x_coco"
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """The published architecture under MMDetection's names, on the meta device: shapes alone."""
+    with torch.device("meta"):
+        state = InstanceSegmenter(ZOO[NAME].config()).state_dict()
+    return {translate(name, reverse(ROWS)): tensor for name, tensor in state.items()}
+
+
+def test_the_published_architecture_is_read_off_its_shapes(theirs):
+    assert None not in theirs
+    assert infer_config(theirs) == ZOO[NAME].config()
+
+
+def test_a_small_one_loads_exactly(tmp_path):
+    published = ZOO[NAME].config()
+    config = replace(
+        published,
+        class_names=("class 0", "class 1"),
+        fpn_channels=8,
+        boxes=replace(published.boxes, width=8),
+        masks=replace(published.masks, width=8, coarse_width=8),
+    )
+    model = InstanceSegmenter(config)
+    state = {translate(name, reverse(ROWS)): tensor for name, tensor in model.state_dict().items()}
+    state["backbone.bn1.num_batches_tracked"] = torch.tensor(0)
+    torch.save({"meta": {"CLASSES": ("a", "b")}, "state_dict": state}, tmp_path / "x.pth")
+    loaded = from_mmdetection(tmp_path / "x.pth")
+    assert loaded.config == config
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_other_models_are_refused(theirs):
+    with pytest.raises(ValueError, match="not a PointRend of MMDetection"):
+        infer_config({name: t for name, t in theirs.items() if "point_head" not in name})
