@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
+from pointrend.training.failure import load_batch
+from pointrend.training.loading import TrainingLoader
 from pointrend.training.loop import NonFiniteLoss, train
 from pointrend.training.recipe import Recipe
 
@@ -114,3 +119,131 @@ def test_training_may_be_stopped_early() -> None:
 def test_an_empty_loader_is_refused() -> None:
     with pytest.raises(ValueError, match="no batch"):
         train(Line(), torch.utils.data.DataLoader([], batch_size=None), Recipe(steps=1), cpu=True)
+
+
+def test_the_best_model_by_the_metric_is_kept_and_patience_ends_the_training(tmp_path: Path) -> None:
+    scores = iter([0.3, 0.5, 0.4, 0.2, 0.9])
+    recipe = Recipe(steps=50, evaluate_every=2, metric="score", patience=2)
+    saved: list[str] = []
+    train(
+        Line(),
+        batches(),
+        recipe,
+        out=tmp_path,
+        cpu=True,
+        evaluate=lambda m: {"score": next(scores)},
+        save=lambda m, path: saved.append(path.name),
+    )
+    # 0.3 and 0.5 were better; after two that were not it ends with one more evaluation, which is best of all.
+    assert saved == ["best.safetensors", "best.safetensors", "best.safetensors", "model.safetensors"]
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1]) == {"step": 8, "score": 0.9}
+
+
+def test_an_unknown_metric_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gives AP, not 'mIoU'"):
+        train(Line(), batches(), Recipe(steps=1, metric="mIoU"), cpu=True, evaluate=lambda m: {"AP": 1.0})
+    with pytest.raises(ValueError, match="patience needs a metric"):
+        Recipe(patience=3)
+
+
+def test_the_moving_average_is_what_is_scored_saved_and_left_in_the_model(tmp_path: Path) -> None:
+    weights: list[float] = []
+    scored: list[float] = []
+
+    class Noted(Line):
+        def loss(self, images: list, targets: list) -> dict[str, torch.Tensor]:
+            weights.append(self.weight.item())
+            return super().loss(images, targets)
+
+    model = Noted()
+    recipe = Recipe(steps=3, learning_rate=0.01, average=0.5, evaluate_every=1)
+    train(model, batches(), recipe, cpu=True, evaluate=lambda m: {"weight": scored.append(m.weight.item())})
+    assert weights[0] == 0
+    averages = [0.0]
+    for weight in weights[1:]:
+        averages.append(0.5 * averages[-1] + 0.5 * weight)
+    assert scored[:2] == pytest.approx(averages[1:])
+    assert model.weight.item() == pytest.approx(scored[2])
+    assert scored[2] == scored[3]
+
+
+def test_a_failed_batch_can_be_run_again(tmp_path: Path) -> None:
+    class Diverging(Line):
+        def loss(self, images: list, targets: list) -> dict[str, torch.Tensor]:
+            noise = torch.rand(())
+            return {"noisy": super().loss(images, targets)["square"] + noise.reciprocal() * float("inf")}
+
+    with pytest.raises(NonFiniteLoss, match=r"update 1.*batch, weights and seed are in .*\.pt"):
+        train(Diverging(), batches(), Recipe(steps=3), out=tmp_path, cpu=True)
+    images, targets, weights, seed = load_batch(tmp_path / "failed-update0000001-process0.pt")
+    model = Diverging()
+    model.load_state_dict(weights)
+    torch.manual_seed(seed)
+    assert not torch.isfinite(model.loss(images, targets)["noisy"])
+    assert [y.item() for y in targets] == [2 * x.item() for x in images]
+
+
+def test_a_model_that_finds_its_own_loss_infinite_is_reported_like_any(tmp_path: Path) -> None:
+    class Aware(Line):
+        def loss(self, images: list, targets: list) -> dict[str, torch.Tensor]:
+            raise FloatingPointError("boxes are NaN")
+
+    with pytest.raises(NonFiniteLoss, match=r"boxes are NaN.*picture0\.png"):
+        train(Aware(), batches(), Recipe(steps=3), out=tmp_path, cpu=True)
+    assert len(list(tmp_path.glob("failed-*.pt"))) == 1
+
+
+def test_tensorboard_gets_the_numbers_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Writer:
+        scalars: ClassVar[list] = []
+
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self.scalars.append((name, step))
+
+        def close(self) -> None:
+            self.scalars.append("closed")
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    train(Line(), batches(), Recipe(steps=2, log_every=1), out=tmp_path, cpu=True)
+    assert ("square", 1) in Writer.scalars
+    assert ("learning_rate", 2) in Writer.scalars
+    assert Writer.scalars[-1] == "closed"
+
+
+def test_memory_layout_and_compilation_do_not_change_the_result(greys, fit) -> None:
+    found = []
+    for changes in ({}, {"channels_last": True}, {"compile": "eager"}):
+        recipe = Recipe(steps=3, batch_size=4, learning_rate=0.01, **changes)
+        model = fit()
+        model.dropped = 0.0  # what is dropped follows the layout
+        train(model, TrainingLoader(greys(), recipe), recipe, cpu=True)
+        found.append(model.state_dict())
+    for other in found[1:]:
+        assert other.keys() == found[0].keys()
+        assert all(torch.allclose(other[name], value, atol=1e-5) for name, value in found[0].items())
+
+
+def test_losses_come_in_float32_from_a_network_in_bfloat16(greys, fit) -> None:
+    inside: list[torch.dtype] = []
+    model = fit()
+    model.head.register_forward_hook(lambda *_: inside.append(_[2].dtype))
+    recipe = Recipe(steps=2, batch_size=2, precision="bfloat16")
+    losses: list[float] = []
+    train(
+        model,
+        TrainingLoader(greys(), recipe),
+        recipe,
+        cpu=True,
+        report=lambda step, entry: losses.append(entry["square"]),
+    )
+    assert set(inside) == {torch.bfloat16}
+    assert all(torch.isfinite(torch.tensor(losses)))
+    assert all(value.dtype in (torch.float32, torch.int64) for value in model.state_dict().values())
