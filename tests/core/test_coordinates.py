@@ -11,13 +11,8 @@ def test_the_only_cell_of_a_1x1_grid_has_its_centre_in_the_middle() -> None:
 
 
 def test_a_regular_grid_runs_row_by_row_with_x_first() -> None:
-    assert regular_grid(2, 4)[0, :5].tolist() == [
-        [0.125, 0.25],
-        [0.375, 0.25],
-        [0.625, 0.25],
-        [0.875, 0.25],
-        [0.125, 0.75],
-    ]
+    expected = torch.tensor([[0.125, 0.25], [0.375, 0.25], [0.625, 0.25], [0.875, 0.25], [0.125, 0.75]])
+    torch.testing.assert_close(regular_grid(2, 4)[0, :5], expected, atol=1e-7, rtol=0)
 
 
 def test_every_region_gets_the_same_grid() -> None:
@@ -32,7 +27,7 @@ def test_no_region_gives_an_empty_grid() -> None:
 
 def test_cell_centers_of_all_cells_are_the_regular_grid() -> None:
     index = torch.arange(7 * 9)[None]
-    assert torch.equal(cell_centers(index, 7, 9), regular_grid(7, 9))
+    torch.testing.assert_close(cell_centers(index, 7, 9), regular_grid(7, 9), atol=1e-6, rtol=0)
 
 
 def test_centres_stay_apart_on_a_grid_of_8192_columns() -> None:

@@ -15,6 +15,7 @@ Letters: N regions, P points, H W rows and columns, R boxes.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -28,8 +29,10 @@ def regular_grid(
     """
     if height < 1 or width < 1:
         raise ValueError(f"regular_grid: expected sides of at least 1 cell, got {height} x {width}")
-    index = torch.arange(height * width, device=device)
-    return cell_centers(index[None], height, width).expand(regions, -1, -1)
+    # In affine_grid's order of operations, as Detectron2: the last bits of published models' coarse logits depend on it.
+    to_unit_square = torch.tensor([[[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]], device=device)
+    grid = F.affine_grid(to_unit_square, [1, 1, height, width], align_corners=False)
+    return grid.view(1, height * width, 2).expand(regions, -1, -1)
 
 
 def cell_centers(index: Tensor, height: int, width: int) -> Tensor:
