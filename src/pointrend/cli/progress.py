@@ -50,6 +50,9 @@ def training(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]
                 means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
         note = "loss: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         progress.update(task, completed=step, note=note)
+        # Into a file or a pipe no bar is drawn: a line now and then says that things go on.
+        if not progress.console.is_terminal and step % max(steps // 10, 1) == 0:
+            progress.console.print(f"step {step} of {steps}, {note}", soft_wrap=True, highlight=False)
 
     with _bar("training") as progress:
         task = progress.add_task("training", total=steps, note="")
