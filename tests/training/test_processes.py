@@ -1,0 +1,138 @@
+"""Two processes against one: the same losses and the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pointrend.training.processes import sigterm, start, synchronise_norms
+from pointrend.training.recipe import Recipe
+from pointrend.training.sampler import Plan
+from tests.training.scenarios import SCENARIOS
+
+PROGRAM = Path(__file__).parent / "scenarios.py"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs every scenario in two processes (gloo), with the environment that torchrun sets."""
+    folder = tmp_path_factory.mktemp("processes")
+    common = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    command = [sys.executable, str(PROGRAM), str(folder), *SCENARIOS]
+    running = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in running:
+            said, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, said
+    finally:
+        for process in running:
+            process.kill()
+    return folder
+
+
+def weights(folder: Path, name: str, rank: int) -> dict[str, Tensor]:
+    return torch.load(folder / f"{name}-{rank}" / "weights.pt", weights_only=True)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    hidden = ("learning_rate", "seconds", "data_seconds")
+    return [{k: v for k, v in entry.items() if k not in hidden} for entry in entries if "step" in entry]
+
+
+def assert_equal_training(two: Path, name: str, alone: Path, model: nn.Module) -> None:
+    ours, theirs = losses(alone), losses(two / f"{name}-0")
+    assert len(ours) == len(theirs) == SCENARIOS[name].steps
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-5)
+    for key, value in weights(two, name, 0).items():
+        assert torch.allclose(model.state_dict()[key], value, rtol=1e-3, atol=1e-5), key
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_processes_stay_in_step_even_where_one_has_no_objects(two_processes: Path, name: str) -> None:
+    ours, theirs = weights(two_processes, name, 0), weights(two_processes, name, 1)
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    assert not (two_processes / f"{name}-1" / "log.jsonl").exists()
+
+
+def test_two_processes_do_what_one_does_that_accumulates(two_processes: Path, tmp_path: Path) -> None:
+    model = SCENARIOS["semantic"].run(tmp_path, accumulate=2)
+    assert_equal_training(two_processes, "semantic", tmp_path, model)
+
+
+def test_a_process_without_objects_counts_as_a_part_without(two_processes: Path, tmp_path: Path) -> None:
+    model = SCENARIOS["instance"].run(tmp_path, accumulate=2)
+    assert_equal_training(two_processes, "instance", tmp_path, model)
+    # The two parts of an update hold one picture each: in some of them only one has objects, in both places.
+    parts = Plan(6, 2, parts=2, seed=3).parts_from(0)
+    filled = [(next(parts)[0].picture < 3, next(parts)[0].picture < 3) for _ in range(6)]
+    assert {(True, False), (False, True)} <= set(filled)
+
+
+def test_processes_and_parts_change_nothing_where_losses_are_means_over_pictures(
+    two_processes: Path, tmp_path: Path
+) -> None:
+    whole = SCENARIOS["grid"].run(tmp_path / "whole", accumulate=1)
+    assert_equal_training(two_processes, "grid", tmp_path / "whole", whole)
+    halves = SCENARIOS["grid"].run(tmp_path / "halves", accumulate=2)
+    assert_equal_training(two_processes, "grid", tmp_path / "halves", halves)
+
+
+def test_one_process_may_train_twice_in_different_precisions() -> None:
+    for precision in ("bfloat16", "float32"):
+        recipe = replace(Recipe(), precision=precision)
+        expected = {"bfloat16": "bf16", "float32": "no"}[precision]
+        assert start(recipe, cpu=True).mixed_precision == expected
+
+
+def test_synchronised_norms_keep_names_and_results() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.BatchNorm2d(4)).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.rand(2, 3, 5, 5)
+    expected = model(x)
+    synchronise_norms(model)
+    assert sum(isinstance(module, nn.SyncBatchNorm) for module in model.modules()) == 2
+    assert model.state_dict().keys() == before.keys()
+    assert torch.equal(model(x), expected)
+
+
+def test_sigterm_is_noted_and_then_what_it_was_before() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with sigterm() as came:
+        assert not came()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came()
+    assert signal.getsignal(signal.SIGTERM) == before
