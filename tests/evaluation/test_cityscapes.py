@@ -114,13 +114,13 @@ def test_ap_equals_the_rules_written_as_loops(seed: int) -> None:
     pictures = [random_picture(10 * seed + number) for number in range(4)]
     evaluator = score(pictures)
     expected = np.array([[naive_ap(pictures, label.id, t) for t in OVERLAPS] for label in INSTANCE_LABELS])
-    assert evaluator.per_class()["mask AP"] == pytest.approx(
+    assert evaluator.per_class()["Cityscapes AP"] == pytest.approx(
         expected.mean(1).tolist(), abs=1e-12, nan_ok=True
     )
-    assert evaluator.per_class()["mask AP50"] == pytest.approx(
+    assert evaluator.per_class()["Cityscapes AP50"] == pytest.approx(
         expected[:, 0].tolist(), abs=1e-12, nan_ok=True
     )
-    assert evaluator.compute()["mask AP"] == pytest.approx(np.nanmean(expected), abs=1e-12)
+    assert evaluator.compute()["Cityscapes AP"] == pytest.approx(np.nanmean(expected), abs=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -158,9 +158,11 @@ def test_ap_equals_the_official_scripts(tmp_path: Path, monkeypatch: pytest.Monk
     expected = official.evaluateMatches(matches, args)[0]
     evaluator = score(pictures)
     assert [label.name for label in INSTANCE_LABELS] == args.instLabels
-    assert evaluator.per_class()["mask AP"] == pytest.approx(expected.mean(1).tolist(), abs=1e-9, nan_ok=True)
-    assert evaluator.compute()["mask AP"] == pytest.approx(np.nanmean(expected), abs=1e-9)
-    assert evaluator.compute()["mask AP50"] == pytest.approx(np.nanmean(expected[:, 0]), abs=1e-9)
+    assert evaluator.per_class()["Cityscapes AP"] == pytest.approx(
+        expected.mean(1).tolist(), abs=1e-9, nan_ok=True
+    )
+    assert evaluator.compute()["Cityscapes AP"] == pytest.approx(np.nanmean(expected), abs=1e-9)
+    assert evaluator.compute()["Cityscapes AP50"] == pytest.approx(np.nanmean(expected[:, 0]), abs=1e-9)
 
 
 def test_the_label_table_is_the_official_one() -> None:
@@ -191,7 +193,7 @@ def street(**regions: np.ndarray) -> np.ndarray:
 def car_ap(ids: np.ndarray, *found: tuple[np.ndarray, float]) -> float:
     masks = np.stack([mask for mask, _ in found]) if found else np.zeros((0, 50, 80), bool)
     picture = Picture(ids, masks, [CAR] * len(found), [confidence for _, confidence in found])
-    return score([picture]).per_class()["mask AP"][2]
+    return score([picture]).per_class()["Cityscapes AP"][2]
 
 
 def test_an_exact_detection_is_right_and_a_second_one_on_the_same_car_is_not() -> None:

@@ -63,6 +63,18 @@ class Cityscapes(Dataset[Sample]):
         """The benchmark's colour of each class."""
         return tuple(label.color for label in self._classes)
 
+    @property
+    def image_ids(self) -> list[str]:
+        """CITY_SEQUENCE_FRAME of each picture."""
+        return [image.name.removesuffix("_leftImg8bit.png") for image, _ in self.pairs]
+
+    def instance_ids(self, index: int) -> Tensor:
+        """(H, W) int32 ids of a picture's instance file, 0 for licence plates; for the instance task."""
+        if self.task != "instance":
+            raise ValueError("instance_ids: expected data opened for the instance task")
+        ids = read_labels(self.pairs[index][1])
+        return ids.masked_fill((ids == 255) | (ids == 65535), 0)
+
     def __len__(self) -> int:
         return len(self.pairs)
 

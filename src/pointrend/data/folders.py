@@ -97,6 +97,11 @@ class SemanticFolder(Dataset[Sample]):
         """A colour (0..255) for each class."""
         return self.classes.palette
 
+    @property
+    def image_ids(self) -> list[str]:
+        """Names of the picture files, without suffix."""
+        return [image.stem for image, _ in self.pairs]
+
     def __len__(self) -> int:
         return len(self.pairs)
 

@@ -192,6 +192,11 @@ class ShapeScenes(Dataset[Sample]):
             hue_spread=self.hue_spread,
         )
 
+    @property
+    def image_ids(self) -> list[int]:
+        """Numbers of the scenes."""
+        return list(range(self.first, self.first + len(self)))
+
     def __getitem__(self, index: int) -> Sample:
         scene = self.scene(index)
         image = torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()

@@ -9,11 +9,13 @@ Letters: H W rows and columns of the picture, P predictions and G annotated regi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
+from faster_coco_eval.core import mask as rle
 from torch import Tensor
 
 from pointrend.evaluation.semantic_iou import MeanIoU
@@ -49,8 +51,13 @@ def to_train_ids(label_ids: Tensor) -> Tensor:
 class CityscapesIoU(MeanIoU):
     """IoU of the 19 classes and of the 7 categories; predictions and targets as train ids, 255 ignored."""
 
-    def __init__(self) -> None:
-        super().__init__(len(TRAIN_LABELS), class_names=[label.name for label in TRAIN_LABELS])
+    def __init__(self, *, class_names: Sequence[str] | None = None) -> None:
+        own = [label.name for label in TRAIN_LABELS]
+        if class_names is not None and list(class_names) != own:
+            raise ValueError(
+                f"class_names: expected Cityscapes' {', '.join(own)}, got {', '.join(class_names)}"
+            )
+        super().__init__(len(TRAIN_LABELS), class_names=own)
 
     def compute(self) -> dict[str, float]:
         """As `MeanIoU`, and `category mIoU`."""
@@ -140,6 +147,20 @@ class CityscapesAP:
                 overlap[mine][:, void].sum(1),
             )
 
+    def update_records(
+        self, records: Sequence[Mapping[str, Any]], truth: Tensor, category_ids: Sequence[int] | None = None
+    ) -> None:
+        """Count one picture's detections in COCO's format; their `category_id`s are labels 0..7, or `category_ids`
+        of these.
+        """
+        ids = list(category_ids) if category_ids is not None else list(range(len(INSTANCE_LABELS)))
+        unknown = [record["category_id"] for record in records if record["category_id"] not in ids]
+        if unknown:
+            raise ValueError(f"category_id: expected some of {ids}, got {unknown[0]!r}")
+        masks = decode_masks([record["segmentation"] for record in records], (truth.shape[0], truth.shape[1]))
+        labels = [ids.index(record["category_id"]) for record in records]
+        self.update(masks, labels, [record["score"] for record in records], truth)
+
     def merge(self, other: CityscapesAP) -> None:
         """Add what `other` has counted."""
         for mine, theirs in zip(self._tallies, other._tallies, strict=True):
@@ -150,14 +171,18 @@ class CityscapesAP:
         self._detections = [a + b for a, b in zip(self._detections, other._detections, strict=True)]
 
     def compute(self) -> dict[str, float]:
-        """`mask AP` and `mask AP50`, means over the classes that have objects; NaN if none has."""
+        """`Cityscapes AP` and `Cityscapes AP50`, means over the classes that have objects; NaN if none has."""
         table = self._table()
-        return {"mask AP": _nanmean(table), "mask AP50": _nanmean(table[:, 0])}
+        return {"Cityscapes AP": _nanmean(table), "Cityscapes AP50": _nanmean(table[:, 0])}
 
     def per_class(self) -> dict[str, list[float]]:
-        """`mask AP` and `mask AP50` of each class, NaN for classes without objects."""
+        """`Cityscapes AP` and `Cityscapes AP50` of each class, NaN for classes without objects."""
         table = self._table()
-        return {"mask AP": table.mean(1).tolist(), "mask AP50": table[:, 0].tolist()}
+        return {"Cityscapes AP": table.mean(1).tolist(), "Cityscapes AP50": table[:, 0].tolist()}
+
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """None."""
+        return {}
 
     def _table(self) -> np.ndarray:
         """(8, T) AP."""
@@ -233,6 +258,18 @@ class CityscapesAP:
                 f" got {ids.min()}..{ids.max()}; give the *_instanceIds.png file"
             )
         return classes, confidence, ids.astype(np.int64)
+
+
+def decode_masks(encoded: Sequence[Any], image_size: tuple[int, int]) -> InstanceMasks:
+    """COCO run lengths (checked ones) as masks on their windows, one full-picture mask at a time."""
+    windows: list[Tensor] = []
+    offsets: list[Tensor] = []
+    for mask in encoded:
+        own = InstanceMasks.from_dense(torch.from_numpy(rle.decode(mask))[None])
+        windows += own.windows
+        offsets.append(own.offsets)
+    where = torch.cat(offsets) if offsets else torch.zeros((0, 2), dtype=torch.int64)
+    return InstanceMasks(windows, where, image_size)
 
 
 def _average_precision(tally: _Tally, detected: bool) -> float:

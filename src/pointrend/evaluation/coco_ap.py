@@ -27,6 +27,8 @@ __all__ = ["CocoEvaluator"]
 Kind = Literal["box", "mask", "boundary"]
 KINDS: dict[str, str] = {"box": "bbox", "mask": "segm", "boundary": "boundary"}  # ours -> the scorer's
 SIZES = {"s": 1, "m": 2, "l": 3}  # -> position on the scorer's area axis, whose 0 is "all"
+AREAS: dict[str, Sequence[float]] = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e10]}
+"""In square pixels."""
 FREQUENCIES = ("r", "c", "f")  # LVIS: categories in fewer than 10, fewer than 100, more training pictures
 
 
@@ -53,6 +55,8 @@ class CocoEvaluator:
             as pycocotools and lvis do when they are given both. AP, AP50 and AP75 do not depend on it.
         other_category_ids: categories that a model may predict though the data set does not have them (AP*
             lacks two of COCO's 80); their detections are left out. Any other unknown category is an error.
+        size_edges: rising lengths in pixels, such as (0, 16, 32, 64, 128, 256): `curves` then has AP of objects
+            whose square root of area lies between each two.
 
     Raises:
         ValueError: naming file, record and field if the ground truth is not sound.
@@ -68,6 +72,7 @@ class CocoEvaluator:
         dilation_ratio: float = 0.02,
         detection_area: Literal["mask", "box"] = "mask",
         other_category_ids: Collection[int] = (),
+        size_edges: Sequence[float] = (),
     ) -> None:
         if not kinds or not set(kinds) <= set(KINDS):
             raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {tuple(kinds)}")
@@ -81,6 +86,15 @@ class CocoEvaluator:
         self.protocol = protocol
         self.dilation_ratio = dilation_ratio
         self.detection_area = detection_area
+        if (
+            list(size_edges) != sorted(set(size_edges))
+            or len(size_edges) == 1
+            or any(e < 0 for e in size_edges)
+        ):
+            raise ValueError(
+                f"size_edges: expected two or more rising lengths in pixels, got {tuple(size_edges)}"
+            )
+        self.size_edges = tuple(size_edges)
         self.other_category_ids = frozenset(other_category_ids)
         self.truth = read_ground_truth(ground_truth, masks=self._needs_masks())
         if protocol == "lvis":
@@ -149,6 +163,21 @@ class CocoEvaluator:
                 columns[f"{kind} {name}"] = values
         return columns
 
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """`{kind} AP by size` -> (middle of the sizes in pixels, AP) for each two neighbouring `size_edges`."""
+        between = list(zip(self.size_edges[:-1], self.size_edges[1:], strict=True))
+        if not between:
+            return {}
+        ranges = {f"{low}-{high}": [low**2, high**2] for low, high in between}
+        found = {}
+        for kind in self.kinds:
+            precision, _ = self._score(kind, ranges)
+            values = [_mean(precision[..., 1 + number, -1]) for number in range(len(between))]
+            found[f"{kind} AP by size"] = [
+                ((low + high) / 2, value) for (low, high), value in zip(between, values, strict=True)
+            ]
+        return found
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the data set's categories, by id."""
@@ -184,10 +213,13 @@ class CocoEvaluator:
             self._scores[kind] = self._score(kind)
         return self._scores[kind]
 
-    def _score(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    def _score(
+        self, kind: str, ranges: Mapping[str, Sequence[float]] = AREAS
+    ) -> tuple[np.ndarray, np.ndarray]:
         limits = [1, 10, 100] if self.protocol == "coco" else [300]
+        areas = 1 + len(ranges)
         if not self.truth.categories:
-            return np.zeros((10, 101, 0, 4, len(limits))), np.zeros((10, 0, 4, len(limits)))
+            return np.zeros((10, 101, 0, areas, len(limits))), np.zeros((10, 0, areas, len(limits)))
         # The scorer wants numbers for ids; numbering them sorted keeps its order, on which ties depend.
         position = {image_id: number for number, image_id in enumerate(self.image_ids, 1)}
         truth, detections = COCO(), COCO()
@@ -209,6 +241,7 @@ class CocoEvaluator:
             truth,
             detections,
             iouType=KINDS[kind],
+            ranges=dict(ranges),
             lvis_style=self.protocol == "lvis",
             boundary_dilation_ratio=self.dilation_ratio,
         )

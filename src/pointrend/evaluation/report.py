@@ -7,15 +7,25 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Scores", "gain", "to_csv", "to_json", "to_markdown", "to_table", "write_text"]
+__all__ = [
+    "Evaluator",
+    "Scores",
+    "collect_scores",
+    "gain",
+    "to_csv",
+    "to_json",
+    "to_markdown",
+    "to_table",
+    "write_text",
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class Scores:
     pictures: int = 0
     seconds: float = 0.0
     """Spent in `predict`, all pictures together."""
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    """Name of a curve ("mask AP by size", "mIoU by width") -> its points (pixels, fraction), from left to right."""
 
     def __post_init__(self) -> None:
         for column, values in self.per_class.items():
@@ -40,6 +52,34 @@ class Scores:
                     f"per_class {column!r}: expected a value for each of {len(self.class_names)} classes,"
                     f" got {len(values)}"
                 )
+
+
+class Evaluator(Protocol):
+    """What every evaluator here can say about what it has counted."""
+
+    def compute(self) -> Mapping[str, float]:
+        """Score by name."""
+
+    def per_class(self) -> Mapping[str, Sequence[float]]:
+        """Column name -> one score per class."""
+
+    def curves(self) -> Mapping[str, Sequence[tuple[float, float]]]:
+        """Name -> points, as in `Scores`."""
+
+
+def collect_scores(
+    name: str, class_names: Sequence[str], evaluators: Iterable[Evaluator], pictures: int, seconds: float
+) -> Scores:
+    """What several evaluators of the same classes found, as one row. Curves of one name are joined."""
+    numbers: dict[str, float] = {}
+    per_class: dict[str, Sequence[float]] = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for evaluator in evaluators:
+        numbers.update(evaluator.compute())
+        per_class.update(evaluator.per_class())
+        for curve, points in evaluator.curves().items():
+            curves[curve] = sorted([*curves.get(curve, []), *points])
+    return Scores(name, numbers, per_class, tuple(class_names), pictures, seconds, curves)
 
 
 def gain(before: Scores, after: Scores, *, name: str = "gain") -> Scores:
@@ -132,4 +172,7 @@ def _plain(row: Scores) -> dict[str, Any]:
         "class_names": list(row.class_names),
         "pictures": row.pictures,
         "seconds": row.seconds,
+        "curves": {
+            key: [[pixels, number(value)] for pixels, value in points] for key, points in row.curves.items()
+        },
     }

@@ -86,6 +86,10 @@ class LabelMapEvaluator:
         """Column name -> one fraction per class, NaN for classes that are absent."""
         raise NotImplementedError
 
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """Name -> points (pixels, fraction), for evaluators that look at several widths."""
+        return {}
+
     def _count(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Counts of one picture; both maps int16 on one device, -1 in both where the target is ignored."""
         raise NotImplementedError
@@ -191,6 +195,11 @@ class TrimapIoU(LabelMapEvaluator):
         """`IoU@{w}px` for every width."""
         return {f"IoU@{w}px": _ious(c).tolist() for w, c in zip(self.widths, self.counts, strict=True)}
 
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """`trimap mIoU by width`."""
+        points = [(float(w), _mean(_ious(c))) for w, c in zip(self.widths, self.counts, strict=True)]
+        return {"trimap mIoU by width": points}
+
 
 class BoundaryIoU(LabelMapEvaluator):
     """Boundary IoU of label maps (Cheng et al., CVPR 2021, arXiv 2103.16562, sec. 4), averaged over classes.
@@ -200,7 +209,7 @@ class BoundaryIoU(LabelMapEvaluator):
     d erosions by 3x3, so Chebyshev distance; the edge of the picture is a contour). Intersections and unions
     of the two regions are summed over the data set, as mIoU sums its own, then divided, then averaged over
     classes. Ignored pixels are taken out of both maps first; where only ignored pixels lie on the other side
-    there is no contour.
+    there is no contour. `width` is d itself, in pixels, instead of a share of the diagonal.
 
     `counts` rows: intersection, predicted region, true region; one column per class.
     """
@@ -210,6 +219,7 @@ class BoundaryIoU(LabelMapEvaluator):
         num_classes: int,
         *,
         dilation_ratio: float = 0.02,
+        width: int | None = None,
         class_names: Sequence[str] | None = None,
         ignore_label: int = 255,
     ) -> None:
@@ -217,26 +227,39 @@ class BoundaryIoU(LabelMapEvaluator):
             raise ValueError(
                 f"dilation_ratio: expected a share of the diagonal in (0, 1], got {dilation_ratio}"
             )
+        if width is not None and width < 1:
+            raise ValueError(f"width: expected a pixel or more, got {width}")
         self.dilation_ratio = dilation_ratio
+        self.width = width
         super().__init__(num_classes, (3, num_classes), class_names=class_names, ignore_label=ignore_label)
 
     def _settings(self) -> tuple[object, ...]:
-        return (*super()._settings(), self.dilation_ratio)
+        return (*super()._settings(), self.dilation_ratio, self.width)
 
     def _count(self, prediction: Tensor, target: Tensor) -> Tensor:
-        width = boundary_width(target.shape[0], target.shape[1], self.dilation_ratio)
+        width = self.width or boundary_width(target.shape[0], target.shape[1], self.dilation_ratio)
         predicted, true = boundary_region(prediction, width), boundary_region(target, width)
         both = predicted & true & (prediction == target)
         regions = (target[both], prediction[predicted], target[true])
         return torch.stack([torch.bincount(r.long(), minlength=self.num_classes) for r in regions])
 
     def compute(self) -> dict[str, float]:
-        """`boundary IoU`."""
-        return {"boundary IoU": _mean(self._ious())}
+        """`boundary IoU`, or `boundary IoU@{d}px` for a width in pixels."""
+        return {self._name: _mean(self._ious())}
 
     def per_class(self) -> dict[str, list[float]]:
-        """`boundary IoU` of each class."""
-        return {"boundary IoU": self._ious().tolist()}
+        """The same of each class."""
+        return {self._name: self._ious().tolist()}
+
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """`boundary IoU by width`: this width's point, where it is one in pixels."""
+        if self.width is None:
+            return {}
+        return {"boundary IoU by width": [(float(self.width), _mean(self._ious()))]}
+
+    @property
+    def _name(self) -> str:
+        return "boundary IoU" if self.width is None else f"boundary IoU@{self.width}px"
 
     def _ious(self) -> Tensor:
         intersection, predicted, true = self.counts.double()
