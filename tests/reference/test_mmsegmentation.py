@@ -257,6 +257,8 @@ def training_batch(reference):
 @pytest.fixture
 def at_stored_points(reference, monkeypatch):
     """The loss takes the reference's points instead of random ones."""
+    if "loss_points" not in reference.stored or "loss" not in reference.golden:
+        pytest.skip("no losses stored")
     points = torch.from_numpy(reference.stored["loss_points"])
     monkeypatch.setattr("pointrend.core.refiner.sample_training_points", lambda *_, **__: points)
 
