@@ -25,6 +25,8 @@ def augmented_probabilities(
     *,
     scales: Sequence[float] = MMSEGMENTATION_SCALES,
     flip: bool = True,
+    refine: bool = True,
+    count: int | None = None,
 ) -> Tensor:
     """Mean class probabilities of a picture over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H,
     W).
@@ -32,7 +34,7 @@ def augmented_probabilities(
     scales: sizes relative to the picture's own (not to the model's test size, as MMSegmentation 0.x had it:
         the same for
     Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way. flip: each size also mirrored
-    left to right.
+    left to right. refine, count: as of the model's `predict`.
 
     Raises ValueError for no scales, or one that is not positive.
     """
@@ -45,7 +47,8 @@ def augmented_probabilities(
         size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
         resized = resize_to(image, size, model.config.preprocessing.resize)
         for mirrored in (False, True) if flip else (False,):
-            logits = _logits(model, resized.flip(-1) if mirrored else resized)
+            view = resized.flip(-1) if mirrored else resized
+            logits = _logits(model, view, refine=refine, count=count)
             logits = logits.flip(-1) if mirrored else logits
             probabilities = _resize(logits, (height, width)).softmax(1)
             total = probabilities if total is None else total + probabilities
@@ -87,10 +90,12 @@ def _windows(length: int, window: int, stride: int) -> list[slice]:
     return [slice(start, min(start + window, length)) for start in starts]
 
 
-def _logits(model: SemanticSegmenter, resized: Tensor) -> Tensor:
+def _logits(
+    model: SemanticSegmenter, resized: Tensor, *, refine: bool = True, count: int | None = None
+) -> Tensor:
     """(1, C, h, w) of a picture at the network's size, without the padding."""
     batch = batch_images([resized], model.config.preprocessing, model.device)
-    return model.logits(batch)[:, :, : resized.shape[1], : resized.shape[2]]
+    return model.logits(batch, refine=refine, count=count)[:, :, : resized.shape[1], : resized.shape[2]]
 
 
 def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
