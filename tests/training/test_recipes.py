@@ -111,6 +111,7 @@ def test_points_are_the_published_ones(name: str) -> None:
         assert network.masks.sampling == PointSampling(196, *ratios)
         # "start 7, 5 steps" in the file; 28 and 3 is what runs.
         assert (network.masks.points, network.masks.start_side, network.masks.side) == (784, 28, 224)
+        assert network.head == ("implicit" if name.startswith("implicit") else "pointrend")
         assert network.masks.train_on_predicted_boxes == (not name.startswith("implicit"))
     else:
         rend = network.point_rend

@@ -121,6 +121,7 @@ def _coco(name: str, backbone: BackboneConfig, schedule: Literal["1x", "3x"], **
             backbone=backbone,
             preprocessing=replace(preprocessing, short_edge=800, long_edge=1333),
             freeze_stages=2,
+            head="implicit" if name.startswith("implicit") else "pointrend",
             masks=MaskConfig(**changes),
         ),
         (ResizeShortEdge((640, 672, 704, 736, 768, 800), 1333), RandomFlip()),

@@ -1,0 +1,188 @@
+"""From a trained model to other classes: what is known already stays, what is new starts anew, and both are told.
+
+Letters: K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
+from pointrend.training.recipe import Recipe
+
+Model = InstanceSegmenter | SemanticSegmenter
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of the tensors of a model that was given other classes."""
+
+    known: tuple[str, ...]
+    """Classes that the model knew by the same name: their weights were kept."""
+    new: tuple[str, ...]
+    """Classes that start from random weights."""
+    dropped: tuple[str, ...]
+    """Classes that the model knew and no longer has."""
+    kept: int
+    """Tensors that were kept as they are."""
+    resized: tuple[str, ...]
+    """Tensors with one part for each class, as "name: old shape -> new shape"."""
+    anew: tuple[str, ...]
+    """Tensors that could not be kept at all, in the same form."""
+
+    def __str__(self) -> str:
+        lines = [
+            f"classes kept by name: {_listed(self.known)}",
+            f"new classes, random at first: {_listed(self.new)}",
+            f"classes dropped: {_listed(self.dropped)}",
+            f"{self.kept} tensors kept as they are, {len(self.resized)} resized, {len(self.anew)} started anew",
+        ]
+        lines += [f"  resized: {line}" for line in self.resized]
+        lines += [f"  started anew: {line}" for line in self.anew]
+        return "\n".join(lines)
+
+
+def change_classes(
+    model: Model, class_names: Sequence[str], palette: Sequence[tuple[int, int, int]] = ()
+) -> tuple[Model, Transfer]:
+    """A model of the same architecture for these classes, in training mode, and what was kept of the old one.
+
+    Classes are recognised by name. The rows of heads that belong to a known class, and the background's, are copied to
+    their new place; the rest of a head is as freshly initialised.
+
+    Raises:
+        ValueError: if there are no classes, or one twice.
+    """
+    if not class_names or len(set(class_names)) != len(class_names):
+        raise ValueError(f"classes: expected some, each once, got {list(class_names)}")
+    old_names = model.config.class_names
+    config: Any = replace(model.config, class_names=tuple(class_names))
+    if isinstance(config, SemanticConfig):
+        config = replace(config, palette=tuple(palette))
+    changed = build(config).to(model.device)
+    source, target = model.state_dict(), changed.state_dict()
+    axes = class_axes(model.config)
+    places = [
+        (new, old_names.index(name)) for new, name in enumerate(class_names) if name in old_names
+    ]  # (new class, old class)
+    resized, anew, kept = [], [], 0
+    with torch.no_grad():
+        for name, tensor in target.items():
+            shapes = f"{name}: {tuple(source[name].shape)} -> {tuple(tensor.shape)}"
+            if name not in axes:
+                tensor.copy_(source[name])
+                kept += 1
+            elif _copy_classes(source[name], tensor, axes[name], len(old_names), len(class_names), places):
+                resized.append(shapes)
+            else:
+                anew.append(shapes)
+    known = tuple(class_names[new] for new, _ in places)
+    return changed.train(), Transfer(
+        known,
+        tuple(name for name in class_names if name not in known),
+        tuple(name for name in old_names if name not in known),
+        kept,
+        tuple(resized),
+        tuple(anew),
+    )
+
+
+def build(config: InstanceConfig | SemanticConfig) -> Model:
+    """A freshly initialised model."""
+    return InstanceSegmenter(config) if isinstance(config, InstanceConfig) else SemanticSegmenter(config)
+
+
+def class_axes(config: InstanceConfig | SemanticConfig) -> dict[str, dict[int, int]]:
+    """Tensors whose size depends on K: name -> {dimension: its growth with each class}.
+
+    Found out by building the architecture twice, without memory, with one class more.
+    """
+    names = config.class_names
+    with torch.device("meta"):
+        one = build(replace(config, class_names=names)).state_dict()
+        more = build(replace(config, class_names=(*names, "one more"))).state_dict()
+    axes = {}
+    for name, tensor in one.items():
+        grown = {
+            dim: more[name].shape[dim] - size
+            for dim, size in enumerate(tensor.shape)
+            if more[name].shape[dim] != size
+        }
+        if grown:
+            axes[name] = grown
+    return axes
+
+
+def _copy_classes(
+    source: Tensor,
+    target: Tensor,
+    axes: dict[int, int],
+    old: int,
+    new: int,
+    places: Sequence[tuple[int, int]],
+) -> bool:
+    """Copy what belongs to no class and to known classes; whether the layout is one of those known here.
+
+    Outputs (dimension 0) begin with the classes, then at most one more, the background; inputs (dimension 1) end with
+    the coarse logits of the classes.
+    """
+    into, out_of = [], []  # indices along each dimension
+    for dim in range(source.ndim):
+        group = axes.get(dim, 0)
+        rest = source.shape[dim] - group * old
+        if target.shape[dim] - group * new != rest or rest < 0 or (group and dim == 0 and rest > group):
+            return False
+        first = rest if dim else 0  # where the classes begin
+        begin = 0 if dim else group * new, 0 if dim else group * old  # where the rest begins
+        to, origin = list(range(begin[0], begin[0] + rest)), list(range(begin[1], begin[1] + rest))
+        for there, here in places:
+            to += range(first + group * there, first + group * (there + 1))
+            origin += range(first + group * here, first + group * (here + 1))
+        into.append(torch.tensor(to, dtype=torch.int64, device=target.device))
+        out_of.append(torch.tensor(origin, dtype=torch.int64, device=source.device))
+    target[torch.meshgrid(into, indexing="ij")] = source[torch.meshgrid(out_of, indexing="ij")]
+    return True
+
+
+def finetune_recipe(pictures: int, task: str, *, metric: str | None = None) -> Recipe:
+    """Settings that suit most fine-tunings of a trained model on so many pictures of one's own.
+
+    About 60 looks at each picture, at least 300 and at most 20 000 updates of 8 pictures (4 for instances): few
+    pictures are learnt by heart after that, and with many of them fewer looks are enough. The norm layers' decay is 0,
+    the backbone learns at a tenth of the heads' rate, and the training ends early after five evaluations, of twenty,
+    without a better `metric`.
+
+    Raises:
+        ValueError: without pictures.
+    """
+    if pictures < 1:
+        raise ValueError(f"pictures: expected at least one to train on, got {pictures}")
+    batch = 8 if task == "semantic" else 4
+    steps = min(20_000, max(300, 60 * pictures // batch))
+    return Recipe(
+        steps=steps,
+        batch_size=batch,
+        optimizer="adamw",
+        learning_rate=4e-4 if task == "semantic" else 2e-4,
+        weight_decay=0.01,
+        backbone_factor=0.1,
+        warmup_steps=steps // 20,
+        clip_gradient=10.0,
+        evaluate_every=steps // 20 if metric else 0,
+        metric=metric,
+        patience=5 if metric else 0,
+        state_every=max(50, steps // 20),
+        group_by_aspect=task == "instance",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names[:20]) + (f", .. ({len(names)} in all)" if len(names) > 20 else "")
