@@ -1,4 +1,4 @@
-"""The command line: `pointrend train | eval | predict | demo | zoo | convert`.
+"""The command line: `pointrend train | finetune | eval | predict | demo | data | zoo | convert`.
 
 Each command is a frozen dataclass whose fields are its options and whose `run` does it; heavy modules are imported
 there, so that `--help` is quick. Exit codes: 0 done; 1 done in part (some files could not be read); 2 a wrong option
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pointrend.cli.convert import Convert
+from pointrend.cli.data import Data
 from pointrend.cli.demo import Demo
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.predict import Predict
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Train, named("train", Train)]
         | Annotated[Evaluate, named("eval", Evaluate)]
         | Annotated[Predict, named("predict", Predict)]
+        | Annotated[Data, named("data", Data)]
         | Annotated[Convert, named("convert", Convert)]
         | Annotated[Zoo, named("zoo", Zoo)]
     )

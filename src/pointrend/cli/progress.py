@@ -48,7 +48,10 @@ def training(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]
         for name, value in entry.items():
             if name not in HIDDEN:
                 means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
-        note = "loss: " + ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+        parts = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
+        note = (
+            f"loss: {parts}" if len(means) < 3 else f"loss {sum(means.values()):.3f}"
+        )  # a detector has six parts
         progress.update(task, completed=step, note=note)
         # Into a file or a pipe no bar is drawn: a line now and then says that things go on.
         if not progress.console.is_terminal and step % max(steps // 10, 1) == 0:

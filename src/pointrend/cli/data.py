@@ -1,0 +1,98 @@
+"""`pointrend data check`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from pointrend.data.check import Findings
+
+
+@dataclass(frozen=True)
+class Data:
+    """Look a data set over before training on it: `pointrend data check FOLDER`.
+
+    Reads every picture with its labels and lists missing and unreadable files, empty or out-of-range labels, boxes that
+    do not fit their masks, and pictures that are there twice; counts the classes; and draws some pictures with their
+    labels on one sheet. The exit code is 0 if nothing was found, else 1.
+    """
+
+    action: Positional[Literal["check"]]
+    """What to do."""
+    folder: Positional[str]
+    """Data set, as for `pointrend train`."""
+    split: Literal["train", "val"] = "train"
+    """Part of the data set."""
+    categories: tuple[str, ...] = ()
+    """Categories or supercategories of COCO data, instead of all."""
+    limit: int | None = None
+    """Look at so many pictures, evenly spread, instead of all."""
+    sheet: Path | None = None
+    """Write a contact sheet to this PNG file."""
+    show: int = 10
+    """List at most so many problems of a kind."""
+
+    def run(self) -> int:
+        """Check and print."""
+        from pointrend.cli.progress import counting
+        from pointrend.data.check import check_dataset
+        from pointrend.data.open import open_dataset
+
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit: expected at least one picture, got {self.limit}")
+        data = open_dataset(self.folder, self.split, categories=self.categories or None)
+        count = len(data) if self.limit is None else min(self.limit, len(data))
+        indices = [number * len(data) // count for number in range(count)]
+        with counting("checking", count) as progress:
+            findings = check_dataset(data, indices=indices, progress=progress)
+        self._print(findings)
+        if self.sheet is not None:
+            self._draw(data, indices)
+        return 1 if findings.problems else 0
+
+    def _print(self, findings: Findings) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        what = "objects" if findings.task == "instance" else "pixels"
+        total = max(1, sum(findings.amount_of))
+        table = Table("class", "pictures", what, "share", title=f"{self.folder}, {self.split}")
+        rows = zip(findings.class_names, findings.pictures_of, findings.amount_of, strict=True)
+        for name, pictures, amount in rows:
+            table.add_row(name, str(pictures), str(amount), f"{100 * amount / total:.2f} %")
+        Console().print(table)
+        if findings.sizes is not None:
+            (low, narrow), (high, wide) = findings.sizes
+            print(f"{findings.pictures} pictures, {low} to {high} pixels high, {narrow} to {wide} wide")
+        if findings.absent:
+            print(f"classes that occur nowhere: {', '.join(findings.absent)}")
+        for kind, problems in findings.by_kind().items():
+            print(f"{kind}: {len(problems)}")
+            for problem in problems[: self.show]:
+                print(f"  {problem.picture}: {problem.text}")
+            if len(problems) > self.show:
+                print(f"  .. and {len(problems) - self.show} more (--show lists more)")
+        if not findings.problems:
+            print("no problems found")
+
+    def _draw(self, data: Any, indices: list[int]) -> None:
+        from PIL import Image
+
+        from pointrend.visualize.sheet import contact_sheet, draw_target
+
+        assert self.sheet is not None
+        pictures = []
+        wanted = min(16, len(indices))
+        for number in range(wanted):
+            try:
+                sample = data[indices[number * len(indices) // wanted]]
+            except (ValueError, OSError):
+                continue  # listed already
+            pictures.append(draw_target(sample, data.class_names, data.palette))
+        self.sheet.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(contact_sheet(pictures)).save(self.sheet)
+        print(f"contact sheet: {self.sheet}")
