@@ -57,6 +57,27 @@ def test_classes_json_names_the_classes_and_the_ignore_label_becomes_255(tmp_pat
     assert dataset[0].target.labels.tolist() == [[0, 1, 255]]
 
 
+@pytest.mark.parametrize("fields", [{"ids": [1, 2]}, {"reduce_zero_label": True}, {"ids": [2, 1]}])
+def test_classes_json_can_say_which_numbers_the_files_have(tmp_path: Path, fields: dict[str, object]) -> None:
+    write_pair(tmp_path, "a", np.array([[0, 1, 2, 255]]))
+    write_classes(tmp_path, classes=["road", "car"], **{"ignore_label": 0, **fields})
+    dataset = SemanticFolder.from_folders(tmp_path / "images", tmp_path / "labels")
+    expected = [255, 1, 0, 255] if fields == {"ids": [2, 1]} else [255, 0, 1, 255]
+    assert dataset[0].target.labels.tolist() == [expected]
+    write_pair(tmp_path, "a", np.array([[0, 1, 3, 255]]))
+    with pytest.raises(ValueError, match=r"a\.png: expected labels the 2 ids or 0 \(ignored\), got 3"):
+        dataset[0]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"ids": [1]}, {"ids": [1, 1]}, {"ids": "ab"}, {"ids": [0, 1], "ignore_label": 1}]
+)
+def test_numbers_that_do_not_fit_the_classes_are_refused(tmp_path: Path, fields: dict[str, object]) -> None:
+    write_classes(tmp_path, classes=["road", "car"], **fields)
+    with pytest.raises(ValueError, match=r"classes\.json, (ids|ignore_label)"):
+        read_classes(tmp_path / "classes.json")
+
+
 def test_pairs_are_read_from_a_list_relative_to_it(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", np.array([[1]]))
     write_pair(tmp_path, "with space", np.array([[0]]))
@@ -104,7 +125,7 @@ def test_missing_and_double_files_are_named(tmp_path: Path) -> None:
         ({"classes": [1]}, "classes: expected 1 to 255 names"),
         (
             {"classes": ["a", "b"], "ignore_label": 1},
-            "ignore_label: expected a number outside of 0..1, got 1",
+            "ignore_label: expected a number that is no class, got 1",
         ),
         ({"classes": ["a"], "ignore_label": "void"}, "ignore_label"),
         ({"classes": ["a"], "palette": [[0, 0, 256]]}, "palette: expected"),

@@ -95,6 +95,35 @@ def test_folders_without_splits_hold_out_every_tenth_picture(tmp_path: Path) -> 
     assert len(train) == 18
 
 
+def test_ade20k_has_150_classes_and_its_zero_is_ignored(tmp_path: Path) -> None:
+    write_picture(tmp_path / "images" / "validation" / "a.jpg")
+    write_labels(tmp_path / "annotations" / "validation" / "a.png", 150)
+    write_picture(tmp_path / "images" / "validation" / "b.jpg")
+    write_labels(tmp_path / "annotations" / "validation" / "b.png", 0)
+    (tmp_path / "objectInfo150.txt").write_text("")
+    data = open_dataset(tmp_path, "val")
+    assert len(data.class_names) == 150
+    assert (data.class_names[0], data.class_names[149]) == ("wall", "flag")
+    assert [int(data[n].target.labels[0, 0]) for n in range(2)] == [149, 255]
+
+
+def test_coco_stuff_is_found_beside_coco(tmp_path: Path) -> None:
+    write_coco(tmp_path / "annotations" / "instances_val2017.json")
+    for split in ("train2017", "val2017"):
+        for number in (1, 2):
+            write_picture(tmp_path / split / f"{number}.jpg")
+    for number, label in ((1, 181), (2, 255)):
+        write_labels(tmp_path / "stuffthingmaps" / "val2017" / f"{number}.png", label)
+    assert open_dataset(tmp_path, "val").task == "instance"
+    data = open_dataset(f"{tmp_path}:semantic", "val")
+    assert len(data.class_names) == 171
+    assert data.class_names[170] == "wood"
+    assert [int(data[n].target.labels[0, 0]) for n in range(2)] == [170, 255]
+    write_labels(tmp_path / "stuffthingmaps" / "val2017" / "1.png", 11)  # street sign: no annotation has it
+    with pytest.raises(ValueError, match=r"1\.png: expected labels the 171 ids or 255 \(ignored\), got 11"):
+        data[0]
+
+
 def test_cityscapes_is_found_and_asked_for_its_objects_by_a_suffix(tmp_path: Path) -> None:
     stem = tmp_path / "gtFine" / "train" / "ulm" / "ulm_000000_000019_gtFine"
     write_picture(tmp_path / "leftImg8bit" / "train" / "ulm" / "ulm_000000_000019_leftImg8bit.png")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,12 +29,16 @@ class ClassTable:
     names: tuple[str, ...]
     palette: tuple[RGB, ...]
     ignore_label: int | None = IGNORE_LABEL
+    ids: tuple[int, ...] | None = None
+    """The number of each class in the label files; 0..K-1 if not given. With ids, 255 is ignored too."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MOST_CLASSES:
             raise ValueError(f"names: expected 1 to {MOST_CLASSES} classes, got {len(self.names)}")
         if len(self.palette) != len(self.names):
             raise ValueError(f"palette: expected {len(self.names)} colours, got {len(self.palette)}")
+        if self.ids is not None and not (len(self.ids) == len(set(self.ids)) == len(self.names)):
+            raise ValueError(f"ids: expected {len(self.names)} different numbers, got {len(self.ids)}")
 
 
 class SemanticFolder(Dataset[Sample]):
@@ -119,22 +124,35 @@ class SemanticFolder(Dataset[Sample]):
 
 
 def to_contiguous(labels: Tensor, classes: ClassTable, path: Path) -> Tensor:
-    """File numbers (H, W) as uint8 0..K-1, and 255 for the ignore label.
+    """File numbers (H, W) as uint8 0..K-1, and 255 for what is ignored.
 
     Raises ValueError, naming file and value, for any other number.
     """
     ignored = torch.zeros_like(labels, dtype=torch.bool)
     if classes.ignore_label is not None:
         ignored = labels == classes.ignore_label
-    bad = ~ignored & ((labels < 0) | (labels >= len(classes.names)))
+    if classes.ids is not None:
+        ignored |= (labels == IGNORE_LABEL) & (IGNORE_LABEL not in classes.ids)
+    own, known = _class_of(labels, classes)
+    bad = ~ignored & ~known
     if bad.any():
         row, column = (int(v) for v in bad.nonzero()[0])
+        numbers = f"0..{len(classes.names) - 1}" if classes.ids is None else f"the {len(classes.ids)} ids"
         raise ValueError(
-            f"{path}: expected labels 0..{len(classes.names) - 1} or {classes.ignore_label} (ignored), got "
+            f"{path}: expected labels {numbers} or {classes.ignore_label} (ignored), got "
             f"{int(labels[row, column])} at row {row}, column {column}; name the class or the ignore label "
             "in classes.json"
         )
-    return labels.masked_fill(ignored, IGNORE_LABEL).to(torch.uint8)
+    return own.masked_fill(ignored, IGNORE_LABEL).to(torch.uint8)
+
+
+def _class_of(labels: Tensor, classes: ClassTable) -> tuple[Tensor, Tensor]:
+    """The class 0..K-1 of each file number, and whether it is one."""
+    if classes.ids is None:
+        return labels, (labels >= 0) & (labels < len(classes.names))
+    ids, order = torch.tensor(classes.ids, dtype=labels.dtype).sort()
+    place = torch.searchsorted(ids, labels.contiguous()).clamp(max=len(ids) - 1)
+    return order[place], ids[place] == labels
 
 
 def match_folders(images: Path, labels: Path) -> list[Pair]:
@@ -205,7 +223,9 @@ def find_classes(folder: Path, pairs: Iterable[Pair]) -> ClassTable:
 def read_classes(path: Path) -> ClassTable:
     """The table of a file such as {"classes": [names], "ignore_label": 11, "palette": [[r, g, b], ...]}.
 
-    The last two may be left out (255, generated colours). A palette may have more colours than classes.
+    The last two may be left out (255, generated colours). A palette may have more colours than classes. "ids" lists
+    the classes' numbers in the label files, if they are not 0..K-1; "reduce_zero_label": true is short for 1..K
+    with 0 ignored.
 
     Raises ValueError, naming file and field, if something has another form.
     """
@@ -218,15 +238,30 @@ def read_classes(path: Path) -> ClassTable:
     names = table["classes"]
     if not all(isinstance(name, str) for name in names) or not 1 <= len(names) <= MOST_CLASSES:
         raise ValueError(f"{path}, classes: expected 1 to {MOST_CLASSES} names, got {str(names)[:80]}")
-    ignore = table.get("ignore_label", IGNORE_LABEL)
-    if ignore is not None and (type(ignore) is not int or 0 <= ignore < len(names)):
-        raise ValueError(
-            f"{path}, ignore_label: expected a number outside of 0..{len(names) - 1}, got {ignore!r}"
-        )
+    ids = _ids(table, path)
+    ignore = table.get("ignore_label", IGNORE_LABEL if not table.get("reduce_zero_label") else 0)
+    taken = range(len(names)) if ids is None else ids
+    if ignore is not None and (type(ignore) is not int or ignore in taken):
+        raise ValueError(f"{path}, ignore_label: expected a number that is no class, got {ignore!r}")
     palette = [_color(value, path) for value in table.get("palette") or generate_palette(len(names))]
     if len(palette) < len(names):
         raise ValueError(f"{path}, palette: expected {len(names)} colours, got {len(palette)}")
-    return ClassTable(tuple(names), tuple(palette[: len(names)]), ignore)
+    return ClassTable(tuple(names), tuple(palette[: len(names)]), ignore, ids)
+
+
+def _ids(table: dict[str, Any], path: Path) -> tuple[int, ...] | None:
+    count = len(table["classes"])
+    if table.get("reduce_zero_label"):
+        if table["reduce_zero_label"] is not True or "ids" in table:
+            raise ValueError(f"{path}, reduce_zero_label: expected true, and no ids besides")
+        return tuple(range(1, count + 1))
+    ids = table.get("ids")
+    if ids is None:
+        return None
+    fits = isinstance(ids, list) and all(type(one) is int and 0 <= one < 2**16 for one in ids)
+    if not fits or not len(ids) == len(set(ids)) == count:
+        raise ValueError(f"{path}, ids: expected {count} different numbers of 0..65535, got {str(ids)[:80]}")
+    return tuple(ids)
 
 
 def _color(value: object, path: Path) -> RGB:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.coco import CocoInstances
 from pointrend.data.folders import (
+    ClassTable,
     Pair,
     SemanticFolder,
+    generate_palette,
     infer_classes,
     match_folders,
     read_classes,
     read_pairs,
 )
 from pointrend.data.shapes import ShapeScenes
+from pointrend.facts import ade20k, coco
 from pointrend.structures import Sample
 
 Split = Literal["train", "val"]
@@ -31,10 +34,13 @@ LAYOUTS = """\
   DIR/{train,val}.txt                           lines "picture labels", relative to DIR
   DIR/images/{train,val}/, DIR/labels/{train,val}/   pictures and label maps of the same names
   DIR/images/, DIR/labels/                      the same, every tenth for validation
-with an optional DIR/classes.json for label maps: {"classes": [names], "ignore_label": 255}"""
+  DIR/images/{training,validation}/, DIR/annotations/..., DIR/objectInfo150.txt      ADE20K as released
+  DIR/{train,val}2017/, DIR/stuffthingmaps/{train,val}2017/    COCO-Stuff (DIR:semantic beside COCO)
+with an optional DIR/classes.json for label maps:
+  {"classes": [names], "ignore_label": 255, "ids": [numbers in the files], "reduce_zero_label": true}"""
 
-SPLIT_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation")}
-LABEL_FOLDERS = ("labels", "masks", "annotations")
+SPLIT_NAMES = {"train": ("train", "training", "train2017"), "val": ("val", "valid", "validation", "val2017")}
+LABEL_FOLDERS = ("stuffthingmaps", "labels", "masks", "annotations")
 SCENES = {"train": (0, 20_000), "val": (1_000_000, 200)}  # first scene and how many
 HOLD_OUT = 10
 
@@ -112,9 +118,10 @@ def _folder(
     transforms: Transforms | None,
     categories: Sequence[str] | None,
 ) -> SegmentationData | None:
-    coco = _find_coco(root, split)
-    if coco is not None:
-        images, annotations = coco
+    stuff = task == "semantic" and (root / "stuffthingmaps").is_dir()  # it has both kinds of annotation
+    found = None if stuff else _find_coco(root, split)
+    if found is not None:
+        images, annotations = found
         return CocoInstances(
             images, annotations, transforms=transforms, categories=categories, keep_empty=split != "train"
         )
@@ -124,10 +131,23 @@ def _folder(
     if not pairs[split]:
         return None
     # Both splits' label maps count: a class may occur in one of them only.
-    table = root / "classes.json"
-    maps = (label_path for _, label_path in [*pairs["train"], *pairs["val"]])
-    classes = read_classes(table) if table.is_file() else infer_classes(maps)
+    classes = _classes(root, (label_path for _, label_path in [*pairs["train"], *pairs["val"]]))
     return SemanticFolder(pairs[split], classes, transforms=transforms)
+
+
+def _classes(root: Path, maps: Iterable[Path]) -> ClassTable:
+    """What the folder says its labels mean, what is known of this data set, or what its label maps need."""
+    if (root / "classes.json").is_file():
+        return read_classes(root / "classes.json")
+    if (root / "objectInfo150.txt").is_file() or root.name == "ADEChallengeData2016":
+        names = ade20k.CLASSES
+        return ClassTable(
+            names, generate_palette(len(names)), ignore_label=0, ids=tuple(range(1, len(names) + 1))
+        )
+    if (root / "stuffthingmaps").is_dir():
+        ids, names = zip(*coco.STUFF_MAP_CLASSES, strict=True)
+        return ClassTable(names, generate_palette(len(names)), ids=ids)
+    return infer_classes(maps)
 
 
 def _find_coco(root: Path, split: str) -> tuple[Path, Path] | None:
@@ -148,15 +168,19 @@ def find_semantic_pairs(root: Path) -> dict[str, list[Pair]]:
     if any(lists.values()):
         return {split: read_pairs(file) if file else [] for split, file in lists.items()}
     labels = next((root / name for name in LABEL_FOLDERS if (root / name).is_dir()), None)
-    if labels is None or not (root / "images").is_dir():
+    images = root / "images"
+    if labels is not None and labels.name == "stuffthingmaps" and not images.is_dir():
+        images = root
+    if labels is None or not images.is_dir():
         return {split: [] for split in SPLIT_NAMES}
-    parts = {split: _first_folder(root / "images", split) for split in SPLIT_NAMES}
+    # COCO-Stuff's pictures are COCO's, and often only one split of the maps was fetched.
+    parts = {split: _first_folder(labels if images == root else images, split) for split in SPLIT_NAMES}
     if any(parts.values()):
         return {
-            split: match_folders(folder, labels / folder.name) if folder else []
+            split: match_folders(images / folder.name, labels / folder.name) if folder else []
             for split, folder in parts.items()
         }
-    pairs = match_folders(root / "images", labels)
+    pairs = match_folders(images, labels)
     return {
         "train": [pair for number, pair in enumerate(pairs) if number % HOLD_OUT or len(pairs) == 1],
         "val": pairs[::HOLD_OUT],
