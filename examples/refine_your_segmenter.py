@@ -94,9 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
     with torch.no_grad():
         crisp = model.eval()(images)
     right = (crisp.argmax(1) == labels).float().mean().item()
-    print(
-        f"logits of {tuple(model.coarse(images).shape[-2:])} cells became {tuple(crisp.shape[-2:])}: {right:.0%} right"
-    )
+    before, after = ("x".join(map(str, logits.shape[-2:])) for logits in (model.coarse(images), crisp))
+    print(f"logits of {before} cells became {after}: {right:.0%} of the pixels right")
 
 
 if __name__ == "__main__":
