@@ -200,3 +200,27 @@ def test_targets_become_coco_ground_truth() -> None:
     assert (first["id"], first["image_id"], first["category_id"], first["iscrowd"]) == (1, 101, 0, 0)
     assert first["bbox"] == [4, 5, 16, 20]
     assert first["area"] == 320
+
+
+def test_widths_and_sizes_give_curves() -> None:
+    rows = compare_semantic(
+        Threshold(), blobs(), {"coarse": {"refine": False}, "refined": {}}, widths=(1, 4, 2)
+    )
+    assert [x for x, _ in rows[0].curves["trimap mIoU by width"]] == [1, 2, 4]
+    assert [y for _, y in rows[1].curves["boundary IoU by width"]] == [1.0, 1.0, 1.0]
+    assert rows[0].curves["boundary IoU by width"][0][1] == rows[0].numbers["boundary IoU@1px"] < 1
+    scores = evaluate_instances(Copycat(), pairs(), kinds=("box", "mask"), size_edges=(0, 16, 20, 64))
+    by_size = dict(scores.curves["mask AP by size"])  # objects of 16x20 and 28x22 pixels
+    assert math.isnan(by_size[8.0])
+    assert (by_size[18.0], by_size[42.0]) == (1.0, 1.0)
+    assert set(scores.curves) == {"box AP by size", "mask AP by size"}
+    with pytest.raises(ValueError, match="size_edges: expected two or more rising"):
+        evaluate_instances(Copycat(), pairs(), size_edges=(16, 4))
+
+
+def test_ap_by_size_at_coco_sizes_is_coco_ap_by_size() -> None:
+    numbers = evaluate_instances(Copycat(), pairs(), options={"shift": 2}, kinds=("mask",))
+    curve = evaluate_instances(
+        Copycat(), pairs(), options={"shift": 2}, kinds=("mask",), size_edges=(0, 32, 96, 1e5)
+    ).curves["mask AP by size"]
+    assert curve[0][1] == numbers.numbers["mask APs"] > 0

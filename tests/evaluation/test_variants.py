@@ -85,6 +85,17 @@ def test_variants_share_boxes_and_are_scored_in_one_run() -> None:
     assert len({row.numbers["box AP"] for row in rows}) == 1
 
 
+def test_resolutions_and_numbers_of_points_are_crossed() -> None:
+    variants = mask_variants((28, 56), (49, 196))
+    assert list(variants) == [
+        "coarse",
+        *("28 x 28, N = 49", "28 x 28, N = 196", "56 x 56, N = 49", "56 x 56, N = 196"),
+    ]
+    assert variants["56 x 56, N = 49"] == {"side": 56, "points": 49}
+    assert mask_variants((), (49,)) == {"coarse": {"refine": False}, "N = 49": {"points": 49}}
+    assert mask_variants(()) == {"coarse": {"refine": False}, "refined": {}}
+
+
 def test_a_head_without_points_is_refused() -> None:
     with pytest.raises(ValueError, match="a point head, got the head 'coarse'"):
         MaskVariants(detector("coarse"))

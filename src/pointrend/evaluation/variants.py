@@ -22,11 +22,23 @@ def semantic_variants(counts: Sequence[int] = (2048, 8192)) -> dict[str, Mapping
 
 
 def mask_variants(
-    sides: Sequence[int] = (28, 56, 112, 224), points: int | None = None
+    sides: Sequence[int] = (28, 56, 112, 224), counts: Sequence[int] = ()
 ) -> dict[str, Mapping[str, Any]]:
-    """Options for `MaskVariants`: the coarse masks, and masks rendered at several resolutions (and N points)."""
-    options = {} if points is None else {"points": points}
-    return {"coarse": {"refine": False}, **{f"{side} x {side}": {"side": side, **options} for side in sides}}
+    """Options for `MaskVariants`: the coarse masks, and masks rendered at several resolutions.
+
+    Args:
+        sides: S of the rendered masks; none: the configured one.
+        counts: N, points in each subdivision step, each at every resolution; none: the configured number.
+    """
+    variants: dict[str, Mapping[str, Any]] = {"coarse": {"refine": False}}
+    for side in sides or (None,):
+        for count in counts or (None,):
+            parts = [f"{side} x {side}"] if side else []
+            parts += [f"N = {count}"] if count else []
+            options = {"side": side, "points": count}
+            chosen = {key: value for key, value in options.items() if value is not None}
+            variants[", ".join(parts) or "refined"] = chosen
+    return variants
 
 
 class MaskVariants:

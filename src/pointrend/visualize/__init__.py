@@ -9,6 +9,7 @@ global state): save one with `figure.savefig("way.png")`.
 from __future__ import annotations
 
 from pointrend.visualize.compare import Window, largest_differences, side_by_side
+from pointrend.visualize.curves import plot_scores
 from pointrend.visualize.figures import plot_instances, plot_semantic
 from pointrend.visualize.overlays import (
     add_legend,
@@ -52,6 +53,7 @@ __all__ = [
     "largest_differences",
     "outline",
     "plot_instances",
+    "plot_scores",
     "plot_semantic",
     "plot_steps",
     "plot_training_points",
