@@ -55,7 +55,7 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
     """Write a model of ours so that `load` can build it again, in the tensors' own dtypes.
 
     The file appears under its name only when it is complete. extra: plain JSON values kept beside the
-    configuration.
+    configuration; if not given, what the model's own file said (`model.origin`), such as its licence.
 
     Raises ValueError for another module than ours.
     """
@@ -71,7 +71,7 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
         "kind": kind,
         "config": config,
         "sha256": _digest(config, tensors),
-        "extra": json.dumps(dict(extra or {})),
+        "extra": json.dumps(dict(model.origin if extra is None else extra)),  # type: ignore[arg-type]
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a file can be renamed onto another only within one file system.
@@ -99,6 +99,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
     compare(expected, tensors, source=str(path))
     model = build(info.kind, info.config)
     model.load_state_dict(tensors)
+    model.origin = info.extra  # type: ignore[assignment]
     return model.to(device).eval()
 
 
@@ -136,6 +137,8 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
         kind = metadata["kind"]
         config: Any = from_dict(_config_class(kind), json.loads(metadata["config"]))
         extra = json.loads(metadata.get("extra", "{}"))
+        if not isinstance(extra, dict):
+            raise ValueError(f"extra: expected a dictionary, got {type(extra).__name__}")
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} (written by version {metadata.get('version')}, this is {__version__}): {error}"

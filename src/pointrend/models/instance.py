@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections, SampledProposals
@@ -24,6 +24,7 @@ from pointrend.models.images import ImageBatch, Preprocessing, batch_images, che
 from pointrend.models.implicit import ImplicitMaskHead
 from pointrend.models.mask_head import CoarseMaskHead, MaskConfig, MaskTrace, PointRendMaskHead
 from pointrend.models.masks import paste_masks
+from pointrend.models.pretrained import Pretrained
 from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget
 
@@ -93,8 +94,10 @@ HEADS: dict[str, type[CoarseMaskHead] | type[ImplicitMaskHead]] = {
 }
 
 
-class InstanceSegmenter(nn.Module):
+class InstanceSegmenter(Pretrained):
     """A two-stage detector with a mask head; see the module for its parts."""
+
+    kind = "instance"
 
     def __init__(self, config: InstanceConfig) -> None:
         super().__init__()

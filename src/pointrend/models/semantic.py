@@ -23,6 +23,7 @@ from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn
 from pointrend.models.deeplab import DeepLabV3Head
 from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
 from pointrend.models.memory import require_memory
+from pointrend.models.pretrained import Pretrained
 from pointrend.models.semantic_fpn import HeadNorm, SemanticFPNHead
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
@@ -77,8 +78,10 @@ class SemanticConfig:
         return len(self.class_names)
 
 
-class SemanticSegmenter(nn.Module):
+class SemanticSegmenter(Pretrained):
     """A backbone, a coarse head (SemanticFPN or DeepLabV3) and PointRend on top of them."""
+
+    kind = "semantic"
 
     def __init__(self, config: SemanticConfig) -> None:
         super().__init__()

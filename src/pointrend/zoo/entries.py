@@ -1,19 +1,12 @@
-"""The published PointRend models by name: where their weights are, what they are, what they scored.
+"""What was published: for each model where its weights are, what it is, what its authors say it scores.
 
-`load("pointrend_rcnn_R_50_FPN_3x_coco")` fetches, converts and builds one. This module is plain Python; torch
-is imported when something is built. The scores are those their authors published: nobody has measured them
-with this package yet. What was shown is that deterministic weights give the originals' numbers
-(tests/reference).
+Plain Python: torch is imported when a configuration is built.
 """
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_sha256
 
 if TYPE_CHECKING:
     from pointrend.models.instance import InstanceConfig
@@ -196,102 +189,3 @@ _ENTRIES = (
 )  # fmt: skip
 
 ZOO: dict[str, Entry] = {entry.name: entry for entry in _ENTRIES}
-
-
-def load(
-    name_or_path: str | Path,
-    weights: str | Path | None = None,
-    *,
-    device: str = "cpu",
-    progress: Progress | None = None,
-) -> Any:
-    """A model, ready to predict: an `InstanceSegmenter` or a `SemanticSegmenter` in evaluation mode.
-
-    Args:
-        name_or_path: a name of the zoo, or a file: one of ours, or a checkpoint of Detectron2 or
-            MMSegmentation.
-        weights: the published file of that name, where it has been downloaded already; otherwise it is
-            fetched once and kept, converted, in the cache folder (POINTREND_CACHE).
-        device: where the model is wanted.
-        progress: called with the bytes downloaded and those of the whole file.
-
-    Raises:
-        FileNotFoundError: a path without a file.
-        ConnectionError: the network is off or POINTREND_OFFLINE is set; names the URL and where to put the
-            file.
-        ValueError: an unknown name; a file that is damaged, of another model, or tries to run code.
-    """
-    entry = ZOO.get(str(name_or_path))
-    if entry is None:
-        if weights is not None:
-            raise ValueError(
-                f"weights: goes with a name of the zoo, {name_or_path} is none; {_similar(name_or_path)}"
-            )
-        return _load_path(Path(name_or_path)).to(device)
-    if weights is not None:
-        return _convert(entry, Path(weights)).to(device)
-    return _load_published(entry, progress).to(device)
-
-
-def _load_published(entry: Entry, progress: Progress | None) -> Any:
-    from pointrend.checkpoints import files
-
-    if not entry.url:
-        raise ValueError(
-            f"{entry.name}: no weights were published; train it, and load your file, or pass it as weights"
-        )
-    converted = cache_folder() / f"{entry.name}.safetensors"
-    if converted.is_file():
-        return files.load(converted)
-    source = fetch(entry.url, cache_folder() / entry.file_name, sha256=entry.sha256, progress=progress)
-    model = _convert(entry, source)
-    origin = {"name": entry.name, "url": entry.url, "licence": entry.licence, "sha256": file_sha256(source)}
-    files.save(model, converted, extra=origin)
-    return model
-
-
-def _convert(entry: Entry, path: Path) -> Any:
-    """The published file as our model; ValueError if it is another model than the entry's."""
-    model = _read(path, entry.project)
-    blank: dict[str, Any] = {"class_names": (), **({"palette": ()} if entry.kind == "semantic" else {})}
-    wanted = entry.config()
-    names = {key: getattr(model.config, key) for key in blank}
-    if type(model.config) is not type(wanted) or replace(wanted, **names) != model.config:
-        raise ValueError(
-            f"{path}: not the file of {entry.name} ({entry.kind}, {entry.backbone}, {entry.data}); it holds "
-            f"{type(model.config).__name__} with {model.config.backbone.name} and {model.config.num_classes} classes"
-        )
-    return model
-
-
-def _load_path(path: Path) -> Any:
-    from pointrend.checkpoints import files
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file, and no name of the zoo: {_similar(path)}")
-    if path.suffix == ".safetensors":
-        return files.load(path)
-    return _read(path, None)
-
-
-def _read(path: Path, project: str | None) -> Any:
-    """A foreign checkpoint; which project's is told by its names unless it is known."""
-    from pointrend.checkpoints.detectron2 import from_detectron2
-    from pointrend.checkpoints.foreign import read_foreign
-    from pointrend.checkpoints.mmdetection import from_mmdetection
-    from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
-
-    if project is None:
-        names = read_foreign(path).tensors
-        prefixes = {"decode_head.": "MMSegmentation", "roi_head.": "MMDetection"}
-        found = (
-            project for prefix, project in prefixes.items() if any(name.startswith(prefix) for name in names)
-        )
-        project = next(found, "Detectron2")
-    readers: dict[str, Any] = {"MMSegmentation": from_mmsegmentation, "MMDetection": from_mmdetection}
-    return readers.get(project, from_detectron2)(path)
-
-
-def _similar(name: str | Path) -> str:
-    close = difflib.get_close_matches(str(name), ZOO, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(ZOO)}"

@@ -1,0 +1,147 @@
+"""A model as a folder, `model.safetensors` beside a README.md that describes it, here or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pointrend.checkpoints.download import offline
+from pointrend.checkpoints.files import kind_of, save
+
+FILE_NAME = "model.safetensors"
+_SUFFIXES = (".safetensors", ".pkl", ".pth", ".pt")
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether it may be a repository of the Hub, "user/name", rather than a misspelt file."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)) and not name.endswith(_SUFFIXES)
+
+
+def fetch_from_hub(name: str) -> Path:
+    """The `model.safetensors` of a Hub repository, downloaded once and kept in huggingface_hub's own cache.
+
+    Only this file is fetched: no pickle and no code. POINTREND_OFFLINE and HF_HUB_OFFLINE forbid the network.
+
+    Raises FileNotFoundError for a repository that is not there, is private, or lacks the file;
+    ConnectionError where the network is off, forbidden or failed. Both say what to do.
+    """
+    from huggingface_hub import errors, hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, FILE_NAME, local_files_only=offline()))
+    except errors.LocalEntryNotFoundError as error:  # offline in any way, and not in the cache
+        raise ConnectionError(
+            f"{name}: no such file or folder here, no name of the zoo, and the Hugging Face Hub could not be "
+            f"asked. Try again with a network (and without POINTREND_OFFLINE and HF_HUB_OFFLINE), or put "
+            f"https://huggingface.co/{name}/resolve/main/{FILE_NAME} into a folder and name that"
+        ) from error
+    except errors.RepositoryNotFoundError as error:  # gated ones too
+        raise FileNotFoundError(
+            f"{name}: no such file or folder here, no name of the zoo (`pointrend zoo` lists them), and no "
+            "repository of the Hugging Face Hub, or a private one: check the spelling, or log in with "
+            "`hf auth login`"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{name}: this repository of the Hugging Face Hub has no {FILE_NAME}, so it is no model of this "
+            "package"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"{name}: could not be fetched from the Hugging Face Hub ({error})") from error
+
+
+def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write `model.safetensors` and, where there is none yet, a README.md about it. Arguments as `files.save`."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder to write to, this is a file")
+    save(model, folder / FILE_NAME, extra=extra)
+    readme = folder / "README.md"
+    if not readme.exists():
+        known = extra if extra is not None else getattr(model, "origin", {})
+        _write(readme, model_card(model, folder.resolve().name, known))
+
+
+def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = None) -> str:
+    """Markdown with the Hub's header. extra: where the weights come from, plain values by name."""
+    kind, config = kind_of(model), _config(model)
+    names = config.class_names
+    shown = ", ".join(names[:40]) + (f", .. {len(names)} in all" if len(names) > 40 else "")
+    known = [f"- {name.replace('_', ' ')}: {value}" for name, value in (extra or {}).items()]
+    return "\n".join(
+        [
+            "---",
+            "library_name: pointrend",
+            "pipeline_tag: image-segmentation",
+            f"tags: [pointrend, {kind}-segmentation]",
+            "---",
+            "",
+            f"# {title}",
+            "",
+            f"{describe(config)}. {sum(p.numel() for p in model.parameters()) / 1e6:.1f} million parameters.",
+            "",
+            "```python",
+            "import pointrend",
+            "",
+            f'model = pointrend.{type(model).__name__}.from_pretrained("user/{title}")  # or this folder',
+            'result = pointrend.Predictor(model)(["picture.jpg"])[0]',
+            "```",
+            "",
+            f"Classes: {shown}.",
+            "",
+            "## Where the weights come from",
+            "",
+            *(known or ["Not recorded."]),
+            "",
+            "## Limits",
+            "",
+            "Made for pictures like those it was trained on. What is not written above about its training, its "
+            "accuracy and the licence of its weights and data is not known from the file: add it here.",
+            "",
+        ]
+    )
+
+
+def describe(config: Any) -> str:
+    """One sentence about a configuration, `InstanceConfig` or `SemanticConfig`, without a full stop."""
+    backbone = config.backbone
+    stem = " with a deep stem" if backbone.deep_stem else ""
+    if hasattr(config, "masks"):
+        masks = config.masks
+        start, side = masks.start_side, masks.side
+        grid = f"a {start}x{start} grid to {side}x{side}, {masks.points} points a step"
+        heads = {
+            "pointrend": f"masks rendered point by point from {grid}",
+            "implicit": f"a point head predicted for each box, from {grid}",
+            "coarse": f"{masks.coarse_side}x{masks.coarse_side} masks",
+        }
+        head = heads.get(config.head, f"masks by four convolutions ({config.head})")
+        network = f"Mask R-CNN with FPN, {backbone.name}{stem}"
+        return f"Instance segmentation: {network}, {head}, {config.num_classes} classes"
+    network = "SemanticFPN" if config.head == "fpn" else "DeepLabV3"
+    rend = config.point_rend
+    points = "no point head" if rend is None else f"PointRend with {rend.count} points a step"
+    if rend is not None and rend.steps is not None:
+        points += f", {rend.steps} steps"
+    return f"Semantic segmentation: {network}, {backbone.name}{stem}, {points}, {config.num_classes} classes"
+
+
+def _config(model: nn.Module) -> Any:
+    return model.config
+
+
+def _write(path: Path, text: str) -> None:
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""The published PointRend models by name, and the ImageNet backbones that their trainings start from.
+
+`load("pointrend_rcnn_R_50_FPN_3x_coco")` fetches, converts and builds one. Nothing but plain Python is
+imported before something is built. The scores are those their authors published: nobody has measured them
+with this package yet. What was shown is that deterministic weights give the originals' numbers
+(tests/reference, docs/zoo.md).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_sha256
+from pointrend.zoo.entries import ZOO, Entry
+from pointrend.zoo.pretrained import PRETRAINED, PretrainedBackbone, fill_backbone
+
+__all__ = ["PRETRAINED", "ZOO", "Entry", "PretrainedBackbone", "fill_backbone", "load"]
+
+
+def load(
+    name_or_path: str | Path,
+    weights: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Any:
+    """A model, ready to predict: an `InstanceSegmenter` or a `SemanticSegmenter` in evaluation mode.
+
+    Args:
+        name_or_path: a name of the zoo; a file: one of ours, or a checkpoint of Detectron2, MMSegmentation or
+            MMDetection; a folder with model.safetensors, as `save_pretrained` writes it; or "user/name" on the
+            Hugging Face Hub, where no such folder is here.
+        weights: the published file of that name, where it has been downloaded already; otherwise it is
+            fetched once and kept, converted, in the cache folder (POINTREND_CACHE).
+        device: where the model is wanted.
+        progress: called with the bytes downloaded and those of the whole file.
+
+    Raises:
+        FileNotFoundError: a path without a file; a name that the Hub does not have.
+        ConnectionError: the network is off or POINTREND_OFFLINE is set; names the URL and where to put the
+            file.
+        ValueError: an unknown name; a file that is damaged, of another model, or tries to run code.
+    """
+    entry = ZOO.get(str(name_or_path))
+    if entry is None:
+        if weights is not None:
+            raise ValueError(
+                f"weights: goes with a name of the zoo, {name_or_path} is none; {_similar(name_or_path)}"
+            )
+        return _load_path(_find_file(name_or_path)).to(device)
+    if weights is not None:
+        return _convert(entry, Path(weights)).to(device)
+    return _load_published(entry, progress).to(device)
+
+
+def _load_published(entry: Entry, progress: Progress | None) -> Any:
+    from pointrend.checkpoints import files
+
+    if not entry.url:
+        raise ValueError(
+            f"{entry.name}: no weights were published; train it, and load your file, or pass it as weights"
+        )
+    converted = cache_folder() / f"{entry.name}.safetensors"
+    if converted.is_file():
+        return files.load(converted)
+    source = fetch(entry.url, cache_folder() / entry.file_name, sha256=entry.sha256, progress=progress)
+    model = _convert(entry, source)
+    model.origin["sha256"] = file_sha256(source)
+    files.save(model, converted)
+    return model
+
+
+def _convert(entry: Entry, path: Path) -> Any:
+    """The published file as our model; ValueError if it is another model than the entry's."""
+    model = _read(path, entry.project)
+    blank: dict[str, Any] = {"class_names": (), **({"palette": ()} if entry.kind == "semantic" else {})}
+    wanted = entry.config()
+    names = {key: getattr(model.config, key) for key in blank}
+    if type(model.config) is not type(wanted) or replace(wanted, **names) != model.config:
+        raise ValueError(
+            f"{path}: not the file of {entry.name} ({entry.kind}, {entry.backbone}, {entry.data}); it holds "
+            f"{type(model.config).__name__} with {model.config.backbone.name} and {model.config.num_classes} classes"
+        )
+    model.origin = {"name": entry.name, "url": entry.url, "licence": entry.licence}
+    return model
+
+
+def _find_file(name: str | Path) -> Path:
+    """The file that `name` stands for, here or on the Hub."""
+    from pointrend.checkpoints.hub import FILE_NAME, fetch_from_hub, is_hub_name
+
+    path = Path(name)
+    if path.is_dir():
+        if not (path / FILE_NAME).is_file():
+            raise FileNotFoundError(
+                f"{path}: expected {FILE_NAME} in this folder; name a file, or another folder"
+            )
+        return path / FILE_NAME
+    if path.exists():
+        return path
+    if isinstance(name, str) and is_hub_name(name):
+        return fetch_from_hub(name)
+    raise FileNotFoundError(f"{path}: no such file, and no name of the zoo: {_similar(path)}")
+
+
+def _load_path(path: Path) -> Any:
+    from pointrend.checkpoints import files
+
+    if path.suffix == ".safetensors":
+        return files.load(path)
+    model = _read(path, None)
+    model.origin = {"converted_from": path.name}
+    return model
+
+
+def _read(path: Path, project: str | None) -> Any:
+    """A foreign checkpoint; which project's is told by its names unless it is known."""
+    from pointrend.checkpoints.detectron2 import from_detectron2
+    from pointrend.checkpoints.foreign import read_foreign
+    from pointrend.checkpoints.mmdetection import from_mmdetection
+    from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
+
+    if project is None:
+        names = read_foreign(path).tensors
+        prefixes = {"decode_head.": "MMSegmentation", "roi_head.": "MMDetection"}
+        found = (
+            project for prefix, project in prefixes.items() if any(name.startswith(prefix) for name in names)
+        )
+        project = next(found, "Detectron2")
+    readers: dict[str, Any] = {"MMSegmentation": from_mmsegmentation, "MMDetection": from_mmdetection}
+    return readers.get(project, from_detectron2)(path)
+
+
+def _similar(name: str | Path) -> str:
+    close = difflib.get_close_matches(str(name), ZOO, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(ZOO)}"
