@@ -1,28 +1,26 @@
-"""`pointrend data check`."""
+"""`pointrend data check` and `pointrend data cocofy-lvis`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg, subcommand
 
 if TYPE_CHECKING:
     from pointrend.data.check import Findings
 
 
 @dataclass(frozen=True)
-class Data:
-    """Look a data set over before training on it: `pointrend data check FOLDER`.
+class Check:
+    """Look a data set over before training on it.
 
     Reads every picture with its labels and lists missing and unreadable files, empty or out-of-range labels, boxes that
     do not fit their masks, and pictures that are there twice; counts the classes; and draws some pictures with their
     labels on one sheet. The exit code is 0 if nothing was found, else 1.
     """
 
-    action: Positional[Literal["check"]]
-    """What to do."""
     folder: Positional[str]
     """Data set, as for `pointrend train`."""
     split: Literal["train", "val"] = "train"
@@ -96,3 +94,47 @@ class Data:
         self.sheet.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(contact_sheet(pictures)).save(self.sheet)
         print(f"contact sheet: {self.sheet}")
+
+
+@dataclass(frozen=True)
+class CocofyLvis:
+    """Make the ground truth of AP*: an LVIS v0.5 file restricted to COCO's categories, with COCO's ids.
+
+    Categories are matched by WordNet synset (78 of COCO's 80 are in LVIS v0.5). The same file always gives the same
+    output, and the output given again comes out unchanged. `pointrend eval --lvis` takes either.
+    """
+
+    lvis: Positional[Path]
+    """LVIS annotations, such as lvis_v0.5_val.json."""
+    output: Positional[Path]
+    """File to write."""
+    synsets: Path | None = None
+    """Another table of synsets, in the form of LVIS's coco_to_synset.json."""
+
+    def run(self) -> int:
+        """Convert."""
+        from pointrend.evaluation.lvis import write_cocofied_lvis
+        from pointrend.facts.coco import SYNSET_TABLE
+
+        made = write_cocofied_lvis(
+            self.lvis, self.synsets if self.synsets is not None else SYNSET_TABLE, self.output
+        )
+        counts = ", ".join(f"{len(made[part])} {part}" for part in ("categories", "images", "annotations"))
+        print(f"{self.output}: {counts}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """Look over or convert data sets: `pointrend data check FOLDER`, `pointrend data cocofy-lvis LVIS OUTPUT`."""
+
+    action: Annotated[
+        Annotated[Check, subcommand("check", prefix_name=False)]
+        | Annotated[CocofyLvis, subcommand("cocofy-lvis", prefix_name=False)],
+        arg(name=""),
+    ]
+    """What to do."""
+
+    def run(self) -> int:
+        """Do it."""
+        return self.action.run()

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+Metric = Literal["miou", "categories", "trimap", "boundary", "box", "mask", "cityscapes"]
+
+# What fits into a terminal; files of scores have everything.
+SHOWN = {
+    "instance": (
+        *("Cityscapes AP", "Cityscapes AP50", "box AP", "mask AP"),
+        *("mask AP50", "mask AP75", "mask AP75-95", "boundary AP"),
+    ),
+    "semantic": ("mIoU", "category mIoU", "mIoU@1px", "mIoU@3px", "mIoU@5px", "boundary IoU"),
+}
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score a model on a data set with known answers.
+    """Score models, or predictions made before, on a data set with known answers.
 
     Semantic models: mIoU, trimap mIoU at 1, 3, 5 px and boundary IoU, of the coarse prediction and of PointRend side by
-    side. Instance models: box AP, mask AP and Boundary AP as COCO defines them.
+    side. Instance models: box AP, mask AP and Boundary AP as COCO defines them; AP* with --lvis; Cityscapes' own AP on
+    its data. What each number means: docs/evaluation.md. With --out everything is kept, and the same command goes on
+    where it was interrupted. To share the work: torchrun --no-python --nproc-per-node 2 pointrend eval ...
     """
 
-    model: str
-    """A checkpoint written by `pointrend train`, or a name listed by `pointrend zoo`."""
+    models: Positional[Annotated[tuple[str, ...], arg(metavar="MODEL ...")]] = ()
+    """Checkpoints written by `pointrend train`, or names listed by `pointrend zoo`."""
     data: str = "shapes"
     """Data set, as for `pointrend train`."""
     split: Literal["train", "val"] = "val"
@@ -25,38 +41,62 @@ class Evaluate:
     """Categories or supercategories of COCO data to score, as they were chosen for training."""
     limit: int | None = None
     """Score only the first so many pictures."""
-    points: int | None = None
-    """Points in each subdivision step, instead of the model's own number (semantic models)."""
-    device: str | None = None
-    """cpu, cuda, ...; a GPU if there is one, when not given."""
+    metrics: tuple[Metric, ...] = ()
+    """What to compute; when not given, everything that fits. "boundary" is Boundary AP or boundary IoU, "categories"
+    the mIoU of Cityscapes' classes and categories, "cityscapes" its AP."""
+    predictions: Path | None = None
+    """Score these instead of a model: a COCO results file, a folder of label maps named as the pictures, or a folder of
+    Cityscapes results."""
+    lvis: Path | None = None
+    """LVIS v0.5 annotations of the pictures, as released or as `pointrend data cocofy-lvis` makes them: AP* instead of
+    AP, on the pictures that they name."""
+    points: tuple[int, ...] = ()
+    """Compare so many points in each subdivision step, instead of the model's own number."""
+    sides: tuple[int, ...] = ()
+    """Compare the coarse masks with masks rendered at these resolutions, such as 28 56 112 224 (instance models)."""
+    flip: bool = False
+    """Average with the mirrored picture."""
+    scales: tuple[float, ...] = ()
+    """Average over these sizes, such as 0.5 0.75 1 1.25 1.5 1.75 (semantic models)."""
+    out: Path | None = None
+    """Folder for scores.json, scores.md, and class by class scores and predictions of every row."""
     json: Path | None = None
     """Also write the scores, class by class, to this file."""
+    curves: Path | None = None
+    """Also draw AP by the size of objects, or scores by the width of the boundary, into this PNG or PDF file."""
+    device: str | None = None
+    """cpu, cuda, ...; a GPU if there is one, when not given."""
 
     def run(self) -> int:
         """Score and print a table."""
-        from pointrend import load
-        from pointrend.cli.progress import counting
-        from pointrend.data.open import open_dataset
-        from pointrend.evaluation.report import to_json, write_text
-        from pointrend.predict import Predictor
+        from pointrend.cli.scoring import Job, joined_processes
 
-        model = Predictor(load(self.model), device=self.device).model  # on its device, in eval mode
-        name = (
-            self.data if self.data.endswith((":semantic", ":instance")) else f"{self.data}:{task_of(model)}"
-        )
-        data: Any = open_dataset(name, self.split, categories=self.categories or None)
-        if tuple(data.class_names) != tuple(model.config.class_names):
-            raise ValueError(
-                f"the model knows the classes {', '.join(model.config.class_names)}, but {self.data} has "
-                f"{', '.join(data.class_names)}; evaluate on data with the same classes in the same order"
-            )
-        data = First(data, len(data) if self.limit is None else self.limit)
-        with counting("scoring", len(data)) as progress:
-            rows = score(model, data, points=self.points, progress=progress)
-        show(rows, task_of(model), f"{self.data}, {self.split}: {len(data)} pictures, per cent")
+        if bool(self.models) == (self.predictions is not None):
+            raise ValueError("give one or more models to score, or --predictions to score without a model")
+        with joined_processes() as shard:
+            job = Job(self, shard)
+            rows = job.score_saved() if self.predictions is not None else job.score_models()
+            if shard.first:
+                self._report(rows, job)
+        return 0
+
+    def _report(self, rows: list[Any], job: Any) -> None:
+        from pointrend.evaluation.report import to_csv, to_json, to_markdown, write_text
+
+        star = "AP is AP*, on LVIS annotations; " if self.lvis is not None else ""
+        show(rows, job.task, f"{self.data}, {self.split}: {rows[0].pictures} pictures; {star}per cent")
         if self.json is not None:
             write_text(self.json, to_json(rows))
-        return 0
+        if self.out is not None:
+            write_text(self.out / "scores.json", to_json(rows))
+            write_text(self.out / "scores.md", to_markdown(rows))
+            for row in rows:
+                write_text(job.folder(row.name) / "per_class.csv", to_csv(row))
+        if self.curves is not None:
+            from pointrend.visualize import plot_scores
+
+            self.curves.parent.mkdir(parents=True, exist_ok=True)
+            plot_scores(rows).savefig(self.curves)
 
 
 def task_of(model: Any) -> str:
@@ -66,52 +106,27 @@ def task_of(model: Any) -> str:
     return kind_of(model)
 
 
-def score(model: Any, data: First, *, points: int | None = None, progress: Any = None) -> list[Any]:
-    """Rows of scores: for a semantic model with PointRend the coarse prediction first."""
-    from pointrend.evaluation.run import compare_semantic, evaluate_instances
-
-    if task_of(model) == "instance":
-        # COCO files keep their own areas, which decide what counts as small; other targets are counted in pixels.
-        truth = data.data.as_coco() if hasattr(data.data, "as_coco") else None
-        ids = data.data.category_ids if truth is not None else None
-        name = model.config.head
-        return [
-            evaluate_instances(
-                model, data, ground_truth=truth, category_ids=ids, name=name, progress=progress
-            )
-        ]
-    if model.config.point_rend is None:
-        return compare_semantic(model, data, {"interpolated": {}}, progress=progress)
-    variants: dict[str, dict[str, Any]] = {
-        "coarse, interpolated": {"refine": False},
-        "PointRend": {"count": points},
-    }
-    return compare_semantic(model, data, variants, progress=progress)
-
-
 def show(rows: list[Any], task: str, title: str) -> None:
     """Print the scores that fit into a terminal; a file of scores has all of them."""
     from rich.console import Console
 
     from pointrend.evaluation.report import to_table
 
-    columns = {
-        "semantic": ["mIoU", "mIoU@1px", "mIoU@3px", "mIoU@5px", "boundary IoU"],
-        "instance": ["box AP", "mask AP", "mask AP50", "mask AP75", "mask AP75-95", "boundary AP"],
-    }
-    Console().print(to_table(rows, columns[task], title=title))
+    columns = [name for name in SHOWN[task] if any(name in row.numbers for row in rows)]
+    Console().print(to_table(rows, columns or None, title=title))
 
 
-class First:
-    """The first `count` samples of a data set."""
+def score(model: Any, data: Any, *, progress: Any = None) -> list[Any]:
+    """Rows of scores with everything as usual: for a semantic model with PointRend the coarse prediction first."""
+    from pointrend.cli.scoring import variants_of
+    from pointrend.evaluation.run import compare_instances, compare_semantic
 
-    def __init__(self, data: Any, count: int) -> None:
-        if count < 1:
-            raise ValueError(f"limit: expected at least one picture, got {count}")
-        self.data, self.count = data, min(count, len(data))
+    compare = compare_instances if task_of(model) == "instance" else compare_semantic
+    return compare(model, data, variants_of(model)[1], progress=progress)
 
-    def __len__(self) -> int:
-        return self.count
 
-    def __getitem__(self, index: int) -> Any:
-        return self.data[index]
+def quiet_unless(first: bool, what: str, total: int) -> Any:
+    """A progress bar, in one process only."""
+    from pointrend.cli.progress import counting
+
+    return counting(what, total) if first else nullcontext()

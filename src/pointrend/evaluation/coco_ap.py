@@ -55,6 +55,7 @@ class CocoEvaluator:
             as pycocotools and lvis do when they are given both. AP, AP50 and AP75 do not depend on it.
         other_category_ids: categories that a model may predict though the data set does not have them (AP*
             lacks two of COCO's 80); their detections are left out. Any other unknown category is an error.
+        other_image_ids: the same for pictures: LVIS annotated a part of COCO's.
         size_edges: rising lengths in pixels, such as (0, 16, 32, 64, 128, 256): `curves` then has AP of objects
             whose square root of area lies between each two.
 
@@ -72,6 +73,7 @@ class CocoEvaluator:
         dilation_ratio: float = 0.02,
         detection_area: Literal["mask", "box"] = "mask",
         other_category_ids: Collection[int] = (),
+        other_image_ids: Collection[int | str] = (),
         size_edges: Sequence[float] = (),
     ) -> None:
         if not kinds or not set(kinds) <= set(KINDS):
@@ -96,6 +98,7 @@ class CocoEvaluator:
             )
         self.size_edges = tuple(size_edges)
         self.other_category_ids = frozenset(other_category_ids)
+        self.other_image_ids = frozenset(other_image_ids)
         self.truth = read_ground_truth(ground_truth, masks=self._needs_masks())
         if protocol == "lvis":
             _check_lvis(self.truth)
@@ -122,6 +125,7 @@ class CocoEvaluator:
             boxes="box" in self.kinds,
             masks=self._needs_masks(),
             other_categories=self.other_category_ids,
+            other_images=self.other_image_ids,
         )
         fresh: dict[int | str, list[dict[str, Any]]] = {}
         for record in checked:

@@ -96,6 +96,7 @@ def check_records(
     boxes: bool = True,
     masks: bool = True,
     other_categories: Collection[int] = (),
+    other_images: Collection[int | str] = (),
 ) -> list[dict[str, Any]]:
     """Check COCO-format detections against the data set they claim to belong to; fresh records come back.
 
@@ -108,6 +109,7 @@ def check_records(
         masks: whether masks will be scored.
         other_categories: ids that records may have though the data set has no such category; they are left
             out.
+        other_images: the same for pictures.
 
     Raises:
         ValueError: naming file, record and field.
@@ -118,6 +120,8 @@ def check_records(
         where = f"{source}: record {number}"
         if not isinstance(record, Mapping):
             raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
+        if isinstance(record.get("image_id"), int | str) and record["image_id"] in other_images:
+            continue
         image_id = _known(where, "image_id", record.get("image_id"), truth.images, truth.source)
         where = f"{where} (image_id {image_id!r})"
         own = record.get("id")

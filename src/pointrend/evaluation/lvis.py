@@ -80,10 +80,13 @@ def cocofy_lvis(
     return {**data, "categories": categories, "annotations": annotations, "images": images}
 
 
-def write_cocofied_lvis(lvis: str | Path, coco_to_synset: str | Path, output: str | Path) -> None:
-    """`cocofy_lvis` from files to a file, which appears whole or not at all."""
+def write_cocofied_lvis(
+    lvis: str | Path, coco_to_synset: str | Path | Mapping[str, Any], output: str | Path
+) -> dict[str, Any]:
+    """`cocofy_lvis` from a file to a file, which appears whole or not at all; returns its content."""
     content = cocofy_lvis(lvis, coco_to_synset)
     write_text(output, json.dumps(content))
+    return content
 
 
 def _content(source: str | Path | Mapping[str, Any], what: str) -> tuple[str, Mapping[str, Any]]:

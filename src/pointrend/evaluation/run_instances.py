@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -169,6 +169,7 @@ def score_detections(
     kinds: Sequence[Kind] = INSTANCE_METRICS,
     protocol: Literal["coco", "lvis"] = "coco",
     other_category_ids: Sequence[int] = (),
+    other_image_ids: Collection[int | str] = (),
     size_edges: Sequence[float] = (),
     name: str | None = None,
 ) -> Scores:
@@ -179,6 +180,7 @@ def score_detections(
         dataset: as for `evaluate_instances`.
         class_names: of the labels, where the ground truth is the samples' targets.
         ground_truth, kinds, protocol, other_category_ids, size_edges: as for `evaluate_instances`.
+        other_image_ids: pictures that the file may speak of though the ground truth does not have them.
         name: of the row; the file's if not given.
     """
     if ground_truth is None:
@@ -194,6 +196,7 @@ def score_detections(
         protocol=protocol,
         image_ids=ids,
         other_category_ids=other_category_ids,
+        other_image_ids=other_image_ids,
         size_edges=size_edges,
     )
     evaluator.update_from_file(file)
