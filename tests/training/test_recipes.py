@@ -187,3 +187,10 @@ def test_a_training_crop_of_any_picture_has_the_published_size(size: tuple[int, 
         changed = RECIPES[name].transforms(sample)
         assert changed.image.shape == (3, 512, 512)
         assert changed.target.labels.shape == (512, 512)
+
+
+def test_a_shortened_training_has_the_same_shape() -> None:
+    recipe = RECIPES[COCO_1X[0]].shortened(900).recipe
+    assert (recipe.steps, recipe.milestones, recipe.warmup_steps) == (900, (600, 800), 10)
+    tiny = RECIPES[DEEPLAB].shortened(3).recipe
+    assert [tiny.factor(step) for step in range(3)] == pytest.approx([1, (2 / 3) ** 0.9, (1 / 3) ** 0.9])

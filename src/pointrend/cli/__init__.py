@@ -17,6 +17,7 @@ from pointrend.cli.convert import Convert
 from pointrend.cli.data import Data
 from pointrend.cli.demo import Demo
 from pointrend.cli.evaluate import Evaluate
+from pointrend.cli.finetune import Finetune
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Train
 from pointrend.cli.zoo import Zoo
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = (
         Annotated[Demo, named("demo", Demo)]
         | Annotated[Train, named("train", Train)]
+        | Annotated[Finetune, named("finetune", Finetune)]
         | Annotated[Evaluate, named("eval", Evaluate)]
         | Annotated[Predict, named("predict", Predict)]
         | Annotated[Data, named("data", Data)]

@@ -6,11 +6,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pointrend.cli.presets import PresetName, instance_config, semantic_config, task_of
+from tyro.conf import Positional
+
+from pointrend.cli.presets import PRESETS, PresetName, instance_config, semantic_config, task_of
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,15 @@ class Train:
 
     Data is "shapes" (generated scenes) or a folder: COCO format (instances_train.json beside train/), label maps
     (train.txt with lines "picture labels", or images/ beside labels/), or Cityscapes. Ctrl-C ends the training after
-    the current step and saves the model; a second one gives up at once.
+    the current step and saves the model; a second one gives up at once. SIGTERM saves a checkpoint and exits with 143;
+    --resume goes on from there, from Ctrl-C, or from the last checkpoint that was due.
+
+    With the name of a published training, such as pointrend_rcnn_R_50_FPN_1x_coco, all is as published, but for what
+    is given here; on N GPUs: torchrun --nproc-per-node N -m pointrend train NAME --data DIR.
     """
 
+    recipe: Positional[str] = ""
+    """A published training (as `pointrend zoo` lists them), or what --model takes."""
     data: str = "shapes"
     """Data set: "shapes" or a folder."""
     model: PresetName = "semantic-fpn-mobilenet"
@@ -32,12 +40,14 @@ class Train:
     """Pretrained backbone, .safetensors with torchvision's names and batch norm folded in; random if not given."""
     categories: tuple[str, ...] = ()
     """Categories or supercategories of COCO data to learn, instead of all."""
-    steps: int = 1000
-    """Updates of the weights."""
-    batch: int = 8
-    """Pictures in each update."""
+    steps: int | None = None
+    """Updates of the weights; 1000, or as published, if not given."""
+    batch: int | None = None
+    """Pictures in each update, of all processes together; 8, or as published, if not given."""
+    accumulate: int = 1
+    """Parts that each process computes its share of an update in, one after the other, to save memory."""
     lr: float | None = None
-    """Learning rate of AdamW at the start; 6e-4, or 2e-4 for instances, if not given."""
+    """Learning rate; 6e-4, or 2e-4 for instances, or as published for this batch, if not given."""
     seed: int = 0
     """Of the initial weights, the order of the pictures and their random changes."""
     crop: tuple[int, int] = (256, 320)
@@ -54,17 +64,27 @@ class Train:
     """Score the model on the validation part at the end."""
     limit: int = 200
     """Score at most so many pictures."""
+    checkpoint_every: int | None = None
+    """Updates between checkpoints to resume from; 500, or as published, if not given."""
+    resume: bool = False
+    """Go on from the newest checkpoint in OUT; from the start where there is none."""
     out: Path = Path("runs/train")
     """Folder for the model, the log and the scores."""
 
     def run(self) -> int:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
+        if self.recipe in PRESETS:
+            return replace(self, recipe="", model=cast(PresetName, self.recipe)).run()
+        if self.recipe:
+            from pointrend.cli.published import run_published
+
+            return run_published(self)
         import torch
 
         from pointrend.checkpoints.files import save
         from pointrend.cli.progress import training
-        from pointrend.data.loading import build_loader
         from pointrend.data.open import open_dataset
+        from pointrend.training.loading import TrainingLoader
         from pointrend.training.loop import train
 
         task = task_of(self.model)
@@ -75,18 +95,27 @@ class Train:
         torch.manual_seed(self.seed)
         model = self._build(task, data)
         recipe = self._recipe(task)
-        loader = build_loader(data, recipe.batch_size, workers=self.workers, seed=self.seed)
+        loader = TrainingLoader(data, recipe, workers=self.workers)
         print(
             f"{len(data)} pictures, {len(data.class_names)} classes: {_few(data.class_names)}",
             file=sys.stderr,
         )
-        with stopping() as stop, training(self.steps) as report:
-            train(model, loader, recipe, out=self.out, report=report, stop=stop, cpu=self.cpu)
+        with stopping() as stop, training(recipe.steps) as report:
+            train(
+                model,
+                loader,
+                recipe,
+                out=self.out,
+                report=report,
+                stop=stop,
+                cpu=self.cpu,
+                resume=self.resume,
+            )
         path = self.out / "model.safetensors"
         save(
             model,
             path,
-            extra={"data": self.data, "preset": self.model, "seed": self.seed, "steps": self.steps},
+            extra={"data": self.data, "preset": self.model, "seed": self.seed, "steps": recipe.steps},
         )
         print(f"saved {path}")
         if stop():
@@ -100,12 +129,13 @@ class Train:
         return 0
 
     def _score(self, model: Any, name: str) -> None:
-        from pointrend.cli.evaluate import First, score, show
+        from pointrend.cli.evaluate import score, show
         from pointrend.cli.progress import counting
         from pointrend.data.open import open_dataset
         from pointrend.evaluation.report import to_json, write_text
+        from pointrend.evaluation.targets import Part
 
-        data = First(open_dataset(name, "val", categories=self.categories or None), self.limit)
+        data = Part.first(open_dataset(name, "val", categories=self.categories or None), self.limit)
         with counting("scoring", len(data)) as progress:
             rows = score(model.eval(), data, progress=progress)
         show(rows, task_of(self.model), f"{self.data}, val: {len(data)} pictures, per cent")
@@ -139,17 +169,20 @@ class Train:
     def _recipe(self, task: str) -> Any:
         from pointrend.training.recipe import Recipe
 
+        steps = 1000 if self.steps is None else self.steps
         return Recipe(
-            steps=self.steps,
-            batch_size=self.batch,
+            steps=steps,
+            batch_size=8 if self.batch is None else self.batch,
+            accumulate=self.accumulate,
             optimizer="adamw",
             learning_rate=self.lr if self.lr is not None else (2e-4 if task == "instance" else 6e-4),
             backbone_factor=0.5 if self.weights is not None else 1.0,
-            warmup_steps=min(20, self.steps // 10),
+            warmup_steps=min(20, steps // 10),
             clip_gradient=10.0,
             precision=self.precision,
             seed=self.seed,
-            log_every=min(20, self.steps),
+            log_every=min(20, max(1, steps)),
+            state_every=500 if self.checkpoint_every is None else self.checkpoint_every,
         )
 
 

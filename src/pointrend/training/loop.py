@@ -58,7 +58,8 @@ def train(
         evaluate: named numbers of the model, on the main process.
         save: writes one model file.
         report: for progress bars.
-        stop: asked before each update; True ends the training early, with evaluation and checkpoint as at its end.
+        stop: asked before each update; True ends the training early, with evaluation and model file as at its end,
+            and with a checkpoint to resume from.
         cpu: stay on the CPU where a GPU is there.
         resume: go on from the newest checkpoint in ``out``; from the start where there is none.
 
@@ -82,6 +83,7 @@ def train(
     batches = _batches(loader, accelerator, recipe, training.step)
     log = Log(out if main else None, recipe, resumed=training.step)
     scores: dict[str, float] = {}
+    asked = False
 
     with sigterm() as terminated:
         for step in range(training.step, recipe.steps):
@@ -140,7 +142,7 @@ def train(
                 checkpoints.save(training)
 
         ended = anyone(accelerator, terminated())
-        if main and (ended or recipe.state_every) and not _due(training.step, recipe.state_every):
+        if main and (ended or asked) and not _due(training.step, recipe.state_every):
             checkpoints.save(training)
         accelerator.wait_for_everyone()
         if ended:

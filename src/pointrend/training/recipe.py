@@ -63,7 +63,7 @@ class Recipe:
     save_every: int = 0
     """Steps between model files that are kept; 0: only at the end."""
     state_every: int = 0
-    """Steps between checkpoints to resume from; 0: only when the training is asked to end by SIGTERM."""
+    """Steps between checkpoints to resume from; 0: only when the training is asked to end early."""
     keep: int = 2
     """Checkpoints to resume from that are kept, the newest."""
     metric: str | None = None

@@ -72,6 +72,18 @@ class Published:
             return replace(self.network, class_names=tuple(class_names))
         return replace(self.network, class_names=tuple(class_names), palette=tuple(palette))
 
+    def shortened(self, steps: int) -> Published:
+        """The same training in so many updates: everything of its schedule happens at the same part of it."""
+        scale = steps / self.recipe.steps
+        recipe = replace(
+            self.recipe,
+            steps=steps,
+            milestones=tuple(dict.fromkeys(round(at * scale) for at in self.recipe.milestones)),
+            warmup_steps=round(self.recipe.warmup_steps * scale),
+            poly_start=round(self.recipe.poly_start * scale),
+        )
+        return replace(self, recipe=recipe)
+
     def with_points(
         self,
         *,

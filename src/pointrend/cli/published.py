@@ -1,0 +1,77 @@
+"""`pointrend train NAME`: a published training, as it was, on the data at hand."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pointrend.cli.running import Validation, main_process, named, run_training
+from pointrend.data.open import open_dataset
+from pointrend.training.finetune import build
+from pointrend.training.recipe import Recipe
+from pointrend.training.recipes import Published, find_recipe
+from pointrend.zoo.pretrained import fill_backbone
+
+if TYPE_CHECKING:
+    from pointrend.cli.train import Train
+
+
+def run_published(wishes: Train) -> int:
+    """Train by the recipe of that name, with what was asked for differently."""
+    published = find_recipe(wishes.recipe)
+    if wishes.steps is not None:
+        published = published.shortened(wishes.steps)
+    name = named(wishes.data, published.task)
+    data: Any = open_dataset(
+        name, "train", transforms=published.transforms, categories=wishes.categories or None
+    )
+    torch.manual_seed(wishes.seed)
+    model = build(published.config(data.class_names, data.palette))
+    _pretrain(model, published, wishes)
+    recipe = recipe_for(published, wishes)
+    validation = None
+    if wishes.evaluate:
+        validation = Validation(name, published.task, limit=wishes.limit, categories=wishes.categories)
+    return run_training(
+        model,
+        data,
+        recipe,
+        out=wishes.out,
+        validation=validation,
+        workers=wishes.workers,
+        resume=wishes.resume,
+        cpu=wishes.cpu,
+        extra={"data": wishes.data, "recipe": published.name, "seed": wishes.seed, "steps": recipe.steps},
+    )
+
+
+def recipe_for(published: Published, wishes: Train) -> Recipe:
+    """The published numbers, but for those that were given."""
+    recipe = replace(
+        published.recipe, seed=wishes.seed, precision=wishes.precision, accumulate=wishes.accumulate
+    )
+    if wishes.checkpoint_every is not None:
+        recipe = replace(recipe, state_every=wishes.checkpoint_every)
+    if wishes.lr is not None:
+        recipe = replace(recipe, learning_rate=wishes.lr)
+    elif wishes.batch is not None:
+        # The published rate belongs to the published batch (Goyal et al., 2017).
+        recipe = replace(recipe, learning_rate=recipe.learning_rate * wishes.batch / recipe.batch_size)
+    if wishes.batch is not None:
+        recipe = replace(recipe, batch_size=wishes.batch)
+    return recipe
+
+
+def _pretrain(model: Any, published: Published, wishes: Train) -> None:
+    """Fill the backbone: from the file that was given, or with the weights that the recipe names."""
+    wanted = str(wishes.weights) if wishes.weights is not None else published.pretrained
+    if wishes.resume and any(wishes.out.glob("state-*.pt")):
+        return  # the checkpoint has them
+    if wanted in ("", "none"):
+        if main_process():
+            print("the backbone starts from random weights", file=sys.stderr)
+        return
+    fill_backbone(model.backbone, wanted)

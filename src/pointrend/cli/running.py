@@ -1,0 +1,99 @@
+"""What trainings started from the command line have in common: bars, signals, scores, files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from pointrend.checkpoints.files import save
+from pointrend.cli.evaluate import score, show
+from pointrend.cli.progress import counting, training
+from pointrend.cli.train import stopping
+from pointrend.data.open import open_dataset
+from pointrend.evaluation.report import Scores, to_json, write_text
+from pointrend.evaluation.targets import Part
+from pointrend.training.loading import TrainingLoader
+from pointrend.training.loop import train
+from pointrend.training.recipe import Recipe
+
+
+def main_process() -> bool:
+    """Whether this is the process that speaks: the only one, or the first of torchrun's."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def named(data: str, task: str) -> str:
+    """The data set's name with its task, as `open_dataset` wants it."""
+    return data if data.endswith((":semantic", ":instance")) else f"{data}:{task}"
+
+
+class Validation:
+    """Scores of a model on the validation part; the numbers by name, in per cent.
+
+    Args:
+        data: name of the data set, with its task.
+        limit: score at most so many pictures.
+    """
+
+    def __init__(self, data: str, task: str, *, limit: int | None, categories: tuple[str, ...] = ()) -> None:
+        self.pictures = Part.first(open_dataset(data, "val", categories=categories or None), limit)
+        self.title = f"{data}, val: {len(self.pictures)} pictures, per cent"
+        self.task = task
+        self.rows: list[Scores] = []
+
+    def __call__(self, model: Any) -> Mapping[str, float]:
+        with counting("scoring", len(self.pictures)) as progress:
+            self.rows = score(model.eval(), self.pictures, progress=progress)
+        return {name: 100 * value for name, value in self.rows[-1].numbers.items()}
+
+    def report(self, path: Path) -> None:
+        """Print the last scores, and write them."""
+        show(self.rows, self.task, self.title)
+        write_text(path, to_json(self.rows))
+
+
+def run_training(
+    model: Any,
+    data: Any,
+    recipe: Recipe,
+    *,
+    out: Path,
+    validation: Validation | None,
+    workers: int,
+    resume: bool,
+    cpu: bool,
+    extra: Mapping[str, Any],
+) -> int:
+    """Train, keep the best and the last model in `out`, score; 130 if it was stopped by Ctrl-C."""
+    speaks = main_process()
+    if speaks:
+        names = tuple(data.class_names)
+        few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        print(f"{len(data)} pictures, {len(names)} classes: {few}", file=sys.stderr)
+    loader = TrainingLoader(data, recipe, workers=workers)
+    with stopping() as stop, training(recipe.steps) if speaks else nullcontext() as report:
+        train(
+            model,
+            loader,
+            recipe,
+            out=out,
+            evaluate=validation,
+            save=lambda one, path: save(one, path, extra=extra),
+            report=report,
+            stop=stop,
+            cpu=cpu,
+            resume=resume,
+        )
+    if speaks:
+        print(f"saved {out / 'model.safetensors'}")
+        if (out / "best.safetensors").is_file():
+            print(f"saved {out / 'best.safetensors'}, the best by {recipe.metric}")
+        if loader.broken:
+            print(f"{len(loader.broken)} pictures could not be read and were left out", file=sys.stderr)
+        if validation is not None:
+            validation.report(out / "scores.json")
+    return 130 if stop() else 0

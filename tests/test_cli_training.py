@@ -1,0 +1,95 @@
+"""Trainings from the command line: published ones, fine-tuning, and going on after a stop."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import pointrend
+from pointrend.cli import main, published
+from pointrend.cli.published import recipe_for
+from pointrend.cli.train import Train
+from pointrend.data.transforms import RandomCrop
+from pointrend.models.backbones import BackboneConfig
+from pointrend.training.recipes import RECIPES
+
+NAME = "pointrend_semantic_R_101_FPN_1x_cityscapes"
+
+
+def tiny(name: str):
+    """The published training with a network and crops of a fraction of a second."""
+    entry = RECIPES[name]
+    network = replace(
+        entry.network,
+        backbone=BackboneConfig("resnet18"),
+        fpn_channels=8,
+        head_channels=8,
+        preprocessing=replace(entry.network.preprocessing, short_edge=None, long_edge=None),
+    )
+    return replace(entry, network=network, augmentation=(RandomCrop(48, 48),), pretrained="")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "find_recipe", tiny)
+
+
+def test_a_published_training_runs_by_its_name_and_goes_on_after_its_end(small, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ["train", NAME, "--data", "shapes", "--batch", "2", "--limit", "1", "--cpu", "--out", str(run)]
+    assert main([*command, "--steps", "2", "--checkpoint-every", "1"]) == 0
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    recipe = lines[0]["recipe"]
+    assert (recipe["steps"], recipe["batch_size"], recipe["optimizer"]) == (2, 2, "sgd")
+    assert recipe["learning_rate"] == pytest.approx(0.01 * 2 / 32)
+    assert {path.name for path in run.glob("*.*")} >= {"model.safetensors", "scores.json", "state-0000002.pt"}
+    assert pointrend.load(run / "model.safetensors").config.class_names[0] == "background"
+
+    assert main([*command, "--steps", "2", "--checkpoint-every", "1", "--resume"]) == 0
+    assert '"resumed": 2' in (run / "log.jsonl").read_text()
+
+
+def test_what_is_not_given_is_as_published() -> None:
+    entry = RECIPES["pointrend_rcnn_R_50_FPN_1x_coco"]
+    assert recipe_for(entry, Train()) == entry.recipe
+    smaller = recipe_for(entry, Train(batch=4, accumulate=2, precision="bfloat16", seed=7))
+    assert smaller == replace(
+        entry.recipe, batch_size=4, learning_rate=0.005, accumulate=2, precision="bfloat16", seed=7
+    )
+    assert recipe_for(entry, Train(batch=4, lr=0.02)).learning_rate == 0.02
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "pointrend_rcnn_R_51", "--data", "shapes"]) == 2
+    assert NAME in capsys.readouterr().err
+
+
+def test_a_preset_may_be_given_by_its_name_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--steps", "1", "--batch", "2", "--crop", "64", "64", "--no-evaluate", "--cpu"]
+    assert main(["train", "semantic-fpn-resnet18", *small, "--out", str(tmp_path)]) == 0
+    assert pointrend.load(tmp_path / "model.safetensors").config.backbone.name == "resnet18"
+
+
+def test_finetuning_keeps_known_classes_scores_and_saves_the_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    config = pointrend.SemanticConfig(
+        ("star", "cat"), backbone=BackboneConfig("resnet18"), fpn_channels=16, head_channels=16
+    )
+    start = tmp_path / "start.safetensors"
+    pointrend.save(pointrend.SemanticSegmenter(config), start)
+    run = tmp_path / "run"
+    options = ["--steps", "2", "--batch", "2", "--crop", "48", "48", "--limit", "1", "--patience", "0"]
+    assert main(["finetune", str(start), "--data", "shapes", *options, "--cpu", "--out", str(run)]) == 0
+    shown = capsys.readouterr()
+    assert "classes kept by name: star" in shown.err
+    assert "classes dropped: cat" in shown.err
+    assert "the best by mIoU" in shown.out
+    model = pointrend.load(run / "best.safetensors")
+    assert "star" in model.config.class_names
+    assert len(json.loads((run / "scores.json").read_text())) >= 1
