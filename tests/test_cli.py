@@ -73,8 +73,6 @@ def test_a_wrong_option_is_2(arguments: list[str], capsys: pytest.CaptureFixture
         (["train", "--data", "no-such-folder"], "no-such-folder: no such folder"),
         (["train", "--batch", "0"], "batch"),
         (["demo", "--minutes", "0"], "minutes: expected a positive time"),
-        (["convert", "no-such.pkl", "x.safetensors"], "no-such.pkl: no such checkpoint file"),
-        (["convert", "no-such.pkl", "x.pth"], "ends with .safetensors"),
     ],
 )
 def test_bad_input_is_2_with_one_message_and_no_traceback(
@@ -158,13 +156,6 @@ def test_a_folder_without_pictures_is_2(
 def test_eval_refuses_other_classes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(checkpoint), "--device", "cpu"]) == 2
     assert "the model knows the classes sky, road" in capsys.readouterr().err
-
-
-def test_the_zoo_lists_names_scores_and_licences(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["zoo"]) == 0
-    shown = capsys.readouterr().out
-    assert "pointrend_rcnn_R_50_FPN_3x_coco\n    instance, R-50, COCO; published: mask AP 38.3" in shown
-    assert "CC BY-SA 3.0" in shown
 
 
 @pytest.mark.parametrize("preset", PRESETS)

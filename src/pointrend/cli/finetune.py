@@ -61,14 +61,14 @@ class Finetune:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
         import torch
 
-        from pointrend import load
         from pointrend.cli.evaluate import task_of
+        from pointrend.cli.loading import load_model
         from pointrend.cli.running import Validation, main_process, named, run_training
         from pointrend.data.open import open_dataset
         from pointrend.training.finetune import change_classes
 
         torch.manual_seed(self.seed)
-        old: Any = load(self.model)
+        old: Any = load_model(self.model)
         task = task_of(old)
         name = named(self.data, task)
         data: Any = open_dataset(

@@ -43,11 +43,11 @@ class Predict:
             )
         from rich.console import Console
 
-        from pointrend import load
+        from pointrend.cli.loading import load_model
         from pointrend.predict import Predictor
 
         predictor = Predictor(
-            load(self.model), device=self.device, batch_size=self.batch_size, max_pixels=self.max_pixels
+            load_model(self.model), device=self.device, batch_size=self.batch_size, max_pixels=self.max_pixels
         )
         report = predictor.save(
             self.sources, self.out, overlays=self.overlays, min_score=self.min_score, progress=True

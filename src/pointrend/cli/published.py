@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pointrend.cli.loading import downloading
 from pointrend.cli.running import Validation, main_process, named, run_training
 from pointrend.data.open import open_dataset
 from pointrend.training.finetune import build
@@ -74,4 +75,5 @@ def _pretrain(model: Any, published: Published, wishes: Train) -> None:
         if main_process():
             print("the backbone starts from random weights", file=sys.stderr)
         return
-    fill_backbone(model.backbone, wanted)
+    with downloading(wanted) as progress:
+        fill_backbone(model.backbone, wanted, progress=progress)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from pointrend import load
 from pointrend.cli.evaluate import Evaluate, quiet_unless, task_of
+from pointrend.cli.loading import load_model
 from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.open import open_dataset
 from pointrend.evaluation.cityscapes_files import CityscapesResults
@@ -60,7 +60,7 @@ class Job:
         rows: list[Scores] = []
         names = self.wishes.models
         for name, label in zip(names, _short(names), strict=True):
-            model = Predictor(load(name), device=self._device()).model  # on its device, in eval mode
+            model = Predictor(load_model(name), device=self._device()).model  # on its device, in eval mode
             data = self._open(task_of(model), model)
             _check_classes(model.config.class_names, data, self.wishes.data)
             seen, variants = self._variants(model)

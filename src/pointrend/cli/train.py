@@ -37,7 +37,8 @@ class Train:
     pointrend: bool = True
     """Refine by points; --no-pointrend trains the coarse baseline."""
     weights: Path | None = None
-    """Pretrained backbone, .safetensors with torchvision's names and batch norm folded in; random if not given."""
+    """Pretrained backbone: a name that `pointrend zoo` lists, such as torchvision/resnet18, or a file, as published or
+    .safetensors with torchvision's names and batch norm folded in. Random, or as published, if not given."""
     categories: tuple[str, ...] = ()
     """Categories or supercategories of COCO data to learn, instead of all."""
     steps: int | None = None
@@ -149,9 +150,10 @@ class Train:
         return training_transforms(self.crop)
 
     def _build(self, task: str, data: Any) -> Any:
-        from pointrend.models.backbones import load_pretrained_backbone
+        from pointrend.cli.loading import downloading
         from pointrend.models.instance import InstanceSegmenter
         from pointrend.models.semantic import SemanticSegmenter
+        from pointrend.zoo.pretrained import fill_backbone
 
         common: dict[str, Any] = {"point_rend": self.pointrend, "pretrained": self.weights is not None}
         names = tuple(data.class_names)
@@ -161,9 +163,8 @@ class Train:
         else:
             model = SemanticSegmenter(semantic_config(self.model, names, tuple(data.palette), **common))
         if self.weights is not None:
-            if not self.weights.is_file():
-                raise ValueError(f"{self.weights}: no such file of backbone weights")
-            load_pretrained_backbone(model.backbone, self.weights)
+            with downloading(str(self.weights)) as progress:
+                fill_backbone(model.backbone, self.weights.as_posix(), progress=progress)
         return model
 
     def _recipe(self, task: str) -> Any:

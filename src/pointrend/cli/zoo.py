@@ -2,22 +2,92 @@
 
 from __future__ import annotations
 
+import difflib
+import sys
 from dataclasses import dataclass
+from typing import Any
+
+from tyro.conf import Positional
+
+WIDE = 180  # columns where nobody looks at a terminal's width: a file or a pipe
 
 
 @dataclass(frozen=True)
 class Zoo:
-    """List the published models that `--model` knows by name, with their authors' scores and the licences.
+    """List the published models that commands know by name, with their authors' scores and the licences.
 
-    A model is fetched when it is first used and kept in the cache folder (POINTREND_CACHE).
+    With a name, everything about it: architecture, numbers and their source, address, licence, training, parameters,
+    size of the file, and the command that would measure the published numbers. A model is fetched when it is first
+    used and kept in the cache folder (POINTREND_CACHE); POINTREND_OFFLINE=1 forbids that.
     """
 
-    def run(self) -> int:
-        """Print the list."""
-        from pointrend.zoo import ZOO
+    name: Positional[str] = ""
+    """One of them, to see everything about it."""
 
-        for entry in ZOO.values():
-            scores = ", ".join(f"{name} {score:.1f}" for name, score in entry.scores)
-            print(f"{entry.name}\n    {entry.kind}, {entry.backbone}, {entry.data}; published: {scores}")
-            print(f"    {entry.licence}")
+    def run(self) -> int:
+        """Print the table, or one card."""
+        from pointrend.zoo.card import backbone_card, card
+        from pointrend.zoo.entries import ZOO
+        from pointrend.zoo.pretrained import PRETRAINED
+
+        if not self.name:
+            self._print_tables()
+        elif self.name in ZOO:
+            print(card(ZOO[self.name]), end="")
+        elif self.name in PRETRAINED:
+            print(backbone_card(PRETRAINED[self.name]), end="")
+        else:
+            names = [*ZOO, *PRETRAINED]
+            close = difflib.get_close_matches(self.name, names, n=3, cutoff=0.5)
+            raise ValueError(f"{self.name}: not in the zoo; it has {', '.join(close or names)}")
         return 0
+
+    def _print_tables(self) -> None:
+        from rich.console import Console
+
+        from pointrend.zoo.card import scores, size
+        from pointrend.zoo.entries import ZOO
+        from pointrend.zoo.pretrained import PRETRAINED
+
+        console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+        models = _table("model", "task", "backbone", "data", "published", "file", "licence")
+        for entry in ZOO.values():
+            models.add_row(
+                entry.name,
+                entry.kind,
+                entry.backbone,
+                entry.data,
+                scores(entry),
+                size(entry) if entry.url else "-",
+                _short(entry.licence),
+            )
+        console.print(models)
+        backbones = _table("backbone that trainings start from", "network", "licence")
+        for pretrained in PRETRAINED.values():
+            backbones.add_row(pretrained.name, pretrained.backbone, _short(pretrained.licence))
+        console.print(backbones)
+        console.print("Scores are those of the authors; `pointrend zoo NAME` tells more.")
+        console.print("NC: Cityscapes' terms allow non-commercial use only.")
+
+
+def _table(name: str, *columns: str) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column(name, overflow="fold", min_width=20)
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _short(licence: str) -> str:
+    """The licence's name alone, and what Cityscapes' terms add."""
+    if licence.startswith("no weights"):
+        return "-"
+    name = next(
+        (known for known in ("CC BY-SA 3.0", "Apache-2.0 (OpenMMLab)") if licence.startswith(known)), None
+    )
+    if name is None:
+        return "not stated"
+    return name.partition(" (")[0] + (", NC" if "non-commercial" in licence else "")

@@ -1,0 +1,36 @@
+"""Models for commands: `pointrend.load` with a bar while something is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def load_model(name_or_path: str | Path) -> Any:
+    """`pointrend.load`, saying on the error stream what is being fetched."""
+    from pointrend.zoo import load
+
+    with downloading(str(name_or_path)) as progress:
+        return load(name_or_path, progress=progress)
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar moved by calls `progress(bytes so far, bytes in all or None)`; none appears before the first."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    with ExitStack() as stack:
+        bars: list[Progress] = []
+
+        def report(done: int, total: int | None) -> None:
+            if not bars:
+                columns = TextColumn("fetching {task.description}"), BarColumn(), DownloadColumn()
+                bar = Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True))
+                bars.append(stack.enter_context(bar))
+                bar.add_task(name, total=total)
+            bars[0].update(bars[0].task_ids[0], completed=done, total=total)
+
+        yield report
