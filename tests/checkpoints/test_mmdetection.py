@@ -9,6 +9,7 @@ import torch
 
 from pointrend.checkpoints.mmdetection import ROWS, from_mmdetection, infer_config
 from pointrend.checkpoints.names import reverse, translate
+from pointrend.core import subdivision_sizes
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.zoo import ZOO
 
@@ -49,3 +50,21 @@ def test_a_small_one_loads_exactly(tmp_path):
 def test_other_models_are_refused(theirs):
     with pytest.raises(ValueError, match="not a PointRend of MMDetection"):
         infer_config({name: t for name, t in theirs.items() if "point_head" not in name})
+
+
+def test_their_subdivision_from_7x7_predicts_points_on_the_same_grids():
+    masks, theirs, side = ZOO[NAME].config().masks, [], 7
+    for step in range(
+        5
+    ):  # the rule of PointRendRoIHead: double, and skip while the points cover twice the side
+        side *= 2
+        if step == 4 or masks.points < 4 * side**2:
+            theirs.append((side, side))
+    start = (masks.start_side, masks.start_side)
+    assert theirs == [start, *subdivision_sizes(start, (masks.side, masks.side))]
+    assert masks.points == start[0] * start[1]  # all cells of the first grid, so nothing of 14x14 remains
+
+
+def test_the_background_is_last_and_deltas_go_class_by_class(theirs):
+    assert theirs["roi_head.bbox_head.fc_cls.weight"].shape[0] == 80 + 1
+    assert theirs["roi_head.bbox_head.fc_reg.weight"].shape[0] == 80 * 4

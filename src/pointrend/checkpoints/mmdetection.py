@@ -1,9 +1,22 @@
 """MMDetection's PointRend checkpoints (COCO instances, "caffe" ResNet): a table of names over the common
 architecture.
 
-The names were read in MMDetection's source. No stored outputs of MMDetection are at hand, so its numbers are
-not shown to be met; it states the same anchors, coders, pooling and subdivision as Detectron2 and differs in
-resizing (OpenCV's).
+Read in MMDetection's source (2.x and 3.x), nothing run, and no stored outputs of it are at hand: that its
+numbers are met is not shown.
+
+- Names: ``CoarseMaskHead``, ``MaskPointHead``, ``PointRendRoIHead``, ``RPNHead``, ``ConvFCBBoxHead`` and
+  ``FPN``; the ResNet's are OpenMMLab's usual ones, as the MMSegmentation checkpoints have them.
+- Class order: the background is the last of K + 1 class logits, box deltas are class by class, anchors go
+  (row, column, shape) with ratios 0.5, 1, 2: all as Detectron2.
+- The same arithmetic as here: anchors centred on cell corners and not rounded, deltas scaled by (0.1, 0.1,
+  0.2, 0.2), aligned RoIAlign with adaptive sampling, levels by size, score threshold 0.05, NMS 0.5 in each
+  class, 100 detections, the 14x14 sample of p2 for the coarse mask, points mapped by box and padded size with
+  zeros outside, the paste. Their subdivision starts at 7x7, skips 14x14 and replaces all 784 cells of 28x28:
+  our start at 28x28 (tests/checkpoints/test_mmdetection.py).
+- Different there, and not followed: proposals are ranked by sigmoids, which tie where they saturate (here by
+  logits); a box may shrink by 62.5 at most (here without limit); final NMS runs after scaling to the original
+  picture (here before); boxes without area keep an (empty) mask.
+- Different and followed: pictures are resized as by OpenCV; masks are trained on proposals.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def card(entry: Entry) -> str:
             *_how_to_score(entry),
             "",
             f"It was trained on {entry.data}'s pictures and {config.num_classes} classes; how well it does on "
-            "others is not known. That loading it gives what the original computes was shown with deterministic weights "
-            "(docs/zoo.md), not with this file"
+            "others is not known. That loading it gives what the original computes was shown with deterministic "
+            "weights (docs/zoo.md), not with this file"
             + ("; for MMDetection's not even that." if entry.project == "MMDetection" else "."),
             "",
         ]
