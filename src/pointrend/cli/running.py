@@ -94,6 +94,11 @@ def run_training(
             print(f"saved {out / 'best.safetensors'}, the best by {recipe.metric}")
         if loader.broken:
             print(f"{len(loader.broken)} pictures could not be read and were left out", file=sys.stderr)
-        if validation is not None:
+        if stop():
+            print(
+                "stopped before the last step, so it was not scored: pointrend eval does that",
+                file=sys.stderr,
+            )
+        elif validation is not None:
             validation.report(out / "scores.json")
     return 130 if stop() else 0

@@ -82,65 +82,30 @@ class Train:
             return run_published(self)
         import torch
 
-        from pointrend.checkpoints.files import save
-        from pointrend.cli.progress import training
+        from pointrend.cli.running import Validation, named, run_training
         from pointrend.data.open import open_dataset
-        from pointrend.training.loading import TrainingLoader
-        from pointrend.training.loop import train
 
         task = task_of(self.model)
-        name = self.data if self.data.endswith((":semantic", ":instance")) else f"{self.data}:{task}"
+        name = named(self.data, task)
         data: Any = open_dataset(
             name, "train", transforms=self._transforms(task), categories=self.categories or None
         )
         torch.manual_seed(self.seed)
-        model = self._build(task, data)
         recipe = self._recipe(task)
-        loader = TrainingLoader(data, recipe, workers=self.workers)
-        print(
-            f"{len(data)} pictures, {len(data.class_names)} classes: {_few(data.class_names)}",
-            file=sys.stderr,
-        )
-        with stopping() as stop, training(recipe.steps) as report:
-            train(
-                model,
-                loader,
-                recipe,
-                out=self.out,
-                report=report,
-                stop=stop,
-                cpu=self.cpu,
-                resume=self.resume,
-            )
-        path = self.out / "model.safetensors"
-        save(
-            model,
-            path,
+        validation = None
+        if self.evaluate:
+            validation = Validation(name, task, limit=self.limit, categories=self.categories)
+        return run_training(
+            self._build(task, data),
+            data,
+            recipe,
+            out=self.out,
+            validation=validation,
+            workers=self.workers,
+            resume=self.resume,
+            cpu=self.cpu,
             extra={"data": self.data, "preset": self.model, "seed": self.seed, "steps": recipe.steps},
         )
-        print(f"saved {path}")
-        if stop():
-            print(
-                "stopped before the last step, so it was not scored: pointrend eval does that",
-                file=sys.stderr,
-            )
-            return 130
-        if self.evaluate:
-            self._score(model, name)
-        return 0
-
-    def _score(self, model: Any, name: str) -> None:
-        from pointrend.cli.evaluate import score, show
-        from pointrend.cli.progress import counting
-        from pointrend.data.open import open_dataset
-        from pointrend.evaluation.report import to_json, write_text
-        from pointrend.evaluation.targets import Part
-
-        data = Part.first(open_dataset(name, "val", categories=self.categories or None), self.limit)
-        with counting("scoring", len(data)) as progress:
-            rows = score(model.eval(), data, progress=progress)
-        show(rows, task_of(self.model), f"{self.data}, val: {len(data)} pictures, per cent")
-        write_text(self.out / "scores.json", to_json(rows))
 
     def _transforms(self, task: str) -> Any:
         from pointrend.data.transforms import instance_training_transforms, training_transforms
@@ -208,7 +173,3 @@ def stopping() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

@@ -58,8 +58,8 @@ def train(
         evaluate: named numbers of the model, on the main process.
         save: writes one model file.
         report: for progress bars.
-        stop: asked before each update; True ends the training early, with evaluation and model file as at its end,
-            and with a checkpoint to resume from.
+        stop: asked before each update; True ends the training early, with its model file and a checkpoint to resume
+            from, but without another evaluation.
         cpu: stay on the CPU where a GPU is there.
         resume: go on from the newest checkpoint in ``out``; from the start where there is none.
 
@@ -149,7 +149,7 @@ def train(
             raise Terminated
 
     training.average.keep()
-    if main and evaluate is not None:
+    if main and evaluate is not None and not asked:
         scores = _evaluate(training, evaluate)
         log.write({"step": training.step, **scores})
         if training.judge(scores) and save is not None and out:
