@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -81,6 +84,17 @@ def test_a_data_set_that_cannot_be_read_at_all_says_so(greys) -> None:
     loader = TrainingLoader(greys(4, broken=(0, 1, 2, 3)), Recipe(batch_size=2))
     with pytest.raises(TooManyBroken, match="10 pictures in a row"):
         seen(loader, 1)
+
+
+def test_workers_go_on_when_the_whole_job_gets_a_signal(greys) -> None:
+    recipe = Recipe(batch_size=3)
+    batches = TrainingLoader(greys(), recipe, workers=1).batches()
+    next(batches)
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid, signal.SIGTERM)
+        os.kill(worker.pid, signal.SIGINT)
+    for _ in range(10):  # more than what was read ahead
+        assert len(next(batches)[0]) == 3
 
 
 def test_an_empty_data_set_is_refused(greys) -> None:

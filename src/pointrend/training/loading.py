@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -72,6 +73,13 @@ def _collate(drawn: list[Drawn]) -> tuple[Batch, list[tuple[int, str]]]:
     return collate([item.sample for item in drawn]), [note for item in drawn for note in item.broken]
 
 
+def _leave_signals_to_the_training(_: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach every process of a job; workers have to go on till the checkpoint is
+    written. They end with the loader, or when they miss their parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class TrainingLoader:
     """The batches of a training, endless; the loop asks for those of its process, from the update it starts at.
 
@@ -117,6 +125,7 @@ class TrainingLoader:
             batch_sampler=PartSampler(plan, first_update=first_update, rank=rank, processes=processes),
             num_workers=self.workers,
             collate_fn=_collate,
+            worker_init_fn=_leave_signals_to_the_training,
         )
         return self._watched(iter(loader))
 
