@@ -11,8 +11,9 @@ import torch
 
 import pointrend
 from pointrend.cli import main, published
-from pointrend.cli.published import recipe_for
+from pointrend.cli.published import recipe_for, with_wished_points
 from pointrend.cli.train import Train
+from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import RandomCrop
 from pointrend.models.backbones import BackboneConfig
 from pointrend.training.recipes import RECIPES
@@ -61,6 +62,17 @@ def test_what_is_not_given_is_as_published() -> None:
         entry.recipe, batch_size=4, learning_rate=0.005, accumulate=2, precision="bfloat16", seed=7
     )
     assert recipe_for(entry, Train(batch=4, lr=0.02)).learning_rate == 0.02
+
+
+def test_points_of_a_published_training_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = RECIPES["pointrend_rcnn_R_50_FPN_1x_coco"]
+    assert with_wished_points(entry, Train()) == entry
+    wishes = Train(train_points=100, oversample=10, importance=1.0, points=196, subdivisions=4)
+    masks = with_wished_points(entry, wishes).network.masks
+    assert masks.sampling == PointSampling(100, 10, 1.0)
+    assert (masks.points, masks.start_side, masks.side) == (196, 14, 224)
+    assert main(["train", "--points", "10"]) == 2
+    assert "published trainings" in capsys.readouterr().err
 
 
 def test_an_unknown_recipe_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ import torch
 from pointrend.cli.loading import downloading
 from pointrend.cli.running import Validation, main_process, named, run_training
 from pointrend.data.open import open_dataset
+from pointrend.models.instance import InstanceConfig
+from pointrend.models.semantic import SemanticConfig
 from pointrend.training.finetune import build
 from pointrend.training.recipe import Recipe
 from pointrend.training.recipes import Published, find_recipe
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 def run_published(wishes: Train) -> int:
     """Train by the recipe of that name, with what was asked for differently."""
-    published = find_recipe(wishes.recipe)
+    published = with_wished_points(find_recipe(wishes.recipe), wishes)
     if wishes.steps is not None:
         published = published.shortened(wishes.steps)
     name = named(wishes.data, published.task)
@@ -64,6 +66,23 @@ def recipe_for(published: Published, wishes: Train) -> Recipe:
     if wishes.batch is not None:
         recipe = replace(recipe, batch_size=wishes.batch)
     return recipe
+
+
+def with_wished_points(published: Published, wishes: Train) -> Published:
+    """The published points, but for those that were given."""
+    network = published.network
+    sampling = network.masks.sampling if isinstance(network, InstanceConfig) else None
+    if isinstance(network, SemanticConfig) and network.point_rend is not None:
+        sampling = network.point_rend.sampling
+    given = {
+        "count": wishes.train_points,
+        "oversample_ratio": wishes.oversample,
+        "importance_ratio": wishes.importance,
+    }
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if sampling is not None and chosen:
+        sampling = replace(sampling, **chosen)
+    return published.with_points(sampling=sampling, count=wishes.points, steps=wishes.subdivisions)
 
 
 def _pretrain(model: Any, published: Published, wishes: Train) -> None:

@@ -49,6 +49,16 @@ class Train:
     """Parts that each process computes its share of an update in, one after the other, to save memory."""
     lr: float | None = None
     """Learning rate; 6e-4, or 2e-4 for instances, or as published for this batch, if not given."""
+    train_points: int | None = None
+    """N of a published training: points on which the point head is trained, in each box or picture."""
+    oversample: float | None = None
+    """k of a published training: candidates for each training point."""
+    importance: float | None = None
+    """beta of a published training: share of the training points chosen by uncertainty."""
+    points: int | None = None
+    """Points of each subdivision step of a published training's network."""
+    subdivisions: int | None = None
+    """Subdivision steps of a published training's network."""
     seed: int = 0
     """Of the initial weights, the order of the pictures and their random changes."""
     crop: tuple[int, int] = (256, 320)
@@ -80,6 +90,9 @@ class Train:
             from pointrend.cli.published import run_published
 
             return run_published(self)
+        chosen = (self.train_points, self.oversample, self.importance, self.points, self.subdivisions)
+        if any(number is not None for number in chosen):
+            raise ValueError("points can be chosen for published trainings: pointrend train NAME")
         import torch
 
         from pointrend.cli.running import Validation, named, run_training
