@@ -158,6 +158,17 @@ def test_the_same_command_resumes_and_another_one_is_refused(
     assert "holds predictions of another run (sha256" in capsys.readouterr().err
 
 
+def test_a_folder_of_other_pictures_is_refused(
+    coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = instance_model(tmp_path / "m.safetensors"), tmp_path / "out"
+    choice = [model, "--data", coco, "--metrics", "mask", "--out", out, "--limit"]
+    assert evaluate(*choice, 2) == 0
+    assert evaluate(*choice, 2) == 0
+    assert evaluate(*choice, 3) == 2
+    assert "holds predictions of another run (" in capsys.readouterr().err
+
+
 def test_masks_are_compared_by_resolution_and_points_and_scored_again_from_their_file(
     coco: Path, tmp_path: Path
 ) -> None:

@@ -9,14 +9,8 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from pointrend.evaluation.semantic_iou import (
-    BoundaryIoU,
-    LabelMapEvaluator,
-    MeanIoU,
-    TrimapIoU,
-    boundary_region,
-    boundary_width,
-)
+from pointrend.evaluation.boundaries import boundary_region, boundary_width
+from pointrend.evaluation.semantic_iou import BoundaryIoU, LabelMapEvaluator, MeanIoU, TrimapIoU
 
 IGNORED = 255
 

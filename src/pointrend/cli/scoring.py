@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -188,7 +189,9 @@ class Job:
                 "data": wishes.data,
                 "split": wishes.split,
             }
-            run |= {"categories": wishes.categories, "pictures": len(data), "options": dict(options)}
+            # The ids matter: a finished run has no line for a picture in which nothing was found.
+            run |= {"pictures": len(data), "ids": _hashed(json.dumps(data.image_ids).encode())}
+            run |= {"categories": wishes.categories, "options": dict(options)}
             run |= {"flip": wishes.flip, "scales": wishes.scales}
             claim_folder(self.folder(row), run, shard=self.shard)
             if self.task == "semantic":
@@ -254,6 +257,10 @@ def _short(models: Sequence[str]) -> list[str]:
     if not all(Path(model).is_file() for model in models):
         return list(models)
     return output_names([Path(model) for model in models])
+
+
+def _hashed(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _digest(model: str) -> str | None:

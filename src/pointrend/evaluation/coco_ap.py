@@ -21,12 +21,12 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 
 from pointrend.evaluation.coco_files import GroundTruth, check_records, read_ground_truth, read_json
+from pointrend.evaluation.coco_numbers import SIZES, coco_numbers, mean_of, precision_numbers
 
 __all__ = ["CocoEvaluator"]
 
 Kind = Literal["box", "mask", "boundary"]
 KINDS: dict[str, str] = {"box": "bbox", "mask": "segm", "boundary": "boundary"}  # ours -> the scorer's
-SIZES = {"s": 1, "m": 2, "l": 3}  # -> position on the scorer's area axis, whose 0 is "all"
 AREAS: dict[str, Sequence[float]] = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e10]}
 """In square pixels."""
 FREQUENCIES = ("r", "c", "f")  # LVIS: categories in fewer than 10, fewer than 100, more training pictures
@@ -152,7 +152,7 @@ class CocoEvaluator:
         scores: dict[str, float] = {}
         for kind in self.kinds:
             precision, recall = self._arrays(kind)
-            named = _coco_numbers(precision, recall) if self.protocol == "coco" else self._lvis_numbers(kind)
+            named = coco_numbers(precision, recall) if self.protocol == "coco" else self._lvis_numbers(kind)
             scores.update({f"{kind} {name}": value for name, value in named.items()})
         return scores
 
@@ -163,7 +163,7 @@ class CocoEvaluator:
         for kind in self.kinds:
             precision, _ = self._arrays(kind)
             for name, part in (("AP", slice(None)), ("AP50", slice(0, 1)), ("AP75", slice(5, 6))):
-                values = [_mean(precision[part, :, k, 0, -1]) for k in range(precision.shape[2])]
+                values = [mean_of(precision[part, :, k, 0, -1]) for k in range(precision.shape[2])]
                 columns[f"{kind} {name}"] = values
         return columns
 
@@ -176,7 +176,7 @@ class CocoEvaluator:
         found = {}
         for kind in self.kinds:
             precision, _ = self._score(kind, ranges)
-            values = [_mean(precision[..., 1 + number, -1]) for number in range(len(between))]
+            values = [mean_of(precision[..., 1 + number, -1]) for number in range(len(between))]
             found[f"{kind} AP by size"] = [
                 ((low + high) / 2, value) for (low, high), value in zip(between, values, strict=True)
             ]
@@ -201,13 +201,13 @@ class CocoEvaluator:
 
     def _lvis_numbers(self, kind: str) -> dict[str, float]:
         precision, recall = self._arrays(kind)
-        numbers = _precision_numbers(precision)
+        numbers = precision_numbers(precision)
         frequency = [record["frequency"] for record in self.truth.categories.values()]
         for letter in FREQUENCIES:
             group = [k for k, own in enumerate(frequency) if own == letter]
-            numbers[f"AP{letter}"] = _mean(precision[:, :, group, 0, -1])
-        numbers["AR@300"] = _mean(recall[:, :, 0, -1])
-        numbers.update({f"AR{size}@300": _mean(recall[:, :, area, -1]) for size, area in SIZES.items()})
+            numbers[f"AP{letter}"] = mean_of(precision[:, :, group, 0, -1])
+        numbers["AR@300"] = mean_of(recall[:, :, 0, -1])
+        numbers.update({f"AR{size}@300": mean_of(recall[:, :, area, -1]) for size, area in SIZES.items()})
         return numbers
 
     def _arrays(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -268,32 +268,6 @@ class CocoEvaluator:
         by_box = kind == "box" or (self.detection_area == "box" and "bbox" in record)
         area = box[2] * box[3] if by_box else float(rle.area(record["segmentation"]))
         return {**record, "bbox": box, "area": area, "iscrowd": 0}
-
-
-def _coco_numbers(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
-    numbers = _precision_numbers(precision)
-    for limit, detections in enumerate((1, 10, 100)):
-        numbers[f"AR{detections}"] = _mean(recall[:, :, 0, limit])
-    numbers.update({f"AR{size}": _mean(recall[:, :, area, -1]) for size, area in SIZES.items()})
-    return numbers
-
-
-def _precision_numbers(precision: np.ndarray) -> dict[str, float]:
-    everything = precision[..., 0, -1]  # (IoU 0.50, 0.55 ... 0.95; recall; category)
-    numbers = {
-        "AP": _mean(everything),
-        "AP50": _mean(everything[0]),
-        "AP75": _mean(everything[5]),
-        "AP75-95": _mean(everything[5:]),
-    }
-    numbers.update({f"AP{size}": _mean(precision[..., area, -1]) for size, area in SIZES.items()})
-    return numbers
-
-
-def _mean(values: np.ndarray) -> float:
-    """Over the entries that exist; the scorer marks categories without objects by -1."""
-    there = values[values > -1]
-    return float(there.mean()) if there.size else float("nan")
 
 
 def _chosen(truth: GroundTruth, image_ids: Iterable[int | str] | None) -> list[int | str]:

@@ -46,7 +46,7 @@ def claim_folder(folder: str | Path, run: Mapping[str, Any], *, shard: Shard | N
     if file.exists():
         theirs = read_json(file)
         theirs = theirs if isinstance(theirs, dict) else {}
-        for key in mine.keys() | theirs.keys():
+        for key in [*mine, *theirs]:
             if mine.get(key) != theirs.get(key):
                 raise ValueError(
                     f"{folder}: holds predictions of another run ({key}: {theirs.get(key)!r}, now {mine.get(key)!r});"
