@@ -41,13 +41,14 @@ from pointrend.visualize import (
     largest_differences,
     plot_steps,
     side_by_side,
+    traced_box,
 )
 
 TEST_SCENES = 1_000_000  # number of the first scene that is held out
 SHOWN = {  # score -> what the table calls it
     "mIoU": "mIoU",
-    "mIoU@1px": "mIoU within 1 px of a boundary",
-    "mIoU@3px": "mIoU within 3 px of a boundary",
+    "mIoU@1px": "mIoU, 1 px about boundaries",
+    "mIoU@3px": "mIoU, 3 px about boundaries",
     "boundary IoU": "boundary IoU",
 }
 
@@ -210,7 +211,7 @@ def gains(rows: list[Scores], *, title: str) -> Table:
     """The scores as a table with a line for each, in per cent, and the difference."""
     coarse, refined = rows
     table = Table(title=title, title_justify="left")
-    table.add_column("per cent")
+    table.add_column("per cent", no_wrap=True)
     for row in (coarse, refined, gain(coarse, refined, name="gained")):
         table.add_column(row.name, justify="right", style="bold" if row.name == "gained" else "")
     for key, name in SHOWN.items():
@@ -242,18 +243,19 @@ def draw_scene(model: SemanticSegmenter, sample: Sample, *, scale: int = 4) -> d
     coarse = model.predict([sample.image], refine=False)[0]
     refined = model.predict([sample.image], trace=trace)[0]
     truth, palette = sample.target.labels, refined.palette
+    box = traced_box(sample.image, model.config.preprocessing)
     side = min(48, *truth.shape)
     windows = largest_differences(coarse.labels, refined.labels, truth=truth, size=side, count=2)
     panels = {
         "picture": enlarge(sample.image, scale),
         "coarse, interpolated": enlarge(color_labels(coarse.labels, palette), scale),
-        "points computed anew": draw_chosen(sample.image, trace, scale=scale),
+        "points computed anew": draw_chosen(sample.image, trace, box=box, scale=scale),
         "with PointRend": enlarge(color_labels(refined.labels, palette), scale),
         "truth": enlarge(color_labels(truth, palette), scale),
     }
     windows = [window.scaled(scale) for window in windows]
     compared = side_by_side(panels, windows=windows, names=refined.class_names, colors=palette, width=2.4)
-    return {"compared": compared, "steps": plot_steps(trace, image=sample.image, palette=palette)}
+    return {"compared": compared, "steps": plot_steps(trace, image=sample.image, box=box, palette=palette)}
 
 
 def write_figure(figure: Figure, path: Path) -> None:

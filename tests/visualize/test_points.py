@@ -10,16 +10,19 @@ import torch
 
 from pointrend.core.refiner import PointRend
 from pointrend.core.subdivision import SubdivisionStep
+from pointrend.models.images import Preprocessing
 from pointrend.visualize import (
     Window,
     chosen_cells,
     color_logits,
+    draw_chosen,
     draw_uncertainty,
     largest_differences,
     plot_steps,
     plot_training_points,
     plot_uncertainty,
     side_by_side,
+    traced_box,
 )
 
 
@@ -52,6 +55,33 @@ def test_points_of_a_box_lie_in_that_box_of_the_picture() -> None:
     assert dots.min(0).tolist() >= [10, 20]
     assert (dots <= (30, 44)).all()
     assert np.allclose(dots, trace[0].points[0].numpy() * (20, 24) + (10, 20))
+
+
+def test_a_region_larger_than_the_picture_is_shown_as_far_as_the_picture_goes() -> None:
+    trace = refined(3)
+    image = torch.zeros(3, 16, 26, dtype=torch.uint8)
+    figure = plot_steps(trace, image=image, box=(0, 0, 26, 20))
+    assert all(axes.get_ylim() == (16, 0) and axes.get_xlim() == (0, 26) for axes in figure.axes)
+    assert draw_chosen(image, trace, box=(0, 0, 26, 20), scale=2).shape == (32, 52, 3)
+
+
+def test_points_are_drawn_where_they_are() -> None:
+    trace = refined(1)[-1:]
+    drawn = draw_chosen(torch.zeros(3, 20, 26, dtype=torch.uint8), trace, scale=9)
+    centres = drawn[4::9, 4::9].any(2)
+    assert (centres == chosen_cells(trace[0])).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((64, 96), (96, 64)), ((50, 96), (96, 64)), ((1, 1), (32, 32))]
+)
+def test_the_traced_box_includes_the_padding(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert traced_box(torch.zeros(3, *size, dtype=torch.uint8), Preprocessing()) == (0, 0, *expected)
+
+
+def test_the_traced_box_is_in_the_pixels_of_the_picture_whatever_the_network_sees() -> None:
+    image = torch.zeros(3, 50, 100, dtype=torch.uint8)
+    assert traced_box(image, Preprocessing(short_edge=100)) == (0, 0, 112, 64)
 
 
 def test_without_a_picture_that_row_is_left_out() -> None:

@@ -31,6 +31,7 @@ from pointrend.visualize.points import (
     plot_steps,
     plot_training_points,
     plot_uncertainty,
+    traced_box,
 )
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "plot_training_points",
     "plot_uncertainty",
     "side_by_side",
+    "traced_box",
 ]

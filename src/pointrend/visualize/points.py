@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from pointrend.core.subdivision import SubdivisionStep
+from pointrend.models.images import Preprocessing, resized_size
 from pointrend.visualize.overlays import Box, Drawable, as_picture
 from pointrend.visualize.palettes import Colors, Picture, as_palette, color_labels, heatmap
 
@@ -58,7 +59,8 @@ def plot_steps(
 
     Args:
         image: the picture, for a row that shows it with the chosen points; without it that row is left out.
-        box: where the region lies in the picture, in its pixels; the whole picture if not given. Without a
+        box: where the region lies in the picture, in its pixels; the whole picture if not given. It may reach
+            beyond the picture (`traced_box`: the network saw it padded), of which nothing is shown then. Without a
             picture the axes are the region's unit square.
         region: which of the N regions of the trace (which box, or which picture of the batch).
         palette: colours of the classes, for logits of more than one class.
@@ -73,8 +75,9 @@ def plot_steps(
         raise ValueError(f"region: the trace has regions 0..{len(trace[0].logits) - 1}, got {region}")
     picture = None if image is None else as_picture(image)
     extent = _extent(picture, box)
+    shown = extent if picture is None else _inside(extent, picture)
     rows = 2 if picture is None else 3
-    aspect = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
+    aspect = abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
     figure = Figure(
         figsize=(2.9 * len(trace), (2.9 * aspect + 0.28) * rows + 0.45), dpi=110, layout="constrained"
     )
@@ -93,8 +96,9 @@ def plot_steps(
             name = f"{step.index.shape[1]} points ({share:.0%} of the cells)"
             _show(grid[1, column], picture, (0, picture.shape[1], picture.shape[0], 0), name)
             draw_points(grid[1, column], step, extent, region)
-            grid[1, column].set(xlim=extent[:2], ylim=extent[2:])
         _show(grid[-1, column], color_logits(after, palette), extent, "predicted at the points")
+    for axes in grid.flat:
+        axes.set(xlim=shown[:2], ylim=shown[2:])
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
@@ -118,26 +122,46 @@ def draw_points(
 
 
 def draw_chosen(
-    image: Drawable, trace: Sequence[SubdivisionStep], *, region: int = 0, scale: int = 4
+    image: Drawable,
+    trace: Sequence[SubdivisionStep],
+    *,
+    box: Box | None = None,
+    region: int = 0,
+    scale: int = 4,
 ) -> Picture:
     """The darkened picture, `scale` times as large, with a dot at every point of every step (H * scale, W * scale, 3).
 
-    Colours go from yellow (first step, largest dots) to red (last step); later dots lie on top. The region is the whole
-    picture.
+    Colours go from yellow (first step, largest dots) to red (last step); later dots lie on top. `box` is where the
+    region lies in the picture, as for `plot_steps`.
     """
     from matplotlib import colormaps
 
-    picture = enlarge(image, scale)
-    canvas = Image.fromarray(np.rint(picture * 0.35).astype(np.uint8))
+    picture = as_picture(image)
+    left, right, bottom, top = (scale * side for side in _extent(picture, box))
+    canvas = Image.fromarray(np.rint(enlarge(picture, scale) * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for number, step in enumerate(trace):
         shade = 0.15 + 0.7 * number / max(len(trace) - 1, 1)
         color = tuple(int(255 * part) for part in colormaps["YlOrRd"](shade)[:3])
-        cell = min(canvas.width / step.size[1], canvas.height / step.size[0])
+        cell = min((right - left) / step.size[1], (bottom - top) / step.size[0])
         radius = float(np.clip(cell * 0.3, 0.8, 1.2 * scale))
-        for x, y in (step.points[region].cpu().numpy() * (canvas.width, canvas.height)).tolist():
+        points = step.points[region].cpu().numpy() * (right - left, bottom - top) + (left, top)
+        for x, y in points.tolist():
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
     return np.asarray(canvas)
+
+
+def traced_box(image: Drawable, preprocessing: Preprocessing) -> Box:
+    """What part of a picture's plane the trace of a semantic `predict` covers, in the picture's own pixels.
+
+    The network sees the picture resized, and padded on the right and at the bottom (alone in its batch): subdivision
+    runs over the padding, too, so that the box reaches beyond the picture.
+    """
+    height, width = as_picture(image).shape[:2]
+    rows, columns = resized_size(height, width, preprocessing)
+    divisor = preprocessing.divisor
+    padded_rows, padded_columns = -(-rows // divisor) * divisor, -(-columns // divisor) * divisor
+    return 0.0, 0.0, width * padded_columns / columns, height * padded_rows / rows
 
 
 def enlarge(image: Drawable, factor: int) -> Picture:
@@ -216,6 +240,13 @@ def _extent(picture: Picture | None, box: Box | None) -> tuple[float, float, flo
             raise ValueError(f"box: expected x1 < x2 and y1 < y2, got {tuple(box)}")
         return x1, x2, y2, y1
     return (0.0, 1.0, 1.0, 0.0) if picture is None else (0.0, picture.shape[1], picture.shape[0], 0.0)
+
+
+def _inside(extent: tuple[float, float, float, float], picture: Picture) -> tuple[float, float, float, float]:
+    """The part of the extent that lies in the picture; all of it where none does."""
+    left, right = max(extent[0], 0.0), min(extent[1], float(picture.shape[1]))
+    bottom, top = min(extent[2], float(picture.shape[0])), max(extent[3], 0.0)
+    return (left, right, bottom, top) if left < right and top < bottom else extent
 
 
 def _show(axes: Axes, picture: Picture, extent: tuple[float, float, float, float], title: str) -> None:
