@@ -22,11 +22,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
     "core": (set(), {"torch"}),
     "facts": (set(), set()),
+    "whole": (set(), set()),
     "structures": (set(), {"torch"}),
     "rle": ({"structures"}, {"torch", "numpy"}),
     "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
     "checkpoints": (
-        {"core", "facts", "structures", "models"},
+        {"core", "facts", "structures", "models", "whole"},
         {"torch", "numpy", "safetensors", "huggingface_hub"},
     ),
     "data": (
@@ -34,11 +35,11 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval"},
     ),
     "evaluation": (
-        {"core", "facts", "structures", "rle"},
+        {"core", "facts", "structures", "rle", "whole"},
         {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts", "rich"},
     ),
     "training": (
-        {"core", "structures", "models", "data"},
+        {"core", "structures", "models", "data", "whole"},
         {"torch", "numpy", "accelerate", "safetensors", "rich", "tensorboard"},
     ),
     "zoo": (

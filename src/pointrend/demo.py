@@ -9,7 +9,6 @@ subdivision. Scenes of the test have other numbers than those of the training an
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -43,6 +42,7 @@ from pointrend.visualize import (
     side_by_side,
     traced_box,
 )
+from pointrend.whole import whole_file
 
 TEST_SCENES = 1_000_000  # number of the first scene that is held out
 SHOWN = {  # score -> what the table calls it
@@ -259,14 +259,9 @@ def draw_scene(model: SemanticSegmenter, sample: Sample, *, scale: int = 4) -> d
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Save as PNG under a temporary name first; the folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Save as PNG, whole or not at all; the folder is made."""
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format="png")
 
 
 def what_next(settings: DemoSettings, model: SemanticSegmenter, pictures: list[Path]) -> list[str]:

@@ -8,9 +8,7 @@ ResNet-50 and -101, 3x3 for ResNeXt), normalisation, test size, points and steps
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +26,7 @@ from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.whole import whole_file
 
 BACKBONE: list[Row] = [
     ("backbone.bottom_up.stem.conv1.weight", "backbone.stem.0.weight"),
@@ -129,15 +128,9 @@ def to_detectron2(model: nn.Module, path: str | Path) -> None:
         if theirs is None:
             raise ValueError(f"{name}: Detectron2 has no name for it")
         arrays[theirs] = tensor.detach().cpu().float().numpy()
-    path = Path(path)
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # "matching_heuristics" is absent: Detectron2 then wants the names exactly.
-            pickle.dump({"model": arrays, "__author__": "pointrend"}, file, protocol=4)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with whole_file(path) as part, part.open("wb") as file:
+        # "matching_heuristics" is absent: Detectron2 then wants the names exactly.
+        pickle.dump({"model": arrays, "__author__": "pointrend"}, file, protocol=4)
 
 
 def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:

@@ -17,8 +17,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from torch import Tensor, nn
 
 from pointrend import __version__
 from pointrend.checkpoints.settings import from_dict
+from pointrend.whole import whole_file
 
 FORMAT = "pointrend"
 # The header is read before anything else: a configuration of more than this is none.
@@ -73,16 +72,8 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
         "sha256": _digest(config, tensors),
         "extra": json.dumps(dict(model.origin if extra is None else extra)),  # type: ignore[arg-type]
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, since a file can be renamed onto another only within one file system.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes it private
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(path, durable=True) as part:
+        save_file(tensors, part, metadata)
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
@@ -209,9 +200,3 @@ def _digest(config: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import nn
 
 from pointrend.checkpoints.download import offline
 from pointrend.checkpoints.files import kind_of, save
+from pointrend.whole import whole_file
 
 FILE_NAME = "model.safetensors"
 _SUFFIXES = (".safetensors", ".pkl", ".pth", ".pt")
@@ -137,11 +136,5 @@ def _config(model: nn.Module) -> Any:
 
 
 def _write(path: Path, text: str) -> None:
-    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")

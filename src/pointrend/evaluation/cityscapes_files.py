@@ -9,7 +9,6 @@ For semantic results, use `saved.SavedLabels` with the label ids as `file_ids`.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from pointrend.evaluation.saved import Records, file_name_of
 from pointrend.facts.cityscapes import INSTANCE_LABELS
 from pointrend.rle import encode_windows
 from pointrend.structures import InstanceMasks, Sample
+from pointrend.whole import whole_file
 
 __all__ = ["CityscapesResults"]
 
@@ -105,12 +105,8 @@ class CityscapesResults:
 
 
 def _write_mask(mask: np.ndarray, file: Path) -> None:
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with whole_file(file) as unfinished:
         Image.fromarray((mask != 0).astype(np.uint8) * 255).save(unfinished, format="PNG")
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _read_mask(file: Path, size: tuple[int, int], where: str) -> np.ndarray:

@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from pointrend.whole import whole_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -139,14 +140,8 @@ def to_csv(scores: Scores) -> str:
 
 def write_text(path: str | Path, text: str) -> None:
     """The text as a file that appears whole or not at all; missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _columns(rows: Sequence[Scores], columns: Sequence[str] | None) -> list[str]:

@@ -26,6 +26,7 @@ from pointrend.evaluation.coco_files import read_json
 from pointrend.evaluation.report import write_text
 from pointrend.evaluation.sharding import Shard
 from pointrend.structures import Sample
+from pointrend.whole import whole_file
 
 __all__ = ["SavedDetections", "SavedLabels", "claim_folder", "file_name_of"]
 
@@ -197,14 +198,8 @@ class SavedLabels:
         image = Image.fromarray(labels.astype(np.uint8))
         if self.palette.any():
             image.putpalette(self.palette.ravel().tolist())
-        file = self._file(sample)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
+        with whole_file(self._file(sample)) as unfinished:
             image.save(unfinished, format="PNG")
-            os.replace(unfinished, file)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
     def _file(self, sample: Sample) -> Path:
         return self.folder / f"{file_name_of(sample.image_id)}.png"

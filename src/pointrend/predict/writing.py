@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import tempfile
@@ -19,6 +18,7 @@ from pointrend.predict.outcomes import Prediction
 from pointrend.structures import InstanceResult, SemanticResult
 from pointrend.visualize.overlays import draw
 from pointrend.visualize.palettes import as_palette
+from pointrend.whole import umask, whole_file
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class CocoStream:
             self.file.write(f'\n],\n"images": {rest[0]},\n"categories": {rest[1]}}}\n')
         self.file.close()
         if keep:
-            os.chmod(self.file.name, 0o666 & ~_umask())
+            os.chmod(self.file.name, 0o666 & ~umask())
             os.replace(self.file.name, self.path)
         else:
             os.unlink(self.file.name)
@@ -140,15 +140,9 @@ def write_labels(result: SemanticResult, path: Path) -> None:
 
 
 def write_png(image: Image.Image, path: Path) -> None:
-    """Save as PNG under a temporary name first; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    """Save as PNG, whole or not at all; folders are made."""
+    with whole_file(path) as unfinished:
+        image.save(unfinished, format="PNG")
 
 
 def track(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:
@@ -161,9 +155,3 @@ def track(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:
 
     yield from bar(items, description="predicting", total=total, console=Console(stderr=True))
 
-
-def _umask() -> int:
-    """The permissions that new files lack (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

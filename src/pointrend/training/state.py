@@ -9,8 +9,6 @@ best score so far. The order of the pictures and all random choices of an update
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from torch import nn
 
 from pointrend.training.average import MovingAverage
 from pointrend.training.recipe import Recipe
+from pointrend.whole import whole_file
 
 FORMAT = "pointrend training 1"
 
@@ -179,16 +178,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a file that appears under its name only when it is complete and on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with whole_file(path, durable=True) as part, part.open("wb") as file:
+        write(file)
 
 
 def _reason(error: BaseException) -> str:
