@@ -21,6 +21,12 @@ def test_every_region_gets_the_same_grid() -> None:
     assert torch.equal(grid[0], grid[1])
 
 
+def test_grids_stay_float32_under_autocast() -> None:
+    exact = regular_grid(28, 28)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(regular_grid(28, 28), exact)
+
+
 def test_no_region_gives_an_empty_grid() -> None:
     assert regular_grid(3, 5, regions=0).shape == (0, 15, 2)
 

@@ -31,7 +31,8 @@ def regular_grid(
         raise ValueError(f"regular_grid: expected sides of at least 1 cell, got {height} x {width}")
     # In affine_grid's order of operations, as Detectron2: last bits of published models' coarse logits depend on it.
     to_unit_square = torch.tensor([[[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]], device=device)
-    grid = F.affine_grid(to_unit_square, [1, 1, height, width], align_corners=False)
+    with torch.autocast(to_unit_square.device.type, enabled=False):  # it would multiply in half precision
+        grid = F.affine_grid(to_unit_square, [1, 1, height, width], align_corners=False)
     return grid.view(1, height * width, 2).expand(regions, -1, -1)
 
 
