@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from pointrend.checkpoints.files import save
 from pointrend.core.selection import PointSampling
 from pointrend.data.folders import SemanticFolder
 from pointrend.data.loading import build_loader
@@ -146,7 +147,7 @@ def main() -> None:
     started = time.time()
     train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
     minutes = (time.time() - started) / 60
-    torch.save(model.state_dict(), arguments.out / "weights.pth")
+    save(model, arguments.out / "model.safetensors")
     scores = score(model, held_out)
     result = {
         "scores": scores,

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from camvid import VARIANTS, build, print_progress
+from camvid import VARIANTS, print_progress
 from torch import Tensor, nn
 
+from pointrend.checkpoints.files import load
 from pointrend.core.refiner import PointRend
 from pointrend.data.folders import SemanticFolder
 from pointrend.data.loading import build_loader
@@ -119,21 +120,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    made = json.loads((arguments.weights / "scores.json").read_text())["arguments"]
-    settings = argparse.Namespace(
-        data=arguments.data,
-        variant=made["variant"],
-        levels=made["levels"],
-        deeplab=made["deeplab"] == "True",
-        norm=made["norm"],
-        seed=arguments.seed,
-    )
     camvid = arguments.data / "camvid"
     training = SemanticFolder.from_list(camvid / "train.txt", transforms=training_transforms((256, 320)))
     held_out = SemanticFolder.from_list(camvid / "val.txt")
-    network = build(settings, training)
-    network.load_state_dict(torch.load(arguments.weights / "weights.pth", weights_only=True))
-    model = Heads(network, arguments.heads)
+    model = Heads(load(arguments.weights / "model.safetensors"), arguments.heads)
     recipe = Recipe(
         steps=arguments.steps,
         optimizer="adamw",

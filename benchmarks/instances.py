@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from pointrend.checkpoints.files import save
 from pointrend.data.coco import CocoInstances
 from pointrend.data.loading import build_loader
 from pointrend.data.transforms import Compose, RandomFlip, ResizeShortEdge
@@ -121,7 +122,7 @@ def main() -> None:
     loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
     train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
     minutes = (time.time() - started) / 60
-    torch.save(model.state_dict(), arguments.out / "weights.pth")
+    save(model, arguments.out / "model.safetensors")
     sides = (28, 56, 112, 224) if model.config.head == "pointrend" else (0,)
     result = {
         "scores": score(model, held_out, held_out.as_coco(), sides),
