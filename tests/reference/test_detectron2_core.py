@@ -25,6 +25,7 @@ from pointrend.core import (
     sample_training_points,
 )
 from pointrend.structures import InstanceMasks
+from tests.reference import discovery
 
 
 class Units:
@@ -35,9 +36,13 @@ class Units:
         return torch.from_numpy(np.asarray(self.arrays[name]))
 
 
-@pytest.fixture(scope="module")
-def units(reference: Path) -> Units:
-    return Units(reference / "detectron2" / "goldens" / "units.npz")
+if not discovery.units():
+    pytest.skip(f"no units.npz in {discovery.ROOT}: set POINTREND_REFERENCE", allow_module_level=True)
+
+
+@pytest.fixture(scope="module", params=discovery.units(), ids=lambda path: path.parent.name)
+def units(request: pytest.FixtureRequest) -> Units:
+    return Units(request.param)
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> None:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import importlib.util
-import json
-import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,12 +21,16 @@ from pointrend.models.boxes import Regions
 from pointrend.models.images import batch_images, resize_image
 from pointrend.models.instance import InstanceSegmenter, InstanceTrace
 from pointrend.models.masks import paste_window
+from tests.reference.discovery import ROOT, Golden, detectron2
 
-ROOT = (
-    Path(os.environ.get("POINTREND_REFERENCE") or Path(__file__).parents[2] / "../shared/reference")
-    / "detectron2"
-)
-IGNORED = {"MODEL.DEVICE", "MODEL.WEIGHTS", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
+IGNORED = {
+    "image",
+    "MODEL.DEVICE",
+    "MODEL.WEIGHTS",
+    "INPUT.MIN_SIZE_TEST",
+    "INPUT.MAX_SIZE_TEST",
+    "OUTPUT_DIR",
+}
 BOX_SETTINGS = {
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST": "score_threshold",
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": "nms_threshold",
@@ -44,76 +44,62 @@ PROPOSAL_SETTINGS = {
 MASK_SETTINGS = {"MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS": "points"}
 
 
-def configurations() -> dict[str, dict]:
-    """Instance configurations of the reference; none where it is absent."""
-    path = ROOT / "goldens" / "meta.json"
-    if not path.is_file():
-        return {}
-    meta = json.loads(path.read_text())
-    found = {}
-    for name, config in meta["configs"].items():
-        shapes = json.loads((ROOT / "shapes" / f"{name}.json").read_text())
-        if any(key.startswith("roi_heads.") for key in shapes):
-            found[name] = {"seed": meta["seed"], "images": meta["images"], "shapes": shapes, **config}
-    return found
-
-
-CONFIGURATIONS = configurations()
+CONFIGURATIONS = {
+    golden.id: golden
+    for golden in detectron2()
+    if any(key.startswith("roi_heads.") for key in golden.shapes())
+}
 if not CONFIGURATIONS:
     pytest.skip(f"no reference outputs in {ROOT}: set POINTREND_REFERENCE", allow_module_level=True)
-
-
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_checkpoint", ROOT / "make_checkpoint.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Reference:
     """One configuration: its model with the stand-in weights, its pictures and stored outputs."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.config = CONFIGURATIONS[name]
-        make, seed = maker(), self.config["seed"]
-        std = self.config["pixel_std_for_make_checkpoint"]
+    def __init__(self, golden: Golden, folder: Path) -> None:
+        self.golden, self.config = golden, golden.content
+        self.stored = np.load(golden.arrays())
+        make, shapes = golden.maker(), golden.shapes()
+        seed, std = (
+            self.config.get("seed", golden.shared["seed"]),
+            self.config["pixel_std_for_make_checkpoint"],
+        )
         for key, (crc, total) in self.config["checksums"].items():
-            shape = self.config["shapes"][key]
-            assert make.checksum(key, shape, seed, std) == [crc, pytest.approx(total)], (
+            assert make.checksum(key, shapes[key], seed, std) == [crc, pytest.approx(total)], (
                 "other weights than recorded"
             )
-        path = folder / f"{name}.pkl"
+        path = folder / "weights.pkl"
         with path.open("wb") as file:
-            pickle.dump(make.checkpoint(self.config["shapes"], seed, std), file, protocol=4)
+            pickle.dump(make.checkpoint(shapes, seed, std), file, protocol=4)
         self.model: InstanceSegmenter = from_detectron2(path).eval()
         path.unlink()
         self.cases = list(self.config["cases"])
         self.traces: dict[str, InstanceTrace] = {}
-        self.stored = np.load(ROOT / "goldens" / f"{name}.npz")
-        self._apply(self.config["overrides"])
 
-    def _apply(self, overrides: dict) -> None:
+    def settings(self, case: str) -> dict:
+        """What was configured otherwise than the model's own file has it."""
+        return {**self.config["overrides"], **self.config["cases"][case]}
+
+    def _apply(self, settings: dict) -> None:
         known = IGNORED | set(BOX_SETTINGS) | set(PROPOSAL_SETTINGS) | set(MASK_SETTINGS)
-        assert set(overrides) <= known, f"overrides this test does not know: {set(overrides) - known}"
+        assert set(settings) <= known, f"settings this test does not know: {set(settings) - known}"
         parts = (
             (self.model.box_head, BOX_SETTINGS),
             (self.model.rpn, PROPOSAL_SETTINGS),
             (self.model.mask_head, MASK_SETTINGS),
         )
         for part, names in parts:
-            changes = {names[key]: value for key, value in overrides.items() if key in names}
+            changes = {names[key]: value for key, value in settings.items() if key in names}
             if changes:
                 part.config = dataclasses.replace(part.config, **changes)
 
     def picture(self, case: str) -> torch.Tensor:
         name = self.config["cases"][case]["image"]
-        pixels = np.load(ROOT / "goldens" / "images.npz")[name]
+        pixels = np.load(self.golden.file("images.npz"))[name]
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
     def preprocessing(self, case: str):
-        settings = {**self.config["overrides"], **self.config["cases"][case]}
+        settings = self.settings(case)
         return dataclasses.replace(
             self.model.config.preprocessing,
             short_edge=settings.get("INPUT.MIN_SIZE_TEST", self.model.config.preprocessing.short_edge),
@@ -122,6 +108,7 @@ class Reference:
 
     def case(self, case: str) -> tuple[InstanceTrace, Outputs]:
         """What we predict, with every intermediate value, and what is stored."""
+        self._apply(self.settings(case))
         if case not in self.traces:
             self.model.config = dataclasses.replace(self.model.config, preprocessing=self.preprocessing(case))
             self.traces[case] = self.model.trace([self.picture(case)])
@@ -161,7 +148,7 @@ def reference(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Reference]:
     """One model at a time: some have hundreds of millions of weights."""
-    yield Reference(request.param, tmp_path_factory.mktemp("weights"))
+    yield Reference(CONFIGURATIONS[request.param], tmp_path_factory.mktemp("weights"))
     gc.collect()
 
 

@@ -8,12 +8,7 @@ at the threshold of a step may be exchanged for the next in rank, and then the c
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
-import os
 import pickle
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,54 +17,36 @@ import torch.nn.functional as F
 
 from pointrend.checkpoints.detectron2 import from_detectron2
 from pointrend.models.images import batch_images, resize_image
+from tests.reference.discovery import ROOT, detectron2
 
-FOLDER = os.environ.get("POINTREND_REFERENCE") or Path(__file__).parents[2] / "../shared/reference"
-ROOT = Path(FOLDER) / "detectron2"
 # What the stored cases override and how it is followed here; anything else has to be looked at first.
-KNOWN = {"MODEL.DEVICE", "MODEL.WEIGHTS", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
+KNOWN = {"OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
 LOGITS = 1e-3
 FEATURES = {"p2": (7, 8), "p3": (31, 4), "p4": (31, 2), "p5": (31, 1)}
 
 
-def configurations() -> dict[str, dict]:
-    path = ROOT / "goldens" / "meta.json"
-    if not path.is_file():
-        return {}
-    meta = json.loads(path.read_text())
-    found = {}
-    for name, config in meta["configs"].items():
-        shapes = json.loads((ROOT / "shapes" / f"{name}.json").read_text())
-        if any(key.startswith("sem_seg_head.") for key in shapes):
-            found[name] = {"seed": meta["seed"], "shapes": shapes, **config}
-    return found
-
-
-CONFIGURATIONS = configurations()
-CASES = [(name, case) for name, config in CONFIGURATIONS.items() for case in config["cases"]]
+CONFIGURATIONS = {
+    golden.id: golden
+    for golden in detectron2()
+    if any(key.startswith("sem_seg_head.") for key in golden.shapes())
+}
+CASES = [(name, case) for name, golden in CONFIGURATIONS.items() for case in golden.content["cases"]]
 if not CASES:
     pytest.skip(f"no reference outputs in {ROOT}: set POINTREND_REFERENCE", allow_module_level=True)
-
-
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_checkpoint_detectron2", ROOT / "make_checkpoint.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module", params=list(CONFIGURATIONS))
 def model(request, tmp_path_factory):
     """The configuration's model; its name is kept beside the configuration."""
-    config = CONFIGURATIONS[request.param]
-    make, std = maker(), config["pixel_std_for_make_checkpoint"]
+    golden = CONFIGURATIONS[request.param]
+    config, make, shapes = golden.content, golden.maker(), golden.shapes()
+    seed, std = config.get("seed", golden.shared["seed"]), config["pixel_std_for_make_checkpoint"]
     for key, expected in config["checksums"].items():
-        crc, total = make.checksum(key, config["shapes"][key], config["seed"], std)
+        crc, total = make.checksum(key, shapes[key], seed, std)
         assert (crc, pytest.approx(total)) == tuple(expected), "this numpy makes other weights than recorded"
     path = tmp_path_factory.mktemp("weights") / "x.pkl"
     with path.open("wb") as file:
-        pickle.dump(make.checkpoint(config["shapes"], config["seed"], std), file, protocol=4)
+        pickle.dump(make.checkpoint(shapes, seed, std), file, protocol=4)
     loaded = from_detectron2(path)
     path.unlink()
     assert set(config["overrides"]) <= KNOWN
@@ -80,20 +57,21 @@ def model(request, tmp_path_factory):
 def run(request, model):
     """Everything that the model computes for a case, and what is stored of it."""
     name, network = model
-    config, case = CONFIGURATIONS[name], request.param
+    golden, case = CONFIGURATIONS[name], request.param
+    config = golden.content
     if case not in config["cases"]:
         pytest.skip(f"{name} has no case {case}")
     settings = {**config["overrides"], **config["cases"][case]}
     assert set(settings) <= KNOWN | {"image"}
     preprocessing = dataclasses.replace(
         network.config.preprocessing,
-        short_edge=settings["INPUT.MIN_SIZE_TEST"],
-        long_edge=settings["INPUT.MAX_SIZE_TEST"],
+        short_edge=settings.get("INPUT.MIN_SIZE_TEST", network.config.preprocessing.short_edge),
+        long_edge=settings.get("INPUT.MAX_SIZE_TEST", network.config.preprocessing.long_edge),
     )
     network.config = dataclasses.replace(network.config, preprocessing=preprocessing)
-    pixels = np.load(ROOT / "goldens" / "images.npz")[settings["image"]]
+    pixels = np.load(golden.file("images.npz"))[settings["image"]]
     image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-    with np.load(ROOT / "goldens" / f"{name}.npz") as file:
+    with np.load(golden.arrays()) as file:
         stored = {key.split("/")[1]: file[key] for key in file.files if key.startswith(f"{case}/")}
     with pytest.MonkeyPatch.context() as patch:
         return Run(network, image, stored, patch)

@@ -9,12 +9,8 @@ by the stored shapes.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import json
-import os
 import zlib
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -26,58 +22,37 @@ from pointrend.core import PointSampling, margin_uncertainty, point_sample, samp
 from pointrend.models.images import batch_images, resize_image
 from pointrend.models.tta import augmented_probabilities, sliding_logits
 from pointrend.structures import SemanticTarget
+from tests.reference.discovery import ROOT, Golden, mmsegmentation
 
-FOLDER = os.environ.get("POINTREND_REFERENCE") or Path(__file__).parents[2] / "../shared/reference"
-ROOT = Path(FOLDER) / "mmsegmentation"
 TOLERANCE = 1e-3
 EXCHANGED = 4  # points of 8196 in a step, as the reference's authors allow
 
 
-def find(pattern: str) -> Path:
-    found = sorted(ROOT.rglob(pattern))
-    if not found:
-        pytest.skip(f"no {pattern} in {ROOT}: set POINTREND_REFERENCE", allow_module_level=True)
-    return found[0]
-
-
-GOLDENS = find("goldens.json")
-MODELS = json.loads(GOLDENS.read_text())
-PICTURES = [
-    (name, picture) for name, golden in MODELS.items() for picture in ("A", "B", "C") if picture in golden
-]
-
-
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_checkpoint_mmseg", find("make_checkpoint.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def picture(name: str) -> torch.Tensor:
-    """uint8 (3, H, W) in RGB; the file has BGR."""
-    with np.load(find("inputs.npz")) as file:
-        return torch.from_numpy(file[name][..., ::-1].copy()).permute(2, 0, 1).contiguous()
+MODELS = {golden.id: golden for golden in mmsegmentation()}
+if not MODELS:
+    pytest.skip(f"no reference outputs in {ROOT}: set POINTREND_REFERENCE", allow_module_level=True)
 
 
 class Reference:
     """A model with its stand-in weights and everything stored about it."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.golden = MODELS[name]
-        with np.load(GOLDENS.parent / f"{name}.npz") as file:
+    def __init__(self, source: Golden, folder: Path) -> None:
+        self.source, self.golden = source, source.content
+        with np.load(source.arrays()) as file:
             self.stored = {key: file[key] for key in file.files}
-        make, seed = maker(), self.golden["seed"]
-        shapes = json.loads(find(f"shapes_{name}.json").read_text())
+        make, shapes, seed = source.maker(), source.shapes(), self.golden["seed"]
         for key, crc in self.golden["weights_crc32"].items():
             assert zlib.crc32(make.make_tensor(key, shapes[key], seed)) == crc, "other weights than recorded"
-        path = folder / f"{name}.pth"
+        path = folder / "weights.pth"
         make.save_checkpoint(path, shapes, seed, legacy=True)
         self.model = from_mmsegmentation(path)
         path.unlink()
         self.runs: dict[str, Run] = {}
+
+    def picture(self, name: str) -> torch.Tensor:
+        """uint8 (3, H, W) in RGB; the file has BGR."""
+        with np.load(self.source.file("inputs.npz")) as file:
+            return torch.from_numpy(file[name][..., ::-1].copy()).permute(2, 0, 1).contiguous()
 
     def run(self, name: str) -> Run:
         if name not in self.runs:
@@ -93,7 +68,7 @@ class Run:
         self.stored = {
             key[2:]: array for key, array in reference.stored.items() if key.startswith(f"{name}_")
         }
-        image = picture(name)
+        image = reference.picture(name)
         self.batch = batch_images([image], model.config.preprocessing)
         self.trace: list = []
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
@@ -117,7 +92,7 @@ class Run:
 
 @pytest.fixture(scope="module", params=list(MODELS))
 def reference(request, tmp_path_factory):
-    return Reference(request.param, tmp_path_factory.mktemp("weights"))
+    return Reference(MODELS[request.param], tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(params=["A", "B", "C"])
@@ -201,30 +176,32 @@ def test_labels(run):
     assert (labels == theirs).float().mean() > 0.999
 
 
-def test_the_test_pipeline_resizes_as_opencv_and_back(reference):
-    if "B_pipeline" not in reference.golden:
+@pytest.mark.parametrize("name", ["A", "B", "C"])
+def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name):
+    if f"{name}_pipeline" not in reference.golden:
         pytest.skip("no pipeline stored")
-    golden, model, image = reference.golden["B_pipeline"], reference.model, picture("B")
+    golden, model, image = reference.golden[f"{name}_pipeline"], reference.model, reference.picture(name)
     resized = resize_image(image, model.config.preprocessing)
     assert tuple(resized.shape) == tuple(golden["net_input"])
     bgr = resized.flip(0).contiguous().numpy()
     assert zlib.crc32(bgr) == golden["resized_crc32"]
     assert int(bgr.sum(dtype=np.int64)) == golden["resized_sum"]
     labels = model.predict([image])[0].labels.long()
-    theirs = torch.from_numpy(reference.stored["B_pipeline_labels"]).long()
-    clear = stable(reference.stored, "B_pipeline_", tuple(theirs.shape))
+    theirs = torch.from_numpy(reference.stored[f"{name}_pipeline_labels"]).long()
+    clear = stable(reference.stored, f"{name}_pipeline_", tuple(theirs.shape))
     # 0.01 of margin in the stored mask; a point exchanged at the 8196th rank may reach one pixel.
     assert int((labels != theirs)[clear].sum()) <= EXCHANGED
     assert (labels == theirs).float().mean() > 0.999
 
 
-def test_flips_and_scales(reference):
-    if "B_tta_probs" not in reference.stored:
+@pytest.mark.parametrize("name", ["A", "B", "C"])
+def test_flips_and_scales(reference, name):
+    if f"{name}_tta_probs" not in reference.stored:
         pytest.skip("no test-time augmentation stored")
-    probabilities = augmented_probabilities(reference.model, picture("B"))
-    close(probabilities, reference.stored["B_tta_probs"])
-    theirs = torch.from_numpy(reference.stored["B_tta_labels"]).long()
-    clear = stable(reference.stored, "B_tta_", tuple(theirs.shape))
+    probabilities = augmented_probabilities(reference.model, reference.picture(name))
+    close(probabilities, reference.stored[f"{name}_tta_probs"])
+    theirs = torch.from_numpy(reference.stored[f"{name}_tta_labels"]).long()
+    clear = stable(reference.stored, f"{name}_tta_", tuple(theirs.shape))
     assert torch.equal(probabilities.argmax(0)[clear], theirs[clear])
 
 
@@ -235,7 +212,7 @@ def test_sliding_windows(reference):
     own_size = dataclasses.replace(model.config.preprocessing, short_edge=None, long_edge=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "config", dataclasses.replace(model.config, preprocessing=own_size))
-        logits = sliding_logits(model, picture("A"), window=(128, 256), stride=(96, 160))
+        logits = sliding_logits(model, reference.picture("A"), window=(128, 256), stride=(96, 160))
     mine, stored = thinned(logits, reference.stored["A_slide_logits"])
     # One window's last two in rank are 3e-6 apart: with one thread their order changes, and the cells round them.
     assert int(((mine - stored).abs() > TOLERANCE).any(0).sum()) <= EXCHANGED
@@ -248,7 +225,7 @@ def training_batch(reference):
     stored = reference.stored
     if "loss_labels" not in stored:
         pytest.skip("no losses stored")
-    image = picture("A")
+    image = reference.picture("A")
     crops = [image[:, y : y + h, x : x + w] for y, x, h, w in stored["loss_crops_yxhw"].tolist()]
     labels = [SemanticTarget(torch.from_numpy(label)) for label in stored["loss_labels"]]
     return crops, labels
@@ -289,7 +266,8 @@ def test_losses_and_gradients_with_batch_statistics(reference, at_stored_points)
         torch.testing.assert_close(
             after.running_var, torch.tensor(golden["stem1_running_var_after"]), atol=1e-5, rtol=1e-4
         )
-        check_gradients(model, golden["grad_norm"], stored)
+        if "grad_norm" in golden:
+            check_gradients(model, golden["grad_norm"], stored)
     finally:
         model.zero_grad(set_to_none=True)
         model.eval()
@@ -314,8 +292,9 @@ def check_gradients(model, norms, stored):
         "grad_stem0_weight": (model.backbone.stem[0].weight.grad, 1e-2),
     }
     for name, (gradient, tolerance) in gradients.items():
-        theirs = torch.from_numpy(stored[name])
-        assert float((gradient - theirs).norm() / theirs.norm()) < tolerance, name
+        if name in stored:
+            ours, theirs = thinned(gradient, stored[name])
+            assert float((ours - theirs).norm() / theirs.norm()) < tolerance, name
 
 
 def test_training_points_are_the_most_uncertain_candidates(reference, monkeypatch):
