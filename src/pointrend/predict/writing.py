@@ -154,4 +154,3 @@ def track(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:
     from rich.progress import track as bar
 
     yield from bar(items, description="predicting", total=total, console=Console(stderr=True))
-
