@@ -15,11 +15,13 @@ import platform
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from pointrend.checkpoints.files import save
+from pointrend.core.refiner import PointRend
 from pointrend.core.selection import PointSampling
 from pointrend.data.folders import SemanticFolder
 from pointrend.data.loading import build_loader
@@ -48,6 +50,13 @@ COUNTS = {"N=512": 512, "N=2048": 2048, "N=8192": 8192, "every cell": 10**9}
 LEVELS = {"p2-p5": ("p2", "p3", "p4", "p5"), "p3-p5": ("p3", "p4", "p5")}
 
 
+class DetachedPointRend(PointRend):
+    """The point loss trains the head and the fine features, and leaves the coarse prediction to its own loss."""
+
+    def loss(self, coarse: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        return super().loss(coarse.detach(), *rest, **options)
+
+
 def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmenter:
     config = SemanticConfig(
         class_names=data.class_names,
@@ -69,6 +78,8 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
     model = SemanticSegmenter(config)
     weights = arguments.data / "weights" / "mobilenetv2_features_bnfolded_fp16.safetensors"
     load_pretrained_backbone(model.backbone, weights)
+    if arguments.detach and model.point_rend is not None:
+        model.point_rend.__class__ = DetachedPointRend
     return model
 
 
@@ -114,6 +125,10 @@ def main() -> None:
     parser.add_argument(
         "--deeplab", action="store_true", help="DeepLabV3 at output stride 16 instead of SemanticFPN"
     )
+    parser.add_argument(
+        "--detach", action="store_true", help="no gradient of the point loss into the coarse logits"
+    )
+    parser.add_argument("--scale", type=float, nargs=2, default=(0.5, 2.0), help="of the training pictures")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -128,7 +143,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     camvid = arguments.data / "camvid"
-    transforms = training_transforms((256, 320), scale=(0.5, 2.0))
+    transforms = training_transforms((256, 320), scale=tuple(arguments.scale))
     training = SemanticFolder.from_list(camvid / "train.txt", transforms=transforms)
     held_out = SemanticFolder.from_list(camvid / "val.txt")
     model = build(arguments, training)
