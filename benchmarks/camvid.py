@@ -9,9 +9,6 @@ numbers of points on the whole validation set. The scores go to scores.json in t
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from runs import SemanticScores, print_progress, write_result
 
 from pointrend.checkpoints.files import save
 from pointrend.core.refiner import PointRend
@@ -26,7 +24,6 @@ from pointrend.core.selection import PointSampling
 from pointrend.data.folders import SemanticFolder
 from pointrend.data.loading import build_loader
 from pointrend.data.transforms import training_transforms
-from pointrend.evaluation.semantic_iou import BoundaryIoU, MeanIoU, TrimapIoU
 from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
 from pointrend.models.images import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
@@ -92,11 +89,9 @@ def score(
     Features and coarse logits are computed once a picture; `predict` would compute them for each way again.
     """
     model.eval()
-    classes = len(data.class_names)
-    metrics: dict[str, list] = {}
+    scores = SemanticScores(len(data.class_names))
     for number in range(len(data) if pictures is None else min(pictures, len(data))):
         sample = data[number]
-        rows, columns = sample.target.labels.shape
         batch = batch_images([sample.image], model.config.preprocessing)
         maps = model.features(batch.tensor)
         coarse = model.coarse(maps)
@@ -105,16 +100,8 @@ def score(
             fine = [maps[name] for name in model.config.point_rend.features]
             for way, count in COUNTS.items():
                 predictions[way] = model.point_rend.refine(coarse, fine, batch.padded_size, count=count)
-        for way, logits in predictions.items():
-            labels = logits[0, :, :rows, :columns].argmax(0)
-            for metric in metrics.setdefault(
-                way, [MeanIoU(classes), BoundaryIoU(classes), TrimapIoU(classes)]
-            ):
-                metric.update(labels, sample.target.labels)
-    return {
-        way: {name: round(100 * value, 3) for metric in found for name, value in metric.compute().items()}
-        for way, found in metrics.items()
-    }
+        scores.update(predictions, sample.target.labels)
+    return scores.percent()
 
 
 def main() -> None:
@@ -161,22 +148,9 @@ def main() -> None:
     loader = build_loader(training, recipe.batch_size, workers=arguments.workers, seed=arguments.seed)
     started = time.time()
     train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
-    minutes = (time.time() - started) / 60
+    seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
-    scores = score(model, held_out)
-    result = {
-        "scores": scores,
-        "minutes": round(minutes, 1),
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
-    (arguments.out / "scores.json").write_text(json.dumps(result, indent=1))
-    print(json.dumps(result, indent=1))
-
-
-def print_progress(step: int, entry: dict[str, float]) -> None:
-    if step % 20 == 0:
-        print(step, {name: round(value, 4) for name, value in entry.items()}, flush=True)
+    write_result(score(model, held_out), seconds, arguments)
 
 
 if __name__ == "__main__":

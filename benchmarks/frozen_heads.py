@@ -10,15 +10,13 @@ validation set go to scores.json in the output folder.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from camvid import VARIANTS, print_progress
+from camvid import VARIANTS
+from runs import SemanticScores, print_progress, write_result
 from torch import Tensor, nn
 
 from pointrend.checkpoints.files import load
@@ -26,7 +24,6 @@ from pointrend.core.refiner import PointRend
 from pointrend.data.folders import SemanticFolder
 from pointrend.data.loading import build_loader
 from pointrend.data.transforms import training_transforms
-from pointrend.evaluation.semantic_iou import BoundaryIoU, MeanIoU, TrimapIoU
 from pointrend.models.images import batch_images
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.structures import SemanticTarget
@@ -84,28 +81,18 @@ class Heads(nn.Module):
 @torch.no_grad()
 def score(model: Heads, data: SemanticFolder, counts: Sequence[int]) -> dict[str, dict[str, float]]:
     model.eval()
-    classes = len(data.class_names)
-    metrics: dict[str, list] = {}
+    scores = SemanticScores(len(data.class_names))
     for number in range(len(data)):
         sample = data[number]
         coarse, maps = model.maps([sample.image])
-        rows, columns = sample.target.labels.shape
         size = maps["image"].shape[-2:]
         predictions = {"bilinear": nn.functional.interpolate(coarse, size=size, mode="bilinear")}
         for name, head in model.heads.items():
             fine = [maps[feature] for feature in model.features[name]]
             for count in counts:
                 predictions[f"{name}, N={count}"] = head.refine(coarse, fine, tuple(size), count=count)
-        for name, logits in predictions.items():
-            labels = logits[0, :, :rows, :columns].argmax(0)
-            for metric in metrics.setdefault(
-                name, [MeanIoU(classes), BoundaryIoU(classes), TrimapIoU(classes)]
-            ):
-                metric.update(labels, sample.target.labels)
-    return {
-        name: {key: round(100 * value, 3) for metric in found for key, value in metric.compute().items()}
-        for name, found in metrics.items()
-    }
+        scores.update(predictions, sample.target.labels)
+    return scores.percent()
 
 
 def main() -> None:
@@ -135,14 +122,8 @@ def main() -> None:
     started = time.time()
     loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
     train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
-    result = {
-        "scores": score(model, held_out, (512, 2048, 8192)),
-        "minutes": round((time.time() - started) / 60, 1),
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
-    (arguments.out / "scores.json").write_text(json.dumps(result, indent=1))
-    print(json.dumps(result, indent=1))
+    seconds = time.time() - started
+    write_result(score(model, held_out, (512, 2048, 8192)), seconds, arguments)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ pictures; PointRend also at other resolutions. The scores go to scores.json in t
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from runs import print_progress, write_result
 
 from pointrend.checkpoints.files import save
 from pointrend.data.coco import CocoInstances
@@ -121,22 +119,10 @@ def main() -> None:
     started = time.time()
     loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
     train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
-    minutes = (time.time() - started) / 60
+    seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
     sides = (28, 56, 112, 224) if model.config.head == "pointrend" else (0,)
-    result = {
-        "scores": score(model, held_out, held_out.as_coco(), sides),
-        "minutes": round(minutes, 1),
-        "arguments": {key: str(value) for key, value in vars(arguments).items()},
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
-    (arguments.out / "scores.json").write_text(json.dumps(result, indent=1))
-    print(json.dumps(result, indent=1))
-
-
-def print_progress(step: int, entry: dict[str, float]) -> None:
-    if step % 20 == 0:
-        print(step, {name: round(value, 4) for name, value in entry.items()}, flush=True)
+    write_result(score(model, held_out, held_out.as_coco(), sides), seconds, arguments)
 
 
 if __name__ == "__main__":
