@@ -181,6 +181,7 @@ def test_a_configuration_may_be_given_instead_of_inferred(path):
     ("config", "problem"),
     [
         (replace(INSTANCE, backbone=BackboneConfig("mobilenet_v2")), "MobileNetV2"),
+        (replace(INSTANCE, backbone=BackboneConfig("resnet10_w16")), "a narrow ResNet"),
         (replace(INSTANCE, backbone=BackboneConfig("resnet18", "batch")), "trained batch norm"),
         (replace(INSTANCE, masks=replace(INSTANCE.masks, residual=True)), "a residual point head"),
         (replace(SEMANTIC, point_rend=None), "without point head"),

@@ -23,7 +23,7 @@ from pointrend.models.backbones import (
 )
 
 DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[3] / "shared" / "data"))
-NAMES = ["resnet18", "resnet50", "mobilenet_v2"]
+NAMES = ["resnet18", "resnet50", "mobilenet_v2", "resnet10_w16"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,7 +39,7 @@ def test_every_stage_has_its_channels_and_stride(name, output_stride):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (33, 51)])
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet10_w16"])
 def test_sizes_round_up_so_any_picture_passes(name, size):
     backbone = build_backbone(BackboneConfig(name)).eval()
     for stage, map_ in backbone(torch.zeros(1, 3, *size)).items():
@@ -247,3 +247,14 @@ def test_the_shared_imagenet_tensors_load(name, file, left):
         if n not in missing and (n.endswith("bias") or t.dim() == 4)
     )
     assert filled == total
+
+
+def test_the_narrow_network_is_a_quarter_as_wide_and_small():
+    backbone = build_backbone(BackboneConfig("resnet10_w16", norm="batch"))
+    wide = build_backbone(BackboneConfig("resnet18"))
+    assert backbone.channels == {name: count // 4 for name, count in wide.channels.items()}
+    assert sum(p.numel() for p in backbone.parameters()) < 320_000
+    with pytest.raises(ValueError, match="deep_stem=False"):
+        BackboneConfig("resnet10_w16", deep_stem=True)
+    with pytest.raises(ValueError, match="no bottleneck blocks"):
+        BackboneConfig("resnet10_w16", stride_in_1x1=True)

@@ -138,6 +138,7 @@ def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
     head = config.masks if isinstance(config, InstanceConfig) else config.point_rend
     problems = {
         "MobileNetV2": backbone.name == "mobilenet_v2",
+        "a narrow ResNet": backbone.name == "resnet10_w16",
         "a deep stem": backbone.deep_stem,
         "trained batch norm": backbone.norm == "batch",
         "a residual point head": head is not None and head.residual,

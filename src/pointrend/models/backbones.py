@@ -20,7 +20,9 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 STAGES = ("stem", "res2", "res3", "res4", "res5")
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d", "mobilenet_v2"]
+BackboneName = Literal[
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d", "mobilenet_v2", "resnet10_w16"
+]
 
 _RESNETS: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet18": resnet.resnet18,
@@ -29,6 +31,7 @@ _RESNETS: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet101": resnet.resnet101,
     "resnext101_32x8d": resnet.resnext101_32x8d,
 }
+_OTHERS = ("mobilenet_v2", "resnet10_w16")
 # Which of torchvision's `features` make up each stage of MobileNetV2; the last 1x1 (320 -> 1280) is for
 # classifying.
 _MOBILENET_STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7, 14), "res5": (14, 18)}
@@ -38,6 +41,8 @@ _MOBILENET_STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7,
 class BackboneConfig:
     """Which network, and in which of its published variants.
 
+    name: torchvision's, or "resnet10_w16": one basic block a stage with 16 to 128 channels, 0.3 million
+        parameters; nobody published weights for it, it is for models that are shipped and for demonstrations.
     norm: "frozen" (statistics and affine fixed, as Detectron2 trains) or "batch" (nn.BatchNorm2d).
     stride_in_1x1: the stride of res3..res5 sits in the first 1x1 of their first block, as in the MSRA models
         of Detectron2's zoo; otherwise in the 3x3, as in torchvision, ResNeXt and MMSegmentation. Bottlenecks
@@ -54,10 +59,8 @@ class BackboneConfig:
     output_stride: Literal[8, 16, 32] = 32
 
     def __post_init__(self) -> None:
-        if self.name not in _RESNETS and self.name != "mobilenet_v2":
-            raise ValueError(
-                f"name: expected one of {', '.join([*_RESNETS, 'mobilenet_v2'])}, got {self.name!r}"
-            )
+        if self.name not in (*_RESNETS, *_OTHERS):
+            raise ValueError(f"name: expected one of {', '.join([*_RESNETS, *_OTHERS])}, got {self.name!r}")
         if self.norm not in ("frozen", "batch"):
             raise ValueError(f"norm: expected 'frozen' or 'batch', got {self.norm!r}")
         if self.output_stride not in (8, 16, 32):
@@ -66,7 +69,9 @@ class BackboneConfig:
             raise ValueError(
                 "deep_stem: MobileNetV2's stem is a 3x3 convolution already, set deep_stem=False"
             )
-        if self.stride_in_1x1 and self.name in ("resnet18", "resnet34", "mobilenet_v2"):
+        if self.deep_stem and self.name == "resnet10_w16":
+            raise ValueError("deep_stem: resnet10_w16 has one stem of 16 channels, set deep_stem=False")
+        if self.stride_in_1x1 and self.name in ("resnet18", "resnet34", *_OTHERS):
             raise ValueError(f"stride_in_1x1: {self.name} has no bottleneck blocks, set stride_in_1x1=False")
 
 
@@ -162,6 +167,8 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             name: nn.Sequential(*features[first:last]) for name, (first, last) in _MOBILENET_STAGES.items()
         }
         pool: nn.Module = nn.Identity()
+    elif config.name == "resnet10_w16":
+        stages, pool = _narrow_resnet(norm), nn.MaxPool2d(3, stride=2, padding=1)
     else:
         network = _RESNETS[config.name](num_classes=1, norm_layer=norm)
         stem = (
@@ -179,6 +186,24 @@ def build_backbone(config: BackboneConfig) -> Backbone:
             _dilate(cast(nn.Sequential, stages["res4"]), first=1, rest=2)
         _dilate(cast(nn.Sequential, stages["res5"]), first=before, rest=2 * before)
     return Backbone(config, stages, pool)
+
+
+def _narrow_resnet(norm: Callable[..., nn.Module]) -> dict[str, nn.Module]:
+    """The stages of a ResNet with one basic block each, a quarter as wide as torchvision's."""
+    stem = nn.Sequential(nn.Conv2d(3, 16, 7, 2, 3, bias=False), norm(16), nn.ReLU(inplace=True))
+    stages: dict[str, nn.Module] = {"stem": stem}
+    before = 16
+    for name, channels in zip(STAGES[1:], (16, 32, 64, 128), strict=True):
+        stride = 1 if channels == before else 2
+        shortcut = None
+        if stride == 2:
+            shortcut = nn.Sequential(nn.Conv2d(before, channels, 1, stride, bias=False), norm(channels))
+        stages[name] = nn.Sequential(resnet.BasicBlock(before, channels, stride, shortcut, norm_layer=norm))
+        before = channels
+    for stage in stages.values():
+        for conv in _convolutions(stage):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return stages
 
 
 def _deep_stem(norm: Callable[..., nn.Module]) -> nn.Sequential:
