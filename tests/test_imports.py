@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
     "checkpoints": (
         {"core", "facts", "structures", "models", "whole"},
-        {"torch", "numpy", "safetensors", "huggingface_hub"},
+        {"torch", "numpy", "safetensors", "huggingface_hub", "filelock"},
     ),
     "data": (
         {"core", "facts", "structures", "rle"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import pytest
@@ -49,7 +51,7 @@ def small(monkeypatch, tmp_path):
         def config(self):
             return SMALL
 
-    fields = vars(ZOO["pointrend_semantic_R_101_FPN_1x_cityscapes"]) | {"name": "small"}
+    fields = vars(ZOO["pointrend_semantic_R_101_FPN_1x_cityscapes"]) | {"name": "small", "checksum": ""}
     monkeypatch.setitem(ZOO, "small", Small(**fields))
     to_detectron2(SemanticSegmenter(SMALL), tmp_path / "small.pkl")
     return tmp_path / "small.pkl"
@@ -80,7 +82,9 @@ def test_each_entry_says_where_it_comes_from(entry):
     assert all(0 < value < 100 for _, value in entry.scores)
     assert entry.licence
     assert ("non-commercial" in entry.licence) == (entry.data == "Cityscapes")
-    assert len(entry.sha256) == (0 if entry.project == "Detectron2" else 8)
+    algorithm, _, digits = entry.checksum.partition(":")
+    assert (algorithm, len(digits)) == (("md5", 6) if entry.project == "Detectron2" else ("sha256", 8))
+    assert digits in entry.file_name
 
 
 def test_a_published_file_loads_by_name(small):
@@ -100,6 +104,43 @@ def test_a_file_in_the_cache_is_converted_once(small, tmp_path, monkeypatch):
     (cache / ZOO["small"].file_name).unlink()
     again = load("small")
     assert all(torch.equal(again.state_dict()[name], t) for name, t in first.state_dict().items())
+
+
+def test_who_loads_while_another_converts_waits_for_its_file(small, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    small.rename(cache / ZOO["small"].file_name)
+    begun, go_on, conversions = threading.Event(), threading.Event(), []
+
+    def slowly(entry, path):
+        conversions.append(path)
+        begun.set()
+        go_on.wait(60)
+        return convert(entry, path)
+
+    convert = pointrend.zoo._convert
+    monkeypatch.setattr("pointrend.zoo._convert", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(load, "small")
+        assert begun.wait(60)
+        second = pool.submit(load, "small")
+        assert second in wait([second], timeout=0.5).not_done
+        go_on.set()
+        assert second.result(60).config == first.result(60).config == SMALL
+    assert len(conversions) == 1
+
+
+def test_a_converted_file_that_is_damaged_says_what_to_do(small, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    small.rename(cache / ZOO["small"].file_name)
+    load("small")
+    converted = cache / "small.safetensors"
+    data = bytearray(converted.read_bytes())
+    data[-1] ^= 1
+    converted.write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged.*; remove .*small\.safetensors, and it is made anew"):
+        load("small")
 
 
 def test_offline_says_what_to_fetch_and_where_to_put_it(tmp_path):

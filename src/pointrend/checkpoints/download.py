@@ -1,14 +1,22 @@
-"""Fetching a published file once: resumable, checked, and never half there under its own name."""
+"""Fetching a published file once: resumable, checked, and never half there under its own name.
+
+Several processes may want one file at the same time (torchrun with an empty cache): one fetches it, the others wait
+and find it. The lock is the system's own, so a process that dies lets go of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pointrend.whole import whole_file
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes on disk so far and, where the server tells, those of the whole file."""
@@ -32,45 +40,116 @@ def offline() -> bool:
     return os.environ.get("POINTREND_OFFLINE", "").lower() in ("1", "true", "yes")
 
 
-def file_sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
+def file_hash(path: str | Path, algorithm: str = "sha256") -> str:
+    """Hexadecimal hash of a file, read in pieces."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with Path(path).open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
 
-def fetch(url: str, target: str | Path, *, sha256: str = "", progress: Progress | None = None) -> Path:
+@contextmanager
+def only_one_makes(target: str | Path) -> Iterator[None]:
+    """One process at a time may be in here for one `target`; the others wait. Leaves an empty "target.lock".
+
+    Whoever waited has to look whether the file is there now.
+    """
+    from filelock import FileLock
+
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        yield
+
+
+def fetch(url: str, target: str | Path, *, checksum: str = "", progress: Progress | None = None) -> Path:
     """The file at `url`, as `target`; not fetched where it is there already.
 
-    What an interrupted download left ("target.part") is continued. sha256: its hexadecimal beginning, of any
-    length.
+    What an interrupted download left ("target.part") is continued. checksum: "sha256:" or "md5:" and the hexadecimal
+    beginning of the file's hash, of any length, as publishers put it into file names; "" where they do not. After a
+    download the whole SHA-256 is kept beside the file ("target.sha256", as sha256sum writes it): a file that changes
+    later is noticed.
 
     Raises ConnectionError where the network is off, forbidden or failed, naming the URL and where to put the
     file by hand; ValueError for a file with another hash, which is removed if it was downloaded here.
     """
     target = Path(target)
-    if target.is_file():
-        _check(target, url, sha256)
-        return target
-    advice = f"download {url} by other means and put it at {target}"
-    if offline():
-        raise ConnectionError(f"POINTREND_OFFLINE is set and {target.name} is not in the cache; {advice}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    try:
-        _download(url, part, progress)
-    except (OSError, ValueError) as error:  # urllib's URLError and every time-out are an OSError
-        kept = f"; {part.stat().st_size} bytes are kept, run again to continue" if part.exists() else ""
-        raise ConnectionError(f"{url} could not be fetched ({error}){kept}; or {advice}") from error
-    try:
-        _check(part, url, sha256)
-    except ValueError:
-        part.unlink()
-        raise
-    os.replace(part, target)
+    if not target.is_file():
+        if offline():
+            raise ConnectionError(
+                f"POINTREND_OFFLINE is set and {target.name} is not in the cache; {_advice(url, target)}"
+            )
+        with only_one_makes(target):
+            if not target.is_file():
+                _fetch(url, target, checksum, progress)
+                return target
+    _check_kept(url, target, checksum)
     return target
+
+
+def _fetch(url: str, target: Path, checksum: str, progress: Progress | None) -> None:
+    part = target.with_name(target.name + ".part")
+    while True:
+        continued = part.exists()
+        try:
+            _download(url, part, progress)
+        except (
+            OSError,
+            ValueError,
+            http.client.HTTPException,
+        ) as error:  # URLError and time-outs are OSErrors
+            kept = f"; {part.stat().st_size} bytes are kept, run again to continue" if part.exists() else ""
+            reason = str(error) or type(error).__name__
+            raise ConnectionError(
+                f"{url} could not be fetched ({reason}){kept}; or {_advice(url, target)}"
+            ) from error
+        found = _other_hash(part, checksum)
+        if not found:
+            break
+        part.unlink()
+        if not continued:  # else what was there before may have been at fault: once more from the beginning
+            raise ValueError(
+                f"{url}: {found}, so it is damaged or another file than was published; it was removed. Fetch it again; "
+                "if it comes out the same and you trust it, load it from where you put it (`weights=PATH`): a file "
+                "that you name is not compared"
+            )
+    with whole_file(_record(target)) as file:
+        file.write_text(f"{file_hash(part)}  {target.name}\n", encoding="utf-8")
+    os.replace(part, target)
+
+
+def _check_kept(url: str, target: Path, checksum: str) -> None:
+    """Compare a file that was there with what was noted when it was fetched, else with the publisher's hash."""
+    record = _record(target)
+    noted = record.read_text(encoding="utf-8").split()[:1] if record.is_file() else []
+    found = _other_hash(target, f"sha256:{noted[0]}" if noted else checksum)
+    if found:
+        when = "what was fetched" if noted else f"the file of {url}"
+        both = f" and {record.name}" if noted else ""
+        raise ValueError(
+            f"{target}: {found}, so it is not {when}: remove it{both} and run again to fetch it anew"
+        )
+
+
+def _record(target: Path) -> Path:
+    return target.with_name(target.name + ".sha256")
+
+
+def _other_hash(path: Path, checksum: str) -> str:
+    """ "its MD5 is 0123.., expected 4567.." where that is so, else ""."""
+    algorithm, _, expected = checksum.lower().partition(":")
+    if not expected:
+        return ""
+    found = file_hash(path, algorithm)
+    if found.startswith(expected):
+        return ""
+    name = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
+    return f"its {name} is {found}, expected {expected}{'' if len(expected) == len(found) else '..'}"
+
+
+def _advice(url: str, target: Path) -> str:
+    return f"download {url} by other means and put it at {target}"
 
 
 def _download(url: str, part: Path, progress: Progress | None) -> None:
@@ -111,13 +190,3 @@ def _check_space(part: Path, total: int | None, have: int) -> None:
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - have > free:
         raise OSError(f"{total - have} bytes are needed in {part.parent}, {free} are free")
-
-
-def _check(path: Path, url: str, sha256: str) -> None:
-    if sha256:
-        found = file_sha256(path)
-        if not found.startswith(sha256.lower()):
-            raise ValueError(
-                f"{path}: SHA-256 {found} does not begin with {sha256}, so it is not the file of {url}; remove it "
-                "and fetch it again"
-            )

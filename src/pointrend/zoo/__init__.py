@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_sha256
+from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_hash, only_one_makes
 from pointrend.zoo.entries import ZOO, Entry
 from pointrend.zoo.pretrained import PRETRAINED, PretrainedBackbone, fill_backbone
 
@@ -33,8 +33,9 @@ def load(
         name_or_path: a name of the zoo; a file: one of ours, or a checkpoint of Detectron2, MMSegmentation or
             MMDetection; a folder with model.safetensors, as `save_pretrained` writes it; or "user/name" on the
             Hugging Face Hub, where no such folder is here.
-        weights: the published file of that name, where it has been downloaded already; otherwise it is
-            fetched once and kept, converted, in the cache folder (POINTREND_CACHE).
+        weights: the published file of that name, where it has been downloaded already, whatever its hash; otherwise
+            it is fetched once, compared with its publisher's hash, and kept, converted, in the cache folder
+            (POINTREND_CACHE).
         device: where the model is wanted.
         progress: called with the bytes downloaded and those of the whole file.
 
@@ -64,13 +65,20 @@ def _load_published(entry: Entry, progress: Progress | None) -> Any:
             f"{entry.name}: no weights were published; train it, and load your file, or pass it as weights"
         )
     converted = cache_folder() / f"{entry.name}.safetensors"
-    if converted.is_file():
+    if not converted.is_file():
+        source = fetch(
+            entry.url, cache_folder() / entry.file_name, checksum=entry.checksum, progress=progress
+        )
+        with only_one_makes(converted):
+            if not converted.is_file():
+                model = _convert(entry, source)
+                model.origin["sha256"] = file_hash(source)
+                files.save(model, converted)
+                return model
+    try:
         return files.load(converted)
-    source = fetch(entry.url, cache_folder() / entry.file_name, sha256=entry.sha256, progress=progress)
-    model = _convert(entry, source)
-    model.origin["sha256"] = file_sha256(source)
-    files.save(model, converted)
-    return model
+    except ValueError as error:
+        raise ValueError(f"{error}; remove {converted}, and it is made anew") from error
 
 
 def _convert(entry: Entry, path: Path) -> Any:

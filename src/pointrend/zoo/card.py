@@ -92,9 +92,7 @@ def backbone_card(entry: PretrainedBackbone) -> str:
             "",
             f"- Weights: {entry.url}",
             f"- Licence of the weights: {entry.licence}",
-            f"- SHA-256: begins with {entry.sha256}, checked"
-            if entry.sha256
-            else "- SHA-256: not stated by its name",
+            f"- Hash: {_check(entry.checksum)}",
             f"- Stride of a stage: in its first {'1x1' if entry.stride_in_1x1 else '3x3'} convolution",
             f"- Stem: {'three 3x3 convolutions' if entry.deep_stem else 'one 7x7 convolution'}",
             f"- Pixels: {entry.pixels}",
@@ -106,12 +104,15 @@ def backbone_card(entry: PretrainedBackbone) -> str:
 def _file(entry: Entry) -> str:
     if not entry.url:
         return "none"
-    check = (
-        f"SHA-256 begins with {entry.sha256}, checked after the download"
-        if entry.sha256
-        else "its name ends in digits of a hash that are not checked (Detectron2 says MD5 for its main models)"
-    )
-    return f"{entry.file_name}, {size(entry)}; {check}"
+    return f"{entry.file_name}, {size(entry)}; {_check(entry.checksum)}"
+
+
+def _check(checksum: str) -> str:
+    algorithm, _, digits = checksum.partition(":")
+    if not digits:
+        return "not stated by its publisher; what was fetched is noted, and compared later"
+    name = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
+    return f"{name} begins with {digits}, checked after the download"
 
 
 def _pictures(preprocessing: object) -> str:

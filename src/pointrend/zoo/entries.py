@@ -27,8 +27,8 @@ class Entry:
     backbone: "R-50", "R-101" or "X-101-32x8d".
     data: "COCO", "Cityscapes" or "ADE20K".
     url: of its weights; "" where none were published.
-    sha256: beginning of the file's SHA-256, checked after a download; "" where the publisher states none.
-        Detectron2's file names end in six digits of a hash that it does not explain: they are not checked.
+    checksum: how the file's hash begins, which its name tells, as "sha256:01234567" (OpenMMLab: tools/publish_model.py)
+        or "md5:012345" (Detectron2: MODEL_ZOO.md); checked after a download. "" where there is no file.
     scores: published numbers by name, in percent; score_source tells where they were published.
     parameters: trainable ones and those of frozen convolutions; frozen norms are not counted.
     training: its name in `training.recipes`. MMDetection's differ a little from the Detectron2 ones named
@@ -47,7 +47,7 @@ class Entry:
     licence: str
     parameters: int
     mebibytes: float | None = None
-    sha256: str = ""
+    checksum: str = ""
     training: str = ""
 
     @property
@@ -77,6 +77,13 @@ class Entry:
         return replace(config, head="implicit" if self.name.startswith("implicit_") else "pointrend")
 
 
+def _checksum(file: str) -> str:
+    """Of "x-01234567.pth" and "model_final_012345.pkl", what the publishers put into their names."""
+    if file.endswith(".pkl"):
+        return "md5:" + file.rpartition("_")[2].removesuffix(".pkl")
+    return "sha256:" + file.rpartition("-")[2].removesuffix(".pth")
+
+
 def _instance(
     name: str, backbone: Any, data: Any, file: str, ap: float, ap_star: float | None, **rest: Any
 ) -> Entry:
@@ -88,6 +95,7 @@ def _instance(
         backbone=backbone,
         data=data,
         url=f"{DETECTRON2}/InstanceSegmentation/{name}/{file}",
+        checksum=_checksum(file),
         scores=scores,
         score_source="Detectron2, projects/PointRend/README.md",
         licence=_DETECTRON2_LICENCE + (_CITYSCAPES if data == "Cityscapes" else ""),
@@ -103,7 +111,7 @@ def _mmseg(name: str, backbone: Any, data: Any, file: str, miou: float, flip: fl
         backbone=backbone,
         data=data,
         url=f"{MMSEGMENTATION}/{file[: file.index('_2020')]}/{file}",
-        sha256=file.rpartition("-")[2].removesuffix(".pth"),  # OpenMMLab's convention
+        checksum=_checksum(file),
         scores=(("mIoU", miou), ("mIoU ms+flip", flip)),
         score_source="MMSegmentation, configs/point_rend/README.md",
         licence="Apache-2.0 (OpenMMLab)" + (_CITYSCAPES if data == "Cityscapes" else ""),
@@ -119,7 +127,7 @@ def _mmdet(name: str, file: str, ap: float, box_ap: float, training: str) -> Ent
         backbone="R-50",
         data="COCO",
         url=f"{MMDETECTION}/{file.rpartition('-')[0]}/{file}",
-        sha256=file.rpartition("-")[2].removesuffix(".pth"),
+        checksum=_checksum(file),
         scores=(("mask AP", ap), ("box AP", box_ap)),
         score_source="MMDetection, configs/point_rend/README.md",
         licence="Apache-2.0 (OpenMMLab)",
@@ -162,6 +170,7 @@ _ENTRIES = (
         data="Cityscapes",
         url=f"{DETECTRON2}/SemanticSegmentation/pointrend_semantic_R_101_FPN_1x_cityscapes/202576688/"
         "model_final_cf6ac1.pkl",
+        checksum=_checksum("model_final_cf6ac1.pkl"),
         scores=(("mIoU", 78.9),),
         score_source="Detectron2, projects/PointRend/README.md",
         licence=_DETECTRON2_LICENCE + _CITYSCAPES,

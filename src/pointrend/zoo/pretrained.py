@@ -27,7 +27,7 @@ _RGB_STD = "RGB, mean and standard deviation"
 class PretrainedBackbone:
     """Published ImageNet weights.
 
-    url: of the file. sha256: the beginning of its SHA-256 where its name states it, else "" and not checked.
+    url: of the file. checksum: "sha256:" and the beginning of its SHA-256 where its name tells, else "".
     backbone: the network's name in `BackboneConfig`; the next two fields are those of the same names there.
     pixels: what the network was trained to see; ImageNet's mean (and deviation), in 0..255.
     """
@@ -37,7 +37,7 @@ class PretrainedBackbone:
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d"]
     pixels: str
     licence: str
-    sha256: str = ""
+    checksum: str = ""
     stride_in_1x1: bool = False
     deep_stem: bool = False
 
@@ -71,7 +71,7 @@ def _torchvision(
         backbone,
         _RGB_STD,
         "torchvision is BSD-3-Clause; it states no licence for weights and refers to ImageNet's terms",
-        sha256,
+        f"sha256:{sha256}",
     )
 
 
@@ -82,7 +82,7 @@ def _openmmlab(backbone: Literal["resnet50", "resnet101"], sha256: str) -> Pretr
         backbone,
         _RGB_STD,
         'OpenMMLab\'s projects are Apache-2.0; it keeps this file under "third_party" and states no licence for it',
-        sha256,
+        f"sha256:{sha256}",
         deep_stem=True,
     )
 
@@ -143,6 +143,6 @@ def fill_backbone(
             f"{entry.name}: made for {entry.backbone} with deep_stem={entry.deep_stem} and stride_in_1x1="
             f"{entry.stride_in_1x1}, the network is {ours.name} with {ours.deep_stem} and {ours.stride_in_1x1}"
         )
-    path = fetch(entry.url, cache_folder() / entry.file_name, sha256=entry.sha256, progress=progress)
+    path = fetch(entry.url, cache_folder() / entry.file_name, checksum=entry.checksum, progress=progress)
     load_imagenet(backbone, path)
     return entry
