@@ -8,53 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import pointrend
 from pointrend.cli import main
 from pointrend.facts.cityscapes import INSTANCE_LABELS, TRAIN_LABELS
-from pointrend.models.backbones import BackboneConfig
-from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.images import Preprocessing
-from pointrend.models.mask_head import MaskConfig
-from pointrend.models.semantic import SemanticPointRendConfig
-
-SIZE = (40, 50)
-
-
-def semantic_model(file: Path, names: tuple[str, ...] = ("sky", "road"), seed: int = 0) -> str:
-    torch.manual_seed(seed)
-    config = pointrend.SemanticConfig(
-        names,
-        backbone=BackboneConfig("resnet18"),
-        fpn_channels=8,
-        head_channels=16,
-        point_rend=SemanticPointRendConfig(width=8, count=32),
-    )
-    pointrend.save(pointrend.SemanticSegmenter(config), file)
-    return str(file)
-
-
-def instance_model(file: Path, names: tuple[str, ...] = ("cat", "oven"), head: Any = "pointrend") -> str:
-    torch.manual_seed(0)
-    config = pointrend.InstanceConfig(
-        names,
-        BackboneConfig("resnet18", "batch"),
-        Preprocessing(short_edge=64, long_edge=128),
-        head=head,
-        fpn_channels=8,
-        boxes=BoxHeadConfig(width=16, score_threshold=0.0, max_detections=4),
-        masks=MaskConfig(width=8, coarse_width=16, side=28, points=49),
-    )
-    pointrend.save(pointrend.InstanceSegmenter(config), file)
-    return str(file)
-
-
-def photo(path: Path, number: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(number).integers(0, 255, (*SIZE, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+from tests.evaluation.tiny import SIZE, instance_model, photo, semantic_model
 
 
 @pytest.fixture
@@ -167,6 +126,40 @@ def test_a_folder_of_other_pictures_is_refused(
     assert evaluate(*choice, 2) == 0
     assert evaluate(*choice, 3) == 2
     assert "holds predictions of another run (" in capsys.readouterr().err
+
+
+def test_a_model_without_points_has_one_row_beside_those_with_several(
+    coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {head: tmp_path / head / "model.safetensors" for head in ("conv28", "pointrend")}
+    for head, file in files.items():
+        file.parent.mkdir()
+        instance_model(file, head=head)
+    out, curves = tmp_path / "out", tmp_path / "curves.png"
+    choice = ["--sides", 14, 28, "--metrics", "mask", "boundary", "--out", out, "--curves", curves]
+    assert evaluate(*files.values(), "--data", coco, *choice) == 0
+    assert capsys.readouterr().err.count("span") == 0  # the scorer's remark on the sizes of the curves
+    rows = scores(out)
+    assert [row["name"] for row in rows] == [
+        "conv28",
+        *(f"pointrend, {one}" for one in ("coarse", "14 x 14", "28 x 28")),
+    ]
+    assert {"mask AP by size", "boundary AP by size"} <= rows[0]["curves"].keys()
+    assert curves.stat().st_size > 0
+    assert evaluate(files["conv28"], files["conv28"], "--data", coco, *choice[:3]) == 2
+    assert "expected a model with a point head" in capsys.readouterr().err
+
+
+def test_models_that_cannot_be_compared_are_refused_before_anything_is_scored(
+    coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [instance_model(tmp_path / "i.safetensors"), semantic_model(tmp_path / "s.safetensors")]
+    assert evaluate(*models, "--data", coco, "--out", tmp_path / "out") == 2
+    assert "expected all of one task" in capsys.readouterr().err
+    models[1] = instance_model(tmp_path / "o.safetensors", ("cat", "dog"))
+    assert evaluate(*models, "--data", coco, "--out", tmp_path / "out") == 2
+    assert "the model knows the classes cat, dog" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_masks_are_compared_by_resolution_and_points_and_scored_again_from_their_file(

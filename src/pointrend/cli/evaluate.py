@@ -27,7 +27,8 @@ class Evaluate:
 
     Semantic models: mIoU, trimap mIoU at 1, 3, 5 px and boundary IoU, of the coarse prediction and of PointRend side by
     side. Instance models: box AP, mask AP and Boundary AP as COCO defines them; AP* with --lvis; Cityscapes' own AP on
-    its data. What each number means: docs/evaluation.md. With --out everything is kept, and the same command goes on
+    its data. Where --points or --sides compare several ways to render, models without PointRend have one row. What each
+    number means: docs/evaluation.md. With --out everything is kept, and the same command goes on
     where it was interrupted. To share the work: torchrun --no-python --nproc-per-node 2 pointrend eval ...
     """
 
@@ -45,8 +46,8 @@ class Evaluate:
     """What to compute; when not given, everything that fits. "boundary" is Boundary AP or boundary IoU, "categories"
     the mIoU of Cityscapes' classes and categories, "cityscapes" its AP."""
     predictions: Path | None = None
-    """Score these instead of a model: a COCO results file, a folder of label maps named as the pictures, or a folder of
-    Cityscapes results."""
+    """Score these instead of a model: what `pointrend predict` wrote (its predictions.json, or its folder labels), a
+    COCO results file, or a folder of Cityscapes results."""
     lvis: Path | None = None
     """LVIS v0.5 annotations of the pictures, as released or as `pointrend data cocofy-lvis` makes them: AP* instead of
     AP, on the pictures that they name."""

@@ -18,6 +18,7 @@ from pointrend.cli.loading import load_model
 from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.open import open_dataset
 from pointrend.evaluation.cityscapes_files import CityscapesResults
+from pointrend.evaluation.given import GivenDetections
 from pointrend.evaluation.lvis import cocofy_lvis
 from pointrend.evaluation.report import Scores
 from pointrend.evaluation.run import (
@@ -60,11 +61,17 @@ class Job:
         """A row for each model and variant, models one after the other."""
         rows: list[Scores] = []
         names = self.wishes.models
-        for name, label in zip(names, _short(names), strict=True):
-            model = Predictor(load_model(name), device=self._device()).model  # on its device, in eval mode
-            data = self._open(task_of(model), model)
+        # All of them first: what does not fit together is said before hours of scoring.
+        models = [Predictor(load_model(name), device=self._device()).model for name in names]
+        if len({task_of(model) for model in models}) > 1:
+            raise ValueError("models: expected all of one task, got instance and semantic models")
+        for model in models:
+            data = self._open(task_of(model))
             _check_classes(model.config.class_names, data, self.wishes.data)
-            seen, variants = self._variants(model)
+        rendering = any(_renders(model) for model in models)
+        for name, label, model in zip(names, _short(names), models, strict=True):
+            # Beside a model that is rendered in several ways, one without points has its single row.
+            seen, variants = self._variants(model, compared=_renders(model) or not rendering)
             if len(names) > 1:
                 alone = len(variants) == 1
                 variants = {label if alone else f"{label}, {row}": own for row, own in variants.items()}
@@ -84,12 +91,12 @@ class Job:
         if self.task == "semantic":
             store = self._labels(source, data)
             return [evaluate_semantic(None, data, class_names=data.class_names, store=store, **options)]
-        if source.is_dir():
-            if not isinstance(data.data, Cityscapes):
-                raise ValueError(f"{source}: expected a COCO results file for this data set, got a folder")
-            return [evaluate_instances(None, data, store=CityscapesResults(source), **options)]
-        if "cityscapes" in options["kinds"]:
-            raise ValueError(f"{source}: expected a folder of Cityscapes results, got a file")
+        city = isinstance(data.data, Cityscapes)
+        if source.is_dir() and not city:
+            raise ValueError(f"{source}: expected a COCO results file for this data set, got a folder")
+        if city:
+            own = CityscapesResults(source) if source.is_dir() else GivenDetections(source, data)
+            return [evaluate_instances(None, data, store=own, **options)]
         others = self.without_lvis
         return [
             score_detections(source, data, class_names=data.class_names, other_image_ids=others, **options)
@@ -100,13 +107,11 @@ class Job:
         assert self.wishes.out is not None
         return self.wishes.out / file_name_of(row)
 
-    def _open(self, task: str | None, model: Any = None) -> Part:
+    def _open(self, task: str | None) -> Part:
         wishes = self.wishes
         named = wishes.data.endswith((":semantic", ":instance"))
         name = wishes.data if named or task is None else f"{wishes.data}:{task}"
         data: Any = open_dataset(name, wishes.split, categories=wishes.categories or None)
-        if self.task not in ("", data.task):
-            raise ValueError("models: expected all of one task, got instance and semantic models")
         self.task = data.task
         if wishes.lvis is not None:
             data = self._on_lvis(data)
@@ -122,7 +127,7 @@ class Job:
         self.without_lvis = set(data.image_ids) - annotated
         return Part.with_ids(data, annotated)
 
-    def _variants(self, model: Any) -> tuple[Any, dict[str, Mapping[str, Any]]]:
+    def _variants(self, model: Any, *, compared: bool) -> tuple[Any, dict[str, Mapping[str, Any]]]:
         wishes = self.wishes
         augmented = wishes.flip or bool(wishes.scales)
         if self.task == "instance" and augmented:
@@ -135,7 +140,8 @@ class Job:
             return FlippedInstances(model), {f"{model.config.head}, flip": {}}
         if self.task == "semantic" and wishes.sides:
             raise ValueError("sides: label maps are rendered at the picture's own size; leave --sides out")
-        seen, variants = variants_of(model, wishes.sides, wishes.points)
+        sides, points = (wishes.sides, wishes.points) if compared else ((), ())
+        seen, variants = variants_of(model, sides, points)
         if augmented:
             from pointrend.models.augmented import AugmentedSemantic
 
@@ -256,7 +262,16 @@ def _short(models: Sequence[str]) -> list[str]:
     """Names for rows: of files, what tells them apart."""
     if not all(Path(model).is_file() for model in models):
         return list(models)
-    return output_names([Path(model) for model in models])
+    names = output_names([Path(model) for model in models])
+    folders, files = zip(*((name.rpartition("/")[0], name.rpartition("/")[2]) for name in names), strict=True)
+    return list(folders) if all(folders) and len(set(files)) == 1 else names
+
+
+def _renders(model: Any) -> bool:
+    """Whether the model has points, so that there are several ways to render what it predicts."""
+    if task_of(model) == "instance":
+        return hasattr(model.mask_head, "point_head")
+    return model.config.point_rend is not None
 
 
 def _hashed(content: bytes) -> str:

@@ -5,8 +5,7 @@
         evaluator.update(result.to_coco(image_id))
     evaluator.compute()   # {"box AP": 0.38, ..., "mask AP": 0.35, "mask AP75-95": ..., "boundary AP": ...}
 
-AP* (PointRend, sec. 4.1; Gupta et al. 2019) is AP on COCO's categories with LVIS's better masks and LVIS's
-federated
+AP* (PointRend, sec. 4.1; Gupta et al. 2019) is AP on COCO's categories with LVIS's better masks and LVIS's federated
 protocol: `cocofy_lvis` makes the ground truth, `protocol="lvis"` scores it.
 """
 
@@ -245,11 +244,12 @@ class CocoEvaluator:
             truth,
             detections,
             iouType=KINDS[kind],
-            ranges=dict(ranges),
             lvis_style=self.protocol == "lvis",
             boundary_dilation_ratio=self.dilation_ratio,
         )
         scorer.params.maxDets = limits
+        scorer.params.areaRng = [[0, 1e10], *ranges.values()]
+        scorer.params.areaRngLbl = ["all", *ranges]
         scorer.evaluate()
         scorer.accumulate()
         return np.asarray(scorer.eval["precision"]), np.asarray(scorer.eval["recall"])

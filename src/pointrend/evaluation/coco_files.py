@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import operator
+import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["GroundTruth", "check_records", "read_ground_truth", "read_json", "rle_runs"]
+__all__ = ["GroundTruth", "brief", "check_records", "read_ground_truth", "read_json", "rle_runs"]
 
 # A COCO picture has 0.3 million pixels, a Cityscapes one 2 million; beyond this, one mask takes over 256 MB.
 MAX_PIXELS = 2**28
+# The rasterizer keeps five points for every pixel along an outline; real ones are a few times as long as the picture.
+MAX_OUTLINE = 1000  # times (height + width)
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ def check_records(
     masks: bool = True,
     other_categories: Collection[int] = (),
     other_images: Collection[int | str] = (),
+    numbers: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Check COCO-format detections against the data set they claim to belong to; fresh records come back.
 
@@ -110,13 +115,14 @@ def check_records(
         other_categories: ids that records may have though the data set has no such category; they are left
             out.
         other_images: the same for pictures.
+        numbers: of the records in their file, for messages; counted from 0 if not given.
 
     Raises:
         ValueError: naming file, record and field.
     """
     checked = []
     seen: set[object] = set()
-    for number, record in enumerate(records):
+    for number, record in zip(count() if numbers is None else numbers, records, strict=False):
         where = f"{source}: record {number}"
         if not isinstance(record, Mapping):
             raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
@@ -127,13 +133,15 @@ def check_records(
         own = record.get("id")
         if own is not None:  # ids of detections are optional, but must not repeat where given
             if not isinstance(own, int | str) or own in seen:
-                raise ValueError(f"{where}: id: {_short(own)} appears twice or is no id")
+                raise ValueError(f"{where}: id: {brief(own)} appears twice or is no id")
             seen.add(own)
         category = record.get("category_id")
         if isinstance(category, int) and category in other_categories:
             continue
         category_id = _known(where, "category_id", category, truth.categories, truth.source)
         score = _finite(where, "score", record.get("score"))
+        if not 0 <= score <= 1 + 1e-6:  # a softmax in float32 may end a rounding error above 1
+            raise ValueError(f"{where}: score: expected a confidence from 0 to 1, got {score}")
         fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
         if record.get("segmentation") is not None:
             fresh["segmentation"] = _checked_rle(where, record["segmentation"], truth.size(image_id))
@@ -220,6 +228,8 @@ def _checked_annotation(
         "bbox": _checked_box(where, annotation.get("bbox")),
         "area": _finite(where, "area", annotation.get("area")),
     }
+    if fresh["area"] < 0:
+        raise ValueError(f"{where}: area: expected 0 or more, got {fresh['area']}")
     if masks:
         fresh["segmentation"] = _checked_mask(where, annotation.get("segmentation"), truth.size(image_id))
     return fresh
@@ -236,12 +246,16 @@ def _checked_mask(where: str, mask: Any, size: tuple[int, int]) -> Any:
             points = np.full(1, np.nan)
         if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
             raise ValueError(
-                f"{where}: segmentation: expected polygons x1, y1, x2, y2, x3, y3, ..., got {_short(polygon)}"
+                f"{where}: segmentation: expected polygons x1, y1, x2, y2, x3, y3, ..., got {brief(polygon)}"
             )
         if abs(points).max() > reach:
             raise ValueError(
                 f"{where}: segmentation: a point at {abs(points).max():.0f} is far outside of {size}"
             )
+        corners = points.reshape(-1, 2)
+        path = float(np.abs(np.diff(corners, axis=0, append=corners[:1])).sum())
+        if path > MAX_OUTLINE * sum(size):
+            raise ValueError(f"{where}: segmentation: expected an outline, got a path {path:.0f} pixels long")
     if not mask:
         raise ValueError(f"{where}: segmentation: expected at least one polygon, got none")
     return mask
@@ -249,11 +263,11 @@ def _checked_mask(where: str, mask: Any, size: tuple[int, int]) -> Any:
 
 def _checked_rle(where: str, mask: Any, size: tuple[int, int]) -> dict[str, Any]:
     if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
-        raise ValueError(f"{where}: segmentation: expected an RLE {{size, counts}}, got {_short(mask)}")
+        raise ValueError(f"{where}: segmentation: expected an RLE {{size, counts}}, got {brief(mask)}")
     if not isinstance(mask["size"], Sequence) or tuple(mask["size"]) != size:
         raise ValueError(
             f"{where}: segmentation: size: expected the picture's (height, width) {size},"
-            f" got {_short(mask['size'])}"
+            f" got {brief(mask['size'])}"
         )
     try:
         runs = rle_runs(mask["counts"])
@@ -263,7 +277,7 @@ def _checked_rle(where: str, mask: Any, size: tuple[int, int]) -> dict[str, Any]
     if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
         raise ValueError(
             f"{where}: segmentation: counts: malformed RLE, expected runs of 0 or more that add up to"
-            f" {pixels} pixels, got {_short(runs.tolist())}"
+            f" {pixels} pixels, got {brief(runs.tolist())}"
         )
     counts = mask["counts"]
     return {"size": list(size), "counts": counts if isinstance(counts, str | bytes) else runs.tolist()}
@@ -271,10 +285,10 @@ def _checked_rle(where: str, mask: Any, size: tuple[int, int]) -> dict[str, Any]
 
 def _checked_box(where: str, box: Any) -> list[float]:
     if not isinstance(box, Sequence) or isinstance(box, str) or len(box) != 4:
-        raise ValueError(f"{where}: bbox: expected x, y, width, height, got {_short(box)}")
+        raise ValueError(f"{where}: bbox: expected x, y, width, height, got {brief(box)}")
     x, y, width, height = (_finite(where, "bbox", value) for value in box)
     if width < 0 or height < 0:
-        raise ValueError(f"{where}: bbox: expected a width and height of at least 0, got {_short(box)}")
+        raise ValueError(f"{where}: bbox: expected a width and height of at least 0, got {brief(box)}")
     return [x, y, width, height]
 
 
@@ -282,7 +296,7 @@ def _known(where: str, field: str, value: Any, known: Mapping[Any, Any], source:
     if isinstance(value, np.integer):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or value not in known:
-        raise ValueError(f"{where}: {field}: {_short(value)} is not in {source}")
+        raise ValueError(f"{where}: {field}: {brief(value)} is not in {source}")
     return value
 
 
@@ -291,7 +305,7 @@ def _finite(where: str, field: str, value: Any) -> float:
     if (
         not plain or not abs(value) <= 1e300
     ):  # false for NaN too; math.isfinite fails on JSON's endless integers
-        raise ValueError(f"{where}: {field}: expected a finite number, got {_short(value)}")
+        raise ValueError(f"{where}: {field}: expected a finite number, got {brief(value)}")
     return float(value)
 
 
@@ -299,9 +313,15 @@ def _whole(where: str, field: str, value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        raise ValueError(f"{where}: {field}: expected a whole number, got {_short(value)}") from None
+        raise ValueError(f"{where}: {field}: expected a whole number, got {brief(value)}") from None
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
+def brief(value: Any) -> str:
+    """The value for a message: what is long is cut and what is deeply nested, however deeply, is left out."""
+    text = _SHORTENED.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_SHORTENED = reprlib.Repr()
+_SHORTENED.maxlevel, _SHORTENED.maxstring, _SHORTENED.maxother = 3, 60, 60
+_SHORTENED.maxlist = _SHORTENED.maxtuple = _SHORTENED.maxdict = 8

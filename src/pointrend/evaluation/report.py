@@ -101,7 +101,7 @@ def to_table(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, ti
 
     columns = _columns(rows, columns)
     table = Table(title=title or None)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pointrend.evaluation.cityscapes import CityscapesAP
 from pointrend.evaluation.coco_ap import KINDS, CocoEvaluator, Kind
+from pointrend.evaluation.given import read_detections
 from pointrend.evaluation.passes import InstanceStore, Options, Progress, each_picture, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.evaluation.sharding import Shard
@@ -176,7 +177,8 @@ def score_detections(
     """Score a COCO results file, without a model and without reading pictures where the data set knows its ids.
 
     Args:
-        file: a JSON list of detections; those of pictures that `dataset` leaves out are not scored.
+        file: a JSON list of detections, or what `pointrend predict` writes (see `given.read_detections`); those of
+            pictures that `dataset` leaves out are not scored.
         dataset: as for `evaluate_instances`.
         class_names: of the labels, where the ground truth is the samples' targets.
         ground_truth, kinds, protocol, other_category_ids, size_edges: as for `evaluate_instances`.
@@ -199,7 +201,7 @@ def score_detections(
         other_image_ids=other_image_ids,
         size_edges=size_edges,
     )
-    evaluator.update_from_file(file)
+    evaluator.update(read_detections(file, dataset), source=str(file))
     label = name if name is not None else Path(file).stem
     return collect_scores(label, evaluator.class_names, [evaluator], len(evaluator.image_ids), 0.0)
 

@@ -132,6 +132,8 @@ class SavedDetections:
 class SavedLabels:
     """A folder with the label map of each picture as an 8-bit PNG, NAME.png for the picture's id; a `passes.Store`.
 
+    Those that are there may lie in subfolders, as `pointrend predict` arranges them.
+
     Args:
         folder: of the label maps.
         file_ids: the number that each class 0..K-1 has in the files; itself if not given.
@@ -157,11 +159,14 @@ class SavedLabels:
         if len(palette):
             self.palette[list(file_ids or range(len(palette)))[: len(palette)]] = palette
         self._seen: set[str] = set()
-        if known is not None:
-            names = {file_name_of(one) + ".png" for one in known}
-            strangers = [file for file in sorted(self.folder.glob("*.png")) if file.name not in names]
-            if strangers:
-                raise ValueError(f"{strangers[0]}: belongs to no picture of the data set")
+        names = None if known is None else {file_name_of(one) + ".png" for one in known}
+        self._there: dict[str, Path] = {}  # by the name without folders
+        for file in sorted(self.folder.rglob("*.png")):
+            if names is not None and file.name not in names:
+                raise ValueError(f"{file}: belongs to no picture of the data set")
+            if file.name in self._there:
+                raise ValueError(f"{file}: there is another label map of this name, {self._there[file.name]}")
+            self._there[file.name] = file
 
     def load(self, sample: Sample) -> Tensor | None:
         """(H, W) uint8 labels 0..K-1, or None. To be asked once for each picture.
@@ -170,6 +175,7 @@ class SavedLabels:
             ValueError: naming the file, if it is no label map of the picture's size, or another picture's.
         """
         file = self._file(sample)
+        file = self._there.get(file.name, file)
         if file.name in self._seen:
             raise ValueError(f"{file}: two pictures of the data set are called {sample.image_id!r}")
         self._seen.add(file.name)

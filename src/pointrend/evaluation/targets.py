@@ -10,7 +10,16 @@ from torch import Tensor
 from pointrend.rle import encode_windows
 from pointrend.structures import InstanceTarget, Sample
 
-__all__ = ["Part", "Samples", "annotation_records", "assemble", "ground_truth_of", "image_record"]
+__all__ = [
+    "Part",
+    "Samples",
+    "annotation_records",
+    "assemble",
+    "file_names_of",
+    "ground_truth_of",
+    "image_record",
+    "sizes_of",
+]
 
 
 class Samples(Protocol):
@@ -54,6 +63,11 @@ class Part:
         return getattr(self.data, name)
 
     @property
+    def whole(self) -> Any:
+        """The data set that this is a part of."""
+        return getattr(self.data, "whole", self.data)
+
+    @property
     def image_ids(self) -> list[int | str]:
         """Of these pictures, in their order."""
         known = self.data.image_ids
@@ -63,6 +77,23 @@ class Part:
         """Cityscapes' own numbers of a picture's pixels, (H, W)."""
         ids: Tensor = self.data.instance_ids(self.indices[index])
         return ids
+
+
+def file_names_of(data: Any) -> dict[int | str, str]:
+    """The file name of each picture of the whole data set by its id; empty where its pictures are no files."""
+    if hasattr(data, "as_coco"):
+        return {image["id"]: image["file_name"] for image in data.as_coco()["images"]}
+    whole = getattr(data, "whole", data)
+    if hasattr(whole, "pairs"):
+        return {one: str(image) for one, (image, _) in zip(whole.image_ids, whole.pairs, strict=True)}
+    return {}
+
+
+def sizes_of(data: Any) -> dict[int | str, tuple[int, int]]:
+    """(height, width) of each picture of the whole data set, where it knows them without reading the pictures."""
+    if not hasattr(data, "as_coco"):
+        return {}
+    return {image["id"]: (image["height"], image["width"]) for image in data.as_coco()["images"]}
 
 
 def ground_truth_of(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 
 from matplotlib.figure import Figure
 
 from pointrend.evaluation.report import Scores
 
+STYLES = ("-", "--", "-.", ":")  # so that a line under another one shows
 X_LABELS = {"size": "square root of the object's area, pixels", "width": "width of the band, pixels"}
 
 
@@ -31,12 +33,15 @@ def plot_scores(rows: Sequence[Scores], *, width: float = 5.0) -> Figure:
         )
     figure = Figure(figsize=(width * len(names), 0.8 * width), dpi=120, layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for row in rows:
+        seen: set[float] = set()
+        for row, style in zip(rows, cycle(STYLES), strict=False):
             points = [(x, 100 * y) for x, y in row.curves.get(name, ()) if not math.isnan(y)]
             if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=row.name)
+                axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=row.name)
+                seen.update(x for x, _ in points)
         axes.set_title(name, fontsize=10)
         axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(seen), [f"{x:g}" for x in sorted(seen)])
         axes.set_xlabel(X_LABELS.get(name.rsplit(" ", 1)[-1], "pixels"))
         axes.set_ylabel("per cent")
         axes.grid(alpha=0.3)
