@@ -54,6 +54,23 @@ def test_every_architecture_predicts_coarsely_and_refines(config: SemanticConfig
     assert model.predict([picture(64, 96)])[0].labels.shape == (64, 96)
 
 
+@pytest.mark.parametrize("steps", [None, 1, 3])
+@pytest.mark.parametrize("refine", [False, True])
+def test_the_fast_path_gives_the_textbooks_labels(steps: int | None, refine: bool) -> None:
+    config = replace(FPN, point_rend=replace(POINTS, steps=steps), preprocessing=Preprocessing(short_edge=48))
+    model = SemanticSegmenter(config).eval()
+    assert model.point_rend is not None
+    for parameter in model.point_rend.parameters():
+        torch.nn.init.normal_(parameter)
+    images = [picture(60, 80), picture(90, 61), picture(48, 48)]
+    fast = model.predict(images, refine=refine, uncertainty=True)
+    model.fast = False
+    for ours, textbook in zip(fast, model.predict(images, refine=refine, uncertainty=True), strict=True):
+        assert torch.equal(ours.labels, textbook.labels)
+        assert ours.labels.dtype == torch.uint8
+        torch.testing.assert_close(ours.uncertainty, textbook.uncertainty, atol=1e-4, rtol=0)
+
+
 def test_without_pointrend_the_coarse_prediction_is_interpolated() -> None:
     model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
     assert model.point_rend is None
@@ -168,3 +185,5 @@ def test_a_picture_that_cannot_fit_is_refused_before_it_is_computed() -> None:
     huge = ImageBatch(one.expand(1, 3, 2**20, 2**20), [(2**20, 2**20)])  # a terapixel that takes one byte
     with pytest.raises(ValueError, match=r"150 classes x 1048576x1048576 pixels needs at least .* GiB"):
         model.logits(huge)
+    with pytest.raises(ValueError, match=r"1048576x1048576 pixels needs at least .* GiB"):
+        model.grids(huge)

@@ -176,8 +176,9 @@ def test_labels(run):
     assert (labels == theirs).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "textbook"])
 @pytest.mark.parametrize("name", ["A", "B", "C"])
-def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name):
+def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name, fast, monkeypatch):
     if f"{name}_pipeline" not in reference.golden:
         pytest.skip("no pipeline stored")
     golden, model, image = reference.golden[f"{name}_pipeline"], reference.model, reference.picture(name)
@@ -186,6 +187,7 @@ def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name):
     bgr = resized.flip(0).contiguous().numpy()
     assert zlib.crc32(bgr) == golden["resized_crc32"]
     assert int(bgr.sum(dtype=np.int64)) == golden["resized_sum"]
+    monkeypatch.setattr(model, "fast", fast)
     labels = model.predict([image])[0].labels.long()
     theirs = torch.from_numpy(reference.stored[f"{name}_pipeline_labels"]).long()
     clear = stable(reference.stored, f"{name}_pipeline_", tuple(theirs.shape))

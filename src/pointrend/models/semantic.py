@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointrend.core.bands import CroppedGrid, FinerGrid, Grid, HeldGrid, label_doubt, label_map
 from pointrend.core.losses import Normalize, multiclass_point_loss
 from pointrend.core.refiner import PointRend, check_labels
 from pointrend.core.selection import PointSampling
@@ -82,6 +83,9 @@ class SemanticSegmenter(Pretrained):
     """A backbone, a coarse head (SemanticFPN or DeepLabV3) and PointRend on top of them."""
 
     kind = "semantic"
+
+    fast = True
+    """Predict by bands of rows (``core.bands``); False takes the textbook path: the same labels, slowly."""
 
     def __init__(self, config: SemanticConfig) -> None:
         super().__init__()
@@ -183,6 +187,28 @@ class SemanticSegmenter(Pretrained):
         return logits
 
     @torch.no_grad()
+    def grids(self, batch: ImageBatch, *, refine: bool = True, count: int | None = None) -> list[Grid]:
+        """The logits (C, H, W) of each picture in the padded batch, to be read band by band: never held whole."""
+        self._check_memory(batch, grids=0)
+        maps = self.features(batch.tensor)
+        coarse = self.coarse(maps)
+        if self.point_rend is None or not refine:
+            grids: list[Grid] = [HeldGrid(logits) for logits in coarse]
+        else:
+            grids = self.point_rend.render(
+                coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), count=count
+            )
+        return [resized(grid, batch.padded_size) for grid in grids]
+
+    def _sizes(self, coarse: Tensor) -> list[Size] | None:
+        """The grids of the configured number of steps; None for doubling up to the picture."""
+        steps = self.config.point_rend.steps if self.config.point_rend else None
+        if steps is None:
+            return None
+        rows, columns = coarse.shape[-2:]
+        return [(rows * 2**step, columns * 2**step) for step in range(1, steps + 1)]
+
+    @torch.no_grad()
     def predict(
         self,
         images: Sequence[Tensor],
@@ -206,15 +232,15 @@ class SemanticSegmenter(Pretrained):
             check_image(image)
         if not images:
             return []
-        resized = [resize_image(image, self.config.preprocessing) for image in images]
-        batch = batch_images(resized, self.config.preprocessing, self.device)
-        logits = self.logits(batch, refine=refine, count=count, trace=trace)
+        inputs = [resize_image(image, self.config.preprocessing) for image in images]
+        batch = batch_images(inputs, self.config.preprocessing, self.device)
+        if self.fast and trace is None:
+            grids = self.grids(batch, refine=refine, count=count)
+        else:
+            grids = [HeldGrid(one) for one in self.logits(batch, refine=refine, count=count, trace=trace)]
         results = []
-        for number, (image, (rows, columns)) in enumerate(zip(images, batch.sizes, strict=True)):
-            own = logits[number : number + 1, :, :rows, :columns]
-            if own.shape[-2:] != image.shape[-2:]:
-                own = F.interpolate(own, size=image.shape[-2:], mode="bilinear", align_corners=False)
-            results.append(self._result(own[0], uncertainty))
+        for grid, image, size in zip(grids, images, batch.sizes, strict=True):
+            results.append(self._result(resized(CroppedGrid(grid, size), image.shape[-2:]), uncertainty))
         return results
 
     forward = predict
@@ -223,11 +249,11 @@ class SemanticSegmenter(Pretrained):
     def device(self) -> torch.device:
         return self.head.predictor.weight.device
 
-    def _check_memory(self, batch: ImageBatch) -> None:
-        """Two grids of logits in the picture's size and the finest features are alive at once: a lower bound."""
+    def _check_memory(self, batch: ImageBatch, *, grids: int) -> None:
+        """So many grids of logits in the picture's size and the finest features are alive at once: a lower bound."""
         rows, columns = batch.padded_size
         features = self.config.fpn_channels / 16 if self.fpn is not None else 0
-        needed = int(len(batch) * rows * columns * 4 * (2 * self.config.num_classes + features))
+        needed = int(len(batch) * rows * columns * 4 * (grids * self.config.num_classes + features))
         require_memory(
             needed,
             batch.tensor.device,
@@ -239,13 +265,10 @@ class SemanticSegmenter(Pretrained):
         assert self.config.point_rend is not None
         return [maps[name] for name in self.config.point_rend.features]
 
-    def _result(self, logits: Tensor, uncertainty: bool) -> SemanticResult:
+    def _result(self, logits: Grid, uncertainty: bool) -> SemanticResult:
         """(C, H, W) logits -> labels and, if wanted, the uncertainty of each pixel."""
-        labels = logits.argmax(0)
-        doubt = None
-        if uncertainty:
-            best = logits.softmax(0).topk(2, dim=0).values
-            doubt = 1 - (best[0] - best[1])
+        labels = label_map(logits)
+        doubt = label_doubt(logits) if uncertainty else None
         small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
         return SemanticResult(labels.to(small), self.config.class_names, self.config.palette, doubt)
 
@@ -263,6 +286,12 @@ class SemanticSegmenter(Pretrained):
             slot[: size[0], : size[1]] = target.labels
         check_labels(labels, self.config.num_classes, IGNORE_LABEL)
         return labels
+
+
+def resized(grid: Grid, size: tuple[int, ...]) -> Grid:
+    """The grid in another size (rows, columns); itself where it has that size."""
+    rows, columns = size
+    return grid if grid.shape[1:] == (rows, columns) else FinerGrid(grid, (rows, columns))
 
 
 def _build_point_rend(

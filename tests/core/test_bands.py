@@ -1,0 +1,140 @@
+"""Grids read by bands of rows against the textbook's, in float64 where rounding is out of the question."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pointrend.core import PointRend, PointSampling, bands
+from pointrend.core.bands import (
+    CroppedGrid,
+    FinerGrid,
+    HeldGrid,
+    best_classes,
+    best_two,
+    label_doubt,
+    label_map,
+    subdivide_in_bands,
+)
+from pointrend.core.selection import margin_uncertainty, uncertainty_for
+from pointrend.core.subdivision import subdivide, subdivision_sizes
+
+
+@pytest.fixture(params=[1, 2**21], ids=["thin bands", "one band"])
+def budget(request, monkeypatch):
+    monkeypatch.setitem(bands.BAND_BYTES, "cpu", request.param)
+
+
+def everything(grid):
+    return grid.rows(0, grid.shape[1])
+
+
+def wavy(classes: int):
+    """A point head without a network: (1, P, 2) -> (1, C, P) float64."""
+    directions = 30 * torch.randn(2, classes).double()
+    return lambda points: 3 * torch.sin(points.double() @ directions).transpose(1, 2)
+
+
+@pytest.mark.parametrize("output", [(28, 36), (56, 72), (41, 57), (9, 100), (3, 2), (1, 1)])
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_bands_give_the_textbooks_points_logits_and_labels(budget, output, classes) -> None:
+    coarse, predict_at = torch.randn(1, classes, 7, 9).double(), wavy(classes)
+    sizes = subdivision_sizes((7, 9), output)
+    trace: list = []
+    textbook = subdivide(
+        coarse, predict_at, sizes=sizes, count=40, uncertainty=uncertainty_for(classes), trace=trace
+    )[0]
+    grid = subdivide_in_bands(coarse[0], predict_at, sizes=sizes, count=40)
+    assert grid.shape == textbook.shape
+    torch.testing.assert_close(everything(grid), textbook, atol=1e-9, rtol=1e-9)
+    assert grid.index.tolist() == sorted(trace[-1].index[0].tolist())
+    labels = textbook.argmax(0) if classes > 1 else (textbook[0] >= 0).long()
+    assert torch.equal(label_map(grid).long(), labels)
+    grid.labels = None
+    assert torch.equal(label_map(grid).long(), labels)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_pictures_of_a_batch_are_rendered_as_they_are_refined(residual, every, depth) -> None:
+    module = PointRend(
+        [4, 2],
+        3,
+        width=8,
+        depth=depth,
+        coarse_each_layer=every,
+        residual=residual,
+        sampling=PointSampling(30),
+        count=50,
+    ).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    coarse = torch.randn(2, 3, 5, 6).double()
+    maps = [torch.randn(2, 4, 10, 12).double(), torch.randn(2, 2, 20, 24).double()]
+    refined = module.refine(coarse, maps, (33, 40))
+    rendered = torch.stack([everything(grid) for grid in module.render(coarse, maps, (33, 40))])
+    torch.testing.assert_close(rendered, refined, atol=1e-9, rtol=1e-9)
+    assert module.render(coarse[:0], [level[:0] for level in maps], (33, 40)) == []
+
+
+def test_a_grid_may_be_cropped_and_resized_again(budget) -> None:
+    coarse, predict_at = torch.randn(1, 4, 8, 8).double(), wavy(4)
+    grid = subdivide_in_bands(coarse[0], predict_at, sizes=[(16, 16), (32, 32)], count=30)
+    logits = everything(grid)[None]
+    final = F.interpolate(logits[..., :29, :21], size=(50, 20), mode="bilinear")[0]
+    ours = FinerGrid(CroppedGrid(grid, (29, 21)), (50, 20))
+    torch.testing.assert_close(everything(ours), final, atol=1e-9, rtol=1e-9)
+    assert torch.equal(label_map(ours).long(), final.argmax(0))
+    assert torch.equal(label_map(CroppedGrid(grid, (29, 21))).long(), logits[0, :, :29, :21].argmax(0))
+    best = final.softmax(0).topk(2, dim=0).values
+    torch.testing.assert_close(label_doubt(ours), (1 - (best[0] - best[1])).float())
+
+
+@pytest.mark.parametrize("size", [(6, 7), (6, 30), (30, 7), (2, 2), (1, 13)])
+def test_rows_are_those_of_bilinear_interpolation(size) -> None:
+    logits = torch.randn(3, 6, 7)
+    whole = F.interpolate(logits[None], size=size, mode="bilinear")[0]
+    grid = FinerGrid(HeldGrid(logits), size)
+    for first in range(size[0]):
+        torch.testing.assert_close(grid.rows(first, first + 1), whole[:, first : first + 1])
+
+
+def test_reading_changes_nothing() -> None:
+    logits = torch.randn(3, 6, 7)
+    before = logits.clone()
+    grid = FinerGrid(HeldGrid(logits), (6, 7))  # no interpolation, so its rows are the logits' own
+    grid.put_in(torch.tensor([8]), torch.full((3, 1), 9.0))
+    assert everything(grid)[:, 1, 1].tolist() == [9, 9, 9]
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 19, 255, 256, 1203])
+def test_the_two_best_and_the_label_are_those_of_sorting(classes) -> None:
+    logits = torch.randn(classes, 5, 6)
+    best, second = best_two(logits)
+    assert torch.equal(torch.stack((best, second)), logits.topk(2, dim=0).values)
+    assert torch.equal(best_classes(logits, best).long(), logits.argmax(0))
+    assert torch.equal(second - best, margin_uncertainty(logits[None])[0])
+
+
+def test_of_equal_classes_the_first_is_the_label() -> None:
+    logits = torch.tensor([[1.0, 2, 0], [1, 2, 3], [0, 2, 3]])
+    best, second = best_two(logits)
+    assert best_classes(logits, best).tolist() == [0, 0, 1]
+    assert torch.equal(best, second)
+
+
+def test_a_diverged_networks_nan_gives_some_class() -> None:
+    logits = torch.full((3, 2, 2), float("nan"))
+    assert best_classes(logits, logits.amax(0)).max() < 3
+
+
+def test_the_point_head_takes_many_points_in_parts(monkeypatch) -> None:
+    module = PointRend(4, 3, width=8, count=10).double()
+    torch.nn.init.normal_(module.head.predictor.weight)
+    coarse, level = torch.randn(1, 3, 5, 6).double(), torch.randn(1, 4, 10, 12).double()
+    refined = module.refine(coarse, level, (10, 12), count=100)[0]
+    monkeypatch.setattr("pointrend.core.picture_head.POINTS_AT_ONCE", 7)
+    torch.testing.assert_close(everything(module.render(coarse, level, (10, 12), count=100)[0]), refined)
