@@ -33,6 +33,12 @@ def test_outside_of_the_map_values_fade_to_zero_or_continue() -> None:
     assert point_sample(ones, points, padding="border")[0, 0].tolist() == [1.0] * 5
 
 
+def test_shapes_alone_are_sampled_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        sampled = point_sample(torch.empty(2, 3, 5, 7), regular_grid(4, 4, regions=2, device="meta"))
+    assert (sampled.shape, sampled.device.type) == ((2, 3, 16), "meta")
+
+
 def test_border_padding_is_what_bilinear_upsampling_does() -> None:
     features = torch.randn(1, 2, 5, 6)
     upsampled = F.interpolate(features, size=(20, 24), mode="bilinear", align_corners=False)

@@ -14,9 +14,16 @@ Letters: N regions, P points, H W rows and columns, R boxes.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Full precision inside; nothing to do on the meta device, of which autocast does not know."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def regular_grid(
@@ -31,7 +38,7 @@ def regular_grid(
         raise ValueError(f"regular_grid: expected sides of at least 1 cell, got {height} x {width}")
     # In affine_grid's order of operations, as Detectron2: last bits of published models' coarse logits depend on it.
     to_unit_square = torch.tensor([[[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]], device=device)
-    with torch.autocast(to_unit_square.device.type, enabled=False):  # it would multiply in half precision
+    with without_autocast(to_unit_square.device):  # it would multiply in half precision
         grid = F.affine_grid(to_unit_square, [1, 1, height, width], align_corners=False)
     return grid.view(1, height * width, 2).expand(regions, -1, -1)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointrend.core.coordinates import points_in_image
+from pointrend.core.coordinates import points_in_image, without_autocast
 
 
 def point_sample(
@@ -41,7 +41,7 @@ def point_sample(
             f"points: expected float32 or float64 (half precision misplaces them), got {points.dtype}"
         )
     exact = torch.promote_types(features.dtype, torch.float32)
-    with torch.autocast(features.device.type, enabled=False):
+    with without_autocast(features.device):
         grid = (2.0 * points.to(exact) - 1.0).unsqueeze(2)  # (N, P, 1, 2) in [-1, 1], as grid_sample wants
         sampled = F.grid_sample(
             features.to(exact), grid, mode=mode, padding_mode=padding, align_corners=False
