@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import pointrend
 from pointrend.cli import main, published
-from pointrend.cli.published import recipe_for, with_wished_points
+from pointrend.cli.published import _pretrain, recipe_for, with_wished_points
 from pointrend.cli.train import Train
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import RandomCrop
@@ -94,7 +95,7 @@ def test_finetuning_keeps_known_classes_scores_and_saves_the_best(
         ("star", "cat"), backbone=BackboneConfig("resnet18"), fpn_channels=16, head_channels=16
     )
     start = tmp_path / "start.safetensors"
-    pointrend.save(pointrend.SemanticSegmenter(config), start)
+    pointrend.save(pointrend.SemanticSegmenter(config), start, extra={"licence": "CC BY-SA 3.0"})
     run = tmp_path / "run"
     options = ["--steps", "2", "--batch", "2", "--crop", "48", "48", "--limit", "1", "--patience", "0"]
     assert main(["finetune", str(start), "--data", "shapes", *options, "--cpu", "--out", str(run)]) == 0
@@ -104,4 +105,20 @@ def test_finetuning_keeps_known_classes_scores_and_saves_the_best(
     assert "the best by mIoU" in shown.out
     model = pointrend.load(run / "best.safetensors")
     assert "star" in model.config.class_names
+    assert model.origin["licence"] == "CC BY-SA 3.0"
+    assert (model.origin["data"], model.origin["from"]) == ("shapes", "start.safetensors")
     assert len(json.loads((run / "scores.json").read_text())) >= 1
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_training_says_whose_backbone_it_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    monkeypatch.setattr("pointrend.cli.published.fill_backbone", lambda *_, **__: None)
+    (tmp_path / "state-0000001.pt").touch()
+    model = SimpleNamespace(backbone=None, origin={})
+    _pretrain(model, RECIPES[NAME], Train(out=tmp_path, resume=resume))
+    assert model.origin["backbone_started_from"]["licence"].startswith("CC BY-SA 3.0")
+    unknown = SimpleNamespace(backbone=None, origin={})
+    _pretrain(unknown, RECIPES[NAME], Train(weights=Path("none")))
+    assert unknown.origin == {}

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pointrend.checkpoints.files import load, save
+from pointrend.cli import main
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
@@ -65,6 +67,23 @@ def test_known_classes_keep_their_weights_in_their_new_place(semantic) -> None:
     ours, theirs = model.point_rend.head.predictor.weight, semantic.point_rend.head.predictor.weight
     assert torch.equal(ours[[1, 2]][:, [0, 7, 9, 10]], theirs[[2, 0]][:, [0, 7, 10, 8]])
     assert torch.equal(model.backbone.stem[0].weight, semantic.backbone.stem[0].weight)
+
+
+def test_the_licence_of_the_start_stays_with_the_model(semantic, tmp_path, capsys) -> None:
+    assert change_classes(semantic, NEW)[0].origin == {}
+    first, _ = change_classes(semantic, OLD)
+    first.origin = {"name": "published", "licence": "CC BY-SA 3.0; non-commercial use only"}
+    second, _ = change_classes(first, NEW)
+    save(second, tmp_path / "second.safetensors")
+    third, _ = change_classes(load(tmp_path / "second.safetensors"), NEW[:2])
+    for model in (second, third):
+        assert model.origin["licence"] == "CC BY-SA 3.0; non-commercial use only"
+    assert third.origin["started_from"]["started_from"]["name"] == "published"
+    third.save_pretrained(tmp_path / "third")
+    assert main(["zoo", str(tmp_path / "third" / "model.safetensors")]) == 0
+    for card in ((tmp_path / "third" / "README.md").read_text(), capsys.readouterr().out):
+        assert "- licence: CC BY-SA 3.0; non-commercial use only" in card
+        assert "    - name: published" in card
 
 
 def test_boxes_keep_background_and_four_numbers_a_class(instance) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = N
     kind, config = kind_of(model), _config(model)
     names = config.class_names
     shown = ", ".join(names[:40]) + (f", .. {len(names)} in all" if len(names) > 40 else "")
-    known = [f"- {name.replace('_', ' ')}: {value}" for name, value in (extra or {}).items()]
+    known = list(_lines(extra or {}))
     return "\n".join(
         [
             "---",
@@ -105,6 +105,15 @@ def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = N
             "",
         ]
     )
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A Markdown list of names and values, lists within it for dictionaries."""
+    for name, value in values.items():
+        nested = isinstance(value, Mapping)
+        yield f"{indent}- {name.replace('_', ' ')}:" + ("" if nested else f" {value}")
+        if nested:
+            yield from _lines(value, indent + "  ")
 
 
 def describe(config: Any) -> str:

@@ -16,7 +16,7 @@ from pointrend.models.semantic import SemanticConfig
 from pointrend.training.finetune import build
 from pointrend.training.recipe import Recipe
 from pointrend.training.recipes import Published, find_recipe
-from pointrend.zoo.pretrained import fill_backbone
+from pointrend.zoo.pretrained import PRETRAINED, fill_backbone
 
 if TYPE_CHECKING:
     from pointrend.cli.train import Train
@@ -88,6 +88,8 @@ def with_wished_points(published: Published, wishes: Train) -> Published:
 def _pretrain(model: Any, published: Published, wishes: Train) -> None:
     """Fill the backbone: from the file that was given, or with the weights that the recipe names."""
     wanted = str(wishes.weights) if wishes.weights is not None else published.pretrained
+    if wanted in PRETRAINED:
+        model.origin = PRETRAINED[wanted].origin
     if wishes.resume and any(wishes.out.glob("state-*.pt")):
         return  # the checkpoint has them
     if wanted in ("", "none"):

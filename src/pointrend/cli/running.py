@@ -68,7 +68,11 @@ def run_training(
     cpu: bool,
     extra: Mapping[str, Any],
 ) -> int:
-    """Train, keep the best and the last model in `out`, score; 130 if it was stopped by Ctrl-C."""
+    """Train, keep the best and the last model in `out`, score; 130 if it was stopped by Ctrl-C.
+
+    extra: what the files say of the training, beside where the weights started (`model.origin`) and its licence.
+    """
+    known = {**model.origin, **extra}
     speaks = main_process()
     if speaks:
         names = tuple(data.class_names)
@@ -82,7 +86,7 @@ def run_training(
             recipe,
             out=out,
             evaluate=validation,
-            save=lambda one, path: save(one, path, extra=extra),
+            save=lambda one, path: save(one, path, extra=known),
             report=report,
             stop=stop,
             cpu=cpu,

@@ -142,7 +142,8 @@ class Train:
             model = SemanticSegmenter(semantic_config(self.model, names, tuple(data.palette), **common))
         if self.weights is not None:
             with downloading(str(self.weights)) as progress:
-                fill_backbone(model.backbone, self.weights.as_posix(), progress=progress)
+                known = fill_backbone(model.backbone, self.weights.as_posix(), progress=progress)
+            model.origin = known.origin if known is not None else {}
         return model
 
     def _recipe(self, task: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tyro.conf import Positional
@@ -17,12 +18,13 @@ class Zoo:
     """List the published models that commands know by name, with their authors' scores and the licences.
 
     With a name, everything about it: architecture, numbers and their source, address, licence, training, parameters,
-    size of the file, and the command that would measure the published numbers. A model is fetched when it is first
-    used and kept in the cache folder (POINTREND_CACHE); POINTREND_OFFLINE=1 forbids that.
+    size of the file, and the command that would measure the published numbers. With a file of yours, what it says of
+    itself: architecture, classes, what it was trained on and from, and under which licence that was. A model is fetched
+    when it is first used and kept in the cache folder (POINTREND_CACHE); POINTREND_OFFLINE=1 forbids that.
     """
 
     name: Positional[str] = ""
-    """One of them, to see everything about it."""
+    """One of them, or a .safetensors file, to see everything about it."""
 
     def run(self) -> int:
         """Print the table, or one card."""
@@ -36,6 +38,8 @@ class Zoo:
             print(card(ZOO[self.name]), end="")
         elif self.name in PRETRAINED:
             print(backbone_card(PRETRAINED[self.name]), end="")
+        elif self.name.endswith(".safetensors"):
+            print(_file_card(Path(self.name)), end="")
         else:
             names = [*ZOO, *PRETRAINED]
             close = difflib.get_close_matches(self.name, names, n=3, cutoff=0.5)
@@ -68,6 +72,18 @@ class Zoo:
         console.print(backbones)
         console.print("Scores are those of the authors; `pointrend zoo NAME` tells more.")
         console.print("NC: Cityscapes' terms allow non-commercial use only.")
+
+
+def _file_card(path: Path) -> str:
+    import torch
+
+    from pointrend.checkpoints.files import build, read_info
+    from pointrend.checkpoints.hub import model_card
+
+    info = read_info(path)
+    with torch.device("meta"):
+        model = build(info.kind, info.config)
+    return model_card(model, path.stem, info.extra)
 
 
 def _table(name: str, *columns: str) -> Any:

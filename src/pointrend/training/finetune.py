@@ -56,6 +56,8 @@ def change_classes(
     Classes are recognised by name. The rows of heads that belong to a known class, and the background's, are copied to
     their new place; the rest of a head is as freshly initialised.
 
+    The new model's `origin` says what it started from, and repeats that model's licence.
+
     Raises:
         ValueError: if there are no classes, or one twice.
     """
@@ -83,6 +85,7 @@ def change_classes(
             else:
                 anew.append(shapes)
     known = tuple(class_names[new] for new, _ in places)
+    changed.origin = descends_from(model)
     return changed.train(), Transfer(
         known,
         tuple(name for name in class_names if name not in known),
@@ -91,6 +94,17 @@ def change_classes(
         tuple(resized),
         tuple(anew),
     )
+
+
+def descends_from(model: Model) -> dict[str, Any]:
+    """The `origin` of a model that is trained further from this one: all that is known of it, its licence first.
+
+    Weights under a licence, or made from data whose terms bind, stay so when they are trained further.
+    """
+    if not model.origin:
+        return {}
+    licence = {"licence": model.origin["licence"]} if "licence" in model.origin else {}
+    return {**licence, "started_from": dict(model.origin)}
 
 
 def build(config: InstanceConfig | SemanticConfig) -> Model:

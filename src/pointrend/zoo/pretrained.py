@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pointrend.checkpoints.download import Progress, cache_folder, fetch
 
@@ -45,6 +45,11 @@ class PretrainedBackbone:
     def file_name(self) -> str:
         """In the cache folder; MSRA's "R-50.pkl" alone would say too little there."""
         return self.name.replace("/", "_") + Path(self.url).suffix
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a model says of itself whose backbone these weights filled (`model.origin`)."""
+        return {"backbone_started_from": {"name": self.name, "url": self.url, "licence": self.licence}}
 
 
 def _detectron2(
