@@ -29,6 +29,7 @@ from pointrend.core import (
     subdivide,
     subdivision_sizes,
 )
+from pointrend.core.coordinates import without_autocast
 from pointrend.core.subdivision import PredictAt
 from pointrend.models.boxes import Regions
 from pointrend.models.mask_head import CoarseHead, MaskConfig, MaskTrace
@@ -43,7 +44,7 @@ PARAMETER_DECAY = 1e-5
 
 def encode_positions(points: Tensor, frequencies: Tensor) -> Tensor:
     """Random Fourier features of points: (R, P, 2) in [0, 1] and (2, 128) -> (R, P, 256), sines first."""
-    with torch.autocast(points.device.type, enabled=False):  # angles of 20 turns leave bfloat16 no digits
+    with without_autocast(points.device):  # angles of 20 turns leave bfloat16 no digits
         angles = 2 * math.pi * ((2 * points - 1) @ frequencies.to(points.dtype))
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
