@@ -167,20 +167,15 @@ class SemanticSegmenter(Pretrained):
     ) -> Tensor:
         """Logits (B, C, H, W) float32 on the padded batch: refined, or (``refine=False``) interpolated coarse ones.
 
-        ``trace`` receives every subdivision step.
+        The textbook way; :meth:`grids` holds the same logits in less memory. ``trace`` receives every subdivision step.
         """
-        self._check_memory(batch)
+        self._check_memory(batch, grids=2)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
         if self.point_rend is None or not refine:
             return F.interpolate(coarse, size=batch.padded_size, mode="bilinear", align_corners=False)
-        rows, columns = coarse.shape[-2:]
-        steps = self.config.point_rend.steps if self.config.point_rend else None
-        sizes: list[Size] | None = None
-        if steps is not None:
-            sizes = [(rows * 2**step, columns * 2**step) for step in range(1, steps + 1)]
         logits = self.point_rend.refine(
-            coarse, self._fine(maps), batch.padded_size, sizes=sizes, count=count, trace=trace
+            coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), count=count, trace=trace
         )
         if logits.shape[-2:] != batch.padded_size:
             logits = F.interpolate(logits, size=batch.padded_size, mode="bilinear", align_corners=False)
