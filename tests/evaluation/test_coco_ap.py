@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -295,11 +296,12 @@ def test_lvis_keeps_the_best_three_hundred_of_a_picture() -> None:
         "score": 0.1,
         "segmentation": truth["annotations"][0]["segmentation"],
     }
-    others = [{**hit, "category_id": 3, "score": 0.9} for _ in range(300)]
-    for crowd, expected in ((others[:299], 1.0), (others, 0.0)):
-        evaluator = CocoEvaluator(truth, protocol="lvis", kinds=("mask",))
-        evaluator.update([hit, *crowd])
-        assert evaluator.compute()["mask AP"] == expected
+    for category in (3, 79):  # the second is not scored, but the model said it
+        others = [{**hit, "category_id": category, "score": 0.9} for _ in range(300)]
+        for crowd, expected in ((others[:299], 1.0), (others, 0.0)):
+            evaluator = CocoEvaluator(truth, protocol="lvis", kinds=("mask",), other_category_ids=(79,))
+            evaluator.update([hit, *crowd])
+            assert evaluator.compute()["mask AP"] == expected
 
 
 def test_categories_that_the_data_set_lacks_must_be_announced() -> None:
@@ -323,6 +325,9 @@ def test_categories_that_the_data_set_lacks_must_be_announced() -> None:
         ({"score": math.nan}, "score: expected a finite number, got nan"),
         ({"score": "high"}, "score"),
         ({"score": 10**400}, "score"),
+        ({"score": math.inf}, "score: expected a finite number, got inf"),
+        ({"score": 1.01}, "score: expected a confidence from 0 to 1, got 1.01"),
+        ({"score": -0.01}, "score: expected a confidence from 0 to 1, got -0.01"),
         ({"bbox": [0, 0, -3, 4]}, "bbox: expected a width and height"),
         ({"bbox": [0, 0, math.inf, 4]}, "bbox: expected a finite"),
         ({"bbox": [0, 0, 3]}, "bbox: expected x, y, width, height"),
@@ -333,6 +338,7 @@ def test_categories_that_the_data_set_lacks_must_be_announced() -> None:
             r"size: expected the picture's \(height, width\)",
         ),
         ({"segmentation": {"size": 7, "counts": "0<"}}, "size"),
+        ({"segmentation": {"size": [10**9, 10**9], "counts": [0, 10**18]}}, "size: expected the picture's"),
         ({"id": []}, "id"),
     ],
 )
@@ -373,6 +379,61 @@ def test_malformed_run_lengths_are_refused(counts: Any) -> None:
         CocoEvaluator(truth).update([bad])
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["NaN", "Infinity", "1e999", "-7", "9" * 400, '"1"', "null", "{}", "[-1]", "[" * 900 + "]" * 900],
+    ids=lambda value: value[:9],
+)
+def test_no_value_in_any_field_of_a_file_does_more_than_be_refused(value: str, tmp_path: Path) -> None:
+    mask = {"size": [40, 50], "counts": [0, 2000]}
+    record = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 50, 40], "segmentation": mask}
+    truth: dict[str, Any] = {
+        "images": [
+            {"id": 1, "height": 40, "width": 50, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+        ],
+        "categories": [{"id": 1, "name": "cat", "frequency": "f"}],
+        "annotations": [{**record, "id": 1, "area": 2000, "iscrowd": 0}],
+    }
+    file = tmp_path / "file.json"
+    refused: dict[str, str] = {}
+
+    def load(content: Any, use: Callable[[], object], where: str) -> None:
+        file.write_text(json.dumps(content).replace('"@"', value))
+        try:
+            use()
+        except ValueError as error:
+            refused[where] = str(error)
+
+    def scored(content: Any) -> None:
+        evaluator = CocoEvaluator(content, protocol="lvis")
+        evaluator.update_from_file(file)
+        evaluator.compute()
+
+    for field in record:
+        load([{**record, field: "@"}], lambda: scored(truth), field)
+    for part, records in truth.items():
+        for field in records[0]:
+            changed = {**truth, part: [{**records[0], field: "@"}]}
+            load(changed, lambda: CocoEvaluator(file, protocol="lvis").compute(), f"{part} {field}")
+    assert all(said.startswith(str(file)) and len(said) < 600 for said in refused.values())
+    assert {"image_id", "category_id", "score", "images height", "annotations area"} - {*refused} == set()
+
+
+def test_masks_as_lists_of_runs_score_as_their_compressed_form() -> None:
+    truth, records = random_data(2)
+    listed = [
+        {**record, "segmentation": {**mask, "counts": rle_runs(mask["counts"]).tolist()}}
+        for record in records
+        for mask in [record["segmentation"]]
+    ]
+    scores = []
+    for given in (records, listed):
+        evaluator = CocoEvaluator(truth)
+        evaluator.update(given)
+        scores.append(evaluator.compute())
+    assert scores[0] == pytest.approx(scores[1], abs=0, nan_ok=True)
+
+
 def test_a_picture_or_an_id_given_twice_is_refused() -> None:
     truth, records = random_data(0)
     evaluator = CocoEvaluator(truth)
@@ -395,7 +456,10 @@ def bad_truths() -> list[tuple[str, Any, str]]:
         ("annotations", {"category_id": 1}, r"annotation 1: category_id: 1"),
         ("annotations", {"id": 2}, r"annotation 2: id: appears twice"),
         ("annotations", {"area": math.nan}, "annotation 1: area"),
+        ("annotations", {"area": -1}, "annotation 1: area: expected 0 or more"),
         ("annotations", {"bbox": "box"}, "annotation 1: bbox"),
+        ("annotations", {"segmentation": [[0, 0, 9, 9, 9, 0]] * 10_001}, "at most 10000 polygons, got 10001"),
+        ("annotations", {"segmentation": [[0, 0, 80, 80] * 5000]}, "expected an outline, got a path"),
         ("annotations", {"iscrowd": 2}, "annotation 1: iscrowd"),
         ("annotations", {"segmentation": []}, "at least one polygon"),
         ("annotations", {"segmentation": [[1, 2, 3, 4]]}, "expected polygons"),

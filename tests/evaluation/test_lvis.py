@@ -88,17 +88,25 @@ def test_files_are_written_whole(tmp_path: Path) -> None:
         ("annotations", {"category_id": 50}, "annotation number 0: category_id: 50"),
         ("images", {"neg_category_ids": None}, "image 5: neg_category_ids"),
         ("images", {"not_exhaustive_category_ids": [77]}, "not_exhaustive_category_ids: 77"),
-        ("categories", {"synset": None}, ""),
+        ("images", {"neg_category_ids": [[]]}, r"image 5: neg_category_ids: \[\] is not among"),
+        ("categories", {"synset": None}, "category number 0: expected id"),
+        ("categories", {"synset": []}, "category number 0: expected id"),
+        ("categories", {"id": {}}, "category number 0: expected id"),
+        ("categories", {"id": 2}, "id: 2 appears twice"),
     ],
 )
 def test_what_is_not_lvis_is_refused(part: str, change: dict[str, Any], message: str) -> None:
     lvis = small()
     lvis[part][0].update(change)
-    if part == "categories":
-        del lvis[part][0]["synset"]
-        message = "category number 0: expected id and synset"
     with pytest.raises(ValueError, match=message):
         cocofy_lvis(lvis, SYNSETS)
+
+
+@pytest.mark.parametrize("part", ["annotations", "images", "categories"])
+def test_records_that_are_no_objects_are_refused(part: str) -> None:
+    for strange in (None, 7, "x", []):
+        with pytest.raises(ValueError, match=f"lvis: {part}: number 0: expected an object"):
+            cocofy_lvis({**small(), part: [strange]}, SYNSETS)
 
 
 def test_a_table_of_another_form_is_refused() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +121,52 @@ def test_an_interrupted_instance_run_goes_on_and_gives_the_same_scores(tmp_path:
     assert second.calls == 2
     assert scores.numbers == exactly(whole)
     assert [file.name for file in tmp_path.iterdir()] == ["predictions.json"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from tests.evaluation import test_saved as ours
+from pointrend.evaluation.run import evaluate_instances, evaluate_semantic
+from pointrend.evaluation.saved import SavedDetections, SavedLabels
+
+class Kill:
+    def one(self, image):
+        if image.shape[2] == 62:  # the third picture
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().one(image)
+
+class Finder(Kill, ours.Finder): ...
+class Painter(Kill, ours.Painter): ...
+
+if os.fork() == 0:
+    evaluate_instances(Finder(), ours.objects(), store=SavedDetections("objects"))
+elif os.fork() == 0:
+    evaluate_semantic(Painter(), ours.maps(), store=SavedLabels("maps"))
+else:
+    print([os.wait()[1] for _ in range(2)])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes as Unix does")
+def test_a_killed_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert done.stdout == "[9, 9]\n"  # both were killed
+    finder, painter = Finder(), Painter()
+    scores = evaluate_instances(finder, objects(), store=SavedDetections(tmp_path / "objects"))
+    assert scores.numbers == exactly(evaluate_instances(Finder(), objects()))
+    scores = evaluate_semantic(painter, maps(), store=SavedLabels(tmp_path / "maps"))
+    assert scores.numbers == exactly(evaluate_semantic(Painter(), maps()))
+    assert finder.calls == painter.calls == 2  # of four pictures
 
 
 def test_a_complete_run_is_scored_again_without_a_model(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 
-from pointrend.evaluation.coco_files import GroundTruth, check_records, read_ground_truth, read_json
+from pointrend.evaluation.coco_files import GroundTruth, brief, check_records, read_ground_truth, read_json
 from pointrend.evaluation.coco_numbers import SIZES, coco_numbers, mean_of, precision_numbers
 
 __all__ = ["CocoEvaluator"]
@@ -53,8 +53,10 @@ class CocoEvaluator:
             and the published PointRend numbers, or "box", the area of the record's `bbox` where it has one,
             as pycocotools and lvis do when they are given both. AP, AP50 and AP75 do not depend on it.
         other_category_ids: categories that a model may predict though the data set does not have them (AP*
-            lacks two of COCO's 80); their detections are left out. Any other unknown category is an error.
-        other_image_ids: the same for pictures: LVIS annotated a part of COCO's.
+            lacks two of COCO's 80); their detections are not scored, but count among LVIS's 300. Any other unknown
+            category is an error.
+        other_image_ids: pictures that predictions may speak of though the data set does not have them: LVIS
+            annotated a part of COCO's.
         size_edges: rising lengths in pixels, such as (0, 16, 32, 64, 128, 256): `curves` then has AP of objects
             whose square root of area lies between each two.
 
@@ -193,7 +195,7 @@ class CocoEvaluator:
         again = sorted(fresh.keys() & self._detections.keys(), key=str)
         if again:
             raise ValueError(
-                f"{source}: image_id: {again[0]!r} was already given; a picture's detections belong together"
+                f"{source}: image_id: {brief(again[0])} was already given; a picture's detections belong together"
             )
         self._detections.update(fresh)
         self._scores.clear()
@@ -236,6 +238,8 @@ class CocoEvaluator:
         found: list[dict[str, Any]] = []
         for image_id, number in position.items():
             for record in self._limited(self._detections.get(image_id, [])):
+                if record["category_id"] in self.other_category_ids:
+                    continue
                 found.append({**self._scorable(record, kind), "image_id": number, "id": len(found) + 1})
         for data, records in ((truth, annotations), (detections, found)):
             data.dataset = {"images": images, "categories": categories, "annotations": records}
@@ -291,11 +295,11 @@ def _check_lvis(truth: GroundTruth) -> None:
                 isinstance(c, int) and c in truth.categories for c in listed
             ):
                 raise ValueError(
-                    f"{truth.source}: image {image_id!r}: {key}: expected a list of category ids, as LVIS has"
+                    f"{truth.source}: image {brief(image_id)}: {key}: expected a list of category ids, as LVIS has"
                 )
     for category_id, category in truth.categories.items():
         if category.get("frequency") not in FREQUENCIES:
             raise ValueError(
                 f"{truth.source}: category {category_id}: frequency: expected r, c or f,"
-                f" got {category.get('frequency')!r}"
+                f" got {brief(category.get('frequency'))}"
             )

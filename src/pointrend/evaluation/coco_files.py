@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from pointrend.rle import compress
+
 __all__ = ["GroundTruth", "brief", "check_records", "read_ground_truth", "read_json", "rle_runs"]
 
 # A COCO picture has 0.3 million pixels, a Cityscapes one 2 million; beyond this, one mask takes over 256 MB.
 MAX_PIXELS = 2**28
 # The rasterizer keeps five points for every pixel along an outline; real ones are a few times as long as the picture.
+MAX_POLYGONS = 10_000  # of one object
 MAX_OUTLINE = 1000  # times (height + width)
 
 
@@ -79,7 +82,7 @@ def read_ground_truth(source: str | Path | Mapping[str, Any], *, masks: bool = T
             raise ValueError(f"{name}: {key}: expected a list, got {type(content.get(key)).__name__}")
     images = _by_id(name, "image", content["images"], number=False)
     for image_id, image in images.items():
-        where = f"{name}: image {image_id!r}"
+        where = f"{name}: image {brief(image_id)}"
         size = [_whole(where, key, image.get(key)) for key in ("height", "width")]
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
             raise ValueError(f"{where}: height, width: expected 1 to {MAX_PIXELS} pixels in all, got {size}")
@@ -87,7 +90,7 @@ def read_ground_truth(source: str | Path | Mapping[str, Any], *, masks: bool = T
     annotations = _by_id(name, "annotation", content["annotations"], number=False, sort=False)
     truth = GroundTruth(name, images, categories, [])
     for number, (annotation_id, annotation) in enumerate(annotations.items(), 1):
-        where = f"{name}: annotation {annotation_id!r}"
+        where = f"{name}: annotation {brief(annotation_id)}"
         truth.annotations.append({**_checked_annotation(where, annotation, truth, masks), "id": number})
     return truth
 
@@ -112,9 +115,9 @@ def check_records(
         source: file name for messages.
         boxes: whether boxes will be scored (a record with a mask needs none).
         masks: whether masks will be scored.
-        other_categories: ids that records may have though the data set has no such category; they are left
-            out.
-        other_images: the same for pictures.
+        other_categories: ids that records may have though the data set has no such category; of these nothing but
+            ids and score is looked at and kept.
+        other_images: the same for pictures; these are left out.
         numbers: of the records in their file, for messages; counted from 0 if not given.
 
     Raises:
@@ -129,20 +132,23 @@ def check_records(
         if isinstance(record.get("image_id"), int | str) and record["image_id"] in other_images:
             continue
         image_id = _known(where, "image_id", record.get("image_id"), truth.images, truth.source)
-        where = f"{where} (image_id {image_id!r})"
+        where = f"{where} (image_id {brief(image_id)})"
         own = record.get("id")
         if own is not None:  # ids of detections are optional, but must not repeat where given
             if not isinstance(own, int | str) or own in seen:
                 raise ValueError(f"{where}: id: {brief(own)} appears twice or is no id")
             seen.add(own)
-        category = record.get("category_id")
-        if isinstance(category, int) and category in other_categories:
-            continue
-        category_id = _known(where, "category_id", category, truth.categories, truth.source)
+        category_id = record.get("category_id")
+        other = isinstance(category_id, int) and category_id in other_categories
+        if not other:
+            category_id = _known(where, "category_id", category_id, truth.categories, truth.source)
         score = _finite(where, "score", record.get("score"))
         if not 0 <= score <= 1 + 1e-6:  # a softmax in float32 may end a rounding error above 1
             raise ValueError(f"{where}: score: expected a confidence from 0 to 1, got {score}")
         fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
+        if other:
+            checked.append(fresh)
+            continue
         if record.get("segmentation") is not None:
             fresh["segmentation"] = _checked_rle(where, record["segmentation"], truth.size(image_id))
         elif masks:
@@ -204,9 +210,9 @@ def _by_id(
             )
         key = record.get("id")
         if isinstance(key, bool) or not isinstance(key, int if number else int | str):
-            raise ValueError(f"{name}: {kind} number {index}: id: expected a whole number, got {key!r}")
+            raise ValueError(f"{name}: {kind} number {index}: id: expected a whole number, got {brief(key)}")
         if key in found:
-            raise ValueError(f"{name}: {kind} {key!r}: id: appears twice")
+            raise ValueError(f"{name}: {kind} {brief(key)}: id: appears twice")
         found[key] = dict(record)
     if sort and len({type(key) for key in found}) > 1:
         raise ValueError(f"{name}: {kind}: id: expected all numbers or all strings, got both")
@@ -220,7 +226,7 @@ def _checked_annotation(
     category_id = _known(where, "category_id", annotation.get("category_id"), truth.categories, truth.source)
     crowd = annotation.get("iscrowd", 0)
     if crowd not in (0, 1):
-        raise ValueError(f"{where}: iscrowd: expected 0 or 1, got {crowd!r}")
+        raise ValueError(f"{where}: iscrowd: expected 0 or 1, got {brief(crowd)}")
     fresh = {
         "image_id": image_id,
         "category_id": category_id,
@@ -238,6 +244,8 @@ def _checked_annotation(
 def _checked_mask(where: str, mask: Any, size: tuple[int, int]) -> Any:
     if not isinstance(mask, Sequence) or isinstance(mask, str):
         return _checked_rle(where, mask, size)
+    if len(mask) > MAX_POLYGONS:
+        raise ValueError(f"{where}: segmentation: expected at most {MAX_POLYGONS} polygons, got {len(mask)}")
     reach = 2 * max(size)  # the rasterizer's memory grows with the length of the outline
     for polygon in mask:
         try:
@@ -280,7 +288,8 @@ def _checked_rle(where: str, mask: Any, size: tuple[int, int]) -> dict[str, Any]
             f" {pixels} pixels, got {brief(runs.tolist())}"
         )
     counts = mask["counts"]
-    return {"size": list(size), "counts": counts if isinstance(counts, str | bytes) else runs.tolist()}
+    # The scorer takes lists of runs as crowds only.
+    return {"size": list(size), "counts": counts if isinstance(counts, str | bytes) else compress(runs)}
 
 
 def _checked_box(where: str, box: Any) -> list[float]:

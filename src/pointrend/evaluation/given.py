@@ -52,7 +52,7 @@ def read_detections(path: str | Path, data: Any) -> list[Any]:
     if missing:
         name = file_names_of(data).get(missing[0])
         raise ValueError(
-            f"{path}: images: image {missing[0]!r} of the data set{f' ({name})' if name else ''} is not among them;"
+            f"{path}: images: image {brief(missing[0])} of the data set{f' ({name})' if name else ''} is not among them;"
             f" predict all {len(data.image_ids)} pictures, or score fewer by --limit"
         )
     return file.records(pictures, file.classes(data))
@@ -72,7 +72,7 @@ class _File:
         known = set(getattr(data, "whole", data).image_ids)
         finder = _Finder(names)
         for own, record in self._by_id("image", "images").items():
-            where = f"{self.source}: image {own!r}"
+            where = f"{self.source}: image {brief(own)}"
             chosen = self._picture(where, own, record.get("file_name"), known, finder)
             size = (record.get("height"), record.get("width"))
             if sizes and size != (None, None) and size != sizes[chosen]:
@@ -81,7 +81,9 @@ class _File:
                     " predict the pictures of the data set as they are"
                 )
             if chosen in taken:
-                raise ValueError(f"{where}: file_name: picture {chosen!r} of the data set is there twice")
+                raise ValueError(
+                    f"{where}: file_name: picture {brief(chosen)} of the data set is there twice"
+                )
             taken.add(chosen)
             found[own] = chosen
         return found
@@ -97,11 +99,11 @@ class _File:
             name = record.get("name")
             if not isinstance(name, str) or name not in known:
                 raise ValueError(
-                    f"{self.source}: category {own!r}: name: {brief(name)} is no class of the data set, which has"
+                    f"{self.source}: category {brief(own)}: name: {brief(name)} is no class of the data set, which has"
                     f" {brief(list(known))}"
                 )
             if known[name] in found.values():
-                raise ValueError(f"{self.source}: category {own!r}: name: {brief(name)} is there twice")
+                raise ValueError(f"{self.source}: category {brief(own)}: name: {brief(name)} is there twice")
             found[own] = known[name]
         return found
 
@@ -147,7 +149,7 @@ class _File:
                     f"{self.source}: {kind} number {number}: id: expected a whole number, got {brief(own)}"
                 )
             if own in found:
-                raise ValueError(f"{self.source}: {kind} {own!r}: id: appears twice")
+                raise ValueError(f"{self.source}: {kind} {brief(own)}: id: appears twice")
             found[own] = record
         return found
 

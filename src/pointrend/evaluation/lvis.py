@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pointrend.evaluation.coco_files import read_json
+from pointrend.evaluation.coco_files import brief, read_json
 from pointrend.evaluation.report import write_text
 
 __all__ = ["cocofy_lvis", "write_cocofied_lvis"]
@@ -39,19 +39,26 @@ def cocofy_lvis(
         coco_ids = {entry["synset"]: int(entry["coco_cat_id"]) for entry in table.values()}
     except (TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{table_name}: expected name -> {{coco_cat_id, synset}}, {error!r}") from error
-    lists = {key: data.get(key) for key in ("categories", "images", "annotations")}
-    for key, value in lists.items():
-        if not isinstance(value, list):
-            raise ValueError(f"{name}: {key}: expected a list, got {type(value).__name__}")
+    for key in ("categories", "images", "annotations"):
+        if not isinstance(data.get(key), list):
+            raise ValueError(f"{name}: {key}: expected a list, got {type(data.get(key)).__name__}")
+        for index, record in enumerate(data[key]):
+            if not isinstance(record, Mapping):
+                raise ValueError(
+                    f"{name}: {key}: number {index}: expected an object, got {type(record).__name__}"
+                )
     known: dict[int, int | None] = {}  # LVIS category id -> COCO's, None where COCO has no such category
     for index, category in enumerate(data["categories"]):
-        if not isinstance(category, Mapping) or not {"id", "synset"} <= category.keys():
-            raise ValueError(f"{name}: category number {index}: expected id and synset")
-        known[category["id"]] = coco_ids.get(category["synset"])
+        own, synset = category.get("id"), category.get("synset")
+        if not isinstance(own, int) or not isinstance(synset, str):
+            raise ValueError(f"{name}: category number {index}: expected id (a number) and synset (a text)")
+        if own in known:
+            raise ValueError(f"{name}: category number {index}: id: {own} appears twice")
+        known[own] = coco_ids.get(synset)
 
     def coco_id(where: str, key: str, category_id: Any) -> int | None:
         if not isinstance(category_id, int) or category_id not in known:
-            raise ValueError(f"{name}: {where}: {key}: {category_id!r} is not among the categories")
+            raise ValueError(f"{name}: {where}: {key}: {brief(category_id)} is not among the categories")
         return known[category_id]
 
     annotations: list[dict[str, Any]] = []
@@ -65,9 +72,9 @@ def cocofy_lvis(
         for key in VERDICTS:
             if not isinstance(image.get(key), list):
                 raise ValueError(
-                    f"{name}: image {image.get('id')!r}: {key}: expected a list, as LVIS files have"
+                    f"{name}: image {brief(image.get('id'))}: {key}: expected a list, as LVIS files have"
                 )
-            mapped = (coco_id(f"image {image.get('id')!r}", key, one) for one in image[key])
+            mapped = (coco_id(f"image {brief(image.get('id'))}", key, one) for one in image[key])
             fresh[key] = [one for one in mapped if one is not None]
         images.append(fresh)
     mentioned = {annotation["category_id"] for annotation in annotations}
