@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ IMAGE_SUFFIXES = frozenset(
 T = TypeVar("T")
 
 
-def read_image(path: str | Path, *, upright: bool = True) -> Tensor:
-    """The picture as (3, H, W) uint8 RGB, as a viewer would show it.
+def read_image(path: str | Path | BinaryIO, *, upright: bool = True) -> Tensor:
+    """The picture of a path or an open file as (3, H, W) uint8 RGB, as a viewer would show it.
 
     The EXIF orientation is applied (unless not `upright`: then the pixels come as stored), transparent parts
     lie on white, 16-bit values keep their upper byte, and of an animation the first frame is read.
@@ -71,7 +71,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _decode(path: str | Path) -> Image.Image:
+def _decode(path: str | Path | BinaryIO) -> Image.Image:
     with _explained(path), Image.open(path, formats=FORMATS) as image:
         _check_pixels(image)
         image.load()
@@ -79,7 +79,7 @@ def _decode(path: str | Path) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _explained(path: str | Path) -> Iterator[None]:
+def _explained(path: str | Path | BinaryIO) -> Iterator[None]:
     """Whatever Pillow raises on a bad file, as a ValueError that names it."""
     try:
         yield
@@ -103,7 +103,7 @@ def _check_pixels(image: Image.Image) -> None:
         )
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: str | Path | BinaryIO) -> Image.Image:
     if image.mode == "F":
         raise ValueError(f"{path}: expected 8 or 16 bits per channel, got floating point; convert it first")
     if image.mode == "I" or image.mode.startswith("I;16"):  # convert("RGB") would clip at 255

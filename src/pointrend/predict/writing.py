@@ -128,15 +128,19 @@ class CocoStream:
 
 
 def write_labels(result: SemanticResult, path: Path) -> None:
-    """The label map as an 8-bit PNG with the classes' colours as its palette; 16-bit grey beyond 255 classes."""
+    """The label map as PNG, see `labels_picture`."""
+    write_png(labels_picture(result), path)
+
+
+def labels_picture(result: SemanticResult) -> Image.Image:
+    """The label map in 8 bits with the classes' colours as its palette; in 16-bit grey beyond 255 classes."""
     labels = result.labels.cpu().numpy()
     if labels.max(initial=0) > 255:
-        write_png(Image.fromarray(labels.astype(np.uint16)), path)
-        return
+        return Image.fromarray(labels.astype(np.uint16))
     image = Image.fromarray(labels.astype(np.uint8))
     colors = as_palette(result.palette, max(len(result.class_names), int(labels.max(initial=0)) + 1))
     image.putpalette(colors[:256].reshape(-1).tolist())
-    write_png(image, path)
+    return image
 
 
 def write_png(image: Image.Image, path: Path) -> None:
