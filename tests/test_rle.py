@@ -53,6 +53,15 @@ def test_a_run_over_the_bottom_goes_on_at_the_top_of_the_next_column() -> None:
     assert run_lengths(window, (1, 0), (4, 5)).tolist() == [4, 8, 8]
 
 
+@pytest.mark.parametrize("at_once", [1, 20, 65])
+def test_run_lengths_do_not_depend_on_how_many_columns_are_looked_at_together(monkeypatch, at_once) -> None:
+    window = random_masks(20, 13, 1)[0]
+    window[:, 5:8] = True  # runs that go on in the next column
+    whole = run_lengths(window, (3, 0), (20, 30))
+    monkeypatch.setattr("pointrend.rle.COLUMN_PIXELS", at_once)
+    assert run_lengths(window, (3, 0), (20, 30)).tolist() == whole.tolist()
+
+
 def test_an_empty_mask_is_one_run_outside() -> None:
     masks = InstanceMasks([torch.zeros(0, 0)], torch.zeros(1, 2, dtype=torch.int64), (3, 4))
     assert run_lengths(masks.windows[0], (0, 0), (3, 4)).tolist() == [12]

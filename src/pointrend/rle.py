@@ -8,16 +8,19 @@ fourth on as the difference to the one two before, in digits of five bits (maskA
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from pointrend.structures import InstanceMasks
 
 Ints = npt.NDArray[np.int64]
+COLUMN_PIXELS = 2**20
+"""Pixels of a window that are looked at together: several bytes each."""
 Ring = list[tuple[float, float]]
 
 
@@ -49,13 +52,11 @@ def run_lengths(window: Tensor, offset: tuple[int, int], image_size: tuple[int, 
             f"window: {window.shape[0]}x{window.shape[1]} pixels at x = {x}, y = {y} stick out of a "
             f"picture of {height}x{width}; cut it to the picture first"
         )
-    inside = np.zeros(
-        (window.shape[1], window.shape[0] + 2), dtype=np.int8
-    )  # columns as rows, a margin each end
-    inside[:, 1:-1] = window.detach().cpu().numpy().T != 0
-    steps = np.diff(inside, axis=1)
-    columns, first = np.nonzero(steps == 1)  # in the picture's order: by column, then by row
-    last = np.nonzero(steps == -1)[1]
+    mask = window.detach().cpu().numpy()
+    at_once = max(1, COLUMN_PIXELS // max(window.shape[0], 1))
+    parts = [_column_runs(mask[:, c : c + at_once]) for c in range(0, max(window.shape[1], 1), at_once)]
+    columns = np.concatenate([part[0] + number * at_once for number, part in enumerate(parts)])
+    first, last = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
     base = (columns + x) * height + y
     starts, ends = base + first, base + last
     # A run that reaches the bottom goes on in the next column where that one begins at the top.
@@ -65,6 +66,15 @@ def run_lengths(window: Tensor, offset: tuple[int, int], image_size: tuple[int, 
     edges = np.stack([starts, ends], axis=1).reshape(-1).astype(np.int64)
     counts: Ints = np.diff(edges, prepend=0, append=height * width)
     return counts if counts[-1] > 0 or len(counts) == 1 else counts[:-1]
+
+
+def _column_runs(mask: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints]:
+    """Runs of pixels inside in each column of (h, w), column by column: column, first row, last row (exclusive)."""
+    inside = np.zeros((mask.shape[1], mask.shape[0] + 2), dtype=np.int8)  # columns as rows, a margin each end
+    inside[:, 1:-1] = mask.T != 0
+    steps = np.diff(inside, axis=1)
+    columns, first = np.nonzero(steps == 1)
+    return columns, first, np.nonzero(steps == -1)[1]
 
 
 def compress(counts: Ints) -> str:
@@ -84,6 +94,62 @@ def compress(counts: Ints) -> str:
         return ""
     text = np.stack(digits, axis=1)[np.stack(kept, axis=1)]
     return text.astype(np.uint8).tobytes().decode("ascii")
+
+
+def decompress(text: str) -> Ints:
+    """COCO's text as counts, the inverse of `compress`. ValueError where it is none."""
+    codes = np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.int64) - 48
+    if len(codes) and (codes.min() < 0 or codes.max() > 63 or codes[-1] & 32):
+        raise ValueError("run lengths: expected COCO's compressed counts, got another or a broken text")
+    ends = np.flatnonzero((codes & 32) == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
+    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)  # of each digit in its number
+    if len(place) and place.max() > 11:  # 12 digits of 5 bits: more than any picture needs
+        raise ValueError("run lengths: expected counts below 2**55, got a longer number")
+    values = (
+        np.add.reduceat((codes & 31) << (5 * place), starts) if len(ends) else np.zeros(0, dtype=np.int64)
+    )
+    negative = (codes[ends] & 16) != 0
+    values = values - np.where(negative, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    for parity in (1, 2):  # from the fourth on, differences to the count two before
+        values[parity::2] = values[parity::2].cumsum()
+    return values
+
+
+def decode_window(
+    counts: str | bytes | Sequence[int], image_size: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """One mask from its counts, compressed or plain: its tight window (h, w) bool and the (x, y) of its first pixel.
+
+    Raises:
+        ValueError: the counts do not fill a picture of `image_size` (H, W) exactly.
+    """
+    if isinstance(counts, str | bytes):
+        runs = decompress(counts if isinstance(counts, str) else counts.decode("ascii", "replace"))
+    else:
+        try:
+            runs = np.asarray(counts, dtype=np.int64).reshape(-1)
+        except OverflowError:
+            runs = np.asarray([-1])
+    height, width = image_size
+    outside = len(runs) and (runs.min() < 0 or runs.max() > height * width)
+    if outside or int(runs.sum()) != height * width:
+        raise ValueError(
+            f"run lengths: expected counts of {height * width} pixels in all, got {int(runs.sum())}"
+        )
+    edges = runs.cumsum()
+    starts, ends = edges[0:-1:2], edges[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    if not len(starts):
+        return torch.zeros((0, 0), dtype=torch.bool), (0, 0)
+    left, right = int(starts[0] // height), int((ends[-1] - 1) // height) + 1
+    turns = np.zeros((right - left) * height + 1, dtype=np.int8)
+    np.add.at(turns, starts - left * height, 1)
+    np.add.at(turns, ends - left * height, -1)
+    mask = turns[:-1].cumsum(dtype=np.int8).reshape(right - left, height).T > 0
+    rows = np.flatnonzero(mask.any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return torch.from_numpy(mask[top:bottom].copy()), (left, top)
 
 
 def outline(window: Tensor, offset: tuple[int, int] | list[int]) -> list[Ring]:

@@ -7,7 +7,14 @@ import torch
 from torchvision.ops import roi_align
 
 from pointrend.models.boxes import Regions
-from pointrend.models.masks import crop_batch, crop_masks, paste_masks, paste_window, sample_batch
+from pointrend.models.masks import (
+    crop_batch,
+    crop_masks,
+    paste_inside,
+    paste_masks,
+    paste_window,
+    sample_batch,
+)
 from pointrend.structures import InstanceMasks
 
 
@@ -71,6 +78,37 @@ def test_pasted_masks_are_detectron2s(units):
         difference = (soft.to(torch.uint8).int() - expected.int()).abs()
         assert difference.max() <= 1
         assert (difference > 0).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("side", [1, 2, 7, 19])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+def test_looking_along_the_outline_alone_gives_every_bit_of_the_whole_window(side, threshold):
+    torch.manual_seed(side)
+    for trial in range(30):
+        corner, size = torch.rand(2) * 120 - 40, 2 + torch.rand(2) * 150
+        box = torch.cat([corner, corner + size])
+        blob = torch.nn.functional.interpolate(torch.randn(1, 1, 3, 3), (side, side), mode="bicubic")[0, 0]
+        mask = (4 * blob).sigmoid() if trial % 3 else (torch.rand(side, side) * 4).round() / 4  # many at 0.5
+        window, offset = paste_inside(mask, box, (100, 130), threshold)
+        soft, same = paste_window(mask, box, (100, 130))
+        assert offset == same
+        assert torch.equal(window, soft >= threshold)
+
+
+def test_a_large_box_is_interpolated_at_its_outline_only(monkeypatch):
+    points = []
+    sample = torch.nn.functional.grid_sample
+
+    def counting(picture, grid, **options):
+        points.append(grid[..., 0].numel())
+        return sample(picture, grid, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", counting)
+    mask = torch.zeros(28, 28)
+    mask[8:20, 8:20] = 1
+    window, _ = paste_inside(mask, torch.tensor([0.0, 0, 1000, 1000]), (1000, 1000), 0.5)
+    assert window.sum() == pytest.approx((1000 * 12 / 28) ** 2, rel=0.01)
+    assert sum(points) < 0.1 * window.numel()
 
 
 def test_a_window_is_its_box_and_a_pixel_around():
