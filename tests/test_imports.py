@@ -25,6 +25,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "whole": (set(), set()),
     "structures": (set(), {"torch"}),
     "rle": ({"structures"}, {"torch", "numpy"}),
+    "polygons": ({"structures", "rle", "data"}, {"torch", "numpy"}),
+    "interchange": ({"structures", "rle", "polygons"}, {"torch", "numpy", "supervision"}),
     "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
     "checkpoints": (
         {"core", "facts", "structures", "models", "whole"},
@@ -55,6 +57,7 @@ CONVENIENCES = {
     ("structures", "matplotlib"): "the type that result.plot() returns",
     ("structures", "rle"): "result.to_coco() and .polygons()",
     ("structures", "visualize"): "result.plot() draws",
+    ("structures", "interchange"): "result.to_geojson(), .to_labelme(), .to_rle(), .to_supervision()",
     ("models", "zoo"): "Model.from_pretrained(name)",
     ("models", "checkpoints"): "Model.from_pretrained(path)",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from pointrend.interchange import Result
 
 IGNORE_LABEL = 255
 """The semantic label that counts neither in a loss nor in a metric."""
@@ -175,8 +177,38 @@ class Sample:
     path: str | None = None
 
 
+class Exports:
+    """What results give to other programs, :mod:`pointrend.interchange`: of an instance result each detection, of a
+    label map each class that occurs as one object.
+    """
+
+    def to_geojson(self, *, tolerance: float = 0.0) -> dict[str, Any]:
+        """A GeoJSON FeatureCollection of polygons in pixels, simplified to a tolerance in pixels."""
+        from pointrend.interchange import to_geojson
+
+        return to_geojson(cast("Result", self), tolerance=tolerance)
+
+    def to_labelme(self, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
+        """LabelMe's JSON with polygons, simplified to a tolerance in pixels."""
+        from pointrend.interchange import to_labelme
+
+        return to_labelme(cast("Result", self), tolerance=tolerance, image_path=image_path)
+
+    def to_rle(self) -> list[dict[str, Any]]:
+        """COCO's compressed run lengths: ``size`` (H, W) and ``counts``."""
+        from pointrend.interchange import to_rle
+
+        return to_rle(cast("Result", self))
+
+    def to_supervision(self) -> Any:
+        """``supervision.Detections``; needs the package supervision."""
+        from pointrend.interchange import to_supervision
+
+        return to_supervision(cast("Result", self))
+
+
 @dataclass(frozen=True)
-class InstanceResult:
+class InstanceResult(Exports):
     """The objects found in one picture, best first, in the original picture's pixels."""
 
     boxes: Tensor
@@ -251,7 +283,7 @@ class InstanceResult:
 
 
 @dataclass(frozen=True)
-class SemanticResult:
+class SemanticResult(Exports):
     """The label of each pixel of one picture."""
 
     labels: Tensor
