@@ -25,7 +25,7 @@ from pointrend.visualize import (
     plot_instances,
     plot_semantic,
 )
-from pointrend.visualize.overlays import place_tag
+from pointrend.visualize.tags import place_tag
 
 
 def instances(count: int, size: tuple[int, int] = (60, 80)) -> InstanceResult:

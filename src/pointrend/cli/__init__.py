@@ -1,4 +1,4 @@
-"""The command line: `pointrend train | finetune | eval | predict | demo | data | zoo | convert`.
+"""The command line: `pointrend train | finetune | eval | predict | explain | demo | data | zoo | convert`.
 
 Each command is a frozen dataclass whose fields are its options and whose `run` does it; heavy modules are imported
 there, so that `--help` is quick. Exit codes: 0 done; 1 done in part (some files could not be read); 2 a wrong option
@@ -17,6 +17,7 @@ from pointrend.cli.convert import Convert
 from pointrend.cli.data import Data
 from pointrend.cli.demo import Demo
 from pointrend.cli.evaluate import Evaluate
+from pointrend.cli.explain import Explain
 from pointrend.cli.finetune import Finetune
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Train
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Finetune, named("finetune", Finetune)]
         | Annotated[Evaluate, named("eval", Evaluate)]
         | Annotated[Predict, named("predict", Predict)]
+        | Annotated[Explain, named("explain", Explain)]
         | Annotated[Data, named("data", Data)]
         | Annotated[Convert, named("convert", Convert)]
         | Annotated[Zoo, named("zoo", Zoo)]

@@ -82,7 +82,7 @@ class Predictor:
             ValueError: a picture cannot be read or predicted.
         """
         if isinstance(images, Tensor | str | Path):
-            picture = images if isinstance(images, Tensor) else self._read(Path(images))
+            picture = images if isinstance(images, Tensor) else self.read(Path(images))
             return self._predict([picture])[0]
         return [self(image) for image in images]
 
@@ -91,7 +91,7 @@ class Predictor:
         waiting: list[tuple[int, Path, Tensor]] = []
         for number, path in enumerate(paths):
             try:
-                image = self._read(path)
+                image = self.read(path)
             except ValueError as error:
                 yield from self._flush(waiting)
                 yield Failure(path, _without_prefix(str(error), path))
@@ -151,7 +151,12 @@ class Predictor:
                 failures.append(outcome)
         return Report(tuple(predicted), tuple(failures), folder)
 
-    def _read(self, path: Path) -> Tensor:
+    def read(self, path: Path) -> Tensor:
+        """A picture from its file, (3, H, W) uint8 RGB.
+
+        Raises:
+            ValueError: it cannot be read, or has more than `max_pixels` (which is seen before it is read).
+        """
         height, width = image_size(path)
         if height * width > self.max_pixels:
             raise ValueError(

@@ -1,16 +1,19 @@
-"""Pictures of predictions: overlays, label maps, uncertainty, the points of each subdivision step,
-comparisons.
+"""Pictures of predictions: overlays, label maps, comparisons, and the whole way of a prediction, `explain`.
 
 Functions named `draw_*` and `color_*` return arrays (H, W, 3) of uint8 RGB at the picture's own resolution;
 `plot*` and `side_by_side` return `matplotlib.figure.Figure` objects that belong to the caller (no window, no
-global state): save one with `figure.savefig("way.png")`.
+global state): save one with `save_figure(figure, "way")`.
 """
 
 from __future__ import annotations
 
-from pointrend.visualize.compare import Window, largest_differences, side_by_side
+from pointrend.visualize.animation import animate_steps, write_gif
+from pointrend.visualize.compare import Window, compare_results, largest_differences, side_by_side
 from pointrend.visualize.curves import plot_scores
+from pointrend.visualize.explanation import Explanation, explain, variants
+from pointrend.visualize.features import color_features
 from pointrend.visualize.figures import plot_instances, plot_semantic
+from pointrend.visualize.files import save_figure
 from pointrend.visualize.overlays import (
     add_legend,
     as_picture,
@@ -29,18 +32,23 @@ from pointrend.visualize.points import (
     draw_uncertainty,
     enlarge,
     plot_steps,
-    plot_training_points,
     plot_uncertainty,
     traced_box,
 )
+from pointrend.visualize.strategies import plot_training_points, training_choices
+from pointrend.visualize.way import plot_features, plot_resolutions, plot_way
 
 __all__ = [
+    "Explanation",
     "Window",
     "add_legend",
+    "animate_steps",
     "as_picture",
     "chosen_cells",
+    "color_features",
     "color_labels",
     "color_logits",
+    "compare_results",
     "default_palette",
     "draw",
     "draw_chosen",
@@ -49,16 +57,24 @@ __all__ = [
     "draw_points",
     "draw_uncertainty",
     "enlarge",
+    "explain",
     "heatmap",
     "label_borders",
     "largest_differences",
     "outline",
+    "plot_features",
     "plot_instances",
+    "plot_resolutions",
     "plot_scores",
     "plot_semantic",
     "plot_steps",
     "plot_training_points",
     "plot_uncertainty",
+    "plot_way",
+    "save_figure",
     "side_by_side",
     "traced_box",
+    "training_choices",
+    "variants",
+    "write_gif",
 ]

@@ -1,4 +1,4 @@
-"""Two predictions side by side, magnified where they differ most (the paper's figure 2)."""
+"""Predictions side by side, magnified where they differ most (the paper's figure 2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
+from PIL import Image
 
+from pointrend.interchange import label_map
+from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.visualize.overlays import (
+    Drawable,
+    as_picture,
+    draw_instances,
+    draw_labels,
+    name_of,
+    present_classes,
+)
 from pointrend.visualize.palettes import Colors, Picture, as_labels, as_palette
 
 LabelMap = torch.Tensor | npt.NDArray[Any]  # (H, W)
@@ -29,6 +40,21 @@ class Window(NamedTuple):
     def crop(self, picture: Picture) -> Picture:
         """What the window shows of the picture."""
         return picture[self.top : self.bottom, self.left : self.right]
+
+    @classmethod
+    def around(cls, x: int, y: int, side: int, size: tuple[int, int]) -> Window:
+        """`side` pixels a side with (x, y) in the middle, moved (and cut if it must) into a picture of `size` (H, W).
+
+        Raises ValueError where (x, y) is outside of the picture.
+        """
+        if not (0 <= x < size[1] and 0 <= y < size[0]):
+            raise ValueError(f"expected a pixel (x, y) inside {size[1]}x{size[0]}, got ({x}, {y})")
+        rows, columns = min(side, size[0]), min(side, size[1])
+        top, left = (
+            min(max(y - rows // 2, 0), size[0] - rows),
+            min(max(x - columns // 2, 0), size[1] - columns),
+        )
+        return cls(top, left, top + rows, left + columns)
 
     def scaled(self, factor: int) -> Window:
         """The same part of a picture `factor` times as large."""
@@ -128,6 +154,68 @@ def side_by_side(
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def compare_results(
+    image: Drawable,
+    results: Mapping[str, InstanceResult | SemanticResult],
+    *,
+    between: tuple[str, str] | None = None,
+    min_score: float = 0.5,
+    size: int | None = None,
+    count: int = 2,
+    width: float = 3.6,
+) -> Figure:
+    """Predictions of one picture, each drawn on it, side by side; below, magnified where two of them differ most.
+
+    Args:
+        image: uint8 RGB; shown larger, smoothly, where the masks are those of a picture so many times as large
+            (`variants` renders them so).
+        results: name -> prediction.
+        between: the two that the magnified windows tell apart; the first and the last if not given.
+        min_score: objects with a lower score are not drawn.
+        size: of the magnified windows, in the pixels of the masks; a fifth of the short side if not given.
+        width: of a panel, in inches.
+
+    Raises:
+        ValueError: there is no result, or their sizes differ, or are no multiple of the picture's.
+    """
+    if not results:
+        raise ValueError("results: expected at least one prediction, got none")
+    large = _as_large_as(as_picture(image), list(results.values()))
+    maps = {name: label_map(result, min_score=min_score, nothing=-1) for name, result in results.items()}
+    first, last = between or (next(iter(results)), list(results)[-1])
+    side = size or max(24, min(large.shape[:2]) // 5)
+    windows = largest_differences(maps[first], maps[last], size=side, count=count)
+    present = sorted({label for result in results.values() for label in present_classes(result, min_score)})
+    some = next(iter(results.values()))
+    palette = some.palette if isinstance(some, SemanticResult) else None
+    return side_by_side(
+        {
+            name: draw_labels(large, result.labels, result.palette)
+            if isinstance(result, SemanticResult)
+            else draw_instances(large, result, min_score=min_score, tags=False)
+            for name, result in results.items()
+        },
+        windows=windows,
+        names=[name_of(some.class_names, label) for label in present],
+        colors=as_palette(palette, max(present, default=-1) + 1)[present],
+        width=width,
+    )
+
+
+def _as_large_as(picture: Picture, results: Sequence[InstanceResult | SemanticResult]) -> Picture:
+    """The picture magnified smoothly to the size of the masks, all of which have the same."""
+    sizes = {tuple(r.labels.shape if isinstance(r, SemanticResult) else r.masks.image_size) for r in results}
+    rows, columns = picture.shape[:2]
+    if len(sizes) > 1 or any(h % rows or w % columns or h // rows != w // columns for h, w in sizes):
+        raise ValueError(
+            f"results: expected one size, a multiple of the picture's {(rows, columns)}, got {sorted(sizes)}"
+        )
+    ((height, width),) = sizes
+    if (height, width) == (rows, columns):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _window_sums(score: npt.NDArray[np.float64], rows: int, columns: int) -> npt.NDArray[np.float64]:

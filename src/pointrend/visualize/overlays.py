@@ -22,10 +22,9 @@ from pointrend.visualize.palettes import (
     color_labels,
     default_palette,
 )
+from pointrend.visualize.tags import Box, Mask, draw_tags, rgb, text_size, visible_part
 
 Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image  # (3, H, W), (H, W, 3) or (H, W); uint8 RGB
-Mask = npt.NDArray[np.bool_]
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the picture
 
 
 def as_picture(image: Drawable) -> Picture:
@@ -109,7 +108,7 @@ def draw_instances(
     score.
 
     Drawn from the lowest score to the highest, so that the surest lies on top. A tag takes the first free
-    place of a few beside its object, so tags do not cover one another while there is room.
+    place of a few in and beside its object: tags do not cover one another, nor other objects, while there is room.
     """
     picture = as_picture(image)
     if picture.shape[:2] != tuple(result.masks.image_size):
@@ -121,20 +120,22 @@ def draw_instances(
     colors = default_palette(len(scores)) if color_by == "instance" else instance_colors(result, palette)
     width = max(1, round(min(picture.shape[:2]) / 400))
     for i in chosen:
-        _fill(picture, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width)
+        fill_mask(
+            picture, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width
+        )
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     if boxes:
         for i in chosen:
             draw.rectangle(
-                _inside(result.boxes[i].tolist(), canvas.size), outline=_rgb(colors[i]), width=width
+                _inside(result.boxes[i].tolist(), canvas.size), outline=rgb(colors[i]), width=width
             )
     if tags:
         texts = {
             i: f"{name_of(result.class_names, int(result.labels[i]))} {scores[i]:.2f}"
             for i in reversed(chosen)
         }
-        _draw_tags(draw, canvas.size, {i: _mask_box(result, i) for i in texts}, texts, colors)
+        draw_tags(draw, result, texts, colors)
     return np.asarray(canvas)
 
 
@@ -183,7 +184,7 @@ def add_legend(picture: Picture, names: Sequence[str], colors: Colors) -> Pictur
     need.
     """
     height, width = picture.shape[:2]
-    size = _text_size(width, height)
+    size = text_size(width, height)
     font, gap, x, y = ImageFont.load_default(size), size // 2, size // 2, size // 2
     places = []
     for name in names:
@@ -195,98 +196,33 @@ def add_legend(picture: Picture, names: Sequence[str], colors: Colors) -> Pictur
     strip = Image.new("RGB", (width, y + size + gap if names else 0), "white")
     draw = ImageDraw.Draw(strip)
     for (left, top), name, color in zip(places, names, colors, strict=True):
-        draw.rectangle((left, top, left + size, top + size), fill=_rgb(color), outline=(60, 60, 60))
+        draw.rectangle((left, top, left + size, top + size), fill=rgb(color), outline=(60, 60, 60))
         draw.text((left + size + gap, top + size // 2), name, fill="black", font=font, anchor="lm")
     return np.concatenate([picture, np.asarray(strip)])
 
 
-def _fill(picture: Picture, window: Any, offset: list[int], color: Any, opacity: float, width: int) -> None:
+def fill_mask(
+    picture: Picture,
+    window: torch.Tensor | npt.NDArray[Any],
+    offset: Sequence[int],
+    color: Any,
+    opacity: float,
+    width: int,
+) -> None:
     """Blend one mask's window into the picture in place, then draw its outline in full colour with a light
     rim.
+
+    Args:
+        window: (h, w), non-zero inside. offset: (x, y) of its top-left pixel; it may lie partly outside of the picture.
+        width: of the outline's colour and of its rim, in pixels, both inside the mask.
     """
-    x, y = offset
-    mask = window.cpu().numpy() > 0
-    top, left = max(0, -y), max(0, -x)
-    area = picture[max(0, y) : max(0, y + mask.shape[0]), max(0, x) : max(0, x + mask.shape[1])]
-    mask = mask[top : top + area.shape[0], left : left + area.shape[1]]
+    area, mask = visible_part(picture, window, offset)
     area[mask] = np.rint(area[mask] * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
     area[outline(mask, 2 * width)] = color
     area[outline(mask, width)] = 255
-
-
-def _mask_box(result: InstanceResult, i: int) -> Box:
-    """The box around instance i's mask (its window's filled part), or its detection box where the mask is
-    empty.
-    """
-    window = result.masks.windows[i].cpu().numpy() > 0
-    rows, columns = np.flatnonzero(window.any(1)), np.flatnonzero(window.any(0))
-    if not len(rows):
-        x1, y1, x2, y2 = result.boxes[i].tolist()
-        return x1, y1, x2, y2
-    x, y = result.masks.offsets[i].tolist()
-    return x + columns[0], y + rows[0], x + columns[-1] + 1, y + rows[-1] + 1
-
-
-def _draw_tags(
-    draw: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    boxes: dict[int, Box],
-    texts: dict[int, str],
-    colors: Any,
-) -> None:
-    """One tag per box; the first in `texts` chooses its place first."""
-    points = _text_size(*size)
-    font, taken = ImageFont.load_default(points), list[Box]()
-    for i, text in texts.items():
-        extent = (round(font.getlength(text)) + points // 2, points + points // 3)
-        place = place_tag(boxes[i], extent, size, taken)
-        taken.append(place)
-        draw.rectangle(place, fill=_rgb(colors[i]))
-        ink = "black" if np.dot(colors[i], (0.299, 0.587, 0.114)) > 140 else "white"
-        draw.text(
-            ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, fill=ink, font=font, anchor="mm"
-        )
-
-
-def place_tag(box: Box, extent: tuple[int, int], size: tuple[int, int], taken: Sequence[Box]) -> Box:
-    """Where a tag of `extent` (width, height) goes: the place near `box` that covers least of the tags
-    already placed.
-
-    Tried in this order: above the box, inside its top, its middle, inside its bottom, below it, then down in
-    steps along the box's sides.
-    The whole tag stays inside the picture of `size` (width, height) wherever it fits at all.
-    """
-    (x1, y1, x2, y2), (width, height) = box, extent
-    middle = (x1 + x2 - width) / 2
-    tries = [(x1, y1 - height), (x1, y1), (middle, (y1 + y2 - height) / 2), (x1, y2 - height), (x1, y2)]
-    tries += [(x2 - width, y1 - height), (x2 - width, y1), (x2 - width, y2 - height)]
-    tries += [(x, y1 + height * step) for x in (x1, x2, x1 - width) for step in range(12)]
-    best, least = None, float("inf")
-    for x, y in tries:
-        x, y = max(0.0, min(x, size[0] - width)), max(0.0, min(y, size[1] - height))
-        place = (x, y, x + width, y + height)
-        covered = sum(_overlap(place, other) for other in taken)
-        if covered < least:
-            best, least = place, covered
-        if covered == 0:
-            break
-    assert best is not None
-    return best
-
-
-def _overlap(a: Box, b: Box) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> Box:
     x1, y1, x2, y2 = box
     x1, y1 = min(max(x1, 0.0), size[0] - 1.0), min(max(y1, 0.0), size[1] - 1.0)
     return x1, y1, max(x1, min(x2, size[0] - 1.0)), max(y1, min(y2, size[1] - 1.0))
-
-
-def _text_size(width: int, height: int) -> int:
-    return max(10, round(0.022 * max(width, height)))
-
-
-def _rgb(color: Sequence[int]) -> tuple[int, int, int]:
-    return int(color[0]), int(color[1]), int(color[2])

@@ -15,7 +15,18 @@ Colors = Sequence[Sequence[int]] | npt.NDArray[Any]
 
 # Label maps here and in training use 255 for "no class is asked for"; it is shown in this colour.
 IGNORE_COLOR = (0, 0, 0)
-# Steps of the golden ratio round the colour wheel never come back to a hue, and neighbours in the list are
+# The first colours are told apart with every common colour vision (after Okabe and Ito, 2008), on grey and on dark.
+_FIRST = (
+    (0, 114, 200),
+    (230, 150, 0),
+    (0, 158, 115),
+    (204, 92, 160),
+    (86, 180, 233),
+    (213, 84, 0),
+    (240, 222, 60),
+    (126, 87, 194),
+)
+# After them, steps of the golden ratio round the colour wheel never come back to a hue, and neighbours in the list are
 # far apart.
 _GOLDEN = 0.61803398875
 _TONES = ((0.78, 0.94), (0.55, 0.80), (0.95, 0.72), (0.42, 0.98))
@@ -27,9 +38,11 @@ def default_palette(count: int) -> npt.NDArray[np.uint8]:
     Colour i is the same for every `count`, so a class keeps its colour.
     """
     colors = [
-        colorsys.hsv_to_rgb((0.58 + _GOLDEN * i) % 1.0, *_TONES[(i // 3) % len(_TONES)]) for i in range(count)
+        colorsys.hsv_to_rgb((0.58 + _GOLDEN * i) % 1.0, *_TONES[(i // 3) % len(_TONES)])
+        for i in range(len(_FIRST), count)
     ]
-    return np.rint(np.asarray(colors, dtype=np.float64).reshape(count, 3) * 255).astype(np.uint8)
+    rest = np.rint(np.asarray(colors, dtype=np.float64).reshape(-1, 3) * 255)
+    return np.concatenate([np.asarray(_FIRST[:count]).reshape(-1, 3), rest]).astype(np.uint8)
 
 
 def as_palette(palette: Colors | None, count: int) -> npt.NDArray[np.uint8]:

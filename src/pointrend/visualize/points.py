@@ -2,13 +2,12 @@
 4, 5 and 9).
 
 Nothing is computed a second time here: each panel is a grid that the loop itself had in hand. Grids are shown
-    cell by
-cell, without interpolation, on the pixels that they cover.
+cell by cell, without interpolation, on the pixels that they cover.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,10 @@ from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.images import Preprocessing, resized_size
 from pointrend.visualize.overlays import Box, Drawable, as_picture
 from pointrend.visualize.palettes import Colors, Picture, as_palette, color_labels, heatmap
+from pointrend.visualize.panels import Extent, extent_of, inside_of, show
 
 POINT_COLOR = "#ff2a2a"
+MANY_POINTS = 1500
 
 
 def color_logits(logits: torch.Tensor, palette: Colors | None = None) -> Picture:
@@ -74,8 +75,8 @@ def plot_steps(
     if not 0 <= region < len(trace[0].logits):
         raise ValueError(f"region: the trace has regions 0..{len(trace[0].logits) - 1}, got {region}")
     picture = None if image is None else as_picture(image)
-    extent = _extent(picture, box)
-    shown = extent if picture is None else _inside(extent, picture)
+    extent = extent_of(picture, box)
+    shown = extent if picture is None else inside_of(extent, picture)
     rows = 2 if picture is None else 3
     aspect = abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
     figure = Figure(
@@ -85,18 +86,18 @@ def plot_steps(
     for column, step in enumerate(trace):
         share = step.index.shape[1] / (step.size[0] * step.size[1])
         before, after = step.upsampled[region], step.logits[region]
-        _show(
+        show(
             grid[0, column],
             color_logits(before, palette),
             extent,
             f"{step.size[0]}×{step.size[1]}, upsampled",
         )
-        draw_points(grid[0, column], step, extent, region)
+        draw_points(grid[0, column], step, extent, region, shown=shown)
         if picture is not None:
             name = f"{step.index.shape[1]} points ({share:.0%} of the cells)"
-            _show(grid[1, column], picture, (0, picture.shape[1], picture.shape[0], 0), name)
-            draw_points(grid[1, column], step, extent, region)
-        _show(grid[-1, column], color_logits(after, palette), extent, "predicted at the points")
+            show(grid[1, column], picture, (0, picture.shape[1], picture.shape[0], 0), name)
+            draw_points(grid[1, column], step, extent, region, shown=shown)
+        show(grid[-1, column], color_logits(after, palette), extent, "predicted at the points")
     for axes in grid.flat:
         axes.set(xlim=shown[:2], ylim=shown[2:])
     if title:
@@ -105,20 +106,31 @@ def plot_steps(
 
 
 def draw_points(
-    axes: Axes, step: SubdivisionStep, extent: tuple[float, float, float, float], region: int = 0
+    axes: Axes,
+    step: SubdivisionStep,
+    extent: Extent,
+    region: int = 0,
+    *,
+    shown: Extent | None = None,
+    inches: float = 2.7,
 ) -> None:
-    """Dots at the chosen points, each a little smaller than its cell (but never too small to be seen)."""
+    """Dots at the chosen points, each a little smaller than its cell (but never too small to be seen).
+
+    Args:
+        extent: left, right, bottom, top of the region.
+        shown: what of the plane the panel shows, where that is not the region; dots elsewhere are left out.
+        inches: the panel's width.
+    """
     left, right, bottom, top = extent
-    points = step.points[region].detach().cpu().numpy()
-    inches = 2.7 / max(step.size[1], 1)  # a cell's width in a panel of plot_steps
-    size = float(np.clip(72 * inches * 0.75, 0.9, 7.0)) ** 2
-    axes.scatter(
-        left + points[:, 0] * (right - left),
-        top + points[:, 1] * (bottom - top),
-        s=size,
-        c=POINT_COLOR,
-        linewidths=0,
-    )
+    shown = extent if shown is None else shown
+    points = step.points[region].detach().cpu().numpy() * (right - left, bottom - top) + (left, top)
+    x, y = points[:, 0], points[:, 1]
+    here = (x >= shown[0]) & (x <= shown[1]) & (y >= shown[3]) & (y <= shown[2])
+    cell = inches * (right - left) / max(step.size[1], 1) / (shown[1] - shown[0])
+    size = float(np.clip(72 * cell * 0.72, 0.9, 7.0)) ** 2
+    # A vector file with tens of thousands of dots opens slowly; its pixels are drawn instead.
+    many = int(here.sum()) > MANY_POINTS
+    axes.scatter(x[here], y[here], s=size, c=POINT_COLOR, linewidths=0, rasterized=many)
 
 
 def draw_chosen(
@@ -137,7 +149,7 @@ def draw_chosen(
     from matplotlib import colormaps
 
     picture = as_picture(image)
-    left, right, bottom, top = (scale * side for side in _extent(picture, box))
+    left, right, bottom, top = (scale * side for side in extent_of(picture, box))
     canvas = Image.fromarray(np.rint(enlarge(picture, scale) * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for number, step in enumerate(trace):
@@ -169,30 +181,6 @@ def enlarge(image: Drawable, factor: int) -> Picture:
     return as_picture(image).repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def plot_training_points(
-    coarse: torch.Tensor,
-    choices: Mapping[str, torch.Tensor],
-    *,
-    region: int = 0,
-    palette: Colors | None = None,
-) -> Figure:
-    """Training points of several strategies on the same coarse prediction (paper figure 5).
-
-    Args:
-        coarse: logits (N, C, H, W).
-        choices: name of the strategy -> its points (N, P, 2) in the unit square.
-    """
-    background = color_logits(coarse[region], palette)
-    figure = Figure(figsize=(2.9 * max(len(choices), 1), 3.3), dpi=110, layout="constrained")
-    panels = figure.subplots(1, max(len(choices), 1), squeeze=False)[0]
-    for axes, (name, points) in zip(panels, choices.items(), strict=False):
-        _show(axes, background, (0.0, 1.0, 1.0, 0.0), name)
-        axes.set_aspect(coarse.shape[2] / coarse.shape[3])
-        x, y = points[region].detach().cpu().unbind(-1)
-        axes.scatter(x.numpy(), y.numpy(), s=6, c=POINT_COLOR, linewidths=0)
-    return figure
-
-
 def plot_uncertainty(
     image: Drawable,
     uncertainty: torch.Tensor | npt.NDArray[Any],
@@ -204,11 +192,11 @@ def plot_uncertainty(
     `box` is the part of the picture it covers.
     """
     picture = as_picture(image)
-    extent = _extent(picture, box)
+    extent = extent_of(picture, box)
     aspect = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
     figure = Figure(figsize=(10, 4.6 * aspect + 0.5), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
-    _show(left, picture, (0, picture.shape[1], picture.shape[0], 0), "picture")
+    show(left, picture, (0, picture.shape[1], picture.shape[0], 0), "picture")
     left.set(xlim=extent[:2], ylim=extent[2:])
     values = (
         uncertainty.detach().cpu().float().numpy() if isinstance(uncertainty, torch.Tensor) else uncertainty
@@ -230,26 +218,3 @@ def draw_uncertainty(image: Drawable, uncertainty: torch.Tensor, *, opacity: flo
         )
     grey = picture.mean(axis=2, keepdims=True)
     return np.rint(grey * (1 - opacity) + heatmap(uncertainty, 0.0, 1.0) * opacity).astype(np.uint8)
-
-
-def _extent(picture: Picture | None, box: Box | None) -> tuple[float, float, float, float]:
-    """Left, right, bottom, top of the region, as imshow wants it for an image whose y axis points down."""
-    if box is not None:
-        x1, y1, x2, y2 = (float(side) for side in box)
-        if not (x2 > x1 and y2 > y1):
-            raise ValueError(f"box: expected x1 < x2 and y1 < y2, got {tuple(box)}")
-        return x1, x2, y2, y1
-    return (0.0, 1.0, 1.0, 0.0) if picture is None else (0.0, picture.shape[1], picture.shape[0], 0.0)
-
-
-def _inside(extent: tuple[float, float, float, float], picture: Picture) -> tuple[float, float, float, float]:
-    """The part of the extent that lies in the picture; all of it where none does."""
-    left, right = max(extent[0], 0.0), min(extent[1], float(picture.shape[1]))
-    bottom, top = min(extent[2], float(picture.shape[0])), max(extent[3], 0.0)
-    return (left, right, bottom, top) if left < right and top < bottom else extent
-
-
-def _show(axes: Axes, picture: Picture, extent: tuple[float, float, float, float], title: str) -> None:
-    axes.imshow(picture, extent=extent, interpolation="nearest")
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize=9)

@@ -1,0 +1,127 @@
+"""`pointrend explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from pointrend.visualize import Explanation, Window
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Draw how a prediction came about: features, coarse prediction, points, every step of the subdivision.
+
+    Writes to OUT, each as PNG and SVG: way (everything in one figure), resolutions (the prediction at each resolution),
+    features, comparison (coarse and PointRend, magnified where they differ), training (the paper's four ways to choose
+    training points), uncertainty; and steps.gif, the subdivision as an animation.
+    """
+
+    image: Positional[Path]
+    """A picture."""
+    model: str
+    """A checkpoint written by `pointrend train`, or a name listed by `pointrend zoo`; with a point head."""
+    instance: int = 0
+    """Of an instance model, which object to explain; 0 is the surest."""
+    at: tuple[int, int] | None = None
+    """Of a semantic model, x and y of the pixel round which to magnify; where most changes, when not given."""
+    against: str | None = None
+    """Another model, such as a 4x conv baseline, for the first panel of the comparison."""
+    out: Path = Path("explained")
+    """Folder to write to."""
+    points: int = 196
+    """Training points of each strategy, a square number; 196 in the paper."""
+    min_score: float = 0.5
+    """Objects with a lower score are left out of the comparison."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
+
+    def run(self) -> int:
+        """Explain."""
+        from pointrend.cli.loading import load_model
+        from pointrend.predict import Predictor
+        from pointrend.visualize import animate_steps, explain, save_figure, write_gif
+
+        predictor = Predictor(load_model(self.model), device=self.device)
+        image = predictor.read(self.image)
+        explanation = explain(predictor.model, image, instance=self.instance)
+        window = self._window(explanation)
+        files = [self.out / "steps.gif"]
+        write_gif(animate_steps(explanation, window=window), files[0])
+        for name, figure in self._figures(predictor.model, image, explanation, window):
+            files += save_figure(figure, self.out / name)
+        print(f"{self.image}: {explanation.title}, explained in {self.out}")
+        print("  " + ", ".join(sorted(file.name for file in files)))
+        return 0
+
+    def _window(self, explanation: Explanation) -> Window | None:
+        from pointrend.visualize import Window
+
+        if self.at is None:
+            return None
+        if not explanation.semantic:
+            raise ValueError("--at magnifies label maps; choose an object of an instance model by --instance")
+        size = (explanation.image.shape[0], explanation.image.shape[1])
+        return Window.around(*self.at, max(24, min(size) // 4), size)
+
+    def _figures(
+        self, model: Any, image: Tensor, explanation: Explanation, window: Window | None
+    ) -> Iterator[tuple[str, Figure]]:
+        from pointrend.visualize import (
+            plot_features,
+            plot_resolutions,
+            plot_training_points,
+            plot_uncertainty,
+            plot_way,
+            training_choices,
+        )
+
+        yield "way", plot_way(explanation, window=window)
+        yield "resolutions", plot_resolutions(explanation, window=window)
+        yield "features", plot_features(explanation)
+        yield "comparison", self._comparison(model, image)
+        rough = explanation.start if explanation.coarse is None else explanation.coarse
+        choices = training_choices(rough[None], self.points)
+        yield (
+            "training",
+            plot_training_points(
+                rough[None],
+                choices,
+                image=explanation.image,
+                box=explanation.box,
+                palette=explanation.palette or None,
+            ),
+        )
+        uncertainty = explanation.result.uncertainty
+        assert uncertainty is not None
+        if explanation.semantic:
+            yield "uncertainty", plot_uncertainty(explanation.image, uncertainty)
+        else:
+            yield "uncertainty", plot_uncertainty(explanation.image, uncertainty[0], box=explanation.box)
+
+    def _comparison(self, model: Any, image: Tensor) -> Figure:
+        """4x conv (or whatever --against names), coarse, PointRend."""
+        from pointrend.cli.loading import load_model
+        from pointrend.visualize import compare_results, variants
+
+        scale = max(1, min(4, 1600 // max(image.shape[1:]))) if model.kind == "instance" else 1
+        own = variants(model, image, scale=scale)
+        others: dict[str, Any] = {}
+        if self.against is not None:
+            other = load_model(self.against).to(model.device).eval()
+            if other.kind != model.kind:
+                raise ValueError(
+                    f"--against: expected a model of the kind {model.kind!r}, got {other.kind!r}"
+                )
+            name, found = list(variants(other, image, scale=scale).items())[-1]
+            others = {name if name not in own else f"{name} of {self.against}": found}
+        names = list(own)
+        return compare_results(image, others | own, between=(names[0], names[-1]), min_score=self.min_score)
