@@ -10,15 +10,18 @@ of the point head splits into a part that sees the hidden features and a part th
 is two square matrix products and, as the class of the box is known, one dot product.
 
 Exact up to rounding: a sample that lies partly outside of a map takes zeros there, before or after a linear layer, and
-biases are added after sampling. The textbook path is :class:`~pointrend.core.point_head.PointHead` itself; tests hold
-the two together. For inference: no gradients.
+biases are rows of their own with weight 1. The textbook path is :class:`~pointrend.core.point_head.PointHead` itself;
+tests hold the two together. For inference: no gradients.
 
-Letters: R regions (boxes), B images, P points, C channels, H W rows and columns of a map, T rows of a table.
+Under autocast, samples and the square products are in its half precision; sampling weights, the last dot product and
+the logits stay float32. Nothing here waits for the device: no shape depends on a value.
+
+Letters: R regions (boxes), B images, P points, C channels, H W rows and columns of a map, T rows of a table, M samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,27 +44,57 @@ def bilinear_rows(
     Returns:
         index (..., 4) int64, ``row * W + column``, and weights (..., 4) of the positions' dtype.
     """
+    # Vectors of single numbers throughout: a last axis of two or four costs three times as much.
     x, y = (positions - 0.5).unbind(-1)
+    left, right, to_left, to_right = _neighbours(x.contiguous(), width, border)
+    top, bottom, to_top, to_bottom = _neighbours(y.contiguous(), height, border)
+    top, bottom = top * width, bottom * width
+    index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)
+    weights = (to_top * to_left, to_top * to_right, to_bottom * to_left, to_bottom * to_right)
+    return index, torch.stack(weights, -1)
+
+
+def _neighbours(position: Tensor, size: int, border: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Along one axis: the two cells around each position, moved into the map, and their weights."""
     if border:
-        x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
-    left, top = x.floor(), y.floor()
-    right_share, bottom_share = x - left, y - top
-    columns = torch.stack((left, left + 1, left, left + 1), -1)
-    rows = torch.stack((top, top, top + 1, top + 1), -1)
-    weights = torch.stack((1 - right_share, right_share, 1 - right_share, right_share), -1)
-    weights = weights * torch.stack((1 - bottom_share, 1 - bottom_share, bottom_share, bottom_share), -1)
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    index = rows.clamp(0, height - 1).long() * width + columns.clamp(0, width - 1).long()
-    return index, weights * inside
+        position = position.clamp(0, size - 1)
+    first = position.floor()
+    share = position - first
+    near = (1 - share) * ((first >= 0) & (first < size))
+    far = share * ((first >= -1) & (first < size - 1))
+    cell = first.long()
+    return cell.clamp(0, size - 1), (cell + 1).clamp(0, size - 1), near, far
 
 
 def weighted_rows(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of table rows: (T, C) at (M, 4) -> (M, C).
+    """Weighted sums of table rows: (T, C) at (M, N) -> (M, C), of the table's dtype.
 
     ``embedding_bag`` does it in one pass over a channels-last table; ``grid_sample`` on a one-row grid is several times
-    slower on a CPU.
+    slower on a CPU. It wants weights of the table's dtype; in half precision each comes as the sum of two, since the
+    error of a weight is the same in all channels and does not average out as that of rows does.
     """
-    return F.embedding_bag(index, table, mode="sum", per_sample_weights=weights.to(table.dtype))
+    rounded = weights.to(table.dtype)
+    if table.dtype in (torch.float16, torch.bfloat16):
+        rest = (weights - rounded).to(table.dtype)
+        index, rounded = torch.cat((index, index), -1), torch.cat((rounded, rest), -1)
+    return F.embedding_bag(index, table, mode="sum", per_sample_weights=rounded)
+
+
+def sample_rows(
+    table: Tensor, size: tuple[int, int], stride: float, boxes: Tensor, image_index: Tensor, points: Tensor
+) -> Tensor:
+    """:func:`~pointrend.core.sampling.point_sample_boxes` on a table of rows (B*H*W, C): (r, P, 2) -> (r*P, C)."""
+    index, weights = bilinear_rows(points_in_image(points, boxes) / stride, *size)
+    index = index + (image_index * (size[0] * size[1]))[:, None, None]
+    return weighted_rows(table, index.flatten(0, 1), weights.flatten(0, 1))
+
+
+def compute_dtype(head: PointHead) -> torch.dtype:
+    """What the square products are computed in: the dtype of the head, or of autocast where that is on."""
+    weight = head.predictor.weight
+    if weight.dtype == torch.float32 and torch.is_autocast_enabled(weight.device.type):
+        return torch.get_autocast_dtype(weight.device.type)
+    return weight.dtype
 
 
 class ProjectedPointHead:
@@ -94,53 +127,66 @@ class ProjectedPointHead:
         expected_points: int,
     ) -> None:
         self.weights = SplitWeights(head)
-        parts = self.weights.fine.split([level.shape[1] for level in features], dim=1)
-        self.maps = [
-            FineMap(level, stride, columns, len(boxes) * expected_points)
-            for level, stride, columns in zip(features, strides, parts, strict=True)
-        ]
-        self.boxes = boxes
-        self.image_index = image_index
-        self.labels = labels
+        self.boxes, self.image_index, self.labels = boxes, image_index, labels
         self.height, self.width = coarse.shape[-2:]
+        self.size = coarse.new_tensor([self.width, self.height], dtype=torch.float32)
         self.border = head.residual
-        cells = coarse.flatten(2).transpose(1, 2)  # (R, h*w, K)
-        self.coarse_hidden = (cells @ self.weights.coarse_hidden.T).flatten(0, 1)  # (R*h*w, sum of widths)
-        rows = self.weights.coarse_rows[labels]  # (R, K)
-        own = torch.einsum("rtk,rk->rt", cells, rows)
-        if head.residual:
-            channel = labels if coarse.shape[1] > 1 else torch.zeros_like(labels)
-            own = own + cells.gather(2, channel[:, None, None].expand(-1, cells.shape[1], 1))[..., 0]
-        self.coarse_logit = own.flatten()[:, None].contiguous()  # (R*h*w, 1)
+        with torch.autocast(boxes.device.type, enabled=False):
+            parts = self.weights.fine.split([level.shape[1] for level in features], dim=1)
+            self.maps = [
+                FineMap(level, stride, columns, len(boxes) * expected_points)
+                for level, stride, columns in zip(features, strides, parts, strict=True)
+            ]
+            self.tables, self.logit = self._project(coarse, head.residual)
+
+    def _project(self, coarse: Tensor, residual: bool) -> tuple[list[Tensor], Tensor]:
+        """What coarse cells add to each layer that sees them: (R*h*w + 1, width), its bias last; to the logit (R*h*w,).
+
+        One table for each layer: a single one of 769 columns was four times slower to gather from.
+        """
+        split = self.weights
+        classes = coarse.shape[1]
+        cells = coarse.to(split.predictor.dtype).flatten(2).transpose(1, 2).reshape(-1, classes)  # (R*h*w, K)
+        tables = [
+            torch.cat((cells @ columns.T, bias[None])).to(split.dtype)
+            for columns, bias in zip(split.coarse, split.biases, strict=False)
+        ]
+        cells = cells.view(len(coarse), self.height * self.width, classes)
+        logit = torch.bmm(split.coarse_rows[self.labels][:, None], cells.transpose(1, 2))[:, 0]
+        if residual:
+            own = self.labels if classes > 1 else torch.zeros_like(self.labels)
+            logit = logit + cells.gather(2, own[:, None, None].expand(-1, cells.shape[1], 1))[..., 0]
+        return tables, logit.flatten()
 
     def __call__(self, points: Tensor, first: int = 0) -> Tensor:
         """Logits at points of the boxes ``first, first + 1, ..``: (r, P, 2) -> (r, 1, P)."""
         regions, per_box = points.shape[:2]
         chosen = slice(first, first + regions)
-        boxes, images = self.boxes[chosen], self.image_index[chosen]
-        fine, *others = (level.sample(boxes, images, points) for level in self.maps)
-        for other in others:
-            fine = fine + other
-        rough, logit = self._coarse(points, first)
-        hidden = self.weights.forward(fine, rough)  # (r*P, width)
-        dot = self.weights.predictor[self.labels[chosen]].unsqueeze(2)  # (r, width, 1)
-        logits = torch.bmm(hidden.view(regions, per_box, self.weights.width), dot)[..., 0]
-        logits = (
-            logits + logit.view(regions, per_box) + self.weights.predictor_bias[self.labels[chosen]][:, None]
-        )
-        return logits[:, None].to(torch.promote_types(logits.dtype, torch.float32))
+        boxes, images, labels = self.boxes[chosen], self.image_index[chosen], self.labels[chosen]
+        with torch.autocast(points.device.type, enabled=False):
+            index, weights = self._cells(points, first)
+            rough = (self.logit.index_select(0, index.flatten()).view_as(weights) * weights).sum(1)
+            index = F.pad(index, (0, 1), value=len(self.logit))  # the row of the bias
+            weights = F.pad(weights, (0, 1), value=1.0)
+            fine = [level.sample(boxes, images, points) for level in self.maps]
+            hidden = self.weights.forward(
+                fine, (weighted_rows(table, index, weights) for table in self.tables)
+            )
+            rows = self.weights.predictor[labels]  # (r, width)
+            hidden = hidden.view(regions, per_box, rows.shape[1]).to(rows.dtype)
+            # A row times many columns: many rows times one column is ten times slower on a CPU.
+            logits = torch.bmm(rows[:, None], hidden.transpose(1, 2))  # (r, 1, P)
+            logits = (
+                logits
+                + (rough.view(regions, per_box) + self.weights.predictor_bias[labels][:, None])[:, None]
+            )
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
-    def _coarse(self, points: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """What the coarse prediction adds at points: to hidden layers (r*P, sum of widths), to the logit (r*P,)."""
-        size = points.new_tensor([self.width, self.height])
-        index, weights = bilinear_rows(points * size, self.height, self.width, border=self.border)
-        cells = self.height * self.width
-        numbers = torch.arange(first, first + len(points), device=points.device)[:, None, None]
-        index = (index + numbers * cells).flatten(0, 1)
-        weights = weights.flatten(0, 1)
-        hidden = weighted_rows(self.coarse_hidden, index, weights)
-        logit = (self.coarse_logit[:, 0][index] * weights.to(self.coarse_logit.dtype)).sum(1)
-        return hidden, logit
+    def _cells(self, points: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Rows (r*P, 4) of the tables: the coarse cells around each point, and their weights."""
+        index, weights = bilinear_rows(points * self.size, self.height, self.width, border=self.border)
+        box = torch.arange(first, first + len(points), device=points.device)[:, None, None]
+        return (index + box * (self.height * self.width)).flatten(0, 1), weights.flatten(0, 1)
 
 
 class SplitWeights:
@@ -149,16 +195,15 @@ class SplitWeights:
     def __init__(self, head: PointHead) -> None:
         if not len(head.layers):
             raise ValueError("a point head without hidden layers has nothing to project: use it directly")
+        self.dtype = compute_dtype(head)
         convolutions = [layer for layer in head.layers if isinstance(layer, nn.Conv1d)]
         layers = [layer.weight.detach().squeeze(2) for layer in convolutions]
-        width = layers[0].shape[0]
-        self.fine = layers[0][:, : head.fine_channels]  # (width, Cf)
-        first = layers[0][:, head.fine_channels :]
-        rest = [layer[:, width:] for layer in layers[1:]] if head.coarse_each_layer else []
-        self.coarse_hidden = torch.cat([first, *rest])  # (width * layers that see it, K)
-        self.square = [layer[:, :width].T.contiguous() for layer in layers[1:]]
         self.biases = [layer.bias.detach() for layer in convolutions if layer.bias is not None]
-        self.width = width
+        width = layers[0].shape[0]
+        self.fine = layers[0][:, : head.fine_channels].to(self.dtype)  # (width, Cf)
+        rest = [layer[:, width:] for layer in layers[1:]] if head.coarse_each_layer else []
+        self.coarse = [layers[0][:, head.fine_channels :], *rest]  # (width, K) of the layers that see it
+        self.square = [layer[:, :width].T.to(self.dtype).contiguous() for layer in layers[1:]]
         predictor = head.predictor.weight.detach().squeeze(2)  # (K, width [+ K])
         self.predictor = predictor[:, :width]
         assert head.predictor.bias is not None
@@ -166,15 +211,24 @@ class SplitWeights:
         none = predictor.new_zeros((predictor.shape[0], head.coarse_channels))
         self.coarse_rows = predictor[:, width:] if head.coarse_each_layer else none
 
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """The first layer's fine part (M, width) and all coarse parts -> hidden features (M, width)."""
-        parts = coarse.split(self.width, dim=1)
-        hidden = fine.add_(parts[0]).add_(self.biases[0]).relu_()
-        for number, square in enumerate(self.square, start=1):
-            hidden = torch.addmm(self.biases[number], hidden, square)
-            if number < len(parts):
-                hidden.add_(parts[number])
-            hidden.relu_()
+    def forward(self, fine: Iterable[Tensor], coarse: Iterable[Tensor]) -> Tensor:
+        """Hidden features (M, width) from what each map adds to the first layer, and the coarse prediction to each.
+
+        Args:
+            fine: (M, width) of each map.
+            coarse: (M, width) of each layer that sees the coarse prediction, with its bias; overwritten.
+        """
+        parts = iter(coarse)
+        hidden = next(parts)
+        for added in fine:
+            hidden.add_(added)
+        hidden.relu_()
+        for bias, square in zip(self.biases[1:], self.square, strict=True):
+            part = next(parts, None)
+            if part is None:
+                hidden = torch.addmm(bias.to(self.dtype), hidden, square).relu_()
+            else:
+                hidden = part.addmm_(hidden, square).relu_()
         return hidden
 
 
@@ -184,22 +238,23 @@ class FineMap:
     * **Projected** where the map has fewer cells than there are points: the product is taken on the map.
     * A **channels-last table** of rows (B*H*W, C) where the copy that makes it is worth it, which is at about an eighth
       as many points as cells, or where the map is laid out so already; the product is taken on the samples.
-    * ``grid_sample`` on the map as it is for a few points.
+    * ``grid_sample`` on the map as it is for a few points, on a CPU.
     """
 
     def __init__(self, features: Tensor, stride: float, columns: Tensor, points: int) -> None:
-        self.features = features
-        self.stride = stride
-        images, channels, self.height, self.width = features.shape
-        cells = images * self.height * self.width
+        self.features, self.stride = features, stride
+        images, channels, height, width = features.shape
+        self.size = (height, width)
+        cells = images * height * width
         last = features.permute(0, 2, 3, 1)
+        few = 8 * points <= cells and features.device.type == "cpu" and not last.is_contiguous()
         self.columns: Tensor | None = columns.T
         self.table: Tensor | None = None
         if cells < points:
-            self.table = last.reshape(cells, channels) @ columns.T
+            self.table = last.to(columns.dtype).reshape(cells, channels) @ columns.T
             self.columns = None
-        elif cells < 8 * points or last.is_contiguous():
-            self.table = last.reshape(cells, channels)
+        elif not few:
+            self.table = last.to(columns.dtype).reshape(cells, channels)
 
     def sample(self, boxes: Tensor, image_index: Tensor, points: Tensor) -> Tensor:
         """The first layer's product at points (r, P, 2) in boxes (r, 4): (r*P, width)."""
@@ -207,8 +262,5 @@ class FineMap:
             sampled = point_sample_boxes([self.features], [self.stride], boxes, image_index, points)
             rows = sampled.transpose(1, 2).flatten(0, 1)
         else:
-            positions = points_in_image(points, boxes) / self.stride
-            index, weights = bilinear_rows(positions, self.height, self.width)
-            index = index + (image_index * (self.height * self.width))[:, None, None]
-            rows = weighted_rows(self.table, index.flatten(0, 1), weights.flatten(0, 1))
-        return rows if self.columns is None else rows @ self.columns
+            rows = sample_rows(self.table, self.size, self.stride, boxes, image_index, points)
+        return rows if self.columns is None else rows.to(self.columns.dtype) @ self.columns

@@ -32,11 +32,12 @@ from pointrend.core import (
     subdivide,
     subdivision_sizes,
 )
-from pointrend.core.projection import ProjectedPointHead
+from pointrend.core.projection import ProjectedPointHead, sample_rows
 from pointrend.core.subdivision import PredictAt, Size
 from pointrend.models.boxes import Regions
 from pointrend.models.initial import msra_fill, normal_fill, xavier_fill
 from pointrend.models.masks import crop_batch, sample_batch
+from pointrend.models.memory import fits_at_once
 from pointrend.structures import InstanceMasks
 
 
@@ -117,8 +118,13 @@ class CoarseHead(nn.Module):
         """
         side = 2 * self.side
         grid = regular_grid(side, side, regions=len(regions), device=regions.boxes.device)
-        sampled = point_sample_boxes([features], [stride], regions.boxes, regions.image_index, grid)
-        return sampled.unflatten(2, (side, side))
+        boxes, images = regions.boxes, regions.image_index
+        if not torch.is_grad_enabled() and features.is_contiguous(memory_format=torch.channels_last):
+            table = features.permute(0, 2, 3, 1).flatten(0, 2)
+            size = (features.shape[2], features.shape[3])
+            rows = sample_rows(table, size, stride, boxes, images, grid)
+            return rows.view(len(regions), side, side, -1).permute(0, 3, 1, 2)
+        return point_sample_boxes([features], [stride], boxes, images, grid).unflatten(2, (side, side))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(R, C, 14, 14) -> (R, outputs) float32."""
@@ -162,6 +168,13 @@ class CoarseMaskHead(nn.Module):
         side = self.config.coarse_side
         return self.coarse_head(pooled).view(len(regions), self.masks, side, side)
 
+    def exact_coarse_logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """:meth:`coarse_logits` in the head's own precision also under autocast: cheap, and masks hang on them."""
+        with torch.autocast(regions.boxes.device.type, enabled=False):
+            pooled = self.coarse_head.pool(features["p2"], self.strides["p2"], regions)
+            outputs = self.coarse_head(pooled.to(self.coarse_head.fc1.weight.dtype))
+        return outputs.view(len(regions), self.masks, self.config.coarse_side, self.config.coarse_side)
+
     def loss(
         self,
         features: Mapping[str, Tensor],
@@ -191,7 +204,7 @@ class CoarseMaskHead(nn.Module):
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class; here S is 7."""
-        return self._own(self.coarse_logits(features, regions), regions)[:, 0]
+        return self._own(self.exact_coarse_logits(features, regions), regions)[:, 0]
 
     def _rows(self, regions: Regions) -> Tensor:
         """(R,) the mask channel of each box."""
@@ -222,10 +235,9 @@ class PointRendMaskHead(CoarseMaskHead):
     """
 
     fast = True
-    """Predict by ``core.projection``; False takes the textbook path, which gives the same masks more slowly."""
+    """Predict by ``core.projection``; False takes the textbook path, which gives the same masks more slowly.
 
-    # Boxes rendered together. On the fast path a box's 784 points take 5 MB, whatever the number of classes.
-    boxes_at_once = 8
+    Under autocast the fast path's large products are in half precision, and what decides a mask is not."""
 
     def __init__(
         self,
@@ -273,16 +285,24 @@ class PointRendMaskHead(CoarseMaskHead):
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class, S from the configuration."""
+        at_once = self.boxes_at_once
         if not self.fast or not self.point_head.layers:
-            parts = regions.chunks(self.boxes_at_once)
-            return torch.cat([self._render(features, part, None)[0] for part in parts])
-        coarse = self.coarse_logits(features, regions)
+            return torch.cat([self._render(features, part, None)[0] for part in regions.chunks(at_once)])
+        coarse = self.exact_coarse_logits(features, regions)
         head = self.projected(features, coarse, regions)
-        grids = []
-        for first in range(0, max(len(regions), 1), self.boxes_at_once):
-            count = min(self.boxes_at_once, len(regions) - first)
-            grids.append(self._subdivide(partial(head, first=first), count, coarse.device)[0])
-        return torch.cat(grids)[:, 0]
+        masks = coarse.new_empty((len(regions), self.config.side, self.config.side))
+        for first in range(0, len(regions), at_once):
+            part = masks[first : first + at_once]
+            part.copy_(self._subdivide(partial(head, first=first), len(part), coarse.device)[0][:, 0])
+        return masks
+
+    @property
+    def boxes_at_once(self) -> int:
+        """Boxes rendered together: as many as a budget of memory holds, whatever the number of classes."""
+        points = max(self.config.points, self.config.start_side**2)
+        # Three hidden features, indices and weights for each point; two grids, their uncertainty and a copy.
+        box = points * (3 * 4 * self.config.width + 160) + 4 * 4 * self.config.side**2
+        return fits_at_once(box, self.point_head.predictor.weight.device)
 
     @torch.no_grad()
     def trace(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[Tensor, MaskTrace]:
@@ -294,7 +314,7 @@ class PointRendMaskHead(CoarseMaskHead):
     def _render(
         self, features: Mapping[str, Tensor], regions: Regions, steps: list[SubdivisionStep] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        coarse = self.coarse_logits(features, regions)  # (R, K, 7, 7)
+        coarse = self.exact_coarse_logits(features, regions)  # (R, K, 7, 7)
         predict_at = self.predictor(features, coarse, regions)
         logits, start = self._subdivide(predict_at, len(regions), coarse.device, steps)
         return logits[:, 0], coarse, start
