@@ -17,7 +17,7 @@ from pycocotools.coco import COCO as OracleCOCO
 from pycocotools.cocoeval import COCOeval as OracleEval
 
 from pointrend.evaluation.coco_ap import CocoEvaluator
-from pointrend.evaluation.coco_files import rle_runs
+from pointrend.evaluation.run_lengths import measure, rle_runs
 from pointrend.structures import InstanceMasks, InstanceResult
 
 DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -520,6 +520,25 @@ def test_ground_truth_content_is_left_as_it_was() -> None:
     evaluator.update(records)
     evaluator.compute()
     assert json.dumps([truth, records]) == before
+
+
+def test_many_strings_are_measured_as_each_alone() -> None:
+    random = np.random.default_rng(0)
+    masks = [random.random((9, 400)) < share for share in (0, 1, 0.5, 0.01, 0.99)]
+    good = [encode(mask)["counts"] for mask in masks]
+    strange = ["", "P", "5P", "~", "é", "\x00", "0" + "P" * 6 + "0", b"\xff", "n"]
+    texts = [good[0], "5P", *good[1:3], *strange, *good[3:]]
+    totals, areas = measure(texts)
+    for text, total, area in zip(texts, totals, areas, strict=True):
+        if text in good:
+            runs = rle_runs(text)
+            assert (total, area) == (runs.sum(), runs[1::2].sum())
+            assert area == masks[good.index(text)].sum()
+        else:
+            assert total == area == -1
+    many = ["5c2"] * 120_000  # more than are looked at together
+    assert set(measure(many)[0].tolist()) == {int(rle_runs("5c2").sum())}
+    assert [part.tolist() for part in measure([])] == [[], []]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -19,7 +19,14 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 
-from pointrend.evaluation.coco_files import GroundTruth, brief, check_records, read_ground_truth, read_json
+from pointrend.evaluation.coco_files import (
+    GroundTruth,
+    brief,
+    check_records,
+    consumed,
+    read_ground_truth,
+    read_json,
+)
 from pointrend.evaluation.coco_numbers import SIZES, coco_numbers, mean_of, precision_numbers
 
 __all__ = ["CocoEvaluator"]
@@ -138,7 +145,7 @@ class CocoEvaluator:
         records = read_json(path)
         if not isinstance(records, list):
             raise ValueError(f"{path}: expected a list of detections, got {type(records).__name__}")
-        self.update(records, source=str(path))
+        self.update(consumed(records), source=str(path))
 
     def merge(self, other: CocoEvaluator) -> None:
         """Add the detections of another shard of the same data set; the order of merging does not matter."""
@@ -270,7 +277,7 @@ class CocoEvaluator:
         if box is None:
             box = [float(value) for value in rle.toBbox(record["segmentation"])]
         by_box = kind == "box" or (self.detection_area == "box" and "bbox" in record)
-        area = box[2] * box[3] if by_box else float(rle.area(record["segmentation"]))
+        area = box[2] * box[3] if by_box else float(record["area"])
         return {**record, "bbox": box, "area": area, "iscrowd": 0}
 
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import operator
 import reprlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from faster_coco_eval.core import mask as rle
 
-from pointrend.rle import compress
+from pointrend.evaluation.run_lengths import UNSURE, measure, rle_runs
 
-__all__ = ["GroundTruth", "brief", "check_records", "read_ground_truth", "read_json", "rle_runs"]
+__all__ = ["GroundTruth", "brief", "check_records", "consumed", "read_ground_truth", "read_json"]
 
 # A COCO picture has 0.3 million pixels, a Cityscapes one 2 million; beyond this, one mask takes over 256 MB.
 MAX_PIXELS = 2**28
 # The rasterizer keeps five points for every pixel along an outline; real ones are a few times as long as the picture.
+AT_ONCE = 4096  # records looked at together
 MAX_POLYGONS = 10_000  # of one object
 MAX_OUTLINE = 1000  # times (height + width)
 
@@ -123,80 +125,78 @@ def check_records(
     Raises:
         ValueError: naming file, record and field.
     """
-    checked = []
+    checked: list[dict[str, Any]] = []
     seen: set[object] = set()
-    for number, record in zip(count() if numbers is None else numbers, records, strict=False):
-        where = f"{source}: record {number}"
-        if not isinstance(record, Mapping):
-            raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
-        if isinstance(record.get("image_id"), int | str) and record["image_id"] in other_images:
-            continue
-        image_id = _known(where, "image_id", record.get("image_id"), truth.images, truth.source)
-        where = f"{where} (image_id {brief(image_id)})"
-        own = record.get("id")
-        if own is not None:  # ids of detections are optional, but must not repeat where given
-            if not isinstance(own, int | str) or own in seen:
-                raise ValueError(f"{where}: id: {brief(own)} appears twice or is no id")
-            seen.add(own)
-        category_id = record.get("category_id")
-        other = isinstance(category_id, int) and category_id in other_categories
-        if not other:
-            category_id = _known(where, "category_id", category_id, truth.categories, truth.source)
-        score = _finite(where, "score", record.get("score"))
-        if not 0 <= score <= 1 + 1e-6:  # a softmax in float32 may end a rounding error above 1
-            raise ValueError(f"{where}: score: expected a confidence from 0 to 1, got {score}")
-        fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
-        if other:
+    numbered = zip(count() if numbers is None else numbers, records, strict=False)
+    while batch := list(islice(numbered, AT_ONCE)):
+        for (number, record), measured in zip(batch, _measured(batch), strict=True):
+            where = _Place(source, number)
+            if not isinstance(record, Mapping):
+                raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
+            if isinstance(record.get("image_id"), int | str) and record["image_id"] in other_images:
+                continue
+            image_id = _known(where, "image_id", record.get("image_id"), truth.images, truth.source)
+            where.image_id = image_id
+            own = record.get("id")
+            if own is not None:  # ids of detections are optional, but must not repeat where given
+                if not isinstance(own, int | str) or own in seen:
+                    raise ValueError(f"{where}: id: {brief(own)} appears twice or is no id")
+                seen.add(own)
+            category_id = record.get("category_id")
+            other = isinstance(category_id, int) and category_id in other_categories
+            if not other:
+                category_id = _known(where, "category_id", category_id, truth.categories, truth.source)
+            score = _finite(where, "score", record.get("score"))
+            if not 0 <= score <= 1 + 1e-6:  # a softmax in float32 may end a rounding error above 1
+                raise ValueError(f"{where}: score: expected a confidence from 0 to 1, got {score}")
+            fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
             checked.append(fresh)
-            continue
-        if record.get("segmentation") is not None:
-            fresh["segmentation"] = _checked_rle(where, record["segmentation"], truth.size(image_id))
-        elif masks:
-            raise ValueError(f"{where}: segmentation: missing; score boxes only, or predict masks")
-        if record.get("bbox") is not None:
-            fresh["bbox"] = _checked_box(where, record["bbox"])
-        elif boxes and "segmentation" not in fresh:
-            raise ValueError(f"{where}: bbox: missing")
-        checked.append(fresh)
+            if other:
+                continue
+            if record.get("segmentation") is not None:
+                size = truth.size(image_id)
+                fresh["segmentation"], fresh["area"] = _checked_rle(
+                    where, record["segmentation"], size, *measured
+                )
+            elif masks:
+                raise ValueError(f"{where}: segmentation: missing; score boxes only, or predict masks")
+            if record.get("bbox") is not None:
+                fresh["bbox"] = _checked_box(where, record["bbox"])
+            elif boxes and "segmentation" not in fresh:
+                raise ValueError(f"{where}: bbox: missing")
     return checked
 
 
-def rle_runs(counts: str | bytes | Sequence[int]) -> np.ndarray:
-    """Lengths of the runs of a COCO RLE (zeros first, column by column), int64.
+def consumed(records: list[Any]) -> Iterator[Any]:
+    """The records one by one, each let go when the next one is asked for; the list is empty afterwards."""
+    records.reverse()
+    while records:
+        yield records.pop()
 
-    The compressed form packs each length in base 32, five bits to a character from "0" on, bit 5 meaning
-    "more follows" and bit 4 of the last one the sign; from the fourth run on, the difference to the length
-    two runs before is stored (cocodataset/cocoapi: common/maskApi.c, rleFrString).
 
-    Raises:
-        ValueError: if it is neither a list of whole numbers nor such a string.
-    """
-    if not isinstance(counts, str | bytes):
-        runs = np.asarray(counts)
-        if runs.ndim != 1 or (runs.size and runs.dtype.kind not in "iu"):
-            raise ValueError("expected whole numbers or a compressed string")
-        return runs.astype(np.int64)
-    try:
-        raw = counts.encode("ascii") if isinstance(counts, str) else counts
-    except UnicodeEncodeError as error:
-        raise ValueError("expected ASCII") from error
-    symbols = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
-    if not symbols.size:
-        return symbols
-    if symbols.min() < 0 or symbols.max() > 63:
-        raise ValueError("expected characters from '0' to 'o'")
-    last = np.flatnonzero(symbols < 32)
-    if not last.size or last[-1] != symbols.size - 1:
-        raise ValueError("the string ends within a number")
-    first = np.concatenate(([0], last[:-1] + 1))
-    digit = np.arange(symbols.size) - np.repeat(first, last - first + 1)
-    if digit.max() > 7:  # 40 bits: far more than any picture, far less than an overflow
-        raise ValueError("a run of more than 2^39 pixels")
-    values = np.add.reduceat((symbols & 31) << (5 * digit), first)
-    values -= np.where(symbols[last] & 16, np.int64(1) << (5 * (digit[last] + 1)), 0)
-    values[1::2] = values[1::2].cumsum()
-    values[2::2] = values[2::2].cumsum()
-    return values
+class _Place:
+    """Which record of which file, spelled out only if something is wrong with it."""
+
+    __slots__ = ("image_id", "number", "source")
+
+    def __init__(self, source: str, number: int) -> None:
+        self.source, self.number = source, number
+        self.image_id: int | str | None = None
+
+    def __str__(self) -> str:
+        known = "" if self.image_id is None else f" (image_id {brief(self.image_id)})"
+        return f"{self.source}: record {self.number}{known}"
+
+
+def _measured(batch: Sequence[tuple[int, Any]]) -> list[tuple[int, int]]:
+    """Pixels in all and inside of each record's mask, as far as `run_lengths.measure` can tell."""
+    texts: list[str | bytes] = []
+    for _, record in batch:
+        mask = record.get("segmentation") if isinstance(record, Mapping) else None
+        counts = mask.get("counts") if isinstance(mask, Mapping) else None
+        texts.append(counts if isinstance(counts, str | bytes) else "")
+    totals, areas = measure(texts)
+    return list(zip(totals.tolist(), areas.tolist(), strict=True))
 
 
 def _by_id(
@@ -243,7 +243,7 @@ def _checked_annotation(
 
 def _checked_mask(where: str, mask: Any, size: tuple[int, int]) -> Any:
     if not isinstance(mask, Sequence) or isinstance(mask, str):
-        return _checked_rle(where, mask, size)
+        return _checked_rle(where, mask, size)[0]
     if len(mask) > MAX_POLYGONS:
         raise ValueError(f"{where}: segmentation: expected at most {MAX_POLYGONS} polygons, got {len(mask)}")
     reach = 2 * max(size)  # the rasterizer's memory grows with the length of the outline
@@ -269,7 +269,10 @@ def _checked_mask(where: str, mask: Any, size: tuple[int, int]) -> Any:
     return mask
 
 
-def _checked_rle(where: str, mask: Any, size: tuple[int, int]) -> dict[str, Any]:
+def _checked_rle(
+    where: object, mask: Any, size: tuple[int, int], total: int = UNSURE, area: int = UNSURE
+) -> tuple[dict[str, Any], int]:
+    """The mask and its area, both of which are known already where its `total` is the picture's."""
     if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
         raise ValueError(f"{where}: segmentation: expected an RLE {{size, counts}}, got {brief(mask)}")
     if not isinstance(mask["size"], Sequence) or tuple(mask["size"]) != size:
@@ -277,22 +280,25 @@ def _checked_rle(where: str, mask: Any, size: tuple[int, int]) -> dict[str, Any]
             f"{where}: segmentation: size: expected the picture's (height, width) {size},"
             f" got {brief(mask['size'])}"
         )
+    counts, pixels = mask["counts"], size[0] * size[1]
+    if total == pixels:
+        return {"size": list(size), "counts": counts}, area
     try:
-        runs = rle_runs(mask["counts"])
+        runs = rle_runs(counts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: segmentation: counts: malformed RLE, {error}") from error
-    pixels = size[0] * size[1]
     if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
         raise ValueError(
             f"{where}: segmentation: counts: malformed RLE, expected runs of 0 or more that add up to"
             f" {pixels} pixels, got {brief(runs.tolist())}"
         )
-    counts = mask["counts"]
-    # The scorer takes lists of runs as crowds only.
-    return {"size": list(size), "counts": counts if isinstance(counts, str | bytes) else compress(runs)}
+    fresh = {"size": list(size), "counts": counts}
+    if not isinstance(counts, str | bytes):  # the scorer takes lists of runs as crowds only
+        fresh = rle.frPyObjects({**fresh, "counts": runs.tolist()}, *size)
+    return fresh, int(runs[1::2].sum())
 
 
-def _checked_box(where: str, box: Any) -> list[float]:
+def _checked_box(where: object, box: Any) -> list[float]:
     if not isinstance(box, Sequence) or isinstance(box, str) or len(box) != 4:
         raise ValueError(f"{where}: bbox: expected x, y, width, height, got {brief(box)}")
     x, y, width, height = (_finite(where, "bbox", value) for value in box)
@@ -301,7 +307,9 @@ def _checked_box(where: str, box: Any) -> list[float]:
     return [x, y, width, height]
 
 
-def _known(where: str, field: str, value: Any, known: Mapping[Any, Any], source: str) -> Any:
+def _known(where: object, field: str, value: Any, known: Mapping[Any, Any], source: str) -> Any:
+    if type(value) is int and value in known:
+        return value
     if isinstance(value, np.integer):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | str) or value not in known:
@@ -309,11 +317,12 @@ def _known(where: str, field: str, value: Any, known: Mapping[Any, Any], source:
     return value
 
 
-def _finite(where: str, field: str, value: Any) -> float:
+def _finite(where: object, field: str, value: Any) -> float:
+    if type(value) is float and abs(value) <= 1e300:
+        return value
     plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if (
-        not plain or not abs(value) <= 1e300
-    ):  # false for NaN too; math.isfinite fails on JSON's endless integers
+    # False for NaN too; math.isfinite fails on JSON's endless integers.
+    if not plain or not abs(value) <= 1e300:
         raise ValueError(f"{where}: {field}: expected a finite number, got {brief(value)}")
     return float(value)
 

@@ -51,9 +51,10 @@ def read_detections(path: str | Path, data: Any) -> list[Any]:
     missing = [one for one in data.image_ids if one not in there]
     if missing:
         name = file_names_of(data).get(missing[0])
+        which = f"image {brief(missing[0])} of the data set" + (f" ({name})" if name else "")
         raise ValueError(
-            f"{path}: images: image {brief(missing[0])} of the data set{f' ({name})' if name else ''} is not among them;"
-            f" predict all {len(data.image_ids)} pictures, or score fewer by --limit"
+            f"{path}: images: {which} is not among them; predict all {len(data.image_ids)} pictures,"
+            " or score fewer by --limit"
         )
     return file.records(pictures, file.classes(data))
 

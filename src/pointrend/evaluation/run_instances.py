@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pointrend.evaluation.cityscapes import CityscapesAP
 from pointrend.evaluation.coco_ap import KINDS, CocoEvaluator, Kind
+from pointrend.evaluation.coco_files import consumed
 from pointrend.evaluation.given import read_detections
 from pointrend.evaluation.passes import InstanceStore, Options, Progress, each_picture, merged
 from pointrend.evaluation.report import Scores, collect_scores
@@ -201,7 +202,7 @@ def score_detections(
         other_image_ids=other_image_ids,
         size_edges=size_edges,
     )
-    evaluator.update(read_detections(file, dataset), source=str(file))
+    evaluator.update(consumed(read_detections(file, dataset)), source=str(file))
     label = name if name is not None else Path(file).stem
     return collect_scores(label, evaluator.class_names, [evaluator], len(evaluator.image_ids), 0.0)
 
