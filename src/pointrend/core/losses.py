@@ -31,7 +31,7 @@ def binary_point_loss(logits: Tensor, targets: Tensor, *, normalize: Normalize =
     losses = F.binary_cross_entropy_with_logits(
         logits, targets.clamp(min=0).to(logits.dtype), reduction="none"
     )
-    return _mean(losses * valid, valid, normalize)
+    return losses.mul(valid).sum() / points_counted(valid, normalize).clamp(min=1)
 
 
 def multiclass_point_loss(
@@ -50,11 +50,15 @@ def multiclass_point_loss(
         )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     losses = F.cross_entropy(logits, labels, ignore_index=ignore_label, reduction="none")
-    return _mean(losses, labels != ignore_label, normalize)
+    return losses.sum() / points_counted(labels != ignore_label, normalize).clamp(min=1)
 
 
-def _mean(losses: Tensor, valid: Tensor, normalize: Normalize) -> Tensor:
+def points_counted(valid: Tensor, normalize: Normalize) -> Tensor:
+    """How many points a loss is a mean over, an int64 scalar; ``valid`` says of each whether it has a label.
+
+    Raises:
+        ValueError: if ``normalize`` is another word.
+    """
     if normalize not in ("valid", "all"):
         raise ValueError(f"normalize: expected 'valid' or 'all', got {normalize!r}")
-    count = valid.sum() if normalize == "valid" else torch.as_tensor(valid.numel(), device=losses.device)
-    return losses.sum() / count.clamp(min=1)
+    return valid.sum() if normalize == "valid" else torch.tensor(valid.numel(), device=valid.device)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pointrend.core.bands import Grid, subdivide_in_bands
-from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss
+from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
 from pointrend.core.picture_head import PicturePointHead
 from pointrend.core.point_head import PointHead
 from pointrend.core.sampling import point_sample, sample_maps
-from pointrend.core.selection import PointSampling, sample_training_points, uncertainty_for
+from pointrend.core.selection import Generators, PointSampling, sample_training_points, uncertainty_for
 from pointrend.core.subdivision import PredictAt, Size, SubdivisionStep, subdivide, subdivision_sizes
 
 
@@ -69,7 +69,7 @@ class PointRend(nn.Module):
         *,
         ignore_label: int = 255,
         normalize: Normalize = "valid",
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> Tensor:
         """Loss at randomly chosen points, a scalar; gradients reach the head, the features and the coarse logits.
 
@@ -78,11 +78,26 @@ class PointRend(nn.Module):
             features: (N, Cf, H', W') one map or several.
             labels: (N, H'', W'') int, any size; ``ignore_label`` where it does not count. For C = 1: 0 or 1.
             normalize: over which points the mean is taken.
-            generator: for a reproducible choice of points.
+            generator: for a reproducible choice of points; one, or one for each picture.
 
         Raises:
             ValueError: on shapes that do not fit, or labels outside of 0..C-1.
         """
+        return self.loss_and_count(
+            coarse, features, labels, ignore_label=ignore_label, normalize=normalize, generator=generator
+        )[0]
+
+    def loss_and_count(
+        self,
+        coarse: Tensor,
+        features: Tensor | Sequence[Tensor],
+        labels: Tensor,
+        *,
+        ignore_label: int = 255,
+        normalize: Normalize = "valid",
+        generator: Generators = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What :meth:`loss` gives, and how many points it is a mean over."""
         maps = self._check(coarse, features)
         if labels.ndim != 3 or len(labels) != len(coarse):
             raise ValueError(f"labels: expected (N, H, W) with N = {len(coarse)}, got {tuple(labels.shape)}")
@@ -92,10 +107,12 @@ class PointRend(nn.Module):
         )  # (N, P, 2)
         logits = self.predictor(coarse, maps)(points)  # (N, C, P)
         truth = point_sample(labels[:, None].float(), points, mode="nearest")[:, 0]  # (N, P)
+        count = points_counted(truth != ignore_label, normalize)
         if self.num_classes == 1:
             truth = torch.where(truth == ignore_label, -1.0, truth)
-            return binary_point_loss(logits[:, 0], truth, normalize=normalize)
-        return multiclass_point_loss(logits, truth.long(), ignore_label=ignore_label, normalize=normalize)
+            return binary_point_loss(logits[:, 0], truth, normalize=normalize), count
+        loss = multiclass_point_loss(logits, truth.long(), ignore_label=ignore_label, normalize=normalize)
+        return loss, count
 
     @torch.no_grad()
     def refine(

@@ -10,8 +10,9 @@ Letters: N regions, C classes, P points, H W rows and columns of a grid.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -22,6 +23,9 @@ from pointrend.core.sampling import point_sample
 
 Uncertainty = Callable[[Tensor], Tensor]
 """Maps logits (N, C, ...) to an uncertainty (N, ...), larger where less sure."""
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""Where random numbers come from: torch's own generator, one for all, or one for each region or picture."""
 
 
 def binary_uncertainty(logits: Tensor) -> Tensor:
@@ -130,23 +134,31 @@ def sample_training_points(
     sampling: PointSampling,
     uncertainty: Uncertainty,
     *,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
 ) -> Tensor:
     """Points at which the point head is trained: coarse logits (N, C, H, W) -> (N, P, 2) in [0, 1], no gradient.
 
     Candidates are judged by the uncertainty of the logits interpolated there. The important points come first.
-    ``generator`` makes the draw reproducible (its device may differ from that of ``coarse``).
+    ``generator`` makes the draw reproducible (its device may differ from that of ``coarse``); with one for each
+    region what a region gets does not depend on those beside it. Regions that share one draw in their order.
     Detectron2 ``point_features.get_uncertain_point_coords_with_randomness``.
     """
     regions = len(coarse)
     device = coarse.device
+    if isinstance(generator, Sequence) and len(generator) != regions:
+        raise ValueError(f"generator: expected one for each of {regions} regions, got {len(generator)}")
     if sampling.strategy == "grid":
         side = math.isqrt(sampling.count)
         return regular_grid(side, side, regions=regions, device=device)
 
     def uniform(count: int) -> Tensor:
-        where = device if generator is None else generator.device
-        return torch.rand(regions, count, 2, generator=generator, device=where).to(device)
+        if not isinstance(generator, Sequence):
+            where = device if generator is None else generator.device
+            return torch.rand(regions, count, 2, generator=generator, device=where).to(device)
+        drawn = [coarse.new_zeros((0, count, 2), dtype=torch.float32)]
+        for own, same in groupby(generator):  # neighbours that share one draw at once
+            drawn.append(torch.rand(len(list(same)), count, 2, generator=own, device=own.device).to(device))
+        return torch.cat(drawn)
 
     important = int(sampling.importance_ratio * sampling.count)
     if important == 0:

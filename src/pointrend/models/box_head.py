@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from pointrend.core.selection import Generators
 from pointrend.models.boxes import (
     BoxCoder,
     Regions,
     balanced_sample,
     box_regression_loss,
     clip_boxes,
+    generator_of,
     grouped_nms,
     match,
     overlaps,
@@ -165,16 +167,17 @@ class BoxHead(nn.Module):
         objects: Sequence[Tensor],
         labels: Sequence[Tensor],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> list[SampledProposals]:
         """Draw proposals for training. The true boxes (G, 4) of each image, of classes (G,), join them."""
         sampled = []
-        for boxes, truth, classes in zip(proposals, objects, labels, strict=True):
+        for image, (boxes, truth, classes) in enumerate(zip(proposals, objects, labels, strict=True)):
             candidates = torch.cat([boxes, truth.to(boxes)])
             iou = overlaps(truth, candidates)
             matched, kind = match(iou, self.config.positive_iou, self.config.positive_iou)
+            own = generator_of(generator, image)
             positive, negative = balanced_sample(
-                kind, self.config.samples, self.config.positive_fraction, generator=generator
+                kind, self.config.samples, self.config.positive_fraction, generator=own
             )
             chosen = torch.cat([positive, negative])
             label = torch.full((len(chosen),), self.num_classes, dtype=torch.int64, device=chosen.device)

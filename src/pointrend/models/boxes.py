@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_iou, nms
 
+from pointrend.core.selection import Generators
+
 # The most that a box may grow in one step: 62.5 times. Keeps exp() finite for an untrained network.
 LOG_SCALE_LIMIT = math.log(1000.0 / 16)
 
@@ -64,6 +66,17 @@ class Regions:
         """Undo the joining for any (R, ...) tensor: one tensor per image."""
         counts = torch.bincount(self.image_index, minlength=images).tolist()
         return list(values.split(counts))
+
+    def generators(self, generator: Generators) -> Generators:
+        """One generator for each region where there is one for each image; else the one there is."""
+        if not isinstance(generator, Sequence):
+            return generator
+        return [generator[image] for image in self.image_index.tolist()]
+
+
+def generator_of(generator: Generators, image: int) -> torch.Generator | None:
+    """The generator of this image, where each has its own; else the one there is."""
+    return generator[image] if isinstance(generator, Sequence) else generator
 
 
 @dataclass(frozen=True)

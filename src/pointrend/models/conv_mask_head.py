@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointrend.core import binary_point_loss
+from pointrend.core.selection import Generators
 from pointrend.models.box_head import POOLED, pool_regions
 from pointrend.models.boxes import Regions
 from pointrend.models.initial import msra_fill, normal_fill
@@ -89,7 +90,7 @@ class ConvMaskHead(nn.Module):
         matched: Tensor,
         masks: Sequence[InstanceMasks],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> dict[str, Tensor]:
         """``mask``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5.
 

@@ -30,6 +30,7 @@ from pointrend.core import (
     subdivision_sizes,
 )
 from pointrend.core.coordinates import without_autocast
+from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt
 from pointrend.models.boxes import Regions
 from pointrend.models.mask_head import CoarseHead, MaskConfig, MaskTrace
@@ -152,7 +153,7 @@ class ImplicitMaskHead(nn.Module):
         matched: Tensor,
         masks: Sequence[InstanceMasks],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> dict[str, Tensor]:
         """``mask_points``: cross-entropy with soft labels at uniform points; ``mask_parameters``: weight
         decay."""
@@ -160,7 +161,7 @@ class ImplicitMaskHead(nn.Module):
         uniform = type(self.config.sampling).uniform(self.config.sampling.count)
         nothing = regions.boxes.new_zeros((len(regions), 1, 1, 1))
         points = sample_training_points(
-            nothing, uniform, binary_uncertainty, generator=generator
+            nothing, uniform, binary_uncertainty, generator=regions.generators(generator)
         )  # (R, P, 2)
         logits = self.predictor(features, parameters, regions)(points)[:, 0]  # (R, P)
         labels = sample_batch(masks, regions, matched, points_in_image(points, regions.boxes))

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from pointrend.core.selection import Generators
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections, SampledProposals
 from pointrend.models.boxes import Regions, clip_boxes, has_area
@@ -160,7 +161,7 @@ class InstanceSegmenter(Pretrained):
         images: Sequence[Tensor],
         targets: Sequence[InstanceTarget],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> dict[str, Tensor]:
         """Training losses by name, scalars to be summed.
 
@@ -169,22 +170,32 @@ class InstanceSegmenter(Pretrained):
         Args:
             images: uint8 (3, h, w) RGB at the size to train on.
             targets: their objects, in these pixels.
-            generator: for a reproducible choice of anchors, proposals and points.
+            generator: for a reproducible choice of anchors, proposals and points; one, or one for each picture.
 
         Raises:
             ValueError: on targets that do not fit their pictures or classes.
             FloatingPointError: when a loss or a box is NaN or infinite; says which.
         """
+        return self.loss_and_counts(images, targets, generator=generator)[0]
+
+    def loss_and_counts(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[InstanceTarget],
+        *,
+        generator: Generators = None,
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """What :meth:`loss` gives, and how many things each of them is a mean over: pictures, proposals, boxes."""
         self._check(images, targets)
         batch = batch_images(images, self.config.preprocessing, self.device)
         boxes, labels, masks = self._objects(targets)
         features = self.features(batch)
         anchors = self.rpn([features[level] for level in PROPOSED])
-        losses = self.rpn.loss(anchors, boxes, generator=generator)
+        rpn_losses = self.rpn.loss(anchors, boxes, generator=generator)
         proposals = self.rpn.propose(anchors, batch.sizes, training=True)
         sampled = self.box_head.sample([p.boxes for p in proposals], boxes, labels, generator=generator)
         logits, deltas = self.box_head(self.box_head.pool(self._pooled(features), [s.boxes for s in sampled]))
-        losses |= self.box_head.loss(
+        box_losses = self.box_head.loss(
             logits,
             deltas,
             torch.cat([s.boxes for s in sampled]),
@@ -192,9 +203,11 @@ class InstanceSegmenter(Pretrained):
             torch.cat([_rows(b, s.matched) for b, s in zip(boxes, sampled, strict=True)]),
         )
         regions, matched = self._mask_regions(sampled, deltas)
-        losses |= self.mask_head.loss(features, regions, matched, masks, generator=generator)
+        mask_losses = self.mask_head.loss(features, regions, matched, masks, generator=generator)
+        losses = rpn_losses | box_losses | mask_losses
         _check_finite(losses)
-        return losses
+        counts = dict.fromkeys(rpn_losses, len(images)) | dict.fromkeys(box_losses, len(logits))
+        return losses, counts | dict.fromkeys(mask_losses, len(regions))
 
     # The steps of a prediction.
 

@@ -33,6 +33,7 @@ from pointrend.core import (
     subdivision_sizes,
 )
 from pointrend.core.projection import ProjectedPointHead, sample_rows
+from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt, Size
 from pointrend.models.boxes import Regions
 from pointrend.models.initial import msra_fill, normal_fill, xavier_fill
@@ -182,14 +183,14 @@ class CoarseMaskHead(nn.Module):
         matched: Tensor,
         masks: Sequence[InstanceMasks],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> dict[str, Tensor]:
         """``mask_coarse``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5.
 
         Args:
             regions: the boxes to train on, with their true classes. matched: (R,) their true objects.
             masks: the true objects' masks, for each image, in pixels of the network's input.
-            generator: for heads that draw points.
+            generator: for heads that draw points; one, or one for each image.
         """
         return {
             "mask_coarse": self._coarse_loss(self.coarse_logits(features, regions), regions, matched, masks)
@@ -268,12 +269,15 @@ class PointRendMaskHead(CoarseMaskHead):
         matched: Tensor,
         masks: Sequence[InstanceMasks],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> dict[str, Tensor]:
         """``mask_coarse`` as above, ``mask_points``: cross-entropy with soft labels, near the outline."""
         coarse = self.coarse_logits(features, regions)
         points = sample_training_points(
-            self._own(coarse, regions), self.config.sampling, binary_uncertainty, generator=generator
+            self._own(coarse, regions),
+            self.config.sampling,
+            binary_uncertainty,
+            generator=regions.generators(generator),
         )  # (R, P, 2)
         logits = self.predictor(features, coarse, regions)(points)[:, 0]  # (R, P)
         labels = sample_batch(masks, regions, matched, points_in_image(points, regions.boxes))

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointrend.core.selection import Generators
 from pointrend.models.boxes import (
     BoxCoder,
     balanced_sample,
     box_regression_loss,
     clip_boxes,
+    generator_of,
     grouped_nms,
     has_area,
     match,
@@ -190,14 +192,14 @@ class ProposalNetwork(nn.Module):
         predictions: AnchorPredictions,
         objects: Sequence[Tensor],
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> dict[str, Tensor]:
         """Losses of a batch: ``rpn_objectness`` (cross-entropy) and ``rpn_box`` (L1), over samples * images.
 
         Args:
             predictions: of :meth:`forward`.
             objects: (G, 4) true boxes of each image, G may be 0; all with a positive size.
-            generator: for a reproducible choice of anchors.
+            generator: for a reproducible choice of anchors; one, or one for each image.
         """
         anchors = torch.cat(predictions.anchors)  # (A, 4)
         logits = torch.cat(predictions.logits, dim=1)  # (B, A)
@@ -205,7 +207,7 @@ class ProposalNetwork(nn.Module):
         objectness = logits.sum() * 0  # connected to the graph, whatever is sampled
         box = deltas.sum() * 0
         for image, truth in enumerate(objects):
-            matched, positive, negative = self._assign(anchors, truth, generator)
+            matched, positive, negative = self._assign(anchors, truth, generator_of(generator, image))
             chosen = torch.cat([logits[image, positive], logits[image, negative]])
             target = torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]).to(chosen.dtype)
             objectness = objectness + F.binary_cross_entropy_with_logits(chosen, target, reduction="sum")

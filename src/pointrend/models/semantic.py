@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pointrend.core.bands import CroppedGrid, FinerGrid, Grid, HeldGrid, label_doubt, label_map
-from pointrend.core.losses import Normalize, multiclass_point_loss
+from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.refiner import PointRend, check_labels
-from pointrend.core.selection import PointSampling
+from pointrend.core.selection import Generators, PointSampling
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
 from pointrend.models.deeplab import DeepLabV3Head
@@ -135,13 +135,30 @@ class SemanticSegmenter(Pretrained):
         logits, maps["coarse"] = self.head(maps)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
-    def loss(self, images: Sequence[Tensor], targets: Sequence[SemanticTarget]) -> dict[str, Tensor]:
+    def loss(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[SemanticTarget],
+        *,
+        generator: Generators = None,
+    ) -> dict[str, Tensor]:
         """Training losses by name, scalars: "coarse" (interpolated coarse logits) and "points" (point head).
 
         Args:
             images: uint8 (3, h, w) RGB at the size to train on; smaller ones are padded.
             targets: labels (h, w) of the same sizes.
+            generator: for a reproducible choice of points; one, or one for each picture.
         """
+        return self.loss_and_counts(images, targets, generator=generator)[0]
+
+    def loss_and_counts(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[SemanticTarget],
+        *,
+        generator: Generators = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What :meth:`loss` gives, and how many pixels or points each of them is a mean over."""
         batch = batch_images(images, self.config.preprocessing, self.device)
         labels = self._batch_labels(batch, targets)
         maps = self.features(batch.tensor)
@@ -151,11 +168,17 @@ class SemanticSegmenter(Pretrained):
         losses = {
             "coarse": multiclass_point_loss(upsampled, labels, ignore_label=IGNORE_LABEL, normalize=normalize)
         }
+        counts = {"coarse": points_counted(labels != IGNORE_LABEL, normalize)}
         if self.point_rend is not None:
-            losses["points"] = self.point_rend.loss(
-                coarse, self._fine(maps), labels, ignore_label=IGNORE_LABEL, normalize=normalize
+            losses["points"], counts["points"] = self.point_rend.loss_and_count(
+                coarse,
+                self._fine(maps),
+                labels,
+                ignore_label=IGNORE_LABEL,
+                normalize=normalize,
+                generator=generator,
             )
-        return losses
+        return losses, counts
 
     def logits(
         self,
