@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -46,9 +47,26 @@ class Golden:
 
     def shapes(self) -> dict[str, list[int]]:
         """Shape of each tensor of the model by name."""
-        return json.loads(
-            self._find(f"{self.name}.json", f"shapes_{self.name}.json", default=True).read_text()
-        )
+        names = [f"{self.name}.json", f"shapes_{self.name}.json"]
+        if "file" in self.content:  # the original's configuration, by which its shapes may be called
+            names.append(f"{Path(self.content['file']).stem}.json")
+        return json.loads(self._find(*names, default=True).read_text())
+
+    def settings(self, case: str) -> dict[str, Any]:
+        """What the originals' configuration was overridden with, for this case."""
+        return {**self.content.get("overrides", {}), **self.content["cases"][case]}
+
+    def write_pickle(self, path: Path) -> None:
+        """The stand-in weights as a file of Detectron2's zoo, after a comparison with the recorded checksums."""
+        make, shapes = self.maker(), self.shapes()
+        seed = self.content.get("seed", self.shared.get("seed"))
+        std = self.content.get("pixel_std_for_make_checkpoint", make.PIXEL_STD.get(self.name, 1.0))
+        for key, (crc, total) in self.content.get("checksums", {}).items():
+            found_crc, found_total = make.checksum(key, shapes[key], seed, std)
+            if found_crc != crc or abs(found_total - total) > 1e-6 * max(1, abs(total)):
+                raise AssertionError(f"{self.id}: this numpy makes other weights of {key} than recorded")
+        with path.open("wb") as file:
+            pickle.dump(make.checkpoint(shapes, seed, std), file, protocol=4)
 
     def maker(self) -> ModuleType:
         """The make_checkpoint.py that belongs to it."""

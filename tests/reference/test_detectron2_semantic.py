@@ -8,7 +8,6 @@ at the threshold of a step may be exchanged for the next in rank, and then the c
 from __future__ import annotations
 
 import dataclasses
-import pickle
 
 import numpy as np
 import pytest
@@ -20,7 +19,10 @@ from pointrend.models.images import batch_images, resize_image
 from tests.reference.discovery import ROOT, detectron2
 
 # What the stored cases override and how it is followed here; anything else has to be looked at first.
-KNOWN = {"OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
+KNOWN = {"image", "OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "INPUT.MIN_SIZE_TEST", "INPUT.MAX_SIZE_TEST"}
+POINTS, STEPS = "MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS", "MODEL.POINT_HEAD.SUBDIVISION_STEPS"
+# Told by the shapes as well; compared with what was made of them.
+CLASSES = {"MODEL.SEM_SEG_HEAD.NUM_CLASSES", "MODEL.POINT_HEAD.NUM_CLASSES"}
 LOGITS = 1e-3
 FEATURES = {"p2": (7, 8), "p3": (31, 4), "p4": (31, 2), "p5": (31, 1)}
 
@@ -39,17 +41,17 @@ if not CASES:
 def model(request, tmp_path_factory):
     """The configuration's model; its name is kept beside the configuration."""
     golden = CONFIGURATIONS[request.param]
-    config, make, shapes = golden.content, golden.maker(), golden.shapes()
-    seed, std = config.get("seed", golden.shared["seed"]), config["pixel_std_for_make_checkpoint"]
-    for key, expected in config["checksums"].items():
-        crc, total = make.checksum(key, shapes[key], seed, std)
-        assert (crc, pytest.approx(total)) == tuple(expected), "this numpy makes other weights than recorded"
     path = tmp_path_factory.mktemp("weights") / "x.pkl"
-    with path.open("wb") as file:
-        pickle.dump(make.checkpoint(shapes, seed, std), file, protocol=4)
+    golden.write_pickle(path)
     loaded = from_detectron2(path)
+    overrides = golden.content.get("overrides", {})
+    if {POINTS, STEPS} & set(overrides):
+        rend = loaded.config.point_rend
+        rend = dataclasses.replace(
+            rend, count=overrides.get(POINTS, rend.count), steps=overrides.get(STEPS, rend.steps)
+        )
+        loaded = from_detectron2(path, config=dataclasses.replace(loaded.config, point_rend=rend))
     path.unlink()
-    assert set(config["overrides"]) <= KNOWN
     return request.param, loaded
 
 
@@ -58,11 +60,12 @@ def run(request, model):
     """Everything that the model computes for a case, and what is stored of it."""
     name, network = model
     golden, case = CONFIGURATIONS[name], request.param
-    config = golden.content
-    if case not in config["cases"]:
+    if case not in golden.content["cases"]:
         pytest.skip(f"{name} has no case {case}")
-    settings = {**config["overrides"], **config["cases"][case]}
-    assert set(settings) <= KNOWN | {"image"}
+    settings = golden.settings(case)
+    unknown = set(settings) - KNOWN - CLASSES - {POINTS, STEPS}
+    assert not unknown, f"settings this test does not know: {unknown}"
+    assert {settings[key] for key in CLASSES & set(settings)} <= {network.config.num_classes}
     preprocessing = dataclasses.replace(
         network.config.preprocessing,
         short_edge=settings.get("INPUT.MIN_SIZE_TEST", network.config.preprocessing.short_edge),
