@@ -11,4 +11,4 @@ def test_both_tools_give_the_same_numbers() -> None:
     pytest.importorskip("pycocotools")
     found = run(pictures=3, detections=12, threads=1)
     assert found["pointrend"]["numbers"]["AP50"] > 0
-    assert found["pycocotools"]["peak_mb"] > 0
+    assert found["pycocotools"]["peak_mb"][1] > 0  # the median

@@ -1,4 +1,4 @@
-"""`pointrend data check` and `pointrend data cocofy-lvis`."""
+"""`pointrend data check`, `pointrend data cocofy-lvis` and `pointrend data draw-cityscapes`."""
 
 from __future__ import annotations
 
@@ -125,12 +125,31 @@ class CocofyLvis:
 
 
 @dataclass(frozen=True)
+class DrawCityscapes:
+    """Draw the label and instance files of Cityscapes' pictures from its polygon files, where they are missing."""
+
+    folder: Positional[Path]
+    """Folder with leftImg8bit and gtFine."""
+    split: Literal["train", "val"] = "val"
+    """Part of the data set."""
+
+    def run(self) -> int:
+        """Draw."""
+        from pointrend.evaluation.cityscapes_polygons import write_label_files
+
+        count = write_label_files(self.folder, self.split)
+        print(f"{self.folder}, {self.split}: drew the label files of {count} pictures")
+        return 0
+
+
+@dataclass(frozen=True)
 class Data:
-    """Look over or convert data sets: `pointrend data check FOLDER`, `pointrend data cocofy-lvis LVIS OUTPUT`."""
+    """Look over or convert data sets: `check FOLDER`, `cocofy-lvis LVIS OUTPUT`, `draw-cityscapes FOLDER`."""
 
     action: Annotated[
         Annotated[Check, subcommand("check", prefix_name=False)]
-        | Annotated[CocofyLvis, subcommand("cocofy-lvis", prefix_name=False)],
+        | Annotated[CocofyLvis, subcommand("cocofy-lvis", prefix_name=False)]
+        | Annotated[DrawCityscapes, subcommand("draw-cityscapes", prefix_name=False)],
         arg(name=""),
     ]
     """What to do."""
