@@ -36,23 +36,15 @@ def build_page(desk: Desk, *, waiting: int = 24) -> gr.Blocks:
     with gr.Blocks(title="PointRend", analytics_enabled=False) as page:
         gr.Markdown(INTRO, elem_id="intro")
         with gr.Column(elem_id="desk"):
-            source = gr.HTML(
-                first,
-                html_template=static("source.html"),
-                js_on_load=static("source.js"),
-                elem_id="source",
-                examples=thumbnails(desk),
-                most_bytes=desk.limits.bytes,
-                most_megabytes=desk.limits.megabytes,
-            )
-            viewer = gr.HTML(
-                html_template=static("viewer.html"), js_on_load=static("viewer.js"), elem_id="viewer"
-            )
+            limits = {"most_bytes": desk.limits.bytes, "most_megabytes": desk.limits.megabytes}
+            source = drawn_by("source", first, examples=thumbnails(desk), **limits)
+            viewer, facts = drawn_by("viewer"), drawn_by("facts")
             with gr.Column(elem_id="controls"):
                 model = gr.Dropdown(
                     desk.shelf.names,
                     value=desk.shelf.names[0],
                     label="Model",
+                    info="the embedded ones know generated shapes only",
                     filterable=False,
                     elem_id="model",
                 )
@@ -60,16 +52,16 @@ def build_page(desk: Desk, *, waiting: int = 24) -> gr.Blocks:
                 points = gr.Slider(1, 1024, 1, step=1, elem_id="points", label="Points in each step")
                 score = gr.Slider(
                     0, 1, 0.5, step=0.05, elem_id="score", label="Least score", visible=False,
-                    info="Objects that the model is less sure of are left out",
+                    info="objects below it are left out",
                 )  # fmt: skip
 
         def start(ticket: str, name: str, least_score: float) -> list[Any]:
             controls = told(desk.controls, name, ticket)
             settings = Settings(controls.sides.start, controls.counts.start, least_score)
-            return [*sliders(controls), told(desk.show, name, ticket, settings)]
+            return [*sliders(controls), *halves(told(desk.show, name, ticket, settings))]
 
-        def slide(ticket: str, name: str, side: float, points: float, least_score: float) -> dict[str, Any]:
-            return told(desk.show, name, ticket, Settings(round(side), round(points), least_score))
+        def slide(ticket: str, name: str, side: float, points: float, least_score: float) -> list[Any]:
+            return halves(told(desk.show, name, ticket, Settings(round(side), round(points), least_score)))
 
         shown: dict[str, Any] = {
             "show_progress": "minimal",
@@ -79,7 +71,7 @@ def build_page(desk: Desk, *, waiting: int = 24) -> gr.Blocks:
         begin = {
             "fn": start,
             "inputs": [source, model, score],
-            "outputs": [side, points, score, viewer],
+            "outputs": [side, points, score, viewer, facts],
             **shown,
         }
         page.load(**begin)
@@ -88,10 +80,26 @@ def build_page(desk: Desk, *, waiting: int = 24) -> gr.Blocks:
         # Of many movements only the last one counts: nothing piles up while a slider is dragged.
         for slider in (side, points, score):
             slider.input(
-                slide, [source, model, side, points, score], viewer, trigger_mode="always_last", **shown
+                slide,
+                [source, model, side, points, score],
+                [viewer, facts],
+                trigger_mode="always_last",
+                **shown,
             )
     page.queue(max_size=waiting, default_concurrency_limit=1, api_open=False)
     return page
+
+
+def drawn_by(name: str, value: Any = None, **options: Any) -> gr.HTML:
+    """A component of ours: NAME.html, filled by NAME.js with the value and these options."""
+    return gr.HTML(
+        value,
+        html_template=static(f"{name}.html"),
+        js_on_load=static(f"{name}.js"),
+        apply_default_css=False,
+        elem_id=name,
+        **options,
+    )
 
 
 def look() -> dict[str, Any]:
@@ -107,20 +115,19 @@ def told(call: Callable[..., T], *arguments: Any) -> T:
         raise gr.Error(str(error), duration=12, print_exception=False) from error
 
 
+def halves(shown: dict[str, Any]) -> list[Any]:
+    """What `Desk.show` says, in two parts: for the picture, and for what is written beside it."""
+    pictured = ("panels", "hover", "summary")
+    return [{key: shown[key] for key in pictured}, {k: v for k, v in shown.items() if k not in pictured}]
+
+
 def sliders(controls: Controls) -> list[Any]:
     """Updates of the three sliders for a model and a picture."""
-    cells = (
-        "cells along each side of an object's box"
-        if controls.objects
-        else "cells along the picture's longer side"
-    )
-    each = "computed for each object" if controls.objects else "computed"
+    cells = "cells along each side of a box" if controls.objects else "cells along the longer side"
+    points = "in each box" if controls.objects else "where most in doubt"
     return [
-        slider(controls.sides, f"{cells}; the model's own is {controls.sides.own}"),
-        slider(
-            controls.counts,
-            f"{each} where most in doubt; the model's own number is {controls.counts.own}",
-        ),
+        slider(controls.sides, f"{cells}; the model's own: {controls.sides.own}"),
+        slider(controls.counts, f"{points}; the model's own: {controls.counts.own}"),
         gr.Slider(visible=controls.objects),
     ]
 

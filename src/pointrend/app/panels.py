@@ -44,9 +44,9 @@ def view(rendering: Rendering) -> dict[str, Any]:
 def draw_panels(rendering: Rendering) -> dict[str, Picture]:
     """Title -> picture (H, W, 3): the mask first."""
     return {
-        "With PointRend": draw_result(rendering, rendering.result, tags=True),
-        "Coarse prediction alone": draw_result(rendering, rendering.coarse, tags=False),
-        "Points computed": draw_dots(as_picture(rendering.picture), rendering.steps),
+        "PointRend": draw_result(rendering, rendering.result, tags=True),
+        "Coarse": draw_result(rendering, rendering.coarse, tags=False),
+        "Points": draw_dots(as_picture(rendering.picture), rendering.steps),
         "Uncertainty": draw_uncertainty(rendering.picture, rendering.uncertainty),
     }
 
@@ -150,14 +150,14 @@ def numbers(rendering: Rendering) -> list[dict[str, str]]:
     each = "" if isinstance(rendering.result, SemanticResult) else " for each object"
     cells = f"{rendering.computed:,} points for {rows * columns:,} cells{each}"
     return [
-        {"label": "Computed", "value": f"{rendering.share:.1%}", "note": cells},
+        {"label": "Cells computed", "value": f"{rendering.share:.1%}", "note": cells},
         {
             "label": "Output",
             "value": f"{columns} × {rows}",
-            "note": f"{len(rendering.steps)} subdivision steps",
+            "note": f"cells, {len(rendering.steps)} steps",
         },
-        {"label": "Subdivision", "value": milliseconds(rendering.seconds), "note": "repeated when you slide"},
-        {"label": "Network", "value": milliseconds(rendering.feature_seconds), "note": "once for a picture"},
+        {"label": "Subdivision", "value": milliseconds(rendering.seconds), "note": "at each slide"},
+        {"label": "Network", "value": milliseconds(rendering.feature_seconds), "note": "once a picture"},
     ]
 
 

@@ -1,18 +1,13 @@
-"""What the network may reach: the page, a way in for pictures, a way out for results, and nothing else.
+"""The web application: the page, a way in for pictures, a way out for results, all behind the gate. Needs gradio.
 
-gradio brings routes of its own, some of which read files or fetch addresses that a visitor names. The gate lets only
-those through that the page needs, none of which takes a path on this computer; pictures come in by a route of ours that
-keeps them in memory, so that neither side needs files.
+Pictures come in by a route of ours that keeps them in memory, and results go out by another, so that neither side needs
+files: gradio's own upload and file routes stay shut.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import gradio as gr
 from fastapi import FastAPI, Request, Response
@@ -20,31 +15,8 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from pointrend.app.desk import BusyError, Desk
+from pointrend.app.gate import App, Gate
 from pointrend.app.page import build_page, look
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
-READABLE = re.compile(
-    rf"/|/config/?|/theme\.css|/gradio_api/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt"
-    rf"|/(assets|static)(/{NAME})+|/gradio_api/(startup-events|queue/data|heartbeat/{NAME})"
-    rf"|/result/{NAME}/{NAME}"
-)
-WRITABLE = re.compile(r"/picture|/gradio_api/(queue/join|cancel|reset)/?")
-CALL_BYTES = 2**16
-"""A slider's call is a few hundred bytes."""
-HEADERS = {
-    # Whatever gradio or a later version of it asks for elsewhere, the browser does not fetch it.
-    "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
 
 
 def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = None) -> App:
@@ -94,97 +66,6 @@ def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = N
         app, page, "/", footer_links=[], show_error=True, ssr_mode=False, pwa=False, **closed, **look()
     )
     return Gate(app, hosts)
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Lets known requests through, small and from the page itself, and adds headers to every answer."""
-
-    app: App
-    hosts: frozenset[str] | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection (ASGI)."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return
-        refusal = self.refuse(scope)
-        if refusal is None and scope["method"] == "POST" and scope["path"] != "/picture":
-            body = await small_body(receive)
-            refusal = (
-                (413, "too large") if body is None else None if is_plain(body) else (422, "not understood")
-            )
-            receive = replay(body or b"")
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                known = [
-                    (k, v)
-                    for k, v in message.get("headers", [])
-                    if k.decode("latin-1").lower() not in HEADERS
-                ]
-                message["headers"] = known + [(k.encode(), v.encode()) for k, v in HEADERS.items()]
-            await send(message)
-
-        if refusal is not None:
-            await Response(refusal[1], refusal[0])(scope, receive, answer)
-        else:
-            await self.app(scope, receive, answer)
-
-    def refuse(self, scope: Scope) -> tuple[int, str] | None:
-        """Status and reason, or None for a request that may pass."""
-        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        host = headers.get("host", "")
-        if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
-            return 421, "this server is not known by that name"
-        pattern = {"GET": READABLE, "HEAD": READABLE, "POST": WRITABLE}.get(scope["method"])
-        path = scope["path"]
-        if pattern is None or ".." in path or not pattern.fullmatch(path):
-            return 404, "there is nothing here"
-        origin = headers.get("origin")
-        if scope["method"] == "POST" and origin is not None and urlsplit(origin).netloc != host:
-            return 403, "only the page itself may call this"
-        return None
-
-
-async def small_body(receive: Receive) -> bytes | None:
-    """The body of a request, or None if it has more than `CALL_BYTES`."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        body += message.get("body", b"")
-        if len(body) > CALL_BYTES:
-            return None
-        if not message.get("more_body"):
-            return bytes(body)
-
-
-def replay(body: bytes) -> Receive:
-    """A body that was read, to be read again; afterwards the connection seems silent."""
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> Message:
-        return messages.pop() if messages else {"type": "http.disconnect"}
-
-    return receive
-
-
-def is_plain(body: bytes) -> bool:
-    """Whether a call is JSON whose inputs are texts, numbers and truth values: gradio would fetch or read what a
-    dictionary among them names as a file.
-    """
-    try:
-        call = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(call, dict):
-        return False
-    inputs = call.get("data") or []
-    return isinstance(inputs, list) and all(isinstance(v, str | int | float | None) for v in inputs)
 
 
 def serve(app: App, host: str, port: int) -> None:

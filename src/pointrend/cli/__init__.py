@@ -1,4 +1,4 @@
-"""The command line: `pointrend train | finetune | eval | predict | explain | demo | data | zoo | convert`.
+"""The command line: `pointrend train | finetune | eval | predict | explain | app | demo | data | zoo | convert`.
 
 Each command is a frozen dataclass whose fields are its options and whose `run` does it; heavy modules are imported
 there, so that `--help` is quick. Exit codes: 0 done; 1 done in part (some files could not be read); 2 a wrong option
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
+from pointrend.cli.app import App
 from pointrend.cli.convert import Convert
 from pointrend.cli.data import Data
 from pointrend.cli.demo import Demo
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Evaluate, named("eval", Evaluate)]
         | Annotated[Predict, named("predict", Predict)]
         | Annotated[Explain, named("explain", Explain)]
+        | Annotated[App, named("app", App)]
         | Annotated[Data, named("data", Data)]
         | Annotated[Convert, named("convert", Convert)]
         | Annotated[Zoo, named("zoo", Zoo)]

@@ -39,28 +39,6 @@ function panelButton(panel, number) {
   return button;
 }
 
-function legendItem(item) {
-  const node = make("li");
-  const square = make("i");
-  square.style.background = item.color;
-  node.append(square, make("span", "", item.name));
-  return node;
-}
-
-function numberItems(item) {
-  const box = make("div");
-  box.append(make("dt", "", item.label), make("dd", "", item.value), make("dd", "note", item.note));
-  return box;
-}
-
-function downloadLink(name) {
-  const link = make("a", "", { "labels.png": "PNG", "coco.json": "COCO JSON", "outlines.svg": "SVG" }[name] || name);
-  const stem = view.name.replace(/\.[^.]*$/, "") || "picture";
-  link.href = new URL(`result/${view.result}/${name}`, document.baseURI);
-  link.download = `${stem}-${name}`;
-  return link;
-}
-
 async function update(value) {
   const mine = ++version;
   if (!value || !value.panels) return;
@@ -79,12 +57,9 @@ async function update(value) {
   } else {
     panels.replaceChildren(...view.panels.map(panelButton));
   }
-  find(".legend").replaceChildren(...view.legend.map(legendItem));
-  find(".numbers").replaceChildren(...view.numbers.map(numberItems));
-  find(".downloads").replaceChildren(make("span", "", "Download"), ...view.downloads.map(downloadLink));
   enlarge(Math.min(shown, view.panels.length - 1));
   if (at) point(at.x, at.y);
-  element.dataset.result = view.result;
+  element.dataset.version = version;
 }
 
 function reading(x, y) {

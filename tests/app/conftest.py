@@ -1,0 +1,37 @@
+"""Small models with random weights, and scenes to show them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pointrend.app.embedded import instance_config, semantic_config
+from pointrend.models.instance import InstanceSegmenter
+from pointrend.models.semantic import SemanticSegmenter
+
+
+@pytest.fixture(scope="session")
+def semantic() -> SemanticSegmenter:
+    torch.manual_seed(0)
+    model = SemanticSegmenter(semantic_config()).eval()
+    assert model.point_rend is not None
+    torch.nn.init.normal_(
+        model.point_rend.head.predictor.weight, std=0.1
+    )  # a new residual head changes nothing
+    return model
+
+
+@pytest.fixture(scope="session")
+def instances() -> InstanceSegmenter:
+    torch.manual_seed(0)
+    model = InstanceSegmenter(instance_config()).eval()
+    torch.nn.init.normal_(model.box_head.classes.weight, std=0.1)  # some boxes score
+    torch.nn.init.normal_(model.mask_head.coarse_head.prediction.weight, std=0.1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def picture() -> Tensor:
+    """Of another shape than the networks were made for, so that it is resized and padded."""
+    return torch.randint(0, 256, (3, 90, 157), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
