@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "training": (
         {"core", "structures", "models", "data", "whole"},
-        {"torch", "numpy", "accelerate", "safetensors", "rich", "tensorboard"},
+        {"torch", "numpy", "PIL", "accelerate", "psutil", "wandb"},
     ),
     "zoo": (
         {"core", "facts", "structures", "models", "checkpoints", "training"},

@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -21,14 +22,14 @@ from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.structures import InstanceMasks, InstanceTarget, Sample
+from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 from pointrend.training.loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
 
-class Sparse:
-    """Scenes of which only the first few have objects."""
+class Patchy:
+    """Scenes of which only the first few have objects, or else are labelled everywhere."""
 
     def __init__(self, scenes: ShapeScenes, filled: int) -> None:
         self.scenes, self.filled = scenes, filled
@@ -40,6 +41,10 @@ class Sparse:
         sample = self.scenes[index]
         if index < self.filled:
             return sample
+        if isinstance(sample.target, SemanticTarget):
+            labels = sample.target.labels.clone()
+            labels[: 20 + index] = 255
+            return replace(sample, target=SemanticTarget(labels))
         none = torch.zeros(0, dtype=torch.int64)
         masks = InstanceMasks([], none.reshape(0, 2), sample.target.masks.image_size)
         return replace(sample, target=InstanceTarget(torch.zeros(0, 4), none, masks, none.bool()))
@@ -47,16 +52,21 @@ class Sparse:
 
 @dataclass(frozen=True)
 class Scenario:
-    steps: int
     task: str
     sampling: PointSampling
+    steps: int = 20
+    batch_size: int = 4
+    accumulate: int = 1
+    """Where it runs in two processes."""
+    mean_over: Literal["update", "part"] = "update"
 
     def run(self, folder: Path, *, accumulate: int) -> nn.Module:
         recipe = Recipe(
             steps=self.steps,
-            batch_size=4 if self.task == "semantic" else 2,
+            batch_size=self.batch_size,
             accumulate=accumulate,
-            learning_rate=0.01,
+            mean_over=self.mean_over,
+            learning_rate=0.002,  # a larger one makes of a last bit another training within 20 updates
             log_every=1,
             seed=3,
         )
@@ -69,7 +79,6 @@ class Scenario:
             model: nn.Module = SemanticSegmenter(
                 SemanticConfig(names, palette, backbone, fpn_channels=16, head_channels=16, point_rend=rend)
             )
-            pictures = scenes
         else:
             model = InstanceSegmenter(
                 InstanceConfig(
@@ -80,15 +89,16 @@ class Scenario:
                     masks=MaskConfig(width=16, coarse_width=32, sampling=self.sampling),
                 )
             )
-            pictures = Sparse(scenes, filled=3)
-        train(model, TrainingLoader(pictures, recipe), recipe, out=folder, cpu=True)
+        train(model, TrainingLoader(Patchy(scenes, FILLED), recipe), recipe, out=folder, cpu=True)
         return model
 
 
+FILLED = 3
 SCENARIOS = {
-    "semantic": Scenario(20, "semantic", PointSampling(32)),
-    "grid": Scenario(4, "semantic", PointSampling.regular(36)),
-    "instance": Scenario(6, "instance", PointSampling(16)),
+    "semantic": Scenario("semantic", PointSampling.uniform(32)),
+    "instance": Scenario("instance", PointSampling.uniform(16)),
+    "accumulated": Scenario("instance", PointSampling.uniform(16), steps=5, accumulate=2),
+    "parts": Scenario("instance", PointSampling(16), steps=4, mean_over="part"),
 }
 
 
@@ -97,7 +107,7 @@ def main() -> None:
     for name in names:
         place = folder / f"{name}-{os.environ['RANK']}"
         place.mkdir(parents=True)
-        model = SCENARIOS[name].run(place, accumulate=1)
+        model = SCENARIOS[name].run(place, accumulate=SCENARIOS[name].accumulate)
         torch.save(model.state_dict(), place / "weights.pt")
     torch.distributed.destroy_process_group()
 

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,44 @@ def test_sigterm_saves_and_exits_with_the_code_of_a_terminated_job(fit, greys, s
     train(whole, TrainingLoader(greys(), RECIPE), RECIPE, cpu=True)
     train(resumed, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, cpu=True, resume=True)
     assert same(whole, resumed)
+
+
+def test_sigterm_ends_an_evaluation_at_once(fit, greys, same, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, evaluate_every=4, metric="score")
+    saved: list[str] = []
+
+    def evaluate(model: torch.nn.Module) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        return {"score": 1.0}
+
+    with pytest.raises(Terminated):
+        train(
+            fit(),
+            TrainingLoader(greys(), recipe),
+            recipe,
+            out=tmp_path,
+            cpu=True,
+            evaluate=evaluate,
+            save=lambda model, path: saved.append(path.name),
+        )
+    assert saved == []
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["state-0000004.pt"]
+    whole, resumed = fit(), fit()
+    train(whole, TrainingLoader(greys(), recipe), recipe, cpu=True)
+    train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True, resume=True)
+    assert same(whole, resumed)
+
+
+def test_a_new_training_does_not_mix_its_checkpoints_with_those_of_another(
+    fit, greys, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, state_every=3)
+    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+    log = (tmp_path / "log.jsonl").read_text()
+    with pytest.raises(ValueError, match=r"has checkpoints.*up to state-0000009\.pt; resume it"):
+        train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+    assert (tmp_path / "log.jsonl").read_text() == log
 
 
 class FullDisk:

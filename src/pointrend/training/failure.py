@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pointrend.structures import InstanceMasks, InstanceTarget, SemanticTarget
+from pointrend.training.processes import LossModule
 from pointrend.training.state import write_whole
 
 
@@ -31,24 +33,35 @@ def describe(step: int, wrong: Mapping[str, float] | str, samples: Sequence[Any]
     )
 
 
-def save_batch(
-    folder: Path | None,
-    model: nn.Module,
-    images: Sequence[Tensor],
-    targets: Sequence[Any],
-    *,
-    step: int,
-    rank: int,
-    seed: int,
-) -> Path | None:
+@dataclass(frozen=True)
+class FailedBatch:
+    """All that a loss depended on."""
+
+    images: Sequence[Tensor]
+    targets: Sequence[Any]
+    weights: Mapping[str, Tensor]
+    seed: int
+    """Of torch's generator."""
+    seeds: Sequence[int]
+    """Of each picture's own generator."""
+
+    def run(self, model: nn.Module) -> dict[str, Tensor]:
+        """The losses again, with these weights, which stay in the model."""
+        model.load_state_dict(dict(self.weights))
+        torch.manual_seed(self.seed)
+        return LossModule(model.train())(self.images, self.targets, self.seeds)[0]
+
+
+def save_batch(folder: Path | None, failed: FailedBatch, *, step: int, rank: int) -> Path | None:
     """Write what is needed to see it again: tensors only. None if there is no folder, or no room in it."""
     if folder is None:
         return None
     content: dict[str, Any] = {
-        "seed": torch.tensor(seed),
-        "images": list(images),
-        "targets": [_tensors(target) for target in targets],
-        "model": model.state_dict(),
+        "seed": torch.tensor(failed.seed),
+        "seeds": torch.tensor(failed.seeds, dtype=torch.int64),
+        "images": list(failed.images),
+        "targets": [_tensors(target) for target in failed.targets],
+        "model": dict(failed.weights),
     }
     path = folder / f"failed-update{step + 1:07d}-process{rank}.pt"
     try:
@@ -58,12 +71,13 @@ def save_batch(
     return path
 
 
-def load_batch(path: Path) -> tuple[list[Tensor], list[Any], dict[str, Tensor], int]:
-    """Pictures, targets, weights and seed of a file of `save_batch`: with ``torch.manual_seed(seed)`` and these
-    weights ``model.loss(images, targets)`` is what failed."""
+def load_batch(path: Path) -> FailedBatch:
+    """The content of a file of `save_batch`; ``load_batch(path).run(model)`` is what failed."""
     content = torch.load(path, map_location="cpu", weights_only=True)
     targets = [_target(tensors) for tensors in content["targets"]]
-    return content["images"], targets, content["model"], int(content["seed"])
+    return FailedBatch(
+        content["images"], targets, content["model"], int(content["seed"]), content["seeds"].tolist()
+    )
 
 
 def _tensors(target: Any) -> Any:

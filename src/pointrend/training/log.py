@@ -1,19 +1,31 @@
-"""What a training writes down as it goes: ``log.jsonl`` always, TensorBoard where it is installed."""
+"""What a training writes down as it goes: ``log.jsonl`` always, and boards that draw it, where they are wanted."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pointrend.training.boards import Board, Picture
 from pointrend.training.recipe import Recipe
+
+MEASURES = (
+    "learning_rate",
+    "gradient_norm",
+    "seconds",
+    "data_seconds",
+    "memory_gib",
+    "remaining_seconds",
+)
+"""What the entry of an update has beside its losses: the gradient's norm before it was clipped, seconds of the whole
+update, of them those spent waiting for pictures, the most memory taken so far, and the seconds left at the mean speed
+so far."""
 
 
 class Log:
@@ -22,37 +34,80 @@ class Log:
     A resumed training goes on in the same file, after a line {"resumed": step}. Without a folder nothing is written.
     """
 
-    def __init__(self, folder: Path | None, recipe: Recipe, *, resumed: int = 0) -> None:
-        self.path: Path | None = None
-        self.board: Any = None
+    def __init__(
+        self, folder: Path | None, recipe: Recipe, *, resumed: int = 0, boards: Sequence[Board] = ()
+    ) -> None:
+        self.folder = folder
+        self.boards = tuple(boards)
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "log.jsonl"
         if resumed:
             self.write({"resumed": resumed, "time": time.time()})
         else:
-            self.path.write_text("")
+            (folder / "log.jsonl").write_text("")
             self.write({"recipe": asdict(recipe), "torch": torch.__version__, "time": time.time()})
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """One line; numbers with a "step" go to TensorBoard too."""
-        if self.path is None:
-            return
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if self.board is not None and "step" in entry:
-            for name, value in entry.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self.board.add_scalar(name, value, entry["step"])
+        """One line; numbers with a "step" go to the boards too."""
+        if self.folder is not None:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        numbers = {name: v for name, v in entry.items() if isinstance(v, (int, float)) and name != "step"}
+        for board in self.boards if "step" in entry else ():
+            board.numbers(entry["step"], numbers)
+
+    def draw(self, step: int, pictures: Mapping[str, Picture]) -> None:
+        """Pictures by name, (H, W, 3) uint8: to the boards, and to ``pictures/NAME-0001000.png``."""
+        for name, picture in pictures.items():
+            if self.folder is not None:
+                write_picture(self.folder / "pictures" / f"{name}-{step:07d}.png", picture)
+        for board in self.boards:
+            board.pictures(step, pictures)
 
     def close(self) -> None:
-        """Flush what TensorBoard holds back."""
-        if self.board is not None:
-            self.board.close()
+        """Flush what boards hold back."""
+        for board in self.boards:
+            board.close()
+
+
+class Pace:
+    """How fast updates go, evaluations and checkpoints between them included."""
+
+    def __init__(self, done: int, steps: int) -> None:
+        self.first, self.steps = done, steps
+        self.started = time.perf_counter()
+
+    def remaining(self, done: int) -> float:
+        """Seconds left after so many updates."""
+        mean = (time.perf_counter() - self.started) / max(1, done - self.first)
+        return mean * (self.steps - done)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory taken so far, in GiB: of the GPU's by tensors, or of the machine's by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil  # type: ignore[import-untyped]
+
+        return float(psutil.Process().memory_info().rss) / 2**30
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """A PNG file, whole or not at all."""
+    from PIL import Image
+
+    from pointrend.whole import whole_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as part:
+        Image.fromarray(picture).save(part, format="PNG")

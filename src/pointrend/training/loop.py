@@ -8,30 +8,28 @@ and resumed ends with the same weights as one that was not.
 from __future__ import annotations
 
 import itertools
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 
 from pointrend.training.average import MovingAverage
-from pointrend.training.failure import NonFiniteLoss, describe, save_batch
+from pointrend.training.boards import Board, Picture, installed_boards
+from pointrend.training.failure import NonFiniteLoss
 from pointrend.training.loading import Batch, TrainingLoader
-from pointrend.training.log import Log
+from pointrend.training.log import Log, Pace, peak_memory
 from pointrend.training.processes import Terminated, anyone, mean_over_processes, place, sigterm, start
 from pointrend.training.recipe import Recipe, build_optimizer
-from pointrend.training.sampler import derive_seed
 from pointrend.training.state import Checkpoints, Training
+from pointrend.training.update import Updates
 
 __all__ = ["Batch", "NonFiniteLoss", "Terminated", "train"]
 
 Report = Callable[[int, Mapping[str, float]], None]
-"""Called after each update with its number (from 1) and the named losses, learning rate and seconds."""
+"""Called after each update with its number (from 1), the named losses and `training.log.MEASURES`."""
 
 
 def train(
@@ -43,6 +41,8 @@ def train(
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     save: Callable[[nn.Module, Path], None] | None = None,
     report: Report | None = None,
+    draw: Callable[[nn.Module], Mapping[str, Picture]] | None = None,
+    boards: Sequence[Board] | None = None,
     stop: Callable[[], bool] | None = None,
     cpu: bool = False,
     resume: bool = False,
@@ -58,6 +58,8 @@ def train(
         evaluate: named numbers of the model, on the main process.
         save: writes one model file.
         report: for progress bars.
+        draw: pictures of what the model does, by name, on the main process every ``recipe.draw_every`` updates.
+        boards: where numbers and pictures go besides ``out``; TensorBoard where it is installed if not given.
         stop: asked before each update; True ends the training early, with its model file and a checkpoint to resume
             from, but without another evaluation.
         cpu: stay on the CPU where a GPU is there.
@@ -67,23 +69,38 @@ def train(
         NonFiniteLoss: a loss is NaN or infinite; the weights are those before that update, the batch is in ``out``.
         CheckpointError: a checkpoint could not be written; those before it are untouched.
         Terminated: SIGTERM came; ``out`` has a checkpoint to resume from. Ends the process with code 143.
-        ValueError: the loader is empty; or there is a checkpoint of another training.
+        ValueError: the loader is empty; or there is a checkpoint of another training, or any without ``resume``.
     """
     torch.manual_seed(recipe.seed)
     accelerator = start(recipe, cpu=cpu)
-    rank, processes, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    main = accelerator.is_main_process
     optimizer = build_optimizer(model, recipe)
     base_rates = [recipe.learning_rate * group.pop("factor") for group in optimizer.param_groups]
     network, optimizer = place(accelerator, model, optimizer, recipe)
     training = Training(model, optimizer, MovingAverage(model, recipe.average), recipe, accelerator.scaler)
     checkpoints = Checkpoints(out, recipe.keep)
+    if not resume:
+        checkpoints.refuse_others()
     found = checkpoints.newest() if resume else None
     if found is not None:
         training.load(found[0], str(found[1]))
     batches = _batches(loader, accelerator, recipe, training.step)
-    log = Log(out if main else None, recipe, resumed=training.step)
+    updates = Updates(accelerator, network, model, recipe, out)
+    shown = (installed_boards(out) if boards is None else boards) if main else ()
+    log = Log(out if main else None, recipe, resumed=training.step, boards=shown)
+    pace = Pace(training.step, recipe.steps)
     scores: dict[str, float] = {}
+    scored = -1
     asked = False
+
+    def score() -> dict[str, float]:
+        found = terminated.unless(lambda: _evaluate(training, evaluate))  # type: ignore[arg-type]
+        if found is None:
+            return scores
+        log.write({"step": training.step, **found})
+        if training.judge(found) and save is not None and out:
+            _save(training, save, out / "best.safetensors")
+        return found
 
     with sigterm() as terminated:
         for step in range(training.step, recipe.steps):
@@ -96,26 +113,9 @@ def train(
                 group["lr"] = rate * factor
 
             model.train()
-            losses: dict[str, float] = {}
-            waited = 0.0
-            for part in range(recipe.accumulate):
-                before = time.perf_counter()
-                images, targets, samples = next(batches)
-                waited += time.perf_counter() - before
-                last = part == recipe.accumulate - 1
-                seed = derive_seed(recipe.seed, step, part * processes + rank)
-                torch.manual_seed(seed)
-                with accelerator.no_sync(network) if not last else nullcontext():
-                    parts, values, wrong = _losses(network, images, targets)
-                    if anyone(accelerator, bool(wrong)):
-                        folder = out if wrong else None
-                        path = save_batch(folder, model, images, targets, step=step, rank=rank, seed=seed)
-                        raise NonFiniteLoss(describe(step, wrong or "of another process", samples, path))
-                    accelerator.backward(sum(parts.values()) / recipe.accumulate)
-                for name, value in values.items():
-                    losses[name] = losses.get(name, 0.0) + value / recipe.accumulate
-            if recipe.clip_gradient is not None:
-                accelerator.clip_grad_norm_(network.parameters(), recipe.clip_gradient)
+            parts = [next(batches) for _ in range(recipe.accumulate)]
+            waited = time.perf_counter() - started
+            losses, norm = updates.gradient(parts, step)
             optimizer.step()
             optimizer.zero_grad()
             training.average.update()
@@ -124,18 +124,22 @@ def train(
             entry = {
                 **losses,
                 "learning_rate": base_rates[0] * factor,
+                "gradient_norm": norm,
                 "seconds": time.perf_counter() - started,
+                "data_seconds": waited,
+                "memory_gib": peak_memory(accelerator.device),
+                "remaining_seconds": pace.remaining(done),
             }
             if done % recipe.log_every == 0 or done == recipe.steps:
                 entry |= mean_over_processes(accelerator, losses)
-                log.write({"step": done, **entry, "data_seconds": waited, **_memory(accelerator)})
+                log.write({"step": done, **entry})
             if report is not None and main:
                 report(done, entry)
             if main and evaluate is not None and _due(done, recipe.evaluate_every):
-                scores = _evaluate(training, evaluate)
-                log.write({"step": done, **scores})
-                if training.judge(scores) and save is not None and out:
-                    _save(training, save, out / "best.safetensors")
+                scores, scored = score(), done
+            if main and draw is not None and _due(done, recipe.draw_every):
+                with training.average.shown() as averaged:
+                    log.draw(done, draw(averaged.eval()))
             if main and save is not None and out and _due(done, recipe.save_every):
                 _save(training, save, out / f"step{done:07d}.safetensors")
             if main and _due(done, recipe.state_every):
@@ -148,12 +152,9 @@ def train(
         if ended:
             raise Terminated
 
+        if main and evaluate is not None and not asked and scored != training.step:
+            scores = score()
     training.average.keep()
-    if main and evaluate is not None and not asked:
-        scores = _evaluate(training, evaluate)
-        log.write({"step": training.step, **scores})
-        if training.judge(scores) and save is not None and out:
-            _save(training, save, out / "best.safetensors")
     if main and save is not None and out:
         save(model, out / "model.safetensors")
     log.close()
@@ -187,19 +188,6 @@ def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
             )
 
 
-def _losses(
-    network: nn.Module, images: list[Tensor], targets: list[Any]
-) -> tuple[dict[str, Tensor], dict[str, float], dict[str, float] | str]:
-    """Losses with their gradients, their values, and those that are no numbers (or the model's words on it)."""
-    try:
-        parts = network(images, targets)
-    except FloatingPointError as error:  # the models look, too
-        return {}, {}, str(error)
-    numbers = torch.stack([value.detach().float() for value in parts.values()]).tolist()
-    values = dict(zip(parts, numbers, strict=True))
-    return parts, values, {name: value for name, value in values.items() if not math.isfinite(value)}
-
-
 def _evaluate(training: Training, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> dict[str, float]:
     with training.average.shown() as model:
         return dict(evaluate(model.eval()))
@@ -212,10 +200,3 @@ def _save(training: Training, save: Callable[[nn.Module, Path], None], path: Pat
 
 def _due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
-
-
-def _memory(accelerator: Accelerator) -> dict[str, float]:
-    """Most memory of the GPU so far, in GiB; nothing on the CPU."""
-    if accelerator.device.type != "cuda":
-        return {}
-    return {"memory_gib": torch.cuda.max_memory_allocated(accelerator.device) / 2**30}

@@ -1,10 +1,4 @@
-"""One process or many: where a training runs, and what its processes have to agree on.
-
-DistributedDataParallel averages the *gradients* of the processes. Every loss is a mean over what its own process sees
-(pixels, boxes, points), so with N processes the gradient is the mean of N such means, as in Detectron2 and
-MMSegmentation; accumulated parts are averaged in the same way. A process that sees fewer boxes than another thus gives
-each of them more weight, and one without any contributes a zero.
-"""
+"""One process or many: where a training runs, and what its processes have to agree on."""
 
 from __future__ import annotations
 
@@ -14,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -22,6 +16,8 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from pointrend.training.recipe import Recipe
+
+T = TypeVar("T")
 
 TERMINATED = 143
 """Exit code after SIGTERM, 128 + 15: what schedulers expect of a job that ended when it was told to."""
@@ -41,9 +37,18 @@ class LossModule(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: Sequence[Tensor], targets: Sequence[Any]) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.model.loss(images, targets)  # type: ignore[operator]
-        return losses
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Any], seeds: Sequence[int]
+    ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        """Losses, and what each is a mean over, where the model has ``loss_and_counts``.
+
+        Its random choices are then seeded picture by picture, so that they do not depend on those beside it.
+        """
+        if not hasattr(self.model, "loss_and_counts"):
+            return self.model.loss(images, targets), {}  # type: ignore[operator]
+        device = next(self.model.parameters()).device
+        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        return self.model.loss_and_counts(images, targets, generator=generators)  # type: ignore[operator]
 
 
 def start(recipe: Recipe, *, cpu: bool) -> Accelerator:
@@ -84,33 +89,70 @@ def anyone(accelerator: Accelerator, flag: bool) -> bool:
     return bool(accelerator.reduce(count, "sum").item() > 0)
 
 
+def sum_over_processes(accelerator: Accelerator, numbers: Mapping[str, float]) -> dict[str, float]:
+    """Named numbers, each the sum over the processes, which must have the same names in the same order."""
+    if accelerator.num_processes == 1 or not numbers:
+        return dict(numbers)
+    values = torch.tensor(list(numbers.values()), dtype=torch.float64).to(accelerator.device)
+    return dict(zip(numbers, accelerator.reduce(values, "sum").tolist(), strict=True))
+
+
 def mean_over_processes(accelerator: Accelerator, losses: Mapping[str, float]) -> dict[str, float]:
     """Named numbers, each the mean over the processes."""
-    if accelerator.num_processes == 1 or not losses:
-        return dict(losses)
-    values = torch.tensor(list(losses.values()), dtype=torch.float64, device="cpu").to(accelerator.device)
-    return dict(zip(losses, accelerator.reduce(values, "mean").tolist(), strict=True))
+    total = sum_over_processes(accelerator, losses)
+    return {name: value / accelerator.num_processes for name, value in total.items()}
+
+
+class Sigterm:
+    """Whether SIGTERM came: called, it says so."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self._interrupting = False
+
+    def __call__(self) -> bool:
+        return self.came
+
+    def note(self, *_: object) -> None:
+        """The signal handler."""
+        self.came = True
+        if self._interrupting:
+            raise _Interrupted
+
+    def unless(self, work: Callable[[], T]) -> T | None:
+        """What the work gives; None if the signal came before or comes meanwhile, which ends it at once.
+
+        An evaluation takes longer than schedulers wait.
+        """
+        if self.came:
+            return None
+        self._interrupting = True
+        try:
+            return work()
+        except _Interrupted:
+            return None
+        finally:
+            self._interrupting = False
+
+
+class _Interrupted(BaseException):
+    """Ends an evaluation; no handler for errors on the way may swallow it."""
 
 
 @contextmanager
-def sigterm() -> Iterator[Callable[[], bool]]:
-    """SIGTERM only sets a flag, which the function handed out returns; as before afterwards.
+def sigterm() -> Iterator[Sigterm]:
+    """SIGTERM only sets a flag, unless something asks to be interrupted by it; as before afterwards.
 
-    In another thread than the main one signals are somebody else's: the function says False.
+    In another thread than the main one signals are somebody else's: the flag stays down.
     """
-    came = False
-
-    def note(*_: object) -> None:
-        nonlocal came
-        came = True
-
+    flag = Sigterm()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield flag
         return
-    before = signal.signal(signal.SIGTERM, note)
+    before = signal.signal(signal.SIGTERM, flag.note)
     owner = os.getpid()
     try:
-        yield lambda: came
+        yield flag
     finally:
         if os.getpid() == owner:
             signal.signal(signal.SIGTERM, before)

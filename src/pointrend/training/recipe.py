@@ -21,6 +21,9 @@ class Recipe:
     """Pictures in each update: of all processes and accumulated parts together, so that neither changes it."""
     accumulate: int = 1
     """Parts that each process takes its share of an update in, one after the other, to save memory."""
+    mean_over: Literal["update", "part"] = "update"
+    """What losses are means over, where pictures differ in objects or labelled pixels: the whole update, however it is
+    shared out, or each part, and then over the parts, as the originals do on their 8 GPUs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.9
@@ -60,6 +63,8 @@ class Recipe:
     log_every: int = 20
     evaluate_every: int = 0
     """Steps between evaluations; 0: only at the end."""
+    draw_every: int = 0
+    """Steps between pictures of what the model does; 0: none."""
     save_every: int = 0
     """Steps between model files that are kept; 0: only at the end."""
     state_every: int = 0
@@ -83,7 +88,8 @@ class Recipe:
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"recipe: {name} must be positive, got {value}")
-        for name in ("warmup_steps", "poly_start", "evaluate_every", "save_every", "state_every", "patience"):
+        counts = ("warmup_steps", "poly_start", "evaluate_every", "draw_every", "save_every", "state_every")
+        for name in (*counts, "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
         if list(self.milestones) != sorted(set(self.milestones)):

@@ -9,6 +9,7 @@ best score so far. The order of the pictures and all random choices of an update
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ FORMAT = "pointrend training 1"
 # What may be another in a resumed training without making it another training.
 FREE = frozenset(
     {"accumulate", "precision", "channels_last", "compile", "log_every", "evaluate_every", "save_every"}
-    | {"state_every", "keep", "metric", "patience", "steps"}
+    | {"draw_every", "state_every", "keep", "metric", "patience", "steps"}
 )
 
 
@@ -106,7 +107,8 @@ class Training:
             return False
         if metric not in scores:
             raise ValueError(f"metric: the evaluation gives {', '.join(scores)}, not {metric!r}")
-        better = self.best is None or scores[metric] > self.best
+        # NaN, where there was nothing to score, is no score to be beaten.
+        better = not math.isnan(scores[metric]) and (self.best is None or scores[metric] > self.best)
         self.best, self.stale = (scores[metric], 0) if better else (self.best, self.stale + 1)
         return better
 
@@ -147,6 +149,18 @@ class Checkpoints:
             ) from error
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
+
+    def refuse_others(self) -> None:
+        """Make sure that a training which starts anew finds no checkpoints, which it would mistake for its own.
+
+        Raises:
+            ValueError: if there are some.
+        """
+        if found := self.paths():
+            raise ValueError(
+                f"{self.folder}: has checkpoints of a training, up to {found[-1].name}; resume it (--resume), or take "
+                "another folder, or delete them first"
+            )
 
     def newest(self) -> tuple[dict[str, Any], Path] | None:
         """Content and path of the newest one that can be read; None if there is none.
