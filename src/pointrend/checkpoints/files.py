@@ -56,9 +56,12 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
     The file appears under its name only when it is complete. extra: plain JSON values kept beside the
     configuration; if not given, what the model's own file said (`model.origin`), such as its licence.
 
-    Raises ValueError for another module than ours.
+    Raises ValueError for another module than ours, and for one made by `optimize`, whose weights are folded.
     """
     from safetensors.torch import save_file
+
+    if getattr(model, "only_predicts", False):
+        raise ValueError("this model was made by optimize(): save the one that it was made from")
 
     path = Path(path)
     kind = kind_of(model)

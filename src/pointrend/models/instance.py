@@ -25,7 +25,7 @@ from pointrend.models.images import ImageBatch, Preprocessing, batch_images, che
 from pointrend.models.implicit import ImplicitMaskHead
 from pointrend.models.mask_head import CoarseMaskHead, MaskConfig, MaskTrace, PointRendMaskHead
 from pointrend.models.masks import paste_masks
-from pointrend.models.pretrained import Pretrained
+from pointrend.models.pretrained import Pretrained, in_own_precision
 from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget
 
@@ -141,6 +141,7 @@ class InstanceSegmenter(Pretrained):
     forward = predict
 
     @torch.no_grad()
+    @in_own_precision
     def trace(self, images: Sequence[Tensor]) -> InstanceTrace:
         """What :meth:`predict` does, with every intermediate value; results have their uncertainty."""
         batch = self.prepare(images)
@@ -218,18 +219,21 @@ class InstanceSegmenter(Pretrained):
         resized = [resize_image(image, self.config.preprocessing) for image in images]
         return batch_images(resized, self.config.preprocessing, self.device)
 
+    @in_own_precision
     def features(self, batch: ImageBatch) -> Features:
         """Maps of the backbone and of the pyramid."""
         maps: Features = self.backbone(batch.tensor)
         pyramid: Features = self.fpn(maps)
         return maps | pyramid
 
+    @in_own_precision
     def propose(self, features: Features, batch: ImageBatch) -> list[Proposals]:
         """Candidate boxes of each image."""
         anchors = self.rpn([features[level] for level in PROPOSED])
         return self.rpn.propose(anchors, batch.sizes)
 
     @torch.no_grad()
+    @in_own_precision
     def detect(
         self, features: Features, proposals: Sequence[Proposals], batch: ImageBatch
     ) -> list[Detections]:
@@ -239,6 +243,7 @@ class InstanceSegmenter(Pretrained):
         return self.box_head.detect(logits, deltas, boxes, batch.sizes)
 
     @torch.no_grad()
+    @in_own_precision
     def masks_for_boxes(
         self, features: Features, boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> list[Tensor]:

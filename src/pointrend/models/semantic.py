@@ -24,7 +24,7 @@ from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn
 from pointrend.models.deeplab import DeepLabV3Head
 from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
 from pointrend.models.memory import require_memory
-from pointrend.models.pretrained import Pretrained
+from pointrend.models.pretrained import Pretrained, in_own_precision
 from pointrend.models.semantic_fpn import HeadNorm, SemanticFPNHead
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
@@ -123,6 +123,7 @@ class SemanticSegmenter(Pretrained):
         if config.point_rend is not None:
             self.point_rend = _build_point_rend(config.point_rend, channels, config.num_classes)
 
+    @in_own_precision
     def features(self, batch: Tensor) -> dict[str, Tensor]:
         """Normalised pictures (B, 3, H, W) -> maps by name: "image", "stem", "res2".., and with an FPN "p2".."p5"."""
         maps: dict[str, Tensor] = {"image": batch, **self.backbone(batch)}
@@ -130,6 +131,7 @@ class SemanticSegmenter(Pretrained):
             maps |= self.fpn(maps)
         return maps
 
+    @in_own_precision
     def coarse(self, maps: dict[str, Tensor]) -> Tensor:
         """Coarse logits (B, C, h, w) float32; adds the head's last features to ``maps`` as "coarse"."""
         logits, maps["coarse"] = self.head(maps)
@@ -180,6 +182,7 @@ class SemanticSegmenter(Pretrained):
             )
         return losses, counts
 
+    @in_own_precision
     def logits(
         self,
         batch: ImageBatch,
@@ -205,6 +208,7 @@ class SemanticSegmenter(Pretrained):
         return logits
 
     @torch.no_grad()
+    @in_own_precision
     def grids(self, batch: ImageBatch, *, refine: bool = True, count: int | None = None) -> list[Grid]:
         """The logits (C, H, W) of each picture in the padded batch, to be read band by band: never held whole."""
         self._check_memory(batch, grids=0)
