@@ -9,13 +9,16 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from pointrend.cli.loading import Precision
+
 
 @dataclass(frozen=True)
 class Predict:
     """Segment pictures: files, folders, patterns like "photos/*.jpg".
 
     Writes OUT/overlays/NAME.png, and OUT/labels/NAME.png (semantic models) or OUT/predictions.json (instance models,
-    COCO format). Unreadable files are named at the end and do not stop the rest; the exit code is 1 then.
+    COCO format). Unreadable files are named at the end and do not stop the rest; the exit code is 1 then. A run that
+    was stopped goes on where it was when it is started again; torchrun shares one among several processes or GPUs.
     """
 
     sources: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURE ...")]]
@@ -32,6 +35,8 @@ class Predict:
     """Neighbouring pictures of equal size predicted together."""
     device: str | None = None
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
+    optimize: Precision | None = None
+    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
     max_pixels: int = 2**25
     """Larger pictures are skipped and named, since they may not fit into memory."""
 
@@ -45,13 +50,19 @@ class Predict:
 
         from pointrend.cli.loading import load_model
         from pointrend.predict import Predictor
+        from pointrend.predict.processes import main_process
 
         predictor = Predictor(
-            load_model(self.model), device=self.device, batch_size=self.batch_size, max_pixels=self.max_pixels
+            load_model(self.model, optimize=self.optimize),
+            device=self.device,
+            batch_size=self.batch_size,
+            max_pixels=self.max_pixels,
         )
         report = predictor.save(
-            self.sources, self.out, overlays=self.overlays, min_score=self.min_score, progress=True
+            self.sources, self.out, overlays=self.overlays, min_score=self.min_score, progress=main_process()
         )
+        if not main_process():
+            return 0
         console = Console(stderr=True, soft_wrap=True, highlight=False)
         for failure in report.failures:
             console.print(f"not predicted: {failure.path}: {failure.reason}", style="red", markup=False)

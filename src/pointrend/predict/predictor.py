@@ -4,12 +4,15 @@
     report = predictor.save(["photos/", "more/*.jpg"], "predictions")
     report.failures   # files that could not be read, and why
 
-One bad file never ends the run. Every output appears under its name only when it is complete.
+One bad file never ends the run. Every output appears under its name only when it is complete. Reading, the network and
+writing overlap; memory does not grow with the number of pictures; a run that was stopped or killed goes on where it
+was; and processes started by torchrun share the pictures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -17,12 +20,17 @@ import torch
 from torch import Tensor
 
 from pointrend.data.loading import IMAGE_SUFFIXES, image_size, read_image
-from pointrend.predict.files import find_pictures
+from pointrend.predict.ahead import Behind, ahead
+from pointrend.predict.files import find_pictures, output_names
+from pointrend.predict.journal import Journal, fingerprint
 from pointrend.predict.outcomes import Failure, Prediction, Report, Result
+from pointrend.predict.processes import Processes, local_device
 from pointrend.predict.writing import Writer, track
 
-# The logits of a whole picture are held at once: 33 million pixels of 11 classes are 1.5 GB.
+# A network's features are held at once: 33 million pixels and a ResNet-50 are 10 GB and more.
 MAX_PIXELS = 2**25
+WAITING = 2
+"""Pictures beyond a batch that are read before they are wanted, and predictions that wait to be written."""
 
 
 Picture = Tensor | str | Path
@@ -59,7 +67,7 @@ class Predictor:
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-        chosen = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
+        chosen = device if device is not None else local_device()
         try:
             self.device = torch.device(chosen)
             if isinstance(model, torch.nn.Module):
@@ -89,9 +97,10 @@ class Predictor:
     def stream(self, paths: Iterable[Path]) -> Iterator[Prediction | Failure]:
         """Predictions in the order of the paths; a `Failure` in its place for each file without one."""
         waiting: list[tuple[int, Path, Tensor]] = []
-        for number, path in enumerate(paths):
+        read = ahead(self.read, paths, depth=self.batch_size + WAITING)
+        for number, (path, picture) in enumerate(read):
             try:
-                image = self.read(path)
+                image = picture.result()
             except ValueError as error:
                 yield from self._flush(waiting)
                 yield Failure(path, _without_prefix(str(error), path))
@@ -118,7 +127,10 @@ class Predictor:
         predictions.json     instance models: one COCO file (images, categories, annotations with scores)
 
         NAME keeps the folders below the pictures' common parent, so equal names in different folders stay
-        apart.
+        apart. A run with the same model and settings that did not come to its end is continued; until the
+        end, OUT/.unfinished has its state.
+
+        Under torchrun every process calls this with the same arguments; all get the same report.
 
         Args:
             sources: files, folders (searched with their subfolders) and glob patterns.
@@ -126,7 +138,7 @@ class Predictor:
             progress: show a progress bar on the terminal (stderr).
 
         Raises:
-            ValueError: no picture at all was found.
+            ValueError: no picture at all was found, or the folder cannot be written.
         """
         folder = Path(out)
         paths, failures = find_pictures(sources, skip=[folder / "overlays", folder / "labels"])
@@ -136,20 +148,47 @@ class Predictor:
                 f"no pictures found in {shown}; expected files, folders or patterns of "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}"
             )
-        predicted = []
-        with Writer(
-            folder, paths, self.model.config.class_names, overlays=overlays, min_score=min_score
-        ) as writer:
-            for outcome in track(self.stream(paths), len(paths), progress):
-                if isinstance(outcome, Prediction):
-                    try:
-                        writer.add(outcome)
-                        predicted.append(outcome.path)
-                        continue
-                    except ValueError as error:
-                        outcome = Failure(outcome.path, str(error))
-                failures.append(outcome)
-        return Report(tuple(predicted), tuple(failures), folder)
+        names, class_names = output_names(paths), self.model.config.class_names
+        writer = Writer(folder, names, class_names, overlays=overlays, min_score=min_score)
+        settings = {"model": fingerprint(self.model), "overlays": overlays, "min_score": min_score}
+        processes = Processes()
+        with Journal(folder, settings, paths, names, processes) as journal:
+            undone = journal.undone()
+            self._save(undone[processes.rank :: processes.count], paths, writer, journal, progress)
+            journal.finish()
+            if processes.first:
+                writer.compose(journal.found)
+            missing = journal.undone()
+            failures += [Failure(paths[n], journal.reasons.get(n, "its files vanished")) for n in missing]
+            journal.close()
+        left_out = set(missing)
+        return Report(tuple(p for n, p in enumerate(paths) if n not in left_out), tuple(failures), folder)
+
+    def _save(
+        self,
+        numbers: Sequence[int],
+        paths: Sequence[Path],
+        writer: Writer,
+        journal: Journal,
+        progress: bool,
+    ) -> None:
+        """Predict and write the pictures with these numbers; what is done or failed goes into the journal."""
+
+        def write(outcome: tuple[int, Prediction | Failure]) -> None:
+            number, found = outcome
+            name = writer.names[number]
+            if isinstance(found, Prediction):
+                try:
+                    journal.add(found.path, name, *writer.write(replace(found, number=number)))
+                    return
+                except ValueError as error:
+                    found = Failure(found.path, str(error))
+            journal.fail(found.path, name, found.reason)
+
+        outcomes = self.stream(paths[number] for number in numbers)
+        with Behind(WAITING) as behind:
+            for outcome in track(zip(numbers, outcomes, strict=True), len(numbers), progress):
+                behind(write, outcome)
 
     def read(self, path: Path) -> Tensor:
         """A picture from its file, (3, H, W) uint8 RGB.

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from pointrend.predict.files import output_names
 from pointrend.predict.outcomes import Prediction
 from pointrend.structures import InstanceResult, SemanticResult
 from pointrend.visualize.overlays import draw
 from pointrend.visualize.palettes import as_palette
-from pointrend.whole import umask, whole_file
+from pointrend.whole import whole_file
 
 T = TypeVar("T")
 
 
 class Writer:
-    """Writes what `Predictor.save` promises, prediction by prediction; a context manager.
+    """Writes the files of one picture after the other, and composes what is written for all of them.
 
     Args:
         out: the folder.
-        paths: all pictures of the run: they decide the names and the COCO image ids (1, 2, ...).
+        names: what is written for each picture is called so.
         class_names: of the model.
         overlays: whether to draw the predictions.
         min_score: detections below it are not drawn.
@@ -37,94 +34,83 @@ class Writer:
     def __init__(
         self,
         out: Path,
-        paths: Sequence[Path],
+        names: Sequence[str],
         class_names: Sequence[str],
         *,
         overlays: bool,
         min_score: float,
     ) -> None:
-        self.out, self.paths, self.class_names = out, paths, tuple(class_names)
-        self.names = output_names(paths)
+        self.out, self.names, self.class_names = out, names, tuple(class_names)
         self.overlays, self.min_score = overlays, min_score
-        self.coco: CocoStream | None = None
 
-    def __enter__(self) -> Writer:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"{self.out}: cannot be made into a folder for predictions ({error.strerror})"
-            ) from error
-        return self
+    def write(self, prediction: Prediction) -> tuple[list[str], dict[str, Any] | None]:
+        """Write one picture's files: their names in the folder, and what `compose` wants to know of it.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.coco is not None:
-            self.coco.close(keep=kind is None)
-
-    def add(self, prediction: Prediction) -> None:
-        """Write one picture's files. ValueError if they cannot be written."""
+        Raises:
+            ValueError: they cannot be written.
+        """
         result, name = prediction.result, self.names[prediction.number]
+        files: list[str] = []
+        found = None
         try:
             if isinstance(result, SemanticResult):
-                write_labels(result, self.out / "labels" / f"{name}.png")
+                files.append(f"labels/{name}.png")
+                write_labels(result, self.out / files[-1])
             else:
-                self._add_instances(prediction, result)
+                found = instances(prediction.path, result)
             if self.overlays:
+                files.append(f"overlays/{name}.png")
                 semantic = isinstance(result, SemanticResult)
                 picture = draw(prediction.image, result, min_score=self.min_score, legend=semantic)
-                write_png(Image.fromarray(picture), self.out / "overlays" / f"{name}.png")
+                write_png(Image.fromarray(picture), self.out / files[-1])
         except OSError as error:
             raise ValueError(f"its prediction could not be written ({error})") from error
+        return files, found
 
-    def _add_instances(self, prediction: Prediction, result: InstanceResult) -> None:
-        if self.coco is None:
-            self.coco = CocoStream(self.out / "predictions.json", self.class_names)
-        self.coco.add(prediction.number + 1, prediction.path, result)
+    def compose(self, found: Callable[[], Iterator[tuple[int, Any]]]) -> None:
+        """`predictions.json` of an instance model: one COCO file, see `write_coco`; nothing for others.
+
+        Args:
+            found: gives, each time it is called, the pictures' numbers, ascending, with what `write` returned.
+        """
+        if any(one is not None for _, one in islice(found(), 1)):
+            with whole_file(self.out / "predictions.json") as unfinished:
+                write_coco(unfinished, found, self.class_names)
 
 
-class CocoStream:
-    """One COCO file written as the pictures come: {"annotations": [...], "images": [...], "categories":
-    [...]}.
+def instances(path: Path, result: InstanceResult) -> dict[str, Any]:
+    """One picture's detections as COCO records without the numbers that only the whole file gives them."""
+    height, width = result.masks.image_size
+    ids = range(1, (int(result.labels.max()) if len(result) else 0) + 2)
+    records = [
+        record | {"area": area, "iscrowd": 0}
+        for record, area in zip(result.to_coco(0, ids), result.masks.areas().tolist(), strict=True)
+    ]
+    return {"image": {"file_name": str(path), "height": height, "width": width}, "annotations": records}
 
-    Annotations have `score` beside `bbox` (x, y, width, height), `area` and a compressed RLE; category ids
-    are 1..K in the order of the model's classes. pycocotools reads the file as a data set; its `annotations`
-    alone are what `loadRes` takes. Pictures without detections are in `images`, too.
+
+def write_coco(
+    path: Path, found: Callable[[], Iterator[tuple[int, Any]]], class_names: Sequence[str]
+) -> None:
+    """One COCO file, picture by picture: {"annotations": [...], "images": [...], "categories": [...]}.
+
+    Annotations have `score` beside `bbox` (x, y, width, height), `area` and a compressed RLE; category ids are 1..K in
+    the order of the model's classes, image ids 1, 2, ... in that of the pictures. pycocotools reads the file as a data
+    set; its `annotations` alone are what `loadRes` takes. Pictures without detections are in `images`, too.
     """
-
-    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
-        self.path, self.class_names = path, class_names
-        self.images: list[dict[str, Any]] = []
-        self.count = 0
-        self.file: IO[str] = tempfile.NamedTemporaryFile(  # noqa: SIM115 (closed by close)
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        )
-        self.file.write('{"annotations": [')
-
-    def add(self, image_id: int, path: Path, result: InstanceResult) -> None:
-        """Append one picture's detections."""
-        height, width = result.masks.image_size
-        self.images.append({"id": image_id, "file_name": str(path), "height": height, "width": width})
-        ids = range(1, max(len(self.class_names), int(result.labels.max()) + 1 if len(result) else 0) + 1)
-        areas = result.masks.areas().tolist()
-        for record, area in zip(result.to_coco(image_id, list(ids)), areas, strict=True):
-            self.count += 1
-            record = {"id": self.count, **record, "area": area, "iscrowd": 0}
-            self.file.write((",\n" if self.count > 1 else "\n") + json.dumps(record, allow_nan=False))
-
-    def close(self, *, keep: bool) -> None:
-        """Finish the file and give it its name, or (not `keep`) throw it away."""
-        categories = [{"id": i, "name": name} for i, name in enumerate(self.class_names, start=1)]
-        if keep:
-            rest = json.dumps(self.images), json.dumps(categories)
-            self.file.write(f'\n],\n"images": {rest[0]},\n"categories": {rest[1]}}}\n')
-        self.file.close()
-        if keep:
-            os.chmod(self.file.name, 0o666 & ~umask())
-            os.replace(self.file.name, self.path)
-        else:
-            os.unlink(self.file.name)
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"annotations": [')
+        count = 0
+        for number, one in found():
+            for record in one["annotations"]:
+                count += 1
+                record = {"id": count, **record, "image_id": number + 1}
+                file.write((",\n" if count > 1 else "\n") + json.dumps(record, allow_nan=False))
+        file.write('\n],\n"images": [')
+        for place, (number, one) in enumerate(found()):
+            file.write((", " if place else "") + json.dumps({"id": number + 1, **one["image"]}))
+        categories = [{"id": i, "name": name} for i, name in enumerate(class_names, start=1)]
+        file.write(f'],\n"categories": {json.dumps(categories)}}}\n')
 
 
 def write_labels(result: SemanticResult, path: Path) -> None:
