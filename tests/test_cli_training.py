@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import pointrend
 from pointrend.cli import main, published
@@ -122,3 +124,32 @@ def test_a_training_says_whose_backbone_it_started_from(
     unknown = SimpleNamespace(backbone=None, origin={})
     _pretrain(unknown, RECIPES[NAME], Train(weights=Path("none")))
     assert unknown.origin == {}
+
+
+@pytest.mark.parametrize("preset", ["semantic-fpn-resnet18", "instance-resnet18"])
+def test_pictures_of_predictions_and_chosen_points_are_drawn_now_and_then(
+    tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--steps", "1", "--batch", "1", "--crop", "64", "64", "--size", "64", "--no-evaluate", "--cpu"]
+    assert main(["train", preset, *small, "--draw-every", "1", "--out", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "pictures" / "predictions-0000001.png") as sheet:
+        assert sheet.width == 3 * 520 + 8  # labels, prediction, points
+        assert len(set(sheet.convert("L").tobytes())) > 50
+    line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("step 1 of 1"))
+    assert re.fullmatch(
+        r"step 1 of 1, loss [\d.]+ \(.*\), lr [\d.e-]+, data [\d.]+ s \+ compute [\d.]+ s, [\d.]+ GiB, 0:00 left",
+        line,
+    )
+
+
+def test_an_elastic_torchrun_goes_on_where_it_lost_a_process(
+    small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    command = ["train", NAME, "--data", "shapes", "--batch", "2", "--no-evaluate", "--cpu", "--out", str(run)]
+    command += ["--steps", "1", "--checkpoint-every", "1"]
+    assert main(command) == 0
+    assert main(command) == 2  # without --resume it would mix two trainings
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main(command) == 0
+    assert '"resumed": 1' in (run / "log.jsonl").read_text()

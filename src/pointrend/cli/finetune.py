@@ -52,6 +52,10 @@ class Finetune:
     """Stay on the CPU where there is a GPU."""
     limit: int = 200
     """Score at most so many pictures."""
+    draw_every: int = 0
+    """Updates between pictures of predictions and of the points chosen for them, in OUT/pictures; 0: none."""
+    wandb: str | None = None
+    """Project at Weights & Biases that numbers and pictures go to as well."""
     resume: bool = False
     """Go on from the newest checkpoint in OUT."""
     out: Path = Path("runs/finetune")
@@ -63,7 +67,7 @@ class Finetune:
 
         from pointrend.cli.evaluate import task_of
         from pointrend.cli.loading import load_model
-        from pointrend.cli.running import Validation, main_process, named, run_training
+        from pointrend.cli.running import main_process, named, run_training
         from pointrend.data.open import open_dataset
         from pointrend.training.finetune import change_classes
 
@@ -81,11 +85,8 @@ class Finetune:
             model,
             data,
             self._recipe(task, len(data)),
-            out=self.out,
-            validation=Validation(name, task, limit=self.limit, categories=self.categories),
-            workers=self.workers,
-            resume=self.resume,
-            cpu=self.cpu,
+            self,
+            name=name,
             extra={"data": self.data, "from": Path(self.model).name, "seed": self.seed},
         )
 

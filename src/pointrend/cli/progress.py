@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-HIDDEN = ("learning_rate", "seconds")  # of what the training loop reports: not losses
+from pointrend.training.log import MEASURES
 
 
 def _bar(what: str) -> Progress:
@@ -41,22 +41,45 @@ def counting(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def training(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """A bar moved by the training loop's reports; shows the losses, each a running mean over about 20 updates."""
+    """A bar moved by the training loop's reports, with losses and times as running means over about 20 updates."""
     means: dict[str, float] = {}
 
     def report(step: int, entry: Mapping[str, float]) -> None:
         for name, value in entry.items():
-            if name not in HIDDEN:
-                means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
-        parts = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
-        note = (
-            f"loss: {parts}" if len(means) < 3 else f"loss {sum(means.values()):.3f}"
-        )  # a detector has six parts
-        progress.update(task, completed=step, note=note)
+            means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
+        note = describe_update(means, entry)
+        progress.update(task, completed=step, note=note, left=duration(entry["remaining_seconds"]))
         # Into a file or a pipe no bar is drawn: a line now and then says that things go on.
         if not progress.console.is_terminal and step % max(steps // 10, 1) == 0:
-            progress.console.print(f"step {step} of {steps}, {note}", soft_wrap=True, highlight=False)
+            left = duration(entry["remaining_seconds"])
+            progress.console.print(
+                f"step {step} of {steps}, {note}, {left} left", soft_wrap=True, highlight=False
+            )
 
-    with _bar("training") as progress:
-        task = progress.add_task("training", total=steps, note="")
+    columns = (
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[left]} left"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=steps, note="", left="?")
         yield report
+
+
+def describe_update(means: Mapping[str, float], entry: Mapping[str, float]) -> str:
+    """Losses, learning rate, times and memory in one line: "loss 1.230 (coarse 0.80, points 0.43), lr 0.01, ..."."""
+    losses = {name: value for name, value in means.items() if name not in MEASURES}
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in losses.items())
+    work = means["seconds"] - means["data_seconds"]
+    return (
+        f"loss {sum(losses.values()):.3f} ({parts}), lr {entry['learning_rate']:.2g}, "
+        f"data {means['data_seconds']:.2f} s + compute {work:.2f} s, {entry['memory_gib']:.1f} GiB"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Such as "1:02:03" or "4:05"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pointrend.cli.loading import downloading
-from pointrend.cli.running import Validation, main_process, named, run_training
+from pointrend.cli.running import main_process, named, restarted, run_training
 from pointrend.data.open import open_dataset
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig
@@ -35,18 +35,13 @@ def run_published(wishes: Train) -> int:
     model = build(published.config(data.class_names, data.palette))
     _pretrain(model, published, wishes)
     recipe = recipe_for(published, wishes)
-    validation = None
-    if wishes.evaluate:
-        validation = Validation(name, published.task, limit=wishes.limit, categories=wishes.categories)
     return run_training(
         model,
         data,
         recipe,
-        out=wishes.out,
-        validation=validation,
-        workers=wishes.workers,
-        resume=wishes.resume,
-        cpu=wishes.cpu,
+        wishes,
+        name=name,
+        evaluate=wishes.evaluate,
         extra={"data": wishes.data, "recipe": published.name, "seed": wishes.seed, "steps": recipe.steps},
     )
 
@@ -90,7 +85,7 @@ def _pretrain(model: Any, published: Published, wishes: Train) -> None:
     wanted = str(wishes.weights) if wishes.weights is not None else published.pretrained
     if wanted in PRETRAINED:
         model.origin = PRETRAINED[wanted].origin
-    if wishes.resume and any(wishes.out.glob("state-*.pt")):
+    if (wishes.resume or restarted()) and any(wishes.out.glob("state-*.pt")):
         return  # the checkpoint has them
     if wanted in ("", "none"):
         if main_process():

@@ -6,24 +6,28 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pointrend.checkpoints.files import save
 from pointrend.cli.evaluate import score, show
+from pointrend.cli.pictures import TrainingPictures
 from pointrend.cli.progress import counting, training
 from pointrend.cli.train import stopping
 from pointrend.data.open import open_dataset
 from pointrend.evaluation.report import Scores, to_json, write_text
 from pointrend.evaluation.targets import Part
+from pointrend.predict.processes import main_process
+from pointrend.training.boards import WeightsAndBiases, installed_boards
 from pointrend.training.loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
 
-def main_process() -> bool:
-    """Whether this is the process that speaks: the only one, or the first of torchrun's."""
-    return int(os.environ.get("RANK", "0")) == 0
+def restarted() -> bool:
+    """Whether an elastic torchrun started this process again after it had lost one."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def named(data: str, task: str) -> str:
@@ -56,41 +60,73 @@ class Validation:
         write_text(path, to_json(self.rows))
 
 
+class Options(Protocol):
+    """What `pointrend train` and `pointrend finetune` both know."""
+
+    @property
+    def categories(self) -> tuple[str, ...]: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def draw_every(self) -> int: ...
+    @property
+    def wandb(self) -> str | None: ...
+    @property
+    def cpu(self) -> bool: ...
+    @property
+    def resume(self) -> bool: ...
+    @property
+    def out(self) -> Path: ...
+
+
 def run_training(
     model: Any,
     data: Any,
     recipe: Recipe,
+    options: Options,
     *,
-    out: Path,
-    validation: Validation | None,
-    workers: int,
-    resume: bool,
-    cpu: bool,
+    name: str,
+    evaluate: bool = True,
     extra: Mapping[str, Any],
 ) -> int:
-    """Train, keep the best and the last model in `out`, score; 130 if it was stopped by Ctrl-C.
+    """Train, keep the best and the last model in the output folder, score; 130 if it was stopped by Ctrl-C.
 
-    extra: what the files say of the training, beside where the weights started (`model.origin`) and its licence.
+    Args:
+        name: of the data set, with its task; its validation part is scored, if `evaluate`, and drawn.
+        extra: what the files say of the training, beside where the weights started (`model.origin`) and its licence.
     """
     known = {**model.origin, **extra}
-    speaks = main_process()
+    speaks, out = main_process(), options.out
     if speaks:
         names = tuple(data.class_names)
         few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         print(f"{len(data)} pictures, {len(names)} classes: {few}", file=sys.stderr)
-    loader = TrainingLoader(data, recipe, workers=workers)
+    validation = None
+    if evaluate:
+        validation = Validation(name, data.task, limit=options.limit, categories=options.categories)
+    draw = None
+    if options.draw_every and speaks:
+        draw = TrainingPictures(open_dataset(name, "val", categories=options.categories or None))
+    boards = list(installed_boards(out) if speaks else ())
+    if options.wandb is not None and speaks:
+        boards.append(WeightsAndBiases(options.wandb, out, recipe))
+    loader = TrainingLoader(data, recipe, workers=options.workers)
     with stopping() as stop, training(recipe.steps) if speaks else nullcontext() as report:
         train(
             model,
             loader,
-            recipe,
+            replace(recipe, draw_every=options.draw_every),
             out=out,
             evaluate=validation,
             save=lambda one, path: save(one, path, extra=known),
             report=report,
+            draw=draw,
+            boards=boards,
             stop=stop,
-            cpu=cpu,
-            resume=resume,
+            cpu=options.cpu,
+            resume=options.resume or restarted(),
         )
     if speaks:
         print(f"saved {out / 'model.safetensors'}")

@@ -75,6 +75,10 @@ class Train:
     """Score the model on the validation part at the end."""
     limit: int = 200
     """Score at most so many pictures."""
+    draw_every: int = 0
+    """Updates between pictures of predictions and of the points chosen for them, in OUT/pictures; 0: none."""
+    wandb: str | None = None
+    """Project at Weights & Biases that numbers and pictures go to as well."""
     checkpoint_every: int | None = None
     """Updates between checkpoints to resume from; 500, or as published, if not given."""
     resume: bool = False
@@ -95,7 +99,7 @@ class Train:
             raise ValueError("points can be chosen for published trainings: pointrend train NAME")
         import torch
 
-        from pointrend.cli.running import Validation, named, run_training
+        from pointrend.cli.running import named, run_training
         from pointrend.data.open import open_dataset
 
         task = task_of(self.model)
@@ -105,18 +109,13 @@ class Train:
         )
         torch.manual_seed(self.seed)
         recipe = self._recipe(task)
-        validation = None
-        if self.evaluate:
-            validation = Validation(name, task, limit=self.limit, categories=self.categories)
         return run_training(
             self._build(task, data),
             data,
             recipe,
-            out=self.out,
-            validation=validation,
-            workers=self.workers,
-            resume=self.resume,
-            cpu=self.cpu,
+            self,
+            name=name,
+            evaluate=self.evaluate,
             extra={"data": self.data, "preset": self.model, "seed": self.seed, "steps": recipe.steps},
         )
 
