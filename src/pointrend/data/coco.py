@@ -26,6 +26,8 @@ class CocoInstances(Dataset[Sample]):
     class). Objects below `min_area` (square pixels, as annotated; crowds stay) are left out, and without
     `keep_empty` so are pictures in which no object, crowds aside, is left.
 
+    `annotations` is the file, or its content.
+
     Transforms see a sample whose target is a `PlacedObjects`; masks are rasterized after them.
 
     Raises ValueError if the file is malformed (see `read_coco`) or a name is unknown, and on reading a sample
@@ -35,7 +37,7 @@ class CocoInstances(Dataset[Sample]):
     def __init__(
         self,
         images: str | Path,
-        annotations: str | Path,
+        annotations: str | Path | CocoFile,
         *,
         transforms: Callable[[Sample], Sample] | None = None,
         categories: Sequence[str] | None = None,
@@ -45,7 +47,7 @@ class CocoInstances(Dataset[Sample]):
         self.images = Path(images)
         if not self.images.is_dir():
             raise ValueError(f"{self.images}: no such folder of pictures")
-        self.file = read_coco(annotations)
+        self.file = annotations if isinstance(annotations, CocoFile) else read_coco(annotations)
         self.transforms = transforms
         self.classes = choose_classes(self.file, categories)
         self._label_of = {member: label for label, (_, ids) in enumerate(self.classes) for member in ids}

@@ -30,6 +30,8 @@ class Picture:
     file_name: str
     height: int
     width: int
+    url: str = ""
+    """Where COCO keeps it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Category:
     id: int
     name: str
     supercategory: str | None
+    synset: str | None = None
+    """In WordNet; LVIS files have it."""
 
 
 @dataclass(frozen=True)
@@ -178,15 +182,20 @@ def _picture(entry: _Entry) -> Picture:
         raise entry.wrong(
             "height, width", f"at most {limit} pixels (PIL.Image.MAX_IMAGE_PIXELS)", (height, width)
         )
-    if "file_name" not in entry.fields and "coco_url" in entry.fields:  # LVIS v1
-        return Picture(entry.id(), entry.text("coco_url").rsplit("/", 1)[-1], height, width)
-    return Picture(entry.id(), entry.text("file_name"), height, width)
+    url = entry.text("coco_url") if "coco_url" in entry.fields else ""
+    # LVIS v1 has addresses only.
+    name = url.rsplit("/", 1)[-1] if url and "file_name" not in entry.fields else entry.text("file_name")
+    return Picture(entry.id(), name, height, width, url)
 
 
 def _category(entry: _Entry) -> Category:
     supercategory = entry.fields.get("supercategory")
+    synset = entry.fields.get("synset")
     return Category(
-        entry.whole("id"), entry.text("name"), supercategory if isinstance(supercategory, str) else None
+        entry.whole("id"),
+        entry.text("name"),
+        supercategory if isinstance(supercategory, str) else None,
+        synset if isinstance(synset, str) else None,
     )
 
 

@@ -18,6 +18,7 @@ from pointrend.data.folders import (
     read_classes,
     read_pairs,
 )
+from pointrend.data.lvis import find_lvis, read_lvis_as_coco
 from pointrend.data.shapes import ShapeScenes
 from pointrend.facts import ade20k, coco
 from pointrend.structures import Sample
@@ -30,6 +31,7 @@ LAYOUTS = """\
   shapes, shapes:instance                       generated scenes, nothing to download
   DIR/instances_{train,val}.json, DIR/{train,val}/                       COCO format
   DIR/annotations/instances_{train,val}2017.json, DIR/{train,val}2017/   COCO as released
+  DIR/annotations/lvis_v{1,0.5}_{train,val}.json, DIR/{train,val}2017/   LVIS, COCO's classes (DIR:lvis beside COCO)
   DIR/leftImg8bit/, DIR/gtFine/                 Cityscapes (DIR:instance for its objects)
   DIR/{train,val}.txt                           lines "picture labels", relative to DIR
   DIR/images/{train,val}/, DIR/labels/{train,val}/   pictures and label maps of the same names
@@ -83,10 +85,17 @@ def open_dataset(
     if split not in SPLIT_NAMES:
         raise ValueError(f'split: expected "train" or "val", got {split!r}')
     name, task = _split_task(str(data))
+    lvis = name.endswith(":lvis")
+    name = name.removesuffix(":lvis")
+    if lvis and task == "semantic":
+        raise ValueError(f"{data}: LVIS is data for instance segmentation, not semantic")
     if name == "shapes" and not Path(name).exists():
         found: SegmentationData | None = _shapes(split, task or "semantic", transforms)
     elif Path(name).is_dir():
-        found = _folder(Path(name), split, task, transforms, categories)
+        root = Path(name)
+        found = None if lvis else _folder(root, split, task, transforms, categories)
+        if found is None and task != "semantic":
+            found = _lvis(root, split, transforms, categories)
     else:
         raise ValueError(f"{name}: no such folder. A data set is one of\n{LAYOUTS}")
     if found is None:
@@ -133,6 +142,22 @@ def _folder(
     # Both splits' label maps count: a class may occur in one of them only.
     classes = _classes(root, (label_path for _, label_path in [*pairs["train"], *pairs["val"]]))
     return SemanticFolder(pairs[split], classes, transforms=transforms)
+
+
+def _lvis(
+    root: Path, split: Split, transforms: Transforms | None, categories: Sequence[str] | None
+) -> SegmentationData | None:
+    found = find_lvis(root, split)
+    if found is None:
+        return None
+    images, annotations = found
+    return CocoInstances(
+        images,
+        read_lvis_as_coco(annotations),
+        transforms=transforms,
+        categories=categories,
+        keep_empty=split != "train",
+    )
 
 
 def _classes(root: Path, maps: Iterable[Path]) -> ClassTable:
