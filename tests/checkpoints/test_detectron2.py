@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from pointrend.checkpoints.detectron2 import ALIASES, from_detectron2, infer_config, to_detectron2
+from pointrend.checkpoints.detectron2 import ALIASES, _rows, from_detectron2, infer_config, to_detectron2
+from pointrend.checkpoints.names import reverse, translate
 from pointrend.core import PointSampling
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
@@ -112,6 +113,18 @@ def test_the_published_architectures_are_read_off_their_shapes(reference, name):
     shapes = json.loads(file.read_text())
     tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     assert infer_config(tensors) == ZOO[name].config()
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ZOO.items() if entry.project == "Detectron2"])
+def test_the_names_and_shapes_written_are_detectron2s_for_every_published_model(reference, name):
+    file = reference / "detectron2" / "shapes" / f"{name}.json"
+    if not file.exists():
+        pytest.skip("its shapes are not in the reference")
+    shapes = {key: tuple(shape) for key, shape in json.loads(file.read_text()).items()}
+    with torch.device("meta"):
+        state = model_of(ZOO[name].config()).state_dict()
+    rows = reverse(_rows(ZOO[name].config()))
+    assert {translate(ours, rows): tuple(tensor.shape) for ours, tensor in state.items()} == shapes
 
 
 def test_names_of_2020_load(path):

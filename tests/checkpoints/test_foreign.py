@@ -296,6 +296,7 @@ def test_flipped_bits_without_a_checksum_end_in_an_error_or_in_data(tmp_path, le
         (pickle.dumps([1, 2]), "expected a dictionary, got list"),
         (pickle.dumps({}), "no tensors"),
         (pickle.dumps({"model": {"w": "text"}}), "got str under 'w'"),
+        (pickle.dumps({"module.w": np.zeros(1), "w": np.ones(1)}), "w is there twice"),
         (pickle.dumps({"model": {"w": np.array(["text"])}}), "dtype 'U4' are not allowed"),
         (pickle.dumps({"model": {"w": np.array([{}])}}), "dtype 'O8' are not allowed"),
     ],

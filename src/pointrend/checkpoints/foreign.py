@@ -139,7 +139,10 @@ def _split(content: Any, file_size: int) -> ForeignCheckpoint:
         # A view with stride 0 looks as large as it likes.
         if tensor.numel() * tensor.element_size() > file_size:
             raise ValueError(f"{name} claims {tuple(tensor.shape)}, more than the file's {file_size} bytes")
-        tensors[name.removeprefix("module.")] = tensor.detach()
+        plain = name.removeprefix("module.")
+        if plain in tensors:
+            raise ValueError(f"{plain} is there twice, with and without 'module.'")
+        tensors[plain] = tensor.detach()
     if not tensors:
         raise ValueError("no tensors in it")
     return ForeignCheckpoint(tensors, meta)
