@@ -5,7 +5,10 @@
 R50-FPN Mask R-CNN at 800x1088 with PointRend, with its coarse head alone and with the 4x conv head; SemanticFPN at
 512x1024 with and without PointRend. Weights are random, so boxes count as positive from a small overlap on: the mask
 head then sees its full 128 boxes a picture, as late in a training. Each variant runs in a process of its own, so that
-peak memory is its own. PointRend's share is what a step takes longer than with the coarse head alone.
+peak memory is its own; variants take turns, --rounds times, and numbers are medians with the least and the most.
+PointRend's share is what a step takes longer than with the coarse head alone; "head" is the part of the forward pass
+that is spent in the loss of the mask or point head. With --processor-time seconds are those that the process had a
+core, which a busy machine does not change much.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import argparse
 import json
 import os
 import platform
-import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -31,6 +34,7 @@ from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.loading import TrainingLoader
+from pointrend.training.log import peak_memory
 from pointrend.training.recipe import Recipe, build_optimizer
 
 PARTS = ("data", "forward", "backward", "update")
@@ -51,18 +55,19 @@ def build(task: str, variant: str, names: tuple[str, ...], backbone: str) -> Any
 
 
 class Clock:
-    """Seconds spent in each part; waits for the GPU where there is one."""
+    """Seconds spent in each part, one number for each time; waits for the GPU where there is one."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, processor: bool = False) -> None:
         self.device = device
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.now = time.process_time if processor else time.perf_counter
+        self.seconds: dict[str, list[float]] = {part: [] for part in (*PARTS, "head")}
 
     def measure(self, part: str, work: Callable[[], Any]) -> Any:
         self._wait()
-        started = time.perf_counter()
+        started = self.now()
         result = work()
         self._wait()
-        self.seconds[part] += time.perf_counter() - started
+        self.seconds[part].append(self.now() - started)
         return result
 
     def _wait(self) -> None:
@@ -82,14 +87,21 @@ def measure(arguments: argparse.Namespace, task: str, variant: str) -> dict[str,
     model = build(task, variant, scenes.class_names, arguments.backbone).to(device).train()
     optimizer = build_optimizer(model, recipe)
     regions: list[int] = []
-    if task == "instance":
-        inner = model.mask_head.loss
-        model.mask_head.loss = lambda features, boxes, *rest, **more: (
-            regions.append(len(boxes)),
-            inner(features, boxes, *rest, **more),
-        )[1]
+    clock = Clock(device, processor=arguments.processor_time)
 
-    def step(clock: Clock) -> None:
+    def timed(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def loss(features: Any, boxes: Any, *rest: Any, **more: Any) -> Any:
+            regions.append(len(boxes))
+            return clock.measure("head", lambda: inner(features, boxes, *rest, **more))
+
+        return loss
+
+    if task == "instance":
+        model.mask_head.loss = timed(model.mask_head.loss)
+    elif model.point_rend is not None:
+        model.point_rend.loss_and_count = timed(model.point_rend.loss_and_count)
+
+    def step() -> None:
         images, targets, _ = clock.measure("data", lambda: next(batches))
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bfloat16):
             losses = clock.measure("forward", lambda: model.loss(images, targets))
@@ -97,45 +109,50 @@ def measure(arguments: argparse.Namespace, task: str, variant: str) -> dict[str,
         clock.measure("update", optimizer.step)
         optimizer.zero_grad()
 
-    step(Clock(device))  # warm up: buffers, algorithms
-    before = _peak(device)
-    clock = Clock(device)
-    for _ in range(arguments.steps):
-        step(clock)
-    seconds = {part: value / arguments.steps for part, value in clock.seconds.items()}
+    for _ in range(1 + arguments.steps):  # the first one warms up: buffers, algorithms
+        step()
     return {
         "task": task,
         "variant": variant,
         "size": [height, width],
-        "seconds": seconds,
-        "pictures_per_second": arguments.batch / sum(seconds.values()),
-        "peak_gib": max(before, _peak(device)),
-        "boxes_with_masks": sum(regions) / max(1, len(regions)),
+        "seconds": {part: found[1:] for part, found in clock.seconds.items()},
+        "peak_gib": peak_memory(device),
+        "boxes_with_masks": sum(regions) / max(1, len(regions)) if task == "instance" else 0,
     }
 
 
-def _peak(device: torch.device) -> float:
-    """GiB: of the GPU's allocator, or of the whole process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def total(row: dict[str, Any]) -> float:
+    """Seconds of a step, the median."""
+    return statistics.median(map(sum, zip(*(row["seconds"][part] for part in PARTS), strict=True)))
+
+
+def joined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The same variant, several times, as one row."""
+    seconds = {part: [s for row in rounds for s in row["seconds"][part]] for part in rounds[0]["seconds"]}
+    return {**rounds[0], "seconds": seconds, "peak_gib": max(row["peak_gib"] for row in rounds)}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, with the share of a step that each head adds to the coarse head's."""
-    lines = ["| model | pictures/s | data | forward | backward | update | peak GiB | more than coarse |"]
-    lines.append("| --- |" + " ---: |" * 7)
-    coarse = {row["task"]: sum(row["seconds"].values()) for row in rows if row["variant"] == "coarse"}
+    lines = [
+        "| model | step | data | forward | of it head | backward | update | peak GiB | more than coarse |"
+    ]
+    lines.append("| --- |" + " ---: |" * 8)
+    coarse = {row["task"]: total(row) for row in rows if row["variant"] == "coarse"}
     for row in rows:
-        seconds = row["seconds"]
-        total = sum(seconds.values())
-        more = f"{100 * (total - coarse[row['task']]) / total:.1f} %" if row["task"] in coarse else ""
-        parts = " | ".join(f"{seconds[part]:.3f} s" for part in PARTS)
+        more = f"{100 * (1 - coarse[row['task']] / total(row)):.1f} %" if row["task"] in coarse else ""
+        order = ("data", "forward", "head", "backward", "update")
+        parts = " | ".join(spread(row["seconds"][part]) for part in order)
         name = f"{row['task']}, {row['variant']}, {row['size'][0]}x{row['size'][1]}"
-        lines.append(
-            f"| {name} | {row['pictures_per_second']:.2f} | {parts} | {row['peak_gib']:.2f} | {more} |"
-        )
+        lines.append(f"| {name} | {total(row):.2f} s | {parts} | {row['peak_gib']:.2f} | {more} |")
     return "\n".join(lines)
+
+
+def spread(seconds: list[float]) -> str:
+    """Such as "1.20 s (1.10 to 1.30)"; a dash where nothing was measured."""
+    if not seconds:
+        return "–"
+    return f"{statistics.median(seconds):.3g} s ({min(seconds):.3g} to {max(seconds):.3g})"
 
 
 def main() -> None:
@@ -143,7 +160,9 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=VARIANTS, default=tuple(VARIANTS))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=5, help="of each process, after one that warms up")
+    parser.add_argument("--rounds", type=int, default=1, help="processes of each variant, in turns")
+    parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--scale", type=float, default=1.0, help="of the pictures' sides, for a quick look")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bfloat16", action="store_true")
@@ -155,22 +174,25 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(measure(arguments, *arguments.one)))
         return
-    rows = []
-    for task in arguments.tasks:
-        for variant in VARIANTS[task]:
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    wanted = [(task, variant) for task in arguments.tasks for variant in VARIANTS[task]]
+    for _ in range(arguments.rounds):
+        for task, variant in wanted:
             command = [sys.executable, __file__, *sys.argv[1:], "--one", task, variant]
             answer = subprocess.run(command, capture_output=True, text=True, check=False)
             if answer.returncode:
                 sys.exit(f"{task}, {variant}: {answer.stderr}")
-            rows.append(json.loads(answer.stdout.splitlines()[-1]))
-            print(json.dumps(rows[-1]), flush=True)
+            found.setdefault((task, variant), []).append(json.loads(answer.stdout.splitlines()[-1]))
+            print(answer.stdout.splitlines()[-1], flush=True)
+    rows = [joined(rounds) for rounds in found.values()]
     arguments.out.mkdir(parents=True, exist_ok=True)
     machine = (
         torch.cuda.get_device_name()
         if torch.cuda.is_available() and not arguments.cpu
         else f"{platform.machine()}, {os.cpu_count()} cores, {arguments.threads} threads"
     )
-    result = {"machine": machine, "torch": torch.__version__, "batch": arguments.batch, "rows": rows}
+    given = {name: str(value) for name, value in vars(arguments).items()}
+    result = {"machine": machine, "torch": torch.__version__, "arguments": given, "rows": rows}
     (arguments.out / "training.json").write_text(json.dumps(result, indent=1))
     print(table(rows))
 

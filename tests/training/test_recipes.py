@@ -14,6 +14,7 @@ from pointrend.models.backbones import STAGES, BackboneConfig, build_backbone, f
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget
+from pointrend.training.finetune import build
 from pointrend.training.recipe import build_optimizer
 from pointrend.training.recipes import RECIPES, find_recipe
 
@@ -135,6 +136,25 @@ def test_frozen_stages_norms_and_test_sizes_are_the_published_ones(name: str) ->
     # Channels in the order RGB here, BGR in Detectron2's file (57.375, 57.12, 58.395).
     plain = network.preprocessing.channel_order == "BGR" and "X_101" not in name
     assert network.preprocessing.std == ((1.0, 1.0, 1.0) if plain else (58.395, 57.12, 57.375))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_exactly_the_published_parameters_are_frozen(name: str) -> None:
+    with torch.device("meta"):
+        model = build(RECIPES[name].network)
+    frozen = {".".join(n.split(".")[:2]) for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == ({"backbone.stem", "backbone.res2"} if name in INSTANCE else set())
+    trained = sum(p.requires_grad for p in model.parameters())
+    groups = build_optimizer(model, RECIPES[name].recipe).param_groups
+    assert sum(len(group["params"]) for group in groups) == trained
+    # Frozen norms have no parameters at all; those that are trained have their own weight decay.
+    norms = [n for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert bool([n for n in norms if n.startswith("backbone")]) == (name in MMSEG or name == DEEPLAB)
+    decays = {group["weight_decay"] for group in groups}
+    if name in MMSEG:
+        assert decays == {5e-4}
+    else:
+        assert decays <= {1e-4, 0.0}
 
 
 def test_freezing_two_stages_leaves_res3_to_res5_to_train() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,10 @@ from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceTarget, SemanticTarget
+from pointrend.training.loading import TrainingLoader
+from pointrend.training.loop import train
 from pointrend.training.processes import LossModule
+from pointrend.training.recipe import Recipe
 from tests.training.scenarios import Patchy
 
 SIZE = (64, 64)
@@ -104,6 +109,21 @@ def test_points_of_a_region_do_not_depend_on_those_beside_it() -> None:
     assert points([], []).shape == (0, 10, 2)
     with pytest.raises(ValueError, match="one for each of 2 regions, got 1"):
         points([0, 1], [8])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_counting_before_leaves_no_trace_in_batch_norms(precision: str) -> None:
+    scenes = ShapeScenes(4, "semantic", size=SIZE)
+    found = []
+    for mean_over in ("part", "update"):
+        torch.manual_seed(1)
+        config = semantic("valid").config
+        model = SemanticSegmenter(replace(config, backbone=BackboneConfig("resnet18", norm="batch")))
+        recipe = Recipe(steps=1, batch_size=4, accumulate=2, mean_over=mean_over, precision=precision)  # type: ignore[arg-type]
+        train(model, TrainingLoader(Patchy(scenes, 2), recipe), recipe, cpu=True)
+        found.append({name: buffer.clone() for name, buffer in model.named_buffers()})
+    assert int(found[1]["backbone.stem.1.num_batches_tracked"]) == 2
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
 
 
 def test_a_model_that_knows_no_counts_is_trained_as_it_is() -> None:

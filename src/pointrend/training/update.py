@@ -67,7 +67,7 @@ class Updates:
             NonFiniteLoss: in all processes, if a loss or the gradient is NaN or infinite in any.
         """
         parts = len(batches) * self.accelerator.num_processes
-        weigh = self.recipe.mean_over == "update" and parts > 1
+        weigh = self.recipe.mean_over == "update" and parts > 1 and hasattr(self.model, "loss_and_counts")
         totals = self._count(batches, step) if weigh and len(batches) > 1 else None
         means: dict[str, float] = {}
         for part, batch in enumerate(batches):
