@@ -134,6 +134,19 @@ def test_predict_writes_and_says_where(
     ]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_predict_and_eval_take_an_optimized_model(
+    checkpoint: Path, tmp_path: Path, precision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "one.jpg")
+    optimized = ["--model", str(checkpoint), "--optimize", precision, "--device", "cpu"]
+    assert main(["predict", str(tmp_path / "one.jpg"), "--out", str(tmp_path / "out"), *optimized]) == 0
+    assert (tmp_path / "out" / "labels" / "one.png").is_file()
+    capsys.readouterr()
+    assert main(["eval", str(checkpoint), "--optimize", "int8"]) == 2
+    assert "int8" in capsys.readouterr().err
+
+
 def test_predict_with_an_unreadable_file_is_1_and_names_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

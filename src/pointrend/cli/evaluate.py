@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from pointrend.cli.loading import Precision
+
 Metric = Literal["miou", "categories", "trimap", "boundary", "box", "mask", "cityscapes"]
 
-# What fits into a terminal; files of scores have everything.
+# What fits into a terminal and a page; scores.json has everything.
 SHOWN = {
     "instance": (
         *("Cityscapes AP", "Cityscapes AP50", "box AP", "mask AP"),
@@ -60,11 +62,14 @@ class Evaluate:
     scales: tuple[float, ...] = ()
     """Average over these sizes, such as 0.5 0.75 1 1.25 1.5 1.75 (semantic models)."""
     out: Path | None = None
-    """Folder for scores.json, scores.md, and class by class scores and predictions of every row."""
+    """Folder for scores.json (everything), scores.md (rows for a page), and class by class scores and predictions of
+    every row."""
     json: Path | None = None
     """Also write the scores, class by class, to this file."""
     curves: Path | None = None
     """Also draw AP by the size of objects, or scores by the width of the boundary, into this PNG or PDF file."""
+    optimize: Precision | None = None
+    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
     device: str | None = None
     """cpu, cuda, ...; a GPU if there is one, when not given."""
 
@@ -90,7 +95,7 @@ class Evaluate:
             write_text(self.json, to_json(rows))
         if self.out is not None:
             write_text(self.out / "scores.json", to_json(rows))
-            write_text(self.out / "scores.md", to_markdown(rows))
+            write_text(self.out / "scores.md", to_markdown(rows, shown(rows, job.task), digits=2))
             for row in rows:
                 write_text(job.folder(row.name) / "per_class.csv", to_csv(row))
         if self.curves is not None:
@@ -113,8 +118,12 @@ def show(rows: list[Any], task: str, title: str) -> None:
 
     from pointrend.evaluation.report import to_table
 
-    columns = [name for name in SHOWN[task] if any(name in row.numbers for row in rows)]
-    Console().print(to_table(rows, columns or None, title=title))
+    Console().print(to_table(rows, shown(rows, task), title=title))
+
+
+def shown(rows: list[Any], task: str) -> list[str] | None:
+    """The columns for people; None, which means all, if the rows have none of these."""
+    return [name for name in SHOWN[task] if any(name in row.numbers for row in rows)] or None
 
 
 def score(model: Any, data: Any, *, progress: Any = None) -> list[Any]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Precision = Literal["float32", "bfloat16"]
 
 
-def load_model(name_or_path: str | Path) -> Any:
-    """`pointrend.load`, saying on the error stream what is being fetched."""
+def load_model(name_or_path: str | Path, *, optimize: Precision | None = None) -> Any:
+    """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method."""
     from pointrend.zoo import load
 
     with downloading(str(name_or_path)) as progress:
-        return load(name_or_path, progress=progress)
+        model = load(name_or_path, progress=progress)
+    return model if optimize is None else model.optimize(optimize)
 
 
 @contextmanager

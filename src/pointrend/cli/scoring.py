@@ -62,7 +62,8 @@ class Job:
         rows: list[Scores] = []
         names = self.wishes.models
         # All of them first: what does not fit together is said before hours of scoring.
-        models = [Predictor(load_model(name), device=self._device()).model for name in names]
+        loaded = [load_model(name, optimize=self.wishes.optimize) for name in names]
+        models = [Predictor(model, device=self._device()).model for model in loaded]
         if len({task_of(model) for model in models}) > 1:
             raise ValueError("models: expected all of one task, got instance and semantic models")
         for model in models:
@@ -199,6 +200,8 @@ class Job:
             run |= {"pictures": len(data), "ids": _hashed(json.dumps(data.image_ids).encode())}
             run |= {"categories": wishes.categories, "options": dict(options)}
             run |= {"flip": wishes.flip, "scales": wishes.scales}
+            if wishes.optimize is not None:
+                run["optimize"] = wishes.optimize
             claim_folder(self.folder(row), run, shard=self.shard)
             if self.task == "semantic":
                 stores[row] = self._labels(self.folder(row) / "labels", data)
