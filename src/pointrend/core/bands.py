@@ -146,7 +146,13 @@ def _taps(source: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
 
 
 def subdivide_in_bands(
-    logits: Tensor, predict_at: PredictAt, *, sizes: Sequence[Size], count: int, labels: bool = True
+    logits: Tensor,
+    predict_at: PredictAt,
+    *,
+    sizes: Sequence[Size],
+    count: int,
+    certain: float | None = None,
+    labels: bool = True,
 ) -> Grid:
     """What :func:`~pointrend.core.subdivision.subdivide` does, of one picture, as a grid to be read row by row.
 
@@ -155,12 +161,13 @@ def subdivide_in_bands(
         predict_at: the point head: (1, P, 2) in the unit square of the picture -> (1, C, P).
         sizes: the grid of each step.
         count: points predicted in each step.
+        certain: leave cells alone that are surer than this, see ``subdivide``.
         labels: note the labels of the last grid in passing.
     """
     grid: Grid = HeldGrid(logits)
     for number, size in enumerate(sizes, 1):
         finer = FinerGrid(grid, size)
-        index = most_uncertain_in_bands(finer, count, labels=labels and number == len(sizes))
+        index = most_uncertain_in_bands(finer, count, certain=certain, labels=labels and number == len(sizes))
         points = cell_centers(index[None], *finer.size)  # (1, P, 2)
         finer.put_in(index, predict_at(points)[0])
         grid = finer
@@ -178,10 +185,13 @@ def bands(grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
         yield first, last, grid.rows(first, last)
 
 
-def most_uncertain_in_bands(grid: FinerGrid, count: int, *, labels: bool = False) -> Tensor:
+def most_uncertain_in_bands(
+    grid: FinerGrid, count: int, *, certain: float | None = None, labels: bool = False
+) -> Tensor:
     """Flat indices (P,) of the most uncertain cells, ascending: as ``most_uncertain_cells``, in one pass.
 
     Args:
+        certain: only those with a margin below this.
         labels: also note each cell's best class in the grid.
     """
     _, height, width = grid.shape
@@ -205,7 +215,8 @@ def most_uncertain_in_bands(grid: FinerGrid, count: int, *, labels: bool = False
         if held > 4 * count and last < height:
             doubts, cells = _top(doubts, cells, count)
             held, least = count, doubts[0].min()
-    return _top(doubts, cells, count)[1][0].sort().values
+    (doubt,), (cell,) = _top(doubts, cells, count)
+    return (cell if certain is None else cell[doubt > -certain]).sort().values
 
 
 def _top(doubts: list[Tensor], cells: list[Tensor], count: int) -> tuple[list[Tensor], list[Tensor]]:

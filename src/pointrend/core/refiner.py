@@ -35,6 +35,10 @@ class PointRend(nn.Module):
     network's own loss on the coarse logits; :meth:`refine` at inference.
     """
 
+    certain: float | None = None
+    """At inference, leave cells alone that are surer than this (difference of the two best logits), also where the
+    budget of points would reach them; None, as the paper: spend the budget."""
+
     def __init__(
         self,
         fine_channels: int | Sequence[int],
@@ -141,6 +145,7 @@ class PointRend(nn.Module):
             sizes=steps,
             count=self.count if count is None else count,
             uncertainty=uncertainty_for(self.num_classes),
+            certain=self.certain,
             trace=trace,
         )
 
@@ -170,6 +175,7 @@ class PointRend(nn.Module):
                 ),
                 sizes=steps,
                 count=self.count if count is None else count,
+                certain=self.certain,
             )
             for number in range(len(coarse))
         ]

@@ -77,6 +77,17 @@ def most_uncertain_cells(uncertainty: Tensor, count: int) -> Tensor:
     return torch.topk(flat, k=min(count, flat.shape[1]), dim=1, sorted=False).indices
 
 
+def doubtful_cells(uncertainty: Tensor, count: int, certain: float) -> Tensor:
+    """Of :func:`most_uncertain_cells` those whose uncertainty is above ``-certain``: (N, P), P as the region with most.
+
+    Other regions get their next most uncertain cells besides.
+    """
+    index = most_uncertain_cells(uncertainty, count)
+    doubts, order = uncertainty.flatten(1).gather(1, index).sort(dim=1, descending=True)
+    needed = int((doubts > -certain).sum(1).max()) if doubts.numel() else 0
+    return index.gather(1, order[:, :needed])
+
+
 @dataclass(frozen=True)
 class PointSampling:
     """How training points are chosen in each region (paper section 3.2, figure 5, table 4).

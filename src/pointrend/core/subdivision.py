@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointrend.core.coordinates import cell_centers
-from pointrend.core.selection import Uncertainty, most_uncertain_cells
+from pointrend.core.selection import Uncertainty, doubtful_cells, most_uncertain_cells
 
 Size = tuple[int, int]
 """Rows and columns of a grid."""
@@ -44,6 +44,7 @@ def subdivide(
     sizes: Sequence[Size],
     count: int,
     uncertainty: Uncertainty,
+    certain: float | None = None,
     trace: list[SubdivisionStep] | None = None,
 ) -> Tensor:
     """Render logits on a fine grid: upsample, predict the most uncertain cells anew, put them back; repeat.
@@ -54,6 +55,8 @@ def subdivide(
         sizes: the grid of each step, see :func:`subdivision_sizes`.
         count: points predicted in each step and region.
         uncertainty: which cells are in doubt.
+        certain: leave cells alone that are surer than this, also where ``count`` would reach them; None, as the
+            paper: always ``count`` of them.
         trace: a list to which each step is appended; it keeps every grid in memory.
 
     Returns:
@@ -61,7 +64,11 @@ def subdivide(
     """
     for size in sizes:
         upsampled = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        index = most_uncertain_cells(uncertainty(upsampled), count)  # (N, P)
+        doubt = uncertainty(upsampled)
+        if certain is None:
+            index = most_uncertain_cells(doubt, count)  # (N, P)
+        else:
+            index = doubtful_cells(doubt, count, certain)
         points = cell_centers(index, *size)  # (N, P, 2)
         logits = put_back(upsampled, index, predict_at(points))
         if trace is not None:

@@ -56,6 +56,10 @@ class Regions:
     def __len__(self) -> int:
         return self.boxes.shape[0]
 
+    def __getitem__(self, index: Tensor) -> Regions:
+        """The regions with these indices."""
+        return Regions(self.boxes[index], self.image_index[index], self.labels[index])
+
     def chunks(self, at_once: int) -> Iterator[Regions]:
         """The regions in pieces of at most ``at_once``; one empty piece where there is none."""
         for first in range(0, max(len(self), 1), at_once):

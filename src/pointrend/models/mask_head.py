@@ -36,6 +36,7 @@ from pointrend.core.projection import ProjectedPointHead, sample_rows
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt, Size
 from pointrend.models.boxes import Regions
+from pointrend.models.economy import Economy
 from pointrend.models.initial import msra_fill, normal_fill, xavier_fill
 from pointrend.models.masks import crop_batch, sample_batch
 from pointrend.models.memory import fits_at_once
@@ -240,6 +241,9 @@ class PointRendMaskHead(CoarseMaskHead):
 
     Under autocast the fast path's large products are in half precision, and what decides a mask is not."""
 
+    economy: Economy | None = None
+    """Points to leave out at inference; None predicts all, as published."""
+
     def __init__(
         self,
         channels: Mapping[str, int],
@@ -289,15 +293,30 @@ class PointRendMaskHead(CoarseMaskHead):
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class, S from the configuration."""
+        if self.economy is None or self.economy.cells_per_pixel is None:
+            return self._predict(features, regions, self._sizes())
+        sizes, side = self._sizes(), self.config.side
+        needed = self.economy.steps(regions.boxes, self.config.start_side, sizes)
+        masks = regions.boxes.new_empty((len(regions), side, side))
+        for steps in needed.unique().tolist():
+            here = torch.nonzero(needed == steps).squeeze(1)
+            logits = self._predict(features, regions[here], sizes[:steps])[:, None]
+            masks[here] = F.interpolate(logits, size=side, mode="bilinear", align_corners=False)[:, 0]
+        return masks
+
+    def _predict(self, features: Mapping[str, Tensor], regions: Regions, sizes: list[Size]) -> Tensor:
+        """Mask logits of each box's class on the last of the grids."""
         at_once = self.boxes_at_once
         if not self.fast or not self.point_head.layers:
-            return torch.cat([self._render(features, part, None)[0] for part in regions.chunks(at_once)])
+            parts = [self._render(features, part, None, sizes)[0] for part in regions.chunks(at_once)]
+            return torch.cat(parts)
         coarse = self.exact_coarse_logits(features, regions)
         head = self.projected(features, coarse, regions)
-        masks = coarse.new_empty((len(regions), self.config.side, self.config.side))
+        height, width = sizes[-1] if sizes else (self.config.start_side, self.config.start_side)
+        masks = coarse.new_empty((len(regions), height, width))
         for first in range(0, len(regions), at_once):
             part = masks[first : first + at_once]
-            part.copy_(self._subdivide(partial(head, first=first), len(part), coarse.device)[0][:, 0])
+            part.copy_(self._subdivide(partial(head, first=first), len(part), coarse.device, sizes)[0][:, 0])
         return masks
 
     @property
@@ -312,15 +331,19 @@ class PointRendMaskHead(CoarseMaskHead):
     def trace(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[Tensor, MaskTrace]:
         """What :meth:`predict` returns, and how it came about; holds the grids of every step in memory."""
         steps: list[SubdivisionStep] = []
-        logits, coarse, start = self._render(features, regions, steps)
+        logits, coarse, start = self._render(features, regions, steps, self._sizes())
         return logits, MaskTrace(coarse, start, steps)
 
     def _render(
-        self, features: Mapping[str, Tensor], regions: Regions, steps: list[SubdivisionStep] | None
+        self,
+        features: Mapping[str, Tensor],
+        regions: Regions,
+        steps: list[SubdivisionStep] | None,
+        sizes: list[Size],
     ) -> tuple[Tensor, Tensor, Tensor]:
         coarse = self.exact_coarse_logits(features, regions)  # (R, K, 7, 7)
         predict_at = self.predictor(features, coarse, regions)
-        logits, start = self._subdivide(predict_at, len(regions), coarse.device, steps)
+        logits, start = self._subdivide(predict_at, len(regions), coarse.device, sizes, steps)
         return logits[:, 0], coarse, start
 
     def _subdivide(
@@ -328,6 +351,7 @@ class PointRendMaskHead(CoarseMaskHead):
         predict_at: PredictAt,
         regions: int,
         device: torch.device,
+        sizes: list[Size],
         steps: list[SubdivisionStep] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(R, 1, S, S) logits and the starting grid (R, 1, s, s), every cell of which is predicted."""
@@ -337,9 +361,10 @@ class PointRendMaskHead(CoarseMaskHead):
         logits = subdivide(
             start,
             predict_at,
-            sizes=self._sizes(),
+            sizes=sizes,
             count=self.config.points,
             uncertainty=binary_uncertainty,
+            certain=self.economy.certain if self.economy else None,
             trace=steps,
         )
         return logits, start
