@@ -25,8 +25,8 @@ class App:
     """Address to answer at. The default is reached from this computer only; 0.0.0.0 from everywhere."""
     port: int = 7860
     """0 takes a free one."""
-    zoo: bool | None = None
-    """Offer all published models, downloaded when chosen. By default only where --host is this computer alone."""
+    zoo: bool = True
+    """Offer all published models, each downloaded when first chosen; --no-zoo where others choose."""
     device: str | None = None
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
     max_megabytes: float = 20.0
@@ -55,7 +55,7 @@ class App:
 
         local = self.host in LOCAL
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        shelf = Shelf(self.models, zoo=local if self.zoo is None else self.zoo, device=device)
+        shelf = Shelf(self.models, zoo=self.zoo, device=device)
         shelf.check()
         desk = Desk(shelf, Limits(self.max_megabytes, self.max_megapixels), megabytes=self.memory)
         port = free_port(self.host, self.port)
