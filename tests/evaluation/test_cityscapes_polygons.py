@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pointrend.cli import main
@@ -55,14 +56,13 @@ def test_polygons_are_drawn_as_the_benchmark_draws_them() -> None:
     assert draw_polygons(polygons()).unique().tolist() == [0]
 
 
+@pytest.mark.filterwarnings("ignore:Saving I mode:DeprecationWarning")  # theirs
 def test_polygons_are_drawn_as_the_official_scripts_draw_them(tmp_path: Path) -> None:
     labels = pytest.importorskip("cityscapesscripts.preparation.json2labelImg")
     instances = pytest.importorskip("cityscapesscripts.preparation.json2instanceImg")
     (tmp_path / "a.json").write_text(json.dumps(STREET))
     labels.json2labelImg(str(tmp_path / "a.json"), str(tmp_path / "l.png"), "ids")
     instances.json2instanceImg(str(tmp_path / "a.json"), str(tmp_path / "i.png"), "ids")
-    from PIL import Image
-
     drawn = draw_polygons(STREET).numpy()
     assert np.array_equal(np.array(Image.open(tmp_path / "i.png")), drawn)
     assert np.array_equal(

@@ -103,6 +103,22 @@ def test_several_models_are_compared_and_everything_is_kept(
     assert numbers == {key: rows[3]["numbers"][key] for key in numbers}
 
 
+def test_label_maps_that_count_from_one_score_as_those_that_count_from_zero(
+    streets: Path, tmp_path: Path
+) -> None:
+    model = semantic_model(tmp_path / "m.safetensors")
+    assert evaluate(model, "--data", streets, "--out", tmp_path / "plain") == 0
+    for file in (streets / "labels" / "val").glob("*.png"):  # as ADE20K's: 0 is no class
+        labels = np.array(Image.open(file)) + 1
+        Image.fromarray(labels.astype(np.uint8)).save(file)
+    (streets / "classes.json").write_text(json.dumps({"classes": ["sky", "road"], "reduce_zero_label": True}))
+    assert evaluate(model, "--data", streets, "--out", tmp_path / "one") == 0
+    assert scores(tmp_path / "one")[1]["numbers"] == scores(tmp_path / "plain")[1]["numbers"]
+    labels = tmp_path / "one" / "PointRend" / "labels"  # of what is predicted, 0 is the first class
+    assert evaluate("--data", streets, "--predictions", labels, "--out", tmp_path / "file") == 0
+    assert scores(tmp_path / "file")[0]["numbers"] == scores(tmp_path / "one")[1]["numbers"]
+
+
 def test_the_same_command_resumes_and_another_one_is_refused(
     streets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

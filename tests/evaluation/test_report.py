@@ -27,6 +27,11 @@ def test_markdown_rows_are_in_per_cent() -> None:
     )
 
 
+def test_markdown_rows_can_have_more_digits() -> None:
+    row = Scores("a", {"mIoU": 0.70554})
+    assert to_markdown([row], header=False, digits=2) == "| a | 70.55 |\n"
+
+
 def test_a_single_row_can_be_added_to_a_table_that_is_there() -> None:
     assert to_markdown([REFINED], ["mIoU", "AP"], header=False) == "| refined | 69.1 | – |\n"
 

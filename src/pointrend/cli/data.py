@@ -81,6 +81,7 @@ class Check:
         from PIL import Image
 
         from pointrend.visualize.sheet import contact_sheet, draw_target
+        from pointrend.whole import whole_file
 
         assert self.sheet is not None
         pictures = []
@@ -91,8 +92,8 @@ class Check:
             except (ValueError, OSError):
                 continue  # listed already
             pictures.append(draw_target(sample, data.class_names, data.palette))
-        self.sheet.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(contact_sheet(pictures)).save(self.sheet)
+        with whole_file(self.sheet) as part:
+            Image.fromarray(contact_sheet(pictures)).save(part, format="PNG")
         print(f"contact sheet: {self.sheet}")
 
 

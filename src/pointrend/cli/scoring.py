@@ -64,10 +64,11 @@ class Job:
         # All of them first: what does not fit together is said before hours of scoring.
         loaded = [load_model(name, optimize=self.wishes.optimize) for name in names]
         models = [Predictor(model, device=self._device()).model for model in loaded]
-        if len({task_of(model) for model in models}) > 1:
+        tasks = {task_of(model) for model in models}
+        if len(tasks) > 1:
             raise ValueError("models: expected all of one task, got instance and semantic models")
+        data = self._open(tasks.pop())
         for model in models:
-            data = self._open(task_of(model))
             _check_classes(model.config.class_names, data, self.wishes.data)
         rendering = any(_renders(model) for model in models)
         for name, label, model in zip(names, _short(names), models, strict=True):

@@ -103,13 +103,15 @@ def to_table(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, ti
     table = Table(title=title or None)
     table.add_column("", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for row in rows:
         table.add_row(row.name, *_cells(row, columns))
     return table
 
 
-def to_markdown(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, header: bool = True) -> str:
+def to_markdown(
+    rows: Sequence[Scores], columns: Sequence[str] | None = None, *, header: bool = True, digits: int = 1
+) -> str:
     """Rows of a Markdown table in per cent, ready for the docs; without header to add to a table that is
     there.
     """
@@ -118,7 +120,9 @@ def to_markdown(rows: Sequence[Scores], columns: Sequence[str] | None = None, *,
     if header:
         lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for row in rows:
-        lines.append(f"| {row.name.replace('|', chr(92) + '|')} | {' | '.join(_cells(row, columns))} |")
+        lines.append(
+            f"| {row.name.replace('|', chr(92) + '|')} | {' | '.join(_cells(row, columns, digits))} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -151,9 +155,9 @@ def _columns(rows: Sequence[Scores], columns: Sequence[str] | None) -> list[str]
     return list(dict.fromkeys(name for row in rows for name in row.numbers))
 
 
-def _cells(row: Scores, columns: Sequence[str]) -> list[str]:
+def _cells(row: Scores, columns: Sequence[str], digits: int = 1) -> list[str]:
     values = (row.numbers.get(column, math.nan) for column in columns)
-    return ["–" if math.isnan(value) else f"{100 * value:.1f}" for value in values]
+    return ["–" if math.isnan(value) else f"{100 * value:.{digits}f}" for value in values]
 
 
 def _plain(row: Scores) -> dict[str, Any]:
