@@ -1,0 +1,170 @@
+"""How PointRend's cost grows: with the output resolution, the boxes, the classes and the picture.
+
+    python benchmarks/growth.py --threads 2 --plot docs/images/growth.png
+
+Only PointRend's own part is run, on random weights and features: for masks ``mask_head.predict`` (coarse head, 28x28
+start, subdivision with N = 784) on p2 of an 800x1088 picture, for whole pictures coarse logits to labels (19 classes,
+8192 points a step, coarse logits at stride 4). Medians of seconds, the number of points predicted beside the paper's
+N log2(M / M0), and the peak memory above rest of one call, read from the kernel (Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from pointrend.core import PointRend
+from pointrend.core.bands import label_map
+from pointrend.models.boxes import Regions
+from pointrend.models.mask_head import MaskConfig, PointRendMaskHead
+
+SIDES = (28, 56, 112, 224, 448, 896, 1792)
+BOXES = (1, 3, 10, 30, 100, 300, 1000)
+CLASSES = (1, 20, 80, 365, 1203)
+PICTURES = ((512, 640), (1024, 1024), (1024, 2048), (2048, 4096), (4096, 8192))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One measured point of a curve."""
+
+    at: float
+    """Where on its axis."""
+    name: str
+    points: int
+    """Predicted in all."""
+    cells: int
+    """Of the finest grid."""
+    seconds: float
+    peak: int
+    """Bytes above rest."""
+
+
+def measure(call: Callable[[], Any], repeats: int) -> tuple[float, int]:
+    """Median seconds of a call after one to warm up, and the peak of another."""
+    call()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    call()
+    return statistics.median(times), max(0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+
+
+@torch.no_grad()
+def masks(boxes: int, classes: int, side: int, repeats: int) -> tuple[int, float, int]:
+    """Points predicted for each box, seconds and peak of rendering masks of so many cells a side."""
+    torch.manual_seed(0)
+    head = PointRendMaskHead({"p2": 256}, {"p2": 4}, classes, MaskConfig(side=side)).eval()
+    corner = torch.rand(boxes, 2) * torch.tensor([800.0, 500])
+    where = torch.cat((corner, corner + torch.rand(boxes, 2) * 250 + 20), 1)
+    regions = Regions.from_lists([where], [torch.randint(0, classes, (boxes,))])
+    features = {"p2": torch.randn(1, 256, 200, 272)}
+    points = head.config.start_side**2 + sum(min(head.config.points, h * w) for h, w in head._sizes())
+    return points, *measure(lambda: head.predict(features, regions), repeats)
+
+
+@torch.no_grad()
+def picture(size: tuple[int, int], classes: int, repeats: int) -> tuple[int, float, int]:
+    """Points predicted, seconds and peak from coarse logits to the labels of a whole picture."""
+    torch.manual_seed(0)
+    rows, columns = size[0] // 4, size[1] // 4
+    blobs = torch.randn(1, classes, max(2, rows // 30), max(2, columns // 30))
+    coarse = 4 * F.interpolate(blobs, size=(rows, columns), mode="bicubic")
+    fine = torch.randn(1, 256, rows, columns).contiguous(memory_format=torch.channels_last)
+    module = PointRend(256, classes, residual=False).eval()
+    return 2 * module.count, *measure(lambda: label_map(module.render(coarse, fine, size)[0]), repeats)
+
+
+def curves(repeats: int) -> dict[str, list[Cost]]:
+    """Every axis, each from one end to the other; printed as it comes."""
+    found: dict[str, list[Cost]] = {}
+
+    def add(axis: str, cost: Cost) -> None:
+        found.setdefault(axis, []).append(cost)
+        print(
+            f"| {axis} | {cost.name} | {cost.points:,} | {cost.points / cost.cells:.4f} | {cost.seconds:.3f} "
+            f"| {cost.peak / 2**20:.0f} |",
+            flush=True,
+        )
+
+    print("| axis | at | points | of all cells | seconds | peak MiB |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for side in SIDES:
+        points, *cost = masks(10, 80, side, repeats)
+        paper = round(784 * log2(side / 28))
+        add("resolution", Cost(side, f"{side} (paper: 784 + {paper:,})", points, side**2, *cost))
+    for boxes in BOXES:
+        points, *cost = masks(boxes, 80, 224, 1 if boxes > 100 else repeats)
+        add("boxes", Cost(boxes, str(boxes), points * boxes, 224**2 * boxes, *cost))
+    for classes in CLASSES:
+        points, *cost = masks(10, classes, 224, repeats)
+        add("classes", Cost(classes, str(classes), points * 10, 224**2 * 10, *cost))
+    for size in PICTURES:
+        points, *cost = picture(size, 19, repeats)
+        cells = size[0] * size[1]
+        add("picture", Cost(cells / 1e6, f"{cells / 1e6:.1f} megapixels", points, cells, *cost))
+    points, *cost = picture(PICTURES[-1], 150, 1)
+    cells = PICTURES[-1][0] * PICTURES[-1][1]
+    add("150 classes", Cost(cells / 1e6, f"{cells / 1e6:.1f} megapixels", points, cells, *cost))
+    return found
+
+
+def plot(found: dict[str, list[Cost]], path: Path) -> None:
+    """Four panels: points by resolution with the paper's line, seconds by boxes, classes and picture size."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 4, figsize=(14, 3.4), layout="constrained")
+    resolution = found["resolution"]
+    sides = [cost.at for cost in resolution]
+    axes[0].plot(sides, [cost.points for cost in resolution], "o-", label="points predicted")
+    axes[0].plot(sides, [784 + 784 * log2(side / 28) for side in sides], "k:", label="784 + N log2(M / 28)")
+    axes[0].plot(sides, [cost.cells for cost in resolution], "--", color="0.6", label="all cells, M x M")
+    axes[0].set(title="points of one box", xlabel="output resolution M")
+    axes[0].legend(fontsize=8)
+    titles = {
+        "boxes": "boxes (80 classes, 224x224)",
+        "classes": "classes (10 boxes)",
+        "picture": "megapixels (19 classes)",
+    }
+    for axis, (name, title) in zip(axes[1:], titles.items(), strict=True):
+        axis.plot([cost.at for cost in found[name]], [cost.seconds for cost in found[name]], "o-")
+        axis.set(title=f"seconds by {name}", xlabel=title)
+    for axis in axes:
+        axis.set(xscale="log", yscale="log")
+        axis.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plot", type=Path, help="PNG to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    found = curves(arguments.repeats)
+    if arguments.plot:
+        plot(found, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()
