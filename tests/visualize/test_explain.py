@@ -232,9 +232,9 @@ def test_comparisons_show_where_two_predictions_differ() -> None:
     after[30:40, 50:60] = 1
     names = ("a", "b")
     results = {"coarse": SemanticResult(before, names), "PointRend": SemanticResult(after, names)}
-    figure = compare_results(scene(), results, size=12, count=1)
+    figure = compare_results(scene(), results, windows=[Window(28, 48, 40, 60)])
     assert [axes.get_title() for axes in figure.axes[:2]] == ["coarse", "PointRend"]
-    assert figure.axes[2].images[0].get_array().shape == (12, 12, 3)
+    assert figure.axes[2].images[0].get_array().shape == (120, 120, 3)  # magnified ten times
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 

@@ -87,7 +87,7 @@ class Explain:
         yield "way", plot_way(explanation, window=window)
         yield "resolutions", plot_resolutions(explanation, window=window)
         yield "features", plot_features(explanation)
-        yield "comparison", self._comparison(model, image)
+        yield "comparison", self._comparison(model, image, window)
         rough = explanation.start if explanation.coarse is None else explanation.coarse
         choices = training_choices(rough[None], self.points)
         yield (
@@ -107,7 +107,7 @@ class Explain:
         else:
             yield "uncertainty", plot_uncertainty(explanation.image, uncertainty[0], box=explanation.box)
 
-    def _comparison(self, model: Any, image: Tensor) -> Figure:
+    def _comparison(self, model: Any, image: Tensor, window: Window | None) -> Figure:
         """4x conv (or whatever --against names), coarse, PointRend."""
         from pointrend.cli.loading import load_model
         from pointrend.visualize import compare_results, variants
@@ -124,4 +124,10 @@ class Explain:
             name, found = list(variants(other, image, scale=scale).items())[-1]
             others = {name if name not in own else f"{name} of {self.against}": found}
         names = list(own)
-        return compare_results(image, others | own, between=(names[0], names[-1]), min_score=self.min_score)
+        return compare_results(
+            image,
+            others | own,
+            between=(names[0], names[-1]),
+            windows=None if window is None else [window],
+            min_score=self.min_score,
+        )

@@ -26,6 +26,7 @@ from pointrend.visualize.overlays import (
 from pointrend.visualize.palettes import Colors, Picture, as_labels, as_palette
 
 LabelMap = torch.Tensor | npt.NDArray[Any]  # (H, W)
+SMALL = 720  # pixels; pictures with a long side below half of it are shown magnified
 MARKS = ("#ffffff", "#ffe14d", "#7df9ff", "#ff9df5")  # frames of the first, second, ... window
 
 
@@ -161,9 +162,8 @@ def compare_results(
     results: Mapping[str, InstanceResult | SemanticResult],
     *,
     between: tuple[str, str] | None = None,
+    windows: Sequence[Window] | None = None,
     min_score: float = 0.5,
-    size: int | None = None,
-    count: int = 2,
     width: float = 3.6,
 ) -> Figure:
     """Predictions of one picture, each drawn on it, side by side; below, magnified where two of them differ most.
@@ -173,8 +173,8 @@ def compare_results(
             (`variants` renders them so).
         results: name -> prediction.
         between: the two that the magnified windows tell apart; the first and the last if not given.
+        windows: what to magnify, in pixels of the masks; two places of the largest difference if not given.
         min_score: objects with a lower score are not drawn.
-        size: of the magnified windows, in the pixels of the masks; a fifth of the short side if not given.
         width: of a panel, in inches.
 
     Raises:
@@ -183,25 +183,35 @@ def compare_results(
     if not results:
         raise ValueError("results: expected at least one prediction, got none")
     large = _as_large_as(as_picture(image), list(results.values()))
-    maps = {name: label_map(result, min_score=min_score, nothing=-1) for name, result in results.items()}
-    first, last = between or (next(iter(results)), list(results)[-1])
-    side = size or max(24, min(large.shape[:2]) // 5)
-    windows = largest_differences(maps[first], maps[last], size=side, count=count)
+    if windows is None:
+        first, last = (
+            label_map(results[name], min_score=min_score, nothing=-1)
+            for name in between or (next(iter(results)), list(results)[-1])
+        )
+        side = max(24, min(large.shape[:2]) // 5)
+        windows = largest_differences(first, last, size=side, count=2)
     present = sorted({label for result in results.values() for label in present_classes(result, min_score)})
     some = next(iter(results.values()))
     palette = some.palette if isinstance(some, SemanticResult) else None
+    scale = max(1, SMALL // max(large.shape[:2]))  # thin lines on small pictures, too
     return side_by_side(
-        {
-            name: draw_labels(large, result.labels, result.palette)
-            if isinstance(result, SemanticResult)
-            else draw_instances(large, result, min_score=min_score, tags=False)
-            for name, result in results.items()
-        },
-        windows=windows,
+        {name: _drawn(large, result, scale, min_score) for name, result in results.items()},
+        windows=[window.scaled(scale) for window in windows],
         names=[name_of(some.class_names, label) for label in present],
         colors=as_palette(palette, max(present, default=-1) + 1)[present],
         width=width,
     )
+
+
+def _drawn(
+    picture: Picture, result: InstanceResult | SemanticResult, scale: int, min_score: float
+) -> Picture:
+    """The prediction on the picture, each pixel of both `scale` times as large; lines are one pixel of the outcome."""
+    if isinstance(result, InstanceResult):
+        drawn = draw_instances(picture, result, min_score=min_score, tags=False)
+        return drawn.repeat(scale, axis=0).repeat(scale, axis=1)
+    labels = as_labels(result.labels).repeat(scale, axis=0).repeat(scale, axis=1)
+    return draw_labels(picture.repeat(scale, axis=0).repeat(scale, axis=1), labels, result.palette)
 
 
 def _as_large_as(picture: Picture, results: Sequence[InstanceResult | SemanticResult]) -> Picture:

@@ -22,5 +22,7 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = FORMA
     for file, kind in zip(files, formats, strict=True):
         # A fixed salt and no date: figures that are kept under version control change when their content does.
         with rc_context({"svg.hashsalt": "pointrend"}), whole_file(file) as unfinished:
-            figure.savefig(unfinished, format=kind, metadata={"Date": None} if kind == "svg" else None)
+            figure.savefig(
+                unfinished, format=kind, dpi=figure.dpi, metadata={"Date": None} if kind == "svg" else None
+            )
     return files

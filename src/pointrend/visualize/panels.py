@@ -34,10 +34,10 @@ def inside_of(extent: Extent, picture: Picture) -> Extent:
     return (left, right, bottom, top) if left < right and top < bottom else extent
 
 
-def show(axes: Axes, picture: Picture, extent: Extent, title: str) -> None:
-    """The picture at its place, without ticks."""
+def show(axes: Axes, picture: Picture, extent: Extent, title: str, *, smooth: bool = False) -> None:
+    """The picture at its place, without ticks; `smooth` for photographs that are shown smaller than they are."""
     # "none" keeps a grid's own cells in vector files, too; in pixels it is the nearest cell.
-    axes.imshow(picture, extent=extent, interpolation="none")
+    axes.imshow(picture, extent=extent, interpolation="antialiased" if smooth else "none")
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
 

@@ -106,10 +106,10 @@ def plot_features(explanation: Explanation) -> Figure:
 
 
 def draw_result(explanation: Explanation) -> Picture:
-    """What the model says, on the picture; of an instance model the one object."""
+    """What the model says, on the picture; of an instance model the one object, without its name."""
     result = explanation.result
     if isinstance(result, InstanceResult):
-        return draw_instances(explanation.image, result)
+        return draw_instances(explanation.image, result, tags=False)
     return draw_labels(explanation.image, result.labels, result.palette)
 
 
@@ -133,9 +133,9 @@ def _most_changed(explanation: Explanation) -> Window:
 
 def _overview(explanation: Explanation, view: Extent, panels: list[Axes]) -> None:
     picture, result = explanation.image, explanation.result
-    show(panels[0], picture, extent_of(picture, None), "picture")
+    show(panels[0], picture, extent_of(picture, None), "picture", smooth=True)
     frame(panels[0], view)
-    show(panels[1], draw_result(explanation), extent_of(picture, None), "prediction")
+    show(panels[1], draw_result(explanation), extent_of(picture, None), "prediction", smooth=True)
     uncertainty = result.uncertainty
     assert uncertainty is not None
     if isinstance(result, InstanceResult):

@@ -1,0 +1,128 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Which points?
+#
+# PointRend computes few points and chooses them well. This notebook takes the stages apart, for one object of
+# a generated scene: the coarse mask, the uncertainty of its interpolation, the points of each step, the
+# rendered mask. It ends with the points of training.
+
+# %%
+# %matplotlib inline
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+
+from pointrend.app.embedded import load_embedded
+from pointrend.core.coordinates import cell_centers
+from pointrend.core.selection import binary_uncertainty, most_uncertain_cells
+from pointrend.core.subdivision import SubdivisionStep, put_back, subdivide
+from pointrend.data.shapes import ShapeScenes
+from pointrend.visualize import explain, plot_resolutions, plot_steps, plot_training_points, training_choices
+
+model = load_embedded("instance")
+image = ShapeScenes(100, first=1_000_000, size=(144, 192))[30].image
+way = explain(model, image, instance=0)  # everything that happened on the way to one mask
+print(way.title, [round(side) for side in way.box])
+
+# %% [markdown]
+# ## From coarse to fine
+#
+# The coarse head predicts 7 x 7 logits over the box. Before the first step all cells of a 28 x 28 grid are
+# predicted by the point head.
+
+# %%
+figure, panels = plt.subplots(1, 2, figsize=(7, 3.5))
+for panel, grid in zip(panels, (way.coarse, way.start), strict=True):
+    panel.imshow(grid[0].sigmoid().numpy(), cmap="gray", vmin=0, vmax=1)
+    panel.set_title(f"{grid.shape[1]} x {grid.shape[2]}")
+
+# %% [markdown]
+# ## One step by hand
+#
+# Upsample; ask which cells are in doubt; predict there; put the predictions back. Uncertainty is minus the
+# distance to the decision at logit 0, measured on the *interpolated* logits.
+
+# %%
+upsampled = F.interpolate(way.start[None], scale_factor=2, mode="bilinear", align_corners=False)
+doubt = binary_uncertainty(upsampled)  # (1, 56, 56)
+cells = most_uncertain_cells(doubt, 784)  # (1, 784), flat indices
+points = cell_centers(cells, 56, 56)  # (1, 784, 2), (x, y) in the unit square of the box
+
+figure, panels = plt.subplots(1, 2, figsize=(7, 3.5))
+panels[0].imshow(doubt[0].numpy(), cmap="plasma")
+panels[0].set_title("uncertainty")
+panels[1].imshow(upsampled[0, 0].sigmoid().numpy(), cmap="gray")
+panels[1].scatter(*(56 * points[0] - 0.5).T.numpy(), s=3, c="red")
+panels[1].set_title("the 784 most uncertain cells")
+
+# %% [markdown]
+# That is all there is to a step, and it is the first step of the model's own trace:
+
+# %%
+step = way.steps[0]
+print("the same cells:", set(cells[0].tolist()) == set(step.index[0].tolist()))
+values = step.logits.flatten(2).gather(2, cells[:, None])  # what the point head said there
+print("the same grid:", torch.equal(put_back(upsampled, cells, values), step.logits))
+
+# %% [markdown]
+# ## All steps
+#
+# `subdivide` repeats it. Any function of points can stand in for the point head; here one that knows the
+# truth, a disc:
+
+# %%
+
+
+def disc(points: torch.Tensor) -> torch.Tensor:
+    """Logits (N, 1, P) at points (N, P, 2): positive within 0.4 of the middle."""
+    return (40 * (0.4 - (points - 0.5).norm(dim=-1)))[:, None]
+
+
+coarse = torch.full((1, 1, 8, 8), -1.0)
+coarse[..., 1:-1, 1:-1] = 1.0  # a rough square
+trace: list[SubdivisionStep] = []
+rendered = subdivide(
+    coarse,
+    disc,
+    sizes=[(16, 16), (32, 32), (64, 64), (128, 128)],
+    count=200,
+    uncertainty=binary_uncertainty,
+    trace=trace,
+)
+truth = disc(cell_centers(torch.arange(128**2)[None], 128, 128)).view(1, 1, 128, 128) > 0
+right = ((rendered > 0) == truth).float().mean()
+print(f"{4 * 200} points instead of {128**2}: {right:.1%} of the cells are right")
+plot_steps(trace)
+
+# %% [markdown]
+# The steps of the model's mask, on the object and on the picture:
+
+# %%
+plot_steps(way.steps, image=image, box=way.box)
+
+# %% [markdown]
+# Any resolution: stop earlier, or go on.
+
+# %%
+plot_resolutions(way)
+
+# %% [markdown]
+# ## Points of training
+#
+# Training cannot iterate. It draws `k N` points at random, keeps the `beta N` most uncertain of them, and
+# fills up with random ones (section 3.2 of the paper). Four strategies on the same coarse prediction:
+
+# %%
+choices = training_choices(way.coarse[None], 196)
+plot_training_points(way.coarse[None], choices, image=image, box=way.box)
