@@ -131,7 +131,10 @@ def test_pictures_of_predictions_and_chosen_points_are_drawn_now_and_then(
     tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--steps", "1", "--batch", "1", "--crop", "64", "64", "--size", "64", "--no-evaluate", "--cpu"]
-    assert main(["train", preset, *small, "--draw-every", "1", "--out", str(tmp_path)]) == 0
+    engine = ["--ema", "0.5", "--channels-last"]
+    assert main(["train", preset, *small, *engine, "--draw-every", "1", "--out", str(tmp_path)]) == 0
+    recipe = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["recipe"]
+    assert (recipe["average"], recipe["channels_last"], recipe["compile"]) == (0.5, True, None)
     with Image.open(tmp_path / "pictures" / "predictions-0000001.png") as sheet:
         assert sheet.width == 3 * 520 + 8  # labels, prediction, points
         assert len(set(sheet.convert("L").tobytes())) > 50

@@ -46,6 +46,12 @@ class Finetune:
     """Of new weights, the order of the pictures and their random changes."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Arithmetic of the network; weights, coordinates and losses stay float32."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, such as 0.999, which is then what is scored and saved; 0: none."""
+    channels_last: bool = False
+    """Lay convolutions out in memory as tensor cores like them."""
+    compile: str | None = None
+    """Compile the backbone by this torch.compile backend, such as inductor."""
     workers: int = 0
     """Processes that read pictures beside the training."""
     cpu: bool = False

@@ -68,6 +68,12 @@ class Options(Protocol):
     @property
     def limit(self) -> int: ...
     @property
+    def ema(self) -> float: ...
+    @property
+    def channels_last(self) -> bool: ...
+    @property
+    def compile(self) -> str | None: ...
+    @property
     def workers(self) -> int: ...
     @property
     def draw_every(self) -> int: ...
@@ -97,6 +103,13 @@ def run_training(
         name: of the data set, with its task; its validation part is scored, if `evaluate`, and drawn.
         extra: what the files say of the training, beside where the weights started (`model.origin`) and its licence.
     """
+    recipe = replace(
+        recipe,
+        average=options.ema,
+        channels_last=options.channels_last,
+        compile=options.compile,
+        draw_every=options.draw_every,
+    )
     known = {**model.origin, **extra}
     speaks, out = main_process(), options.out
     if speaks:
@@ -117,7 +130,7 @@ def run_training(
         train(
             model,
             loader,
-            replace(recipe, draw_every=options.draw_every),
+            recipe,
             out=out,
             evaluate=validation,
             save=lambda one, path: save(one, path, extra=known),
