@@ -11,9 +11,10 @@ N log2(M / M0), and the peak memory above rest of one call, read from the kernel
 from __future__ import annotations
 
 import argparse
+import ctypes
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
@@ -30,6 +31,7 @@ from pointrend.models.mask_head import MaskConfig, PointRendMaskHead
 SIDES = (28, 56, 112, 224, 448, 896, 1792)
 BOXES = (1, 3, 10, 30, 100, 300, 1000)
 CLASSES = (1, 20, 80, 365, 1203)
+AXES = ("resolution", "boxes", "classes", "picture", "picture, 150 classes")
 PICTURES = ((512, 640), (1024, 1024), (1024, 2048), (2048, 4096), (4096, 8192))
 
 
@@ -57,6 +59,7 @@ def measure(call: Callable[[], Any], repeats: int) -> tuple[float, int]:
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)
+    ctypes.CDLL(None).malloc_trim(0)  # else the call finds its memory among what the last one freed
     Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     call()
@@ -87,18 +90,18 @@ def picture(size: tuple[int, int], classes: int, repeats: int) -> tuple[int, flo
     torch.manual_seed(0)
     rows, columns = size[0] // 4, size[1] // 4
     blobs = torch.randn(1, classes, max(2, rows // 30), max(2, columns // 30))
-    coarse = 4 * F.interpolate(blobs, size=(rows, columns), mode="bicubic")
-    fine = torch.randn(1, 256, rows, columns).contiguous(memory_format=torch.channels_last)
+    coarse = F.interpolate(blobs, size=(rows, columns), mode="bicubic").mul_(4)
+    fine = torch.randn(1, rows, columns, 256).permute(0, 3, 1, 2)  # channels-last
     module = PointRend(256, classes, residual=False).eval()
     return 2 * module.count, *measure(lambda: label_map(module.render(coarse, fine, size)[0]), repeats)
 
 
-def curves(repeats: int) -> dict[str, list[Cost]]:
-    """Every axis, each from one end to the other; printed as it comes."""
-    found: dict[str, list[Cost]] = {}
+def curves(axes: Sequence[str], repeats: int) -> dict[str, list[Cost]]:
+    """The chosen axes, each from one end to the other; printed as it comes."""
+    found: dict[str, list[Cost]] = {axis: [] for axis in axes}
 
     def add(axis: str, cost: Cost) -> None:
-        found.setdefault(axis, []).append(cost)
+        found[axis].append(cost)
         print(
             f"| {axis} | {cost.name} | {cost.points:,} | {cost.points / cost.cells:.4f} | {cost.seconds:.3f} "
             f"| {cost.peak / 2**20:.0f} |",
@@ -107,23 +110,21 @@ def curves(repeats: int) -> dict[str, list[Cost]]:
 
     print("| axis | at | points | of all cells | seconds | peak MiB |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
-    for side in SIDES:
+    for side in SIDES if "resolution" in axes else ():
         points, *cost = masks(10, 80, side, repeats)
         paper = round(784 * log2(side / 28))
         add("resolution", Cost(side, f"{side} (paper: 784 + {paper:,})", points, side**2, *cost))
-    for boxes in BOXES:
+    for boxes in BOXES if "boxes" in axes else ():
         points, *cost = masks(boxes, 80, 224, 1 if boxes > 100 else repeats)
         add("boxes", Cost(boxes, str(boxes), points * boxes, 224**2 * boxes, *cost))
-    for classes in CLASSES:
+    for classes in CLASSES if "classes" in axes else ():
         points, *cost = masks(10, classes, 224, repeats)
         add("classes", Cost(classes, str(classes), points * 10, 224**2 * 10, *cost))
-    for size in PICTURES:
-        points, *cost = picture(size, 19, repeats)
-        cells = size[0] * size[1]
-        add("picture", Cost(cells / 1e6, f"{cells / 1e6:.1f} megapixels", points, cells, *cost))
-    points, *cost = picture(PICTURES[-1], 150, 1)
-    cells = PICTURES[-1][0] * PICTURES[-1][1]
-    add("150 classes", Cost(cells / 1e6, f"{cells / 1e6:.1f} megapixels", points, cells, *cost))
+    for axis, classes, sizes in (("picture", 19, PICTURES), ("picture, 150 classes", 150, PICTURES[::2])):
+        for size in sizes if axis in axes else ():
+            cells = size[0] * size[1]
+            points, *cost = picture(size, classes, 1 if cells * classes > 1e9 else repeats)
+            add(axis, Cost(cells / 1e6, f"{cells / 1e6:.1f} megapixels", points, cells, *cost))
     return found
 
 
@@ -142,10 +143,13 @@ def plot(found: dict[str, list[Cost]], path: Path) -> None:
     titles = {
         "boxes": "boxes (80 classes, 224x224)",
         "classes": "classes (10 boxes)",
-        "picture": "megapixels (19 classes)",
+        "picture": "megapixels (19 classes; grey: 150)",
     }
     for axis, (name, title) in zip(axes[1:], titles.items(), strict=True):
         axis.plot([cost.at for cost in found[name]], [cost.seconds for cost in found[name]], "o-")
+        if name == "picture":
+            many = found["picture, 150 classes"]
+            axis.plot([cost.at for cost in many], [cost.seconds for cost in many], "s--", color="0.6")
         axis.set(title=f"seconds by {name}", xlabel=title)
     for axis in axes:
         axis.set(xscale="log", yscale="log")
@@ -158,11 +162,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--plot", type=Path, help="PNG to write")
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=AXES, metavar="AXIS")
+    parser.add_argument("--plot", type=Path, help="PNG to write, where all axes are measured")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found = curves(arguments.repeats)
-    if arguments.plot:
+    found = curves(arguments.axes, arguments.repeats)
+    if arguments.plot and set(arguments.axes) == set(AXES):
         plot(found, arguments.plot)
 
 
