@@ -48,7 +48,7 @@ def test_an_uploaded_picture_is_shown_and_its_result_downloaded(desk: Desk) -> N
     for name in shown["downloads"]:
         found = desk.download(shown["result"], name)
         assert found is not None
-        assert found[1] == DOWNLOADS[name][1]
+        assert found[1:] == (DOWNLOADS[name][1], f"blue-{name}")
         assert found[0]
     json.dumps(shown)
 

@@ -121,13 +121,14 @@ class Desk:
         self.results.put(result, finish(rendering, upload.name))
         return {**view(rendering), "result": result, "name": upload.name, "downloads": list(DOWNLOADS)}
 
-    def download(self, result: str, file_name: str) -> tuple[bytes, str] | None:
-        """Content and media type of a file; None where there is no such result (any more) or no such file."""
+    def download(self, result: str, file_name: str) -> tuple[bytes, str, str] | None:
+        """Content, media type and name of a file; None where there is no such result (any more) or no such file."""
         finished = self.results.get(result)
         if finished is None or file_name not in DOWNLOADS:
             return None
         make, media_type = DOWNLOADS[file_name]
-        return make(finished), media_type
+        stem = finished.picture_name.rpartition(".")[0] or finished.picture_name
+        return make(finished), media_type, f"{stem}-{file_name}"
 
     def _prepared(self, model_name: str, ticket: str) -> Prepared:
         key = (model_name, ticket)

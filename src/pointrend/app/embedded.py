@@ -120,7 +120,7 @@ class Making:
         )
 
 
-MAKINGS: Mapping[str, Making] = {
+MAKINGS: dict[str, Making] = {
     "semantic": Making("semantic", steps=1500, scenes=6000, batch_size=8, learning_rate=2e-3),
     "instance": Making("instance", steps=2200, scenes=4400, batch_size=4, learning_rate=1e-3),
 }
@@ -146,11 +146,12 @@ def make(
 def provenance(making: Making) -> dict[str, Any]:
     """What the file says about itself."""
     scenes = f"{making.scenes} generated scenes of {SIZE[1]}x{SIZE[0]} pixels, seed {TRAINING_SEED}"
+    changed = "" if making == MAKINGS.get(making.task) else f" --steps {making.steps}"
     return {
         "name": f"embedded {making.task}",
         "licence": LICENCE,
         "data": f"{scenes} (pointrend.data.shapes); no pretrained weights",
-        "command": f"python -m pointrend.app.embedded {making.task} --steps {making.steps} --out FILE",
+        "command": f"python -m pointrend.app.embedded {making.task}{changed} --out FILE",
         "torch": torch.__version__,
     }
 

@@ -7,7 +7,7 @@ files: gradio's own upload and file routes stay shut.
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import gradio as gr
 from fastapi import FastAPI, Request, Response
@@ -50,8 +50,12 @@ def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = N
         found = desk.download(ticket, name)
         if found is None:
             return Response("This result is no longer kept here. Move a slider and download again.", 404)
-        headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
-        return Response(found[0], media_type=found[1], headers=headers)
+        content, media_type, file_name = found
+        headers = {
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(file_name, safe='')}",
+            "cache-control": "no-store",
+        }
+        return Response(content, media_type=media_type, headers=headers)
 
     page = build_page(desk, waiting=waiting)
     closed: dict[str, Any] = {

@@ -24,9 +24,8 @@ function numberItems(item) {
 
 function downloadLink(view, name) {
   const link = make("a", "", { "labels.png": "PNG", "coco.json": "COCO JSON", "outlines.svg": "SVG" }[name] || name);
-  const stem = view.name.replace(/\.[^.]*$/, "") || "picture";
   link.href = new URL(`result/${view.result}/${name}`, document.baseURI);
-  link.download = `${stem}-${name}`;
+  link.download = ""; // under the name that the server says
   return link;
 }
 

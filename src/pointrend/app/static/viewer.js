@@ -102,7 +102,9 @@ for (const name of ["pointermove", "pointerdown"]) {
     point(((event.clientX - box.left) / box.width) * view.hover.width, ((event.clientY - box.top) / box.height) * view.hover.height);
   });
 }
-stage.addEventListener("pointerleave", leave);
+stage.addEventListener("pointerleave", (event) => {
+  if (event.pointerType !== "touch") leave(); // a finger that was lifted leaves what it read
+});
 stage.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   if (event.key === "Escape") return leave();
