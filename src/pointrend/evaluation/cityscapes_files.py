@@ -8,6 +8,7 @@ For semantic results, use `saved.SavedLabels` with the label ids as `file_ids`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,8 @@ class CityscapesResults:
             raise ValueError(f"{where}: expected a label id and a score, got {words[1:]}") from None
         if label not in LABEL_IDS:
             raise ValueError(f"{where}: label id: expected one of {sorted(LABEL_IDS)}, got {label}")
-        if not 0 <= score <= 1 + 1e-6:  # false for NaN
-            raise ValueError(f"{where}: score: expected a confidence from 0 to 1, got {words[2][:20]}")
+        if not math.isfinite(score):
+            raise ValueError(f"{where}: score: expected a finite number, got {words[2][:20]}")
         mask = (self.folder / words[0]).resolve()
         if not mask.is_relative_to(self.folder.resolve()):
             raise ValueError(f"{where}: {words[0]} lies outside of {self.folder}")
