@@ -49,3 +49,9 @@ def test_frozen_parameters_are_left_out_and_a_frozen_model_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to train"):
         build_optimizer(model, Recipe(optimizer="adamw"))
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", ["mean_over", "optimizer", "schedule", "precision"])
+def test_a_word_that_means_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}: expected .* or .*, got 'SGD'"):
+        Recipe(**{name: "SGD"})

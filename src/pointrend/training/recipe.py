@@ -10,6 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+_WORDS = {
+    "mean_over": ("update", "part"),
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("constant", "poly", "milestones"),
+    "precision": ("float32", "bfloat16", "float16"),
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -77,6 +84,11 @@ class Recipe:
     """Evaluations without a better ``metric`` after which the training ends; 0: it goes on."""
 
     def __post_init__(self) -> None:
+        for name, words in _WORDS.items():
+            if getattr(self, name) not in words:
+                raise ValueError(
+                    f"recipe: {name}: expected {' or '.join(words)}, got {getattr(self, name)!r}"
+                )
         positive = {
             "steps": self.steps,
             "batch_size": self.batch_size,
