@@ -100,7 +100,7 @@ def pretrain(setting: Setting, arguments: argparse.Namespace, path: Path) -> flo
         batch_size=setting.batch,
         optimizer="adamw",
         learning_rate=6e-4 if setting.task == "semantic" else 2e-4,
-        backbone_factor=0.5,
+        backbone_factor=arguments.shapes_backbone,
         warmup_steps=20,
         clip_gradient=10.0,
         precision=arguments.precision,
@@ -221,6 +221,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder that holds camvid/, fruits_nuts/ and weights/")
     parser.add_argument("--set", choices=SETS, default="camvid")
     parser.add_argument("--pretrain", type=int, default=600, help="updates on generated scenes")
+    parser.add_argument(
+        "--shapes-backbone",
+        type=float,
+        default=0.5,
+        help="learning rate of the backbone on generated scenes, relative to the rest's",
+    )
     parser.add_argument("--steps", type=int, default=240, help="updates of fine-tuning")
     parser.add_argument("--points", type=int, default=6, help="of the curve")
     parser.add_argument("--pictures", type=int, help="score at most so many, evenly spread")
