@@ -414,7 +414,9 @@ def test_no_value_in_any_field_of_a_file_does_more_than_be_refused(value: str, t
             changed = {**truth, part: [{**records[0], field: "@"}]}
             load(changed, lambda: CocoEvaluator(file, protocol="lvis").compute(), f"{part} {field}")
     assert all(said.startswith(str(file)) and len(said) < 600 for said in refused.values())
-    assert {"image_id", "category_id", "score", "images height", "annotations area"} - {*refused} == set()
+    never = {"image_id", "category_id", "images height", "annotations area"}
+    assert never - {*refused} == set()
+    assert ("score" in refused) == (value != "-7")  # a logit is as good as a confidence
 
 
 def test_masks_as_lists_of_runs_score_as_their_compressed_form() -> None:
