@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointrend.core.bands import label_map
 from pointrend.models.box_head import Detections
 from pointrend.models.boxes import clip_boxes, grouped_nms
 from pointrend.models.images import batch_images, check_image, resize_image
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
-from pointrend.models.tta import MMSEGMENTATION_SCALES, augmented_probabilities
+from pointrend.models.tta import MMSEGMENTATION_SCALES, augmented_grid
 from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
 
 # What Detectron2 keeps when it merges the views (test_time_augmentation.py): every detection was above the model's own
@@ -77,10 +78,10 @@ class AugmentedSemantic(_Wrapped):
         small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
         results = []
         for image in images:
-            mean = augmented_probabilities(
+            mean = augmented_grid(
                 self.model, image, scales=self.scales, flip=self.flip, refine=refine, count=count
-            )  # (C, H, W)
-            labels = mean.argmax(0).to(small)
+            )
+            labels = label_map(mean).to(small)
             results.append(SemanticResult(labels, self.config.class_names, self.config.palette))
         return results
 

@@ -211,6 +211,8 @@ class SemanticSegmenter(Pretrained):
     @in_own_precision
     def grids(self, batch: ImageBatch, *, refine: bool = True, count: int | None = None) -> list[Grid]:
         """The logits (C, H, W) of each picture in the padded batch, to be read band by band: never held whole."""
+        if not self.fast:
+            return [HeldGrid(one) for one in self.logits(batch, refine=refine, count=count)]
         self._check_memory(batch, grids=0)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
@@ -256,7 +258,7 @@ class SemanticSegmenter(Pretrained):
             return []
         inputs = [resize_image(image, self.config.preprocessing) for image in images]
         batch = batch_images(inputs, self.config.preprocessing, self.device)
-        if self.fast and trace is None:
+        if trace is None:
             grids = self.grids(batch, refine=refine, count=count)
         else:
             grids = [HeldGrid(one) for one in self.logits(batch, refine=refine, count=count, trace=trace)]

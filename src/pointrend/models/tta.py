@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pointrend.core.bands import CroppedGrid, Grid
 from pointrend.models.images import batch_images, check_image, resize_image, resize_to
-from pointrend.models.semantic import SemanticSegmenter
+from pointrend.models.semantic import SemanticSegmenter, resized
 
 MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -38,22 +39,73 @@ def augmented_probabilities(
 
     Raises ValueError for no scales, or one that is not positive.
     """
+    grid = augmented_grid(model, image, scales=scales, flip=flip, refine=refine, count=count)
+    return grid.rows(0, grid.shape[1])
+
+
+@torch.no_grad()
+def augmented_grid(
+    model: SemanticSegmenter,
+    image: Tensor,
+    *,
+    scales: Sequence[float] = MMSEGMENTATION_SCALES,
+    flip: bool = True,
+    refine: bool = True,
+    count: int | None = None,
+) -> Grid:
+    """The probabilities of `augmented_probabilities` to be read band by band: their labels cost no (C, H, W)."""
     check_image(image)
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales: expected one or more positive numbers, got {tuple(scales)}")
     height, width = image.shape[1:]
-    total: Tensor | None = None
+    views: list[Grid] = []
     for scale in scales:
         size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-        resized = resize_to(image, size, model.config.preprocessing.resize)
+        view = resize_to(image, size, model.config.preprocessing.resize)
         for mirrored in (False, True) if flip else (False,):
-            view = resized.flip(-1) if mirrored else resized
-            logits = _logits(model, view, refine=refine, count=count)
-            logits = logits.flip(-1) if mirrored else logits
-            probabilities = _resize(logits, (height, width)).softmax(1)
-            total = probabilities if total is None else total + probabilities
-    assert total is not None
-    return total[0] / (len(scales) * (2 if flip else 1))
+            batch = batch_images(
+                [view.flip(-1) if mirrored else view], model.config.preprocessing, model.device
+            )
+            grid: Grid = CroppedGrid(model.grids(batch, refine=refine, count=count)[0], size)
+            views.append(resized(MirroredGrid(grid) if mirrored else grid, (height, width)))
+    return MeanProbabilities(views)
+
+
+class MirroredGrid:
+    """A grid seen in a mirror, left to right."""
+
+    def __init__(self, source: Grid) -> None:
+        self.source = source
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.source.shape
+
+    def rows(self, first: int, last: int) -> Tensor:
+        return self.source.rows(first, last).flip(-1)
+
+    def known_labels(self) -> Tensor | None:
+        return None
+
+
+class MeanProbabilities:
+    """The mean over several grids of logits of one size, each as probabilities."""
+
+    def __init__(self, views: Sequence[Grid]) -> None:
+        self.views = views
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.views[0].shape
+
+    def rows(self, first: int, last: int) -> Tensor:
+        total = self.views[0].rows(first, last).softmax(0)
+        for view in self.views[1:]:
+            total += view.rows(first, last).softmax(0)
+        return total / len(self.views)
+
+    def known_labels(self) -> Tensor | None:
+        return None
 
 
 @torch.no_grad()
@@ -72,13 +124,13 @@ def sliding_logits(
         raise ValueError(
             f"expected 1 <= stride <= window on both axes, got stride {stride} and window {window}"
         )
-    resized = resize_image(image, model.config.preprocessing)
-    height, width = resized.shape[1:]
+    picture = resize_image(image, model.config.preprocessing)
+    height, width = picture.shape[1:]
     total = torch.zeros((1, model.config.num_classes, height, width), device=model.device)
     counts = torch.zeros((height, width), device=model.device)
     for rows in _windows(height, window[0], stride[0]):
         for columns in _windows(width, window[1], stride[1]):
-            total[:, :, rows, columns] += _logits(model, resized[:, rows, columns])
+            total[:, :, rows, columns] += _logits(model, picture[:, rows, columns])
             counts[rows, columns] += 1
     return _resize(total / counts, (image.shape[1], image.shape[2]))[0]
 
@@ -90,12 +142,10 @@ def _windows(length: int, window: int, stride: int) -> list[slice]:
     return [slice(start, min(start + window, length)) for start in starts]
 
 
-def _logits(
-    model: SemanticSegmenter, resized: Tensor, *, refine: bool = True, count: int | None = None
-) -> Tensor:
+def _logits(model: SemanticSegmenter, picture: Tensor) -> Tensor:
     """(1, C, h, w) of a picture at the network's size, without the padding."""
-    batch = batch_images([resized], model.config.preprocessing, model.device)
-    return model.logits(batch, refine=refine, count=count)[:, :, : resized.shape[1], : resized.shape[2]]
+    batch = batch_images([picture], model.config.preprocessing, model.device)
+    return model.logits(batch)[:, :, : picture.shape[1], : picture.shape[2]]
 
 
 def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
