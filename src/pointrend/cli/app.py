@@ -51,7 +51,6 @@ class App:
         from pointrend.app.desk import Desk
         from pointrend.app.models import Shelf
         from pointrend.app.pictures import Limits
-        from pointrend.app.server import build_app, serve
 
         local = self.host in LOCAL
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -59,6 +58,8 @@ class App:
         shelf.check()
         desk = Desk(shelf, Limits(self.max_megabytes, self.max_megapixels), megabytes=self.memory)
         port = free_port(self.host, self.port)
+        from pointrend.app.server import build_app, serve  # gradio takes seconds: mistakes are told before
+
         app = build_app(desk, waiting=self.queue, hosts=frozenset(LOCAL) if local else None)
         shown = "localhost" if local else self.host
         print(f"PointRend is at http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
