@@ -140,7 +140,7 @@ def test_pictures_of_predictions_and_chosen_points_are_drawn_now_and_then(
         assert len(set(sheet.convert("L").tobytes())) > 50
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("step 1 of 1"))
     assert re.fullmatch(
-        r"step 1 of 1, loss [\d.]+ \(.*\), lr [\d.e-]+, data [\d.]+ s \+ compute [\d.]+ s, [\d.]+ GiB, 0:00 left",
+        r"step 1 of 1, loss [\d.]+, lr [\d.e-]+, data [\d.]+ s \+ compute [\d.]+ s, [\d.]+ GiB \(.+\), 0:00 left",
         line,
     )
 

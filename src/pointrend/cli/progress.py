@@ -14,6 +14,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 from pointrend.training.log import MEASURES
 
@@ -56,11 +57,12 @@ def training(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]
                 f"step {step} of {steps}, {note}, {left} left", soft_wrap=True, highlight=False
             )
 
+    # The note comes last: where a terminal is narrow, its end is cut off.
     columns = (
         BarColumn(20),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[left]} left", table_column=Column(no_wrap=True, min_width=13)),
         TextColumn("{task.fields[note]}"),
-        TextColumn("{task.fields[left]} left"),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("training", total=steps, note="", left="?")
@@ -68,13 +70,13 @@ def training(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]
 
 
 def describe_update(means: Mapping[str, float], entry: Mapping[str, float]) -> str:
-    """Losses, learning rate, times and memory in one line: "loss 1.230 (coarse 0.80, points 0.43), lr 0.01, ..."."""
+    """One line: "loss 1.230, lr 0.01, data 0.02 s + compute 0.30 s, 4.1 GiB (coarse 0.80, points 0.43)"."""
     losses = {name: value for name, value in means.items() if name not in MEASURES}
     parts = ", ".join(f"{name} {value:.2f}" for name, value in losses.items())
     work = means["seconds"] - means["data_seconds"]
     return (
-        f"loss {sum(losses.values()):.3f} ({parts}), lr {entry['learning_rate']:.2g}, "
-        f"data {means['data_seconds']:.2f} s + compute {work:.2f} s, {entry['memory_gib']:.1f} GiB"
+        f"loss {sum(losses.values()):.3f}, lr {entry['learning_rate']:.2g}, data {means['data_seconds']:.2f} s + "
+        f"compute {work:.2f} s, {entry['memory_gib']:.1f} GiB ({parts})"
     )
 
 
