@@ -59,7 +59,7 @@ compare_results(image, variants(semantic, image), width=3)
 
 # %%
 instance = load_embedded("instance")
-picture = scenes[30].image
+picture = scenes[40].image
 [objects] = pointrend.Predictor(instance, device="cpu")([picture])
 objects = objects[objects.scores > 0.5]
 for box, label, score in zip(objects.boxes, objects.labels, objects.scores, strict=True):

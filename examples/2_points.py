@@ -31,7 +31,7 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.visualize import explain, plot_resolutions, plot_steps, plot_training_points, training_choices
 
 model = load_embedded("instance")
-image = ShapeScenes(100, first=1_000_000, size=(144, 192))[30].image
+image = ShapeScenes(100, first=1_000_000, size=(144, 192))[40].image
 way = explain(model, image, instance=0)  # everything that happened on the way to one mask
 print(way.title, [round(side) for side in way.box])
 
@@ -89,8 +89,8 @@ def disc(points: torch.Tensor) -> torch.Tensor:
     return (40 * (0.4 - (points - 0.5).norm(dim=-1)))[:, None]
 
 
-coarse = torch.full((1, 1, 8, 8), -1.0)
-coarse[..., 1:-1, 1:-1] = 1.0  # a rough square
+coarse = torch.full((1, 1, 8, 8), -6.0)
+coarse[..., 1:-1, 1:-1] = 6.0  # a rough square
 trace: list[SubdivisionStep] = []
 rendered = subdivide(
     coarse,

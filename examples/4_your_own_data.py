@@ -115,7 +115,7 @@ pointrend("train", "instance-resnet18", "--data", "objects", *arguments, "--out"
 
 # %%
 pointrend(
-    ["predict", "labelled/images/val", "--model", "runs/labelled/model.safetensors", "--out", "predictions"]
+    "predict", "labelled/images/val", "--model", "runs/labelled/model.safetensors", "--out", "predictions"
 )
 pictures = [np.asarray(Image.open(file)) for file in sorted(Path("predictions/overlays").glob("*.png"))]
 Image.fromarray(contact_sheet(pictures, columns=3, tile=200))

@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parent
+WIDTH = 760  # pixels
 
 
 def execute(script: Path) -> Any:
@@ -42,17 +43,22 @@ def tidy(notebook: Any) -> Any:
         for output in cell.outputs:
             data = output.get("data", {})
             if "image/png" in data:
-                output.data = {"image/png": smaller(data["image/png"]), "text/plain": "a picture"}
+                output.data = smaller(data["image/png"]) | {"text/plain": "a picture"}
                 output.metadata = {}
     return notebook
 
 
-def smaller(png: str) -> str:
-    """A PNG in base64 with at most 256 colours."""
+def smaller(png: str) -> dict[str, str]:
+    """A PNG in base64 as it is, or as JPEG at most 760 pixels wide, whichever has fewer bytes."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    file = io.BytesIO()
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT).save(file, format="PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    exact, photo = io.BytesIO(), io.BytesIO()
+    picture.save(exact, format="PNG", optimize=True)
+    if picture.width > WIDTH:
+        height = round(picture.height * WIDTH / picture.width)
+        picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    picture.save(photo, format="JPEG", quality=80, optimize=True)
+    kind, file = ("png", exact) if exact.tell() < photo.tell() else ("jpeg", photo)
+    return {f"image/{kind}": base64.b64encode(file.getvalue()).decode()}
 
 
 def main() -> None:

@@ -64,10 +64,11 @@ def animate_steps(
         grid = f"{step.size[0]}×{step.size[1]}"
         before = color_logits(step.upsampled[0], palette)
         after = color_logits(step.logits[0], palette)
-        points = f"{step.index.shape[1]} points"
         frames.append(frame(image, "picture", before, predicted=f"upsampled to {grid}"))
-        frames.append(frame(image, points, before, step, predicted=f"upsampled to {grid}"))
-        frames.append(frame(image, points, after, predicted=f"predicted there, {grid}"))
+        frames.append(
+            frame(image, f"{step.index.shape[1]} points", before, step, predicted=f"upsampled to {grid}")
+        )
+        frames.append(frame(image, "picture", after, predicted=f"predicted there, {grid}"))
     last = color_logits(explanation.grids[-1], palette)
     rows, columns = explanation.grids[-1].shape[1:]
     frames.append(frame(draw_result(explanation), explanation.title, last, predicted=f"{rows}×{columns}"))

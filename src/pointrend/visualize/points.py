@@ -126,7 +126,8 @@ def draw_points(
     points = step.points[region].detach().cpu().numpy() * (right - left, bottom - top) + (left, top)
     x, y = points[:, 0], points[:, 1]
     here = (x >= shown[0]) & (x <= shown[1]) & (y >= shown[3]) & (y <= shown[2])
-    cell = inches * (right - left) / max(step.size[1], 1) / (shown[1] - shown[0])
+    smaller = min((right - left) / max(step.size[1], 1), (bottom - top) / max(step.size[0], 1))
+    cell = inches * smaller / (shown[1] - shown[0])
     size = float(np.clip(72 * cell * 0.72, 0.9, 7.0)) ** 2
     # A vector file with tens of thousands of dots opens slowly; its pixels are drawn instead.
     many = int(here.sum()) > MANY_POINTS
