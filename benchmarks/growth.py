@@ -151,9 +151,17 @@ def plot(found: dict[str, list[Cost]], path: Path) -> None:
             many = found["picture, 150 classes"]
             axis.plot([cost.at for cost in many], [cost.seconds for cost in many], "s--", color="0.6")
         axis.set(title=f"seconds by {name}", xlabel=title)
-    for axis in axes:
+    for axis, name in zip(axes, ("resolution", *titles), strict=True):
         axis.set(xscale="log", yscale="log")
+        ticks = [cost.at for cost in found[name]]
+        axis.set_xticks(
+            ticks, [f"{tick:.3g}" if tick < 100 else f"{tick:.0f}" for tick in ticks], rotation=45
+        )
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
+    for axis in axes[1:]:
+        low, high = axis.get_ylim()
+        axis.set_ylim(low / 2, high * 2)  # a flat line is to look flat
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
