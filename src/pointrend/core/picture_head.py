@@ -51,9 +51,10 @@ class PicturePointHead:
             F.linear(coarse, part, bias) for part, bias in zip(weights.coarse, weights.biases, strict=False)
         )
         hidden = weights.forward([fine[0].T @ weights.fine.T], parts)  # (P, width)
-        rows = (
-            torch.addmm(weights.predictor_bias, hidden, weights.predictor.T) + coarse @ weights.coarse_rows.T
-        )
+        with torch.autocast(points.device.type, enabled=False):  # logits are compared: no half precision here
+            hidden, coarse = hidden.to(weights.predictor.dtype), coarse.to(weights.predictor.dtype)
+            rows = torch.addmm(weights.predictor_bias, hidden, weights.predictor.T)
+            rows = rows + coarse @ weights.coarse_rows.T
         if self.head.residual:
             rows = rows + coarse
         return rows.T[None].to(torch.promote_types(rows.dtype, torch.float32))

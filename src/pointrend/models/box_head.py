@@ -30,6 +30,7 @@ from pointrend.models.boxes import (
     pyramid_level,
 )
 from pointrend.models.initial import normal_fill, xavier_fill
+from pointrend.models.pooling import pools_by_table, roi_align_rows
 
 POOLED = ("p2", "p3", "p4", "p5")
 """The pyramid levels that boxes are pooled from."""
@@ -95,8 +96,13 @@ def pool_regions(
     for number, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         here = torch.nonzero(level == lowest + number).squeeze(1)
         if len(here):
-            # In bfloat16 coordinates would be off by whole pixels, so features come up to float32 instead.
-            part = roi_align(feature.float(), rois[here], size, 1.0 / stride, sampling_ratio=0, aligned=True)
+            if pools_by_table(feature):
+                part = roi_align_rows(feature, boxes[here], image_index[here], size, stride).float()
+            else:
+                # In bfloat16 coordinates would be off by whole pixels, so features come up to float32 instead.
+                part = roi_align(
+                    feature.float(), rois[here], size, 1.0 / stride, sampling_ratio=0, aligned=True
+                )
             pooled = pooled.index_copy(0, here, part)
     return pooled
 
