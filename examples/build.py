@@ -20,7 +20,8 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-WIDTH = 760  # pixels
+LARGEST = 270_000  # bytes of a notebook's pictures together
+WIDTHS = (1000, 900, 800, 720, 640, 580, 520, 460)  # pixels, tried in this order
 
 
 def execute(script: Path) -> Any:
@@ -33,29 +34,32 @@ def execute(script: Path) -> Any:
 
 
 def tidy(notebook: Any) -> Any:
-    """Without what differs from run to run: times, progress on the error stream, random ids; with smaller pictures."""
+    """Without what differs from run to run: times, progress bars, random ids. Pictures are as wide as fits."""
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
+    shown: list[tuple[Any, str]] = []
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", {}
         if cell.cell_type != "code":
             continue
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-        for output in cell.outputs:
-            data = output.get("data", {})
-            if "image/png" in data:
-                output.data = smaller(data["image/png"]) | {"text/plain": "a picture"}
-                output.metadata = {}
+        shown += [(out, out.data["image/png"]) for out in cell.outputs if "image/png" in out.get("data", {})]
+    for width in WIDTHS:
+        pictures = [smaller(png, width) for _, png in shown]
+        if sum(len(data) for picture in pictures for data in picture.values()) < LARGEST:
+            break
+    for (output, _), picture in zip(shown, pictures, strict=True):
+        output.data, output.metadata = picture | {"text/plain": "a picture"}, {}
     return notebook
 
 
-def smaller(png: str) -> dict[str, str]:
-    """A PNG in base64 as it is, or as JPEG at most 760 pixels wide, whichever has fewer bytes."""
+def smaller(png: str, width: int) -> dict[str, str]:
+    """A PNG in base64 as it is, or as JPEG at most so many pixels wide, whichever has fewer bytes."""
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     exact, photo = io.BytesIO(), io.BytesIO()
     picture.save(exact, format="PNG", optimize=True)
-    if picture.width > WIDTH:
-        height = round(picture.height * WIDTH / picture.width)
-        picture = picture.resize((WIDTH, height), Image.Resampling.LANCZOS)
+    if picture.width > width:
+        height = round(picture.height * width / picture.width)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     picture.save(photo, format="JPEG", quality=80, optimize=True)
     kind, file = ("png", exact) if exact.tell() < photo.tell() else ("jpeg", photo)
     return {f"image/{kind}": base64.b64encode(file.getvalue()).decode()}

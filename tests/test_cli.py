@@ -20,7 +20,7 @@ from pointrend.cli.presets import PRESETS, instance_config, semantic_config, tas
 from pointrend.cli.train import stopping
 from pointrend.models.backbones import BackboneConfig
 
-COMMANDS = ("demo", "train", "eval", "predict", "convert", "zoo")
+COMMANDS = ("demo", "train", "eval", "predict", "explain", "convert", "zoo")
 
 
 @pytest.fixture

@@ -39,10 +39,10 @@ from pointrend.visualize import (
     enlarge,
     largest_differences,
     plot_steps,
+    save_figure,
     side_by_side,
     traced_box,
 )
-from pointrend.whole import whole_file
 
 TEST_SCENES = 1_000_000  # number of the first scene that is held out
 SHOWN = {  # score -> what the table calls it
@@ -232,8 +232,7 @@ def draw_pictures(model: SemanticSegmenter, scenes: ShapeScenes, settings: DemoS
     files = []
     for place, number in enumerate(best, start=1):
         for name, figure in draw_scene(model, scenes[number]).items():
-            files.append(settings.out / f"scene{place}-{name}.png")
-            write_figure(figure, files[-1])
+            files += save_figure(figure, settings.out / f"scene{place}-{name}", formats=("png",))
     return files
 
 
@@ -256,12 +255,6 @@ def draw_scene(model: SemanticSegmenter, sample: Sample, *, scale: int = 4) -> d
     windows = [window.scaled(scale) for window in windows]
     compared = side_by_side(panels, windows=windows, names=refined.class_names, colors=palette, width=2.4)
     return {"compared": compared, "steps": plot_steps(trace, image=sample.image, box=box, palette=palette)}
-
-
-def write_figure(figure: Figure, path: Path) -> None:
-    """Save as PNG, whole or not at all; the folder is made."""
-    with whole_file(path) as unfinished:
-        figure.savefig(unfinished, format="png")
 
 
 def what_next(settings: DemoSettings, model: SemanticSegmenter, pictures: list[Path]) -> list[str]:
