@@ -130,19 +130,20 @@ class Clock:
 def agreement(models: dict[str, Model], image: Tensor, outputs: dict[str, Any]) -> str:
     """How near each way is to the default one, given the same boxes."""
     first = models["default"]
-    notes = []
     if isinstance(first, SemanticSegmenter):
-        for way, labels in outputs.items():
-            same = (labels == outputs["default"]).float().mean()
-            notes.append(f"{way} {same:.4f}")
-        return f"share of pixels labelled as by default: {', '.join(notes)}"
+        same = {way: (labels == outputs["default"]).float().mean() for way, labels in outputs.items()}
+        shown = ", ".join(f"{way} {share:.4f}" for way, share in same.items())
+        return f"share of pixels labelled as by default: {shown}"
     found = outputs["default"][0]
-    masks = {}
-    for way, model in models.items():
+
+    def masks(model: Model) -> Tensor:
         assert isinstance(model, InstanceSegmenter)
         features = model.features(model.prepare([image]))
-        masks[way] = model.masks_for_boxes(features, [found.boxes], [found.labels])[0]
-        notes.append(f"{way} {mask_branch.mask_iou(masks[way], masks['default']):.4f}")
+        return model.masks_for_boxes(features, [found.boxes], [found.labels])[0]
+
+    exact = masks(first)
+    others = {way: model for way, model in models.items() if model is not first}
+    notes = [f"{way} {mask_branch.mask_iou(masks(model), exact):.4f}" for way, model in others.items()]
     return f"{len(found.boxes)} detections; mask IoU with default, on the same boxes: {', '.join(notes)}"
 
 
