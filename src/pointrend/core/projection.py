@@ -142,7 +142,7 @@ class ProjectedPointHead:
     def _project(self, coarse: Tensor, residual: bool) -> tuple[list[Tensor], Tensor]:
         """What coarse cells add to each layer that sees them: (R*h*w + 1, width), its bias last; to the logit (R*h*w,).
 
-        One table for each layer: a single one of 769 columns was four times slower to gather from.
+        One table for each layer: gathering from a single one of 769 columns took twice as long.
         """
         split = self.weights
         classes = coarse.shape[1]
