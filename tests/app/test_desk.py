@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ from PIL import Image
 import pointrend
 from pointrend.app.desk import BusyError, Desk, examples
 from pointrend.app.downloads import DOWNLOADS
+from pointrend.app.embedded import instance_config
 from pointrend.app.models import EMBEDDED, Shelf
 from pointrend.app.pictures import Limits
 from pointrend.app.settings import Range, Settings
-from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
 
 SETTINGS = Settings(64, 64)
@@ -141,7 +143,7 @@ def test_few_models_stay_in_memory_and_their_features_go_with_them(checkpoint: P
 
 def test_a_model_without_points_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.safetensors"
-    pointrend.save(InstanceSegmenter(InstanceConfig(("a",), head="coarse", fpn_channels=8)), path)
+    pointrend.save(InstanceSegmenter(replace(instance_config(), head="coarse")), path)
     with pytest.raises(ValueError, match="no PointRend head"):
         Shelf([path]).check()
 

@@ -6,6 +6,7 @@ files: gradio's own upload and file routes stay shut.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,6 +19,9 @@ from pointrend.app.desk import BusyError, Desk
 from pointrend.app.gate import App, Gate
 from pointrend.app.page import build_page, look
 
+ARRIVING = 16
+"""Files on their way at the same time: each takes memory before it is complete."""
+
 
 def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = None) -> App:
     """The whole web application.
@@ -27,10 +31,19 @@ def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = N
         hosts: names under which the page may be asked for; any, if not given. A page of somebody else's that makes
             its own name point to this computer is turned away by this.
     """
+    arriving = asyncio.Semaphore(ARRIVING)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.post("/picture")
     async def picture(request: Request) -> Response:
+        if arriving.locked():
+            return JSONResponse(
+                {"error": "Busy: many pictures are arriving. Try again in a few seconds."}, 503
+            )
+        async with arriving:
+            return await received(request)
+
+    async def received(request: Request) -> Response:
         content = bytearray()
         try:
             desk.limits.check_size(int(request.headers.get("content-length") or 1))
