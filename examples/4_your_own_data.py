@@ -31,7 +31,7 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.rle import encode_windows
 from pointrend.visualize.sheet import contact_sheet
 
-STEPS = os.environ.get("STEPS", "60")  # far too few for a good model; the tests do fewer still
+STEPS = os.environ.get("STEPS", "40")  # far too few for a good model; the tests do fewer still
 folder = Path(tempfile.mkdtemp(prefix="pointrend-"))
 os.chdir(folder)
 
@@ -51,15 +51,16 @@ def pointrend(*arguments: str) -> None:
 #       classes.json            names and colours, if you like
 
 # %%
+scenes = ShapeScenes(1)
+classes = {"classes": scenes.class_names, "palette": scenes.palette}
+Path("labelled").mkdir()
+Path("labelled/classes.json").write_text(json.dumps(classes))
 for split, first, count in (("train", 0, 24), ("val", 1_000_000, 6)):
     for kind in ("images", "labels"):
         Path("labelled", kind, split).mkdir(parents=True)
     for number, sample in enumerate(ShapeScenes(count, first=first, size=(96, 128))):
         Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(f"labelled/images/{split}/{number}.png")
         Image.fromarray(sample.target.labels.numpy()).save(f"labelled/labels/{split}/{number}.png")
-scenes = ShapeScenes(1)
-classes = {"classes": scenes.class_names, "palette": scenes.palette}
-Path("labelled/classes.json").write_text(json.dumps(classes))
 
 # %% [markdown]
 # Look before you train: classes, sizes, and everything that is wrong with the files.
@@ -118,4 +119,4 @@ pointrend(
     "predict", "labelled/images/val", "--model", "runs/labelled/model.safetensors", "--out", "predictions"
 )
 pictures = [np.asarray(Image.open(file)) for file in sorted(Path("predictions/overlays").glob("*.png"))]
-Image.fromarray(contact_sheet(pictures, columns=3, tile=200))
+Image.fromarray(contact_sheet(pictures, columns=3, tile=256))

@@ -240,7 +240,7 @@ def test_comparisons_show_where_two_predictions_differ() -> None:
 
 def test_comparisons_of_masks_rendered_larger_show_the_picture_as_large() -> None:
     figure = compare_results(scene(), variants(detector(), scene(), scale=3), min_score=0.0)
-    assert figure.axes[0].images[0].get_array().shape == (135, 210, 3)
+    assert figure.axes[0].images[0].get_array().shape == (3 * 135, 3 * 210, 3)  # and small ones are magnified
 
 
 def test_results_of_other_sizes_are_not_compared() -> None:

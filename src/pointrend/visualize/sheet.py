@@ -28,20 +28,30 @@ def draw_target(
 
 
 def contact_sheet(pictures: Sequence[Picture], *, columns: int = 4, tile: int = 320, gap: int = 8) -> Picture:
-    """Pictures (H, W, 3) of any sizes, each inside a square of `tile` pixels, row by row on white.
+    """Pictures (H, W, 3) of any sizes, row by row on white, each as large as fits into `tile` pixels a side.
 
-    Raises ValueError if there is none.
+    Small pictures are enlarged by whole factors; a row is as high as its highest picture. Raises ValueError if there is
+    none.
     """
     if not pictures:
         raise ValueError("expected at least one picture for the sheet, got none")
     columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    step = tile + gap
-    sheet = np.full((rows * step + gap, columns * step + gap, 3), 255, dtype=np.uint8)
-    for number, picture in enumerate(pictures):
-        small = Image.fromarray(picture)
-        small.thumbnail((tile, tile))
-        top = gap + number // columns * step + (tile - small.height) // 2
-        left = gap + number % columns * step + (tile - small.width) // 2
-        sheet[top : top + small.height, left : left + small.width] = np.asarray(small)
-    return sheet
+    tiles = [_fitted(Image.fromarray(picture), tile) for picture in pictures]
+    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+    heights = [max(small.height for small in row) for row in rows]
+    sheet = Image.new("RGB", (columns * (tile + gap) + gap, sum(heights) + gap * (len(rows) + 1)), "white")
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, small in enumerate(row):
+            left = gap + column * (tile + gap) + (tile - small.width) // 2
+            sheet.paste(small, (left, top + (height - small.height) // 2))
+        top += height + gap
+    return np.asarray(sheet)
+
+
+def _fitted(picture: Image.Image, tile: int) -> Image.Image:
+    factor = tile // max(picture.size)
+    if factor > 1:
+        return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
+    picture.thumbnail((tile, tile))
+    return picture
