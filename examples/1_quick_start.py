@@ -32,7 +32,7 @@ from pointrend.visualize import compare_results, draw, explain, plot_way, varian
 
 scenes = ShapeScenes(100, first=1_000_000, size=(144, 192))  # never trained on
 image = scenes[45].image  # uint8 (3, H, W), RGB
-Image.fromarray(image.permute(1, 2, 0).numpy()).resize((576, 432))
+Image.fromarray(image.permute(1, 2, 0).numpy()).resize((384, 288))
 
 # %% [markdown]
 # ## Every pixel
@@ -64,7 +64,7 @@ picture = scenes[40].image
 objects = objects[objects.scores > 0.5]
 for box, label, score in zip(objects.boxes, objects.labels, objects.scores, strict=True):
     print(f"{objects.class_names[label]:8} {score:.2f}", [round(side) for side in box.tolist()])
-Image.fromarray(draw(picture, objects)).resize((576, 432))
+Image.fromarray(draw(picture, objects)).resize((384, 288))
 
 # %% [markdown]
 # ## Into files, and into other programs
