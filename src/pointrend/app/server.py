@@ -46,10 +46,15 @@ def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = N
     async def received(request: Request) -> Response:
         content = bytearray()
         try:
-            desk.limits.check_size(int(request.headers.get("content-length") or 1))
+            count = 0
             async for part in request.stream():
-                content += part
-                desk.limits.check_size(len(content) or 1)
+                count += len(part)
+                # Of what is too large the rest is read and dropped: a client that still sends does not hear an answer.
+                if count > 4 * desk.limits.bytes:
+                    break
+                if count <= desk.limits.bytes:
+                    content += part
+            desk.limits.check_size(count)
             name = unquote(request.headers.get("x-file-name", ""))[:200]
             ticket = await run_in_threadpool(desk.accept, bytes(content), name)
         except BusyError as error:
