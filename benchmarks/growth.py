@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from pointrend.core import PointRend
 from pointrend.core.bands import label_map
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_head import MaskConfig, PointRendMaskHead
+from pointrend.models.coarse_mask_head import MaskConfig
+from pointrend.models.mask_head import PointRendMaskHead
 
 SIDES = (28, 56, 112, 224, 448, 896, 1792)
 BOXES = (1, 3, 10, 30, 100, 300, 1000)

@@ -23,9 +23,9 @@ from pointrend.data.transforms import Compose, RandomFlip, ResizeShortEdge
 from pointrend.evaluation.run import evaluate_instances
 from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 

@@ -34,7 +34,8 @@ from pointrend.core import (
     subdivision_sizes,
 )
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_head import MaskConfig, PointRendMaskHead
+from pointrend.models.coarse_mask_head import MaskConfig
+from pointrend.models.mask_head import PointRendMaskHead
 
 MAP = (200, 272)  # p2 of an 800x1088 picture
 STRIDE = 4

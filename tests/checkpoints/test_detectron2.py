@@ -17,9 +17,9 @@ from pointrend.checkpoints.names import reverse, translate
 from pointrend.core import PointSampling
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.zoo import ZOO
 

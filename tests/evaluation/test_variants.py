@@ -11,9 +11,9 @@ from pointrend.evaluation.run import compare_instances, compare_semantic
 from pointrend.evaluation.variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 

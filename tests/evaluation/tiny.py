@@ -12,8 +12,8 @@ from PIL import Image
 import pointrend
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticPointRendConfig
 
 SIZE = (40, 50)

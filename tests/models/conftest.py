@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig
-from pointrend.models.mask_head import MaskConfig
 from pointrend.structures import InstanceMasks, InstanceTarget
 
 

@@ -10,8 +10,9 @@ from pointrend.core.bands import label_map
 from pointrend.core.selection import doubtful_cells
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import Regions
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.economy import Economy
-from pointrend.models.mask_head import MaskConfig, PointRendMaskHead
+from pointrend.models.mask_head import PointRendMaskHead
 
 BOXES = torch.tensor([[0.0, 0, 6, 6], [4, 4, 44, 20], [0, 0, 100, 90], [3, 3, 17, 17], [5, 5, 5, 5]])
 

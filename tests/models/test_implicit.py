@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pointrend.models.boxes import Regions
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.implicit import ImplicitMaskHead, ImplicitPointHead, encode_positions
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 
 CHANNELS, STRIDES = {"p2": 6}, {"p2": 4}
 

@@ -7,8 +7,9 @@ import torch
 
 from pointrend.core import PointSampling, binary_uncertainty, regular_grid, subdivide
 from pointrend.models.boxes import Regions
+from pointrend.models.coarse_mask_head import CoarseHead, CoarseMaskHead, MaskConfig
 from pointrend.models.conv_mask_head import ConvMaskHead
-from pointrend.models.mask_head import CoarseHead, CoarseMaskHead, MaskConfig, PointRendMaskHead
+from pointrend.models.mask_head import PointRendMaskHead
 from pointrend.structures import InstanceMasks
 
 LEVELS = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}

@@ -19,9 +19,9 @@ from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation
 from pointrend.checkpoints.names import reverse, translate
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing, batch_images, resize_image
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.models.tta import augmented_probabilities, sliding_logits
 from tests.reference.discovery import load_module

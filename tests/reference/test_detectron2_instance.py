@@ -18,9 +18,9 @@ import torch
 
 from pointrend.checkpoints.detectron2 import from_detectron2
 from pointrend.models.boxes import Regions
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import batch_images, resize_image
 from pointrend.models.instance import InstanceSegmenter, InstanceTrace
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.masks import paste_window
 from tests.reference.discovery import ROOT, Golden, detectron2
 

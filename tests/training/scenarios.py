@@ -19,8 +19,8 @@ from pointrend.core.selection import PointSampling
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 from pointrend.training.loading import TrainingLoader

@@ -10,8 +10,8 @@ from torch import nn
 
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, SemanticTarget
 

@@ -12,8 +12,8 @@ from pointrend.core.selection import PointSampling, binary_uncertainty, sample_t
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceTarget, SemanticTarget
 from pointrend.training.loading import TrainingLoader

@@ -26,9 +26,9 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import RandomFlip
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.proposals import ProposalConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.loop import train

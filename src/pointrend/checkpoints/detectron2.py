@@ -22,9 +22,9 @@ from pointrend.checkpoints.foreign import read_foreign
 from pointrend.checkpoints.names import Row, count, rename, reverse, translate
 from pointrend.core.selection import PointSampling
 from pointrend.models.backbones import BackboneConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.whole import whole_file
 

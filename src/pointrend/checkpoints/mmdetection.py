@@ -33,9 +33,9 @@ from pointrend.checkpoints.files import build_from
 from pointrend.checkpoints.foreign import read_foreign
 from pointrend.checkpoints.names import Row, count, rename
 from pointrend.models.backbones import BackboneConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import MaskConfig
 
 ROWS: list[Row] = [
     ("backbone.conv1.{rest}", "backbone.stem.0.{rest}"),

@@ -61,8 +61,8 @@ def instance_config(
 ) -> InstanceConfig:
     """The configuration of an instance preset; without PointRend the paper's baseline, 4x conv with 28x28 masks."""
     from pointrend.models.box_head import BoxHeadConfig
+    from pointrend.models.coarse_mask_head import MaskConfig
     from pointrend.models.instance import InstanceConfig
-    from pointrend.models.mask_head import MaskConfig
 
     large = preset.endswith("50")
     return InstanceConfig(

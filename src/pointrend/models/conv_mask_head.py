@@ -17,8 +17,8 @@ from pointrend.core import binary_point_loss
 from pointrend.core.selection import Generators
 from pointrend.models.box_head import POOLED, pool_regions
 from pointrend.models.boxes import Regions
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.initial import msra_fill, normal_fill
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.masks import crop_batch
 from pointrend.structures import InstanceMasks
 
@@ -94,7 +94,7 @@ class ConvMaskHead(nn.Module):
     ) -> dict[str, Tensor]:
         """``mask``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5.
 
-        Arguments as for :class:`~pointrend.models.mask_head.CoarseMaskHead`; ``generator`` has no use here.
+        Arguments as for :class:`~pointrend.models.coarse_mask_head.CoarseMaskHead`; ``generator`` has no use here.
         """
         targets = crop_batch(masks, regions, matched, self.side)
         return {"mask": binary_point_loss(self._logits(features, regions).flatten(1), targets.flatten(1))}

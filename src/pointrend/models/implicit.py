@@ -33,7 +33,8 @@ from pointrend.core.coordinates import without_autocast
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_head import CoarseHead, MaskConfig, MaskTrace
+from pointrend.models.coarse_mask_head import CoarseHead, MaskConfig
+from pointrend.models.mask_head import MaskTrace
 from pointrend.models.masks import sample_batch
 from pointrend.structures import InstanceMasks
 
@@ -108,7 +109,7 @@ class ImplicitPointHead(nn.Module):
 class ImplicitMaskHead(nn.Module):
     """Predicts a point head for each box, and renders the mask with it.
 
-    Args: as for :class:`~pointrend.models.mask_head.CoarseMaskHead`. ``config.sampling`` should be uniform:
+    Args: as for :class:`~pointrend.models.coarse_mask_head.CoarseMaskHead`. ``config.sampling`` should be uniform:
     without a coarse mask there is no uncertainty to prefer points by, so its bias is ignored. Of K = 80
     classes the parameter head's last layer alone holds 290 million weights, 1.2 GB; ``class_agnostic`` saves
     a twelfth of that.

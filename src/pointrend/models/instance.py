@@ -20,10 +20,11 @@ from pointrend.core.selection import Generators
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections, SampledProposals
 from pointrend.models.boxes import Regions, clip_boxes, has_area
+from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig
 from pointrend.models.conv_mask_head import ConvMaskHead
 from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
 from pointrend.models.implicit import ImplicitMaskHead
-from pointrend.models.mask_head import CoarseMaskHead, MaskConfig, MaskTrace, PointRendMaskHead
+from pointrend.models.mask_head import MaskTrace, PointRendMaskHead
 from pointrend.models.masks import paste_masks
 from pointrend.models.pretrained import Pretrained, in_own_precision
 from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals

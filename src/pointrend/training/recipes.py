@@ -22,9 +22,9 @@ from pointrend.data.transforms import (
     SampleTransform,
 )
 from pointrend.models.backbones import BackboneConfig
+from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.instance import InstanceConfig
-from pointrend.models.mask_head import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
 from pointrend.training.recipe import Recipe
 
