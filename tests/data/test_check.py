@@ -122,8 +122,9 @@ def test_the_command_lists_draws_and_exits_with_1(semantic: Path, capsys: pytest
     shown = capsys.readouterr().out
     assert "classes that occur nowhere: sky" in shown
     assert "unreadable: 3" in shown
-    with Image.open(sheet) as drawn:  # three of the six can be drawn
-        assert drawn.size == (3 * 328 + 8, 328 + 8)
+    with Image.open(sheet) as drawn:  # three of the six can be drawn; rows are as high as their pictures
+        assert drawn.width == 3 * 328 + 8
+        assert 8 < drawn.height < 328 + 8
 
 
 def test_the_command_exits_with_0_where_all_is_well(capsys: pytest.CaptureFixture[str]) -> None:

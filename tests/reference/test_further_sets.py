@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ def run(folder: Path, *files: str) -> tuple[int, str]:
 def test_sets_of_other_seeds_classes_points_and_sizes_are_checked(reference: Path, tmp_path: Path) -> None:
     write_detectron2(tmp_path / "seed 5", reference / "detectron2" / "make_checkpoint.py", 5)
     write_mmsegmentation(tmp_path / "flat", reference / "mmsegmentation" / "make_checkpoint.py", 9)
+    for folder, project in (("seed 5", "detectron2"), ("flat", "mmsegmentation")):
+        shutil.copy(reference / project / "make_checkpoint.py", tmp_path / folder)
     code, output = run(tmp_path, "detectron2_instance", "detectron2_semantic", "mmsegmentation")
     assert code == 0, output
     goldens = tmp_path / "seed 5" / "goldens"

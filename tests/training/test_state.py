@@ -87,6 +87,7 @@ def die(step, entry):
     if step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 
+torch.set_num_threads(int(sys.argv[4]))  # sums are rounded differently with another number
 torch.manual_seed(3)
 recipe = replace(RECIPE, state_every=2)
 train(Fit(), TrainingLoader(Greys(), recipe, workers=1), recipe, out=Path(sys.argv[2]), cpu=True, report=die)
@@ -97,7 +98,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(fit, greys, same, tmp_path
     recipe = replace(RECIPE, state_every=2)
     at = random.Random(os.getpid()).randint(1, 8)
     here = str(Path(__file__).parent)
-    command = [sys.executable, "-c", SCRIPT, here, str(tmp_path), str(at)]
+    command = [sys.executable, "-c", SCRIPT, here, str(tmp_path), str(at), str(torch.get_num_threads())]
     killed = subprocess.run(command, check=False, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     whole, resumed = fit(), fit()
@@ -193,7 +194,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_good_checkpoint(
         CheckpointError, match=r"state-0000006\.pt.*No space left.*last good one is .*0000003"
     ):
         train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "state-0000003.pt"]
+    assert [path.name for path in tmp_path.glob("state*")] == ["state-0000003.pt"]  # nothing half-written
     monkeypatch.undo()
     whole, resumed = fit(), fit()
     train(whole, TrainingLoader(greys(), recipe), recipe, cpu=True)
