@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log2
+from math import ceil, floor, log2, log10
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,8 @@ def plot(found: dict[str, list[Cost]], path: Path) -> None:
         axis.grid(alpha=0.3)
     for axis in axes[1:]:
         low, high = axis.get_ylim()
-        axis.set_ylim(low / 2, high * 2)  # a flat line is to look flat
+        # Whole decades: a flat line is to look flat, and the axis to have numbers.
+        axis.set_ylim(10 ** floor(log10(low)), 10 ** ceil(log10(high)))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
