@@ -41,7 +41,12 @@ def tidy(notebook: Any) -> Any:
         cell.id, cell.metadata = f"cell-{number}", {}
         if cell.cell_type != "code":
             continue
-        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        # Warnings, and what names the folders of this machine.
+        cell.outputs = [
+            output
+            for output in cell.outputs
+            if output.get("name") != "stderr" and "site-packages" not in str(output.get("data", ""))
+        ]
         shown += [(out, out.data["image/png"]) for out in cell.outputs if "image/png" in out.get("data", {})]
     for width in WIDTHS:
         pictures = [smaller(png, width) for _, png in shown]
