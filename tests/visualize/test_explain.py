@@ -38,6 +38,7 @@ from pointrend.visualize import (
 )
 from pointrend.visualize.features import crop_features
 from pointrend.visualize.panels import at_pixels
+from pointrend.visualize.sizes import TALLEST
 
 BACKBONE = BackboneConfig("resnet18", norm="batch")
 
@@ -288,3 +289,9 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert "asked for 500" in errors
     assert "--instance" in errors
     assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_one_pixel_wide_does_not_ask_for_an_endless_figure() -> None:
+    coarse = torch.zeros(1, 2, 400, 1)
+    figure = plot_training_points(coarse, training_choices(coarse, 4))
+    assert figure.get_size_inches()[1] == TALLEST

@@ -24,6 +24,7 @@ from pointrend.visualize.overlays import (
     present_classes,
 )
 from pointrend.visualize.palettes import Colors, Picture, as_labels, as_palette
+from pointrend.visualize.sizes import bounded
 
 LabelMap = torch.Tensor | npt.NDArray[Any]  # (H, W)
 SMALL = 720  # pixels; pictures with a long side below half of it are shown magnified
@@ -121,7 +122,7 @@ def side_by_side(
     heights = [rows / columns] + [(w.bottom - w.top) / max(w.right - w.left, 1) for w in windows]
     height = width * sum(heights) + 0.45 + (0.35 if names else 0) + (0.3 if title else 0)
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(width * len(panels), height), dpi=120, layout=layout)
+    figure = Figure(figsize=(width * len(panels), bounded(height)), dpi=120, layout=layout)
     grid = figure.subplots(1 + len(windows), len(panels), squeeze=False, height_ratios=heights)
     for column, (name, picture) in enumerate(panels.items()):
         grid[0, column].imshow(picture, interpolation="antialiased")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -20,6 +19,7 @@ from pointrend.visualize.overlays import (
     present_classes,
 )
 from pointrend.visualize.palettes import Picture, as_palette
+from pointrend.visualize.sizes import bounded
 
 
 def plot_instances(
@@ -56,7 +56,7 @@ def plot_semantic(
 
 def _figure(picture: Picture, names: Sequence[str], colors: npt.NDArray[Any], width: float) -> Figure:
     height = width * picture.shape[0] / picture.shape[1] + 0.4
-    figure = Figure(figsize=(width, float(np.clip(height, 1.0, 50.0))), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, bounded(height)), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.imshow(picture, interpolation="antialiased")
     axes.set_axis_off()

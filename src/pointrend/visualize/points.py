@@ -22,6 +22,7 @@ from pointrend.models.images import Preprocessing, resized_size
 from pointrend.visualize.overlays import Box, Drawable, as_picture
 from pointrend.visualize.palettes import Colors, Picture, as_palette, color_labels, heatmap
 from pointrend.visualize.panels import Extent, extent_of, inside_of, show
+from pointrend.visualize.sizes import bounded
 
 POINT_COLOR = "#ff2a2a"
 MANY_POINTS = 1500
@@ -80,7 +81,9 @@ def plot_steps(
     rows = 2 if picture is None else 3
     aspect = abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
     figure = Figure(
-        figsize=(2.9 * len(trace), (2.9 * aspect + 0.28) * rows + 0.45), dpi=110, layout="constrained"
+        figsize=(2.9 * len(trace), bounded((2.9 * aspect + 0.28) * rows + 0.45)),
+        dpi=110,
+        layout="constrained",
     )
     grid = figure.subplots(rows, len(trace), squeeze=False)
     for column, step in enumerate(trace):
@@ -195,7 +198,7 @@ def plot_uncertainty(
     picture = as_picture(image)
     extent = extent_of(picture, box)
     aspect = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
-    figure = Figure(figsize=(10, 4.6 * aspect + 0.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(10, bounded(4.6 * aspect + 0.5)), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
     show(left, picture, (0, picture.shape[1], picture.shape[0], 0), "picture")
     left.set(xlim=extent[:2], ylim=extent[2:])

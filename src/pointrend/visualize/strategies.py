@@ -19,6 +19,7 @@ from pointrend.visualize.overlays import Box, Drawable, as_picture
 from pointrend.visualize.palettes import Colors
 from pointrend.visualize.panels import extent_of, inside_of, show
 from pointrend.visualize.points import POINT_COLOR, color_logits
+from pointrend.visualize.sizes import bounded
 
 
 def training_choices(
@@ -73,7 +74,7 @@ def plot_training_points(
     columns, rows = max(len(choices), 1), 1 if picture is None else 2
     titles = max((name.count("\n") + 1 for name in choices), default=1)
     figure = Figure(
-        figsize=(2.9 * columns, rows * (2.9 * aspect + 0.05) + 0.17 * titles + 0.1),
+        figsize=(2.9 * columns, bounded(rows * (2.9 * aspect + 0.05) + 0.17 * titles + 0.1)),
         dpi=110,
         layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0),
     )

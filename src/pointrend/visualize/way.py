@@ -17,6 +17,7 @@ from pointrend.visualize.overlays import Mask, draw_instances, draw_labels, fill
 from pointrend.visualize.palettes import Picture, color_labels, heatmap
 from pointrend.visualize.panels import Extent, around, at_pixels, extent_of, frame, inside_of, show
 from pointrend.visualize.points import color_logits, draw_points
+from pointrend.visualize.sizes import bounded
 
 PANEL = 2.7  # inches
 EMPTY = "#e8e8e8"
@@ -38,7 +39,7 @@ def plot_way(explanation: Explanation, *, window: Window | None = None) -> Figur
     width = PANEL * max(columns, 3)
     picture_aspect = explanation.image.shape[0] / explanation.image.shape[1]
     heights = width / 3 * picture_aspect + 0.3, rows * (PANEL * aspect + 0.3)
-    figure = Figure(figsize=(width + 0.3, min(sum(heights) + 0.35, 60.0)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width + 0.3, bounded(sum(heights) + 0.35)), dpi=110, layout="constrained")
     figure.suptitle(f"PointRend: {explanation.title}", fontsize=12)
     parts = figure.add_gridspec(2, 1, height_ratios=heights)
     above, below = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
@@ -95,7 +96,7 @@ def plot_features(explanation: Explanation) -> Figure:
         view = around(explanation.box, explanation.image)
     aspect = (view[2] - view[3]) / (view[1] - view[0])
     count = 1 + len(explanation.features)
-    figure = Figure(figsize=(3.2 * count, 3.2 * aspect + 0.3), dpi=110, layout="constrained")
+    figure = Figure(figsize=(3.2 * count, bounded(3.2 * aspect + 0.3)), dpi=110, layout="constrained")
     panels = figure.subplots(1, count, squeeze=False)[0]
     show(panels[0], explanation.image, extent_of(explanation.image, None), "picture")
     for panel, name in zip(panels[1:], explanation.features, strict=True):
