@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pointrend.core import PointRend, PointSampling, bands
-from pointrend.core.bands import (
-    CroppedGrid,
-    FinerGrid,
-    HeldGrid,
-    best_classes,
-    best_two,
-    label_doubt,
-    label_map,
-    subdivide_in_bands,
-)
+from pointrend.core import PointHead, PointRend, PointSampling, bands
+from pointrend.core.bands import label_doubt, label_map, most_uncertain_in_bands, subdivide_in_bands
+from pointrend.core.grids import CroppedGrid, FinerGrid, HeldGrid
+from pointrend.core.picture_head import PicturePointHead
 from pointrend.core.selection import margin_uncertainty, uncertainty_for
 from pointrend.core.subdivision import subdivide, subdivision_sizes
 
@@ -92,45 +86,6 @@ def test_a_grid_may_be_cropped_and_resized_again(budget) -> None:
     torch.testing.assert_close(label_doubt(ours), (1 - (best[0] - best[1])).float())
 
 
-@pytest.mark.parametrize("size", [(6, 7), (6, 30), (30, 7), (2, 2), (1, 13)])
-def test_rows_are_those_of_bilinear_interpolation(size) -> None:
-    logits = torch.randn(3, 6, 7)
-    whole = F.interpolate(logits[None], size=size, mode="bilinear")[0]
-    grid = FinerGrid(HeldGrid(logits), size)
-    for first in range(size[0]):
-        torch.testing.assert_close(grid.rows(first, first + 1), whole[:, first : first + 1])
-
-
-def test_reading_changes_nothing() -> None:
-    logits = torch.randn(3, 6, 7)
-    before = logits.clone()
-    grid = FinerGrid(HeldGrid(logits), (6, 7))  # no interpolation, so its rows are the logits' own
-    grid.put_in(torch.tensor([8]), torch.full((3, 1), 9.0))
-    assert everything(grid)[:, 1, 1].tolist() == [9, 9, 9]
-    assert torch.equal(logits, before)
-
-
-@pytest.mark.parametrize("classes", [2, 3, 19, 255, 256, 1203])
-def test_the_two_best_and_the_label_are_those_of_sorting(classes) -> None:
-    logits = torch.randn(classes, 5, 6)
-    best, second = best_two(logits)
-    assert torch.equal(torch.stack((best, second)), logits.topk(2, dim=0).values)
-    assert torch.equal(best_classes(logits, best).long(), logits.argmax(0))
-    assert torch.equal(second - best, margin_uncertainty(logits[None])[0])
-
-
-def test_of_equal_classes_the_first_is_the_label() -> None:
-    logits = torch.tensor([[1.0, 2, 0], [1, 2, 3], [0, 2, 3]])
-    best, second = best_two(logits)
-    assert best_classes(logits, best).tolist() == [0, 0, 1]
-    assert torch.equal(best, second)
-
-
-def test_a_diverged_networks_nan_gives_some_class() -> None:
-    logits = torch.full((3, 2, 2), float("nan"))
-    assert best_classes(logits, logits.amax(0)).max() < 3
-
-
 def test_the_point_head_takes_many_points_in_parts(monkeypatch) -> None:
     module = PointRend(4, 3, width=8, count=10).double()
     torch.nn.init.normal_(module.head.predictor.weight)
@@ -138,3 +93,37 @@ def test_the_point_head_takes_many_points_in_parts(monkeypatch) -> None:
     refined = module.refine(coarse, level, (10, 12), count=100)[0]
     monkeypatch.setattr("pointrend.core.picture_head.POINTS_AT_ONCE", 7)
     torch.testing.assert_close(everything(module.render(coarse, level, (10, 12), count=100)[0]), refined)
+
+
+@pytest.mark.parametrize("count", [1, 7, 100, 5000])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_most_uncertain_are_found_whatever_the_bands(count, classes, monkeypatch) -> None:
+    grid = FinerGrid(HeldGrid(torch.randn(classes, 23, 31).double()), (46, 62))
+    margin = margin_uncertainty(everything(grid)[None]) if classes > 1 else -everything(grid).abs()
+    expected = margin.flatten().topk(min(count, 46 * 62)).indices.sort().values
+    for budget in (1, 5000, 2**21):
+        monkeypatch.setitem(bands.BAND_BYTES, "cpu", budget)
+        assert torch.equal(most_uncertain_in_bands(grid, count), expected)
+
+
+def test_nothing_new_is_kept_from_band_to_band(monkeypatch) -> None:
+    """Small tensors between freed bands would keep the heap from using these again."""
+    monkeypatch.setitem(bands.BAND_BYTES, "cpu", 1)
+    top = bands._Top(10, 1000, like=torch.empty(0))
+    places = {top.doubts.data_ptr(), top.cells.data_ptr()}
+    for start in range(0, 1000, 50):
+        top.see(torch.rand(50), start)
+        assert {top.doubts.data_ptr(), top.cells.data_ptr()} == places
+    assert len(top.doubts) == 50
+    assert len(top.best()[0]) == 10
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_picture_of_one_band_never_waits_for_the_device(device) -> None:
+    """Fake tensors have shapes and no values: a value that is read, or decides a shape, raises an error."""
+    with FakeTensorMode(), torch.device(device):
+        head, coarse = PointHead(6, 5, width=8, residual=True), torch.rand(1, 5, 12, 16)
+        predict_at = PicturePointHead(head, [torch.rand(1, 6, 24, 32)], coarse)
+        grid = subdivide_in_bands(coarse[0], predict_at, sizes=[(24, 32), (41, 57)], count=50)
+        assert label_map(grid).shape == (41, 57)
+        assert everything(grid).shape == (5, 41, 57)

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.bands import CroppedGrid, FinerGrid, Grid, HeldGrid, label_doubt, label_map
+from pointrend.core.bands import label_doubt, label_map
+from pointrend.core.grids import CroppedGrid, FinerGrid, Grid, HeldGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.refiner import PointRend, check_labels
 from pointrend.core.selection import Generators, PointSampling

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointrend.core.bands import CroppedGrid, Grid
+from pointrend.core.grids import CroppedGrid, Grid
 from pointrend.models.images import batch_images, check_image, resize_image, resize_to
 from pointrend.models.semantic import SemanticSegmenter, resized
 
@@ -81,6 +81,10 @@ class MirroredGrid:
     def shape(self) -> tuple[int, int, int]:
         return self.source.shape
 
+    @property
+    def kind(self) -> Tensor:
+        return self.source.kind
+
     def rows(self, first: int, last: int) -> Tensor:
         return self.source.rows(first, last).flip(-1)
 
@@ -97,6 +101,10 @@ class MeanProbabilities:
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.views[0].shape
+
+    @property
+    def kind(self) -> Tensor:
+        return self.views[0].kind
 
     def rows(self, first: int, last: int) -> Tensor:
         total = self.views[0].rows(first, last).softmax(0)

@@ -1,0 +1,184 @@
+"""Grids of logits that are read a band of rows at a time, and computed when they are read.
+
+:mod:`pointrend.core.bands` subdivides with them. For inference: no gradients.
+
+Letters: C classes, P points, H W rows and columns of a grid; one picture at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pointrend.core.subdivision import Size
+
+
+class Grid(Protocol):
+    """Logits (C, H, W) that can be had row by row."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W."""
+
+    @property
+    def kind(self) -> Tensor:
+        """(0,): type and device of the logits, without computing any."""
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """(C, last - first, W) logits; not to be written to."""
+
+    def known_labels(self) -> Tensor | None:
+        """(H, W) best class of each cell, where a pass over the grid has found it already."""
+
+
+class HeldGrid:
+    """A grid of which all logits (C, H, W) are there: the coarse prediction."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.logits.shape
+        return channels, height, width
+
+    @property
+    def kind(self) -> Tensor:
+        return self.logits.new_empty(0)
+
+    def rows(self, first: int, last: int) -> Tensor:
+        return self.logits[:, first:last]
+
+    def known_labels(self) -> Tensor | None:
+        return None
+
+
+class CroppedGrid:
+    """The top left corner of a grid: a picture without its padding."""
+
+    def __init__(self, source: Grid, size: Size) -> None:
+        self.source, self.size = source, size
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.source.shape[0], *self.size
+
+    @property
+    def kind(self) -> Tensor:
+        return self.source.kind
+
+    def rows(self, first: int, last: int) -> Tensor:
+        return self.source.rows(first, last)[..., : self.size[1]]
+
+    def known_labels(self) -> Tensor | None:
+        known = self.source.known_labels()
+        return None if known is None else known[: self.size[0], : self.size[1]]
+
+
+class FinerGrid:
+    """A grid of any size, interpolated bilinearly from another one (``align_corners=False``), with points put in.
+
+    Args:
+        source: the grid before.
+        size: rows and columns.
+    """
+
+    def __init__(self, source: Grid, size: Size) -> None:
+        self.source, self.size = source, (int(size[0]), int(size[1]))
+        self.kind = source.kind
+        self.above, self.below, share = _taps(source.shape[1], self.size[0], self.kind.dtype)
+        self.share = share.to(self.kind.device)[:, None]
+        self.index = self.kind.new_empty(0, dtype=torch.int64)
+        self.values = self.kind.new_empty((source.shape[0], 0))
+        self.starts: list[int] | None = None
+        self.labels: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.source.shape[0], *self.size
+
+    def put_in(self, index: Tensor, values: Tensor) -> None:
+        """The cells with ascending flat indices (P,) get the logits (C, P); their labels change with them."""
+        self.index, self.values, self.starts = index, values.to(self.values.dtype), None
+        if self.labels is not None:
+            self.labels.view(-1)[index] = best_classes(self.values, self.values.amax(0))
+
+    def rows(self, first: int, last: int) -> Tensor:
+        channels, height, width = self.source.shape
+        top, bottom = (first, last) if height == self.size[0] else (0, height)
+        if height != self.size[0] and (first, last) != (0, self.size[0]):
+            top, bottom = int(self.above[first]), int(self.below[last - 1]) + 1
+        band = self.source.rows(top, bottom)  # (C, h, w)
+        if width != self.size[1]:
+            # One axis at a time: the horizontal one on the fewer rows of the coarser grid.
+            lines = band.reshape(1, channels * (bottom - top), width)
+            band = F.interpolate(lines, size=self.size[1], mode="linear", align_corners=False)
+            band = band.view(channels, bottom - top, self.size[1])
+        if height != self.size[0]:
+            above, below = (taps[first:last].to(band.device) - top for taps in (self.above, self.below))
+            band = torch.lerp(band[:, above], band[:, below], self.share[first:last])
+        return self._with_points(band, first, last)
+
+    def known_labels(self) -> Tensor | None:
+        return self.labels
+
+    def _with_points(self, band: Tensor, first: int, last: int) -> Tensor:
+        index, values, width = self.index, self.values, self.size[1]
+        if (first, last) != (0, self.size[0]) and len(index):
+            if self.starts is None:  # read back once a grid, and not at all where one band is the whole grid
+                ends = torch.arange(self.size[0] + 1, device=index.device) * width
+                self.starts = torch.searchsorted(index, ends).tolist()
+            start, end = self.starts[first], self.starts[last]
+            index, values = index[start:end] - first * width, values[:, start:end]
+        if not len(index):
+            return band
+        flat = band.flatten(1) if band.shape[1:] != self.source.shape[1:] else band.flatten(1).clone()
+        return flat.index_copy_(1, index, values).view_as(band)
+
+
+def _taps(source: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of ``size`` rows the two of ``source`` rows that it lies between, and the share of the second."""
+    exact = torch.promote_types(dtype, torch.float32)
+    scale = torch.tensor(source, dtype=exact) / size  # in the logits' precision, as F.interpolate has it
+    position = ((torch.arange(size, dtype=exact) + 0.5) * scale - 0.5).clamp_(min=0)
+    above = position.long().clamp_(max=source - 1)
+    below = (above + 1).clamp_(max=source - 1)
+    return above, below, (position - above).to(dtype)
+
+
+def best_two(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest and the second largest logit over the classes (C, ...), in one pass; of one class l, l and -|l| + l.
+
+    So that their difference is minus the uncertainty of either measure.
+    """
+    if len(logits) == 1:
+        return logits[0], logits[0] - logits[0].abs()
+    best = torch.maximum(logits[0], logits[1])
+    second = torch.minimum(logits[0], logits[1])
+    lower = torch.empty_like(best)
+    for one in logits[2:]:
+        torch.minimum(best, one, out=lower)
+        torch.maximum(second, lower, out=second)
+        torch.maximum(best, one, out=best)
+    return best, second
+
+
+def label_dtype(classes: int) -> torch.dtype:
+    """The smallest of uint8 and int32 that holds the labels."""
+    return torch.uint8 if classes <= 255 else torch.int32
+
+
+def best_classes(logits: Tensor, best: Tensor) -> Tensor:
+    """First class of (C, ...) whose logit is the ``best`` (...) one; of one class, whether it is at least 0.
+
+    Three passes over bytes instead of an arg max over floats, which is ten times slower across the outer axis.
+    """
+    classes = len(logits)
+    if classes == 1:
+        return (logits[0] >= 0).to(torch.uint8)
+    order = torch.arange(classes, 0, -1, dtype=label_dtype(classes), device=logits.device)
+    ranks = (logits == best) * order.view(-1, *[1] * best.ndim)
+    return (classes - ranks.amax(0)).clamp_(max=classes - 1)  # a NaN equals nothing
