@@ -19,15 +19,16 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 
+from pointrend.evaluation.coco_fields import brief
 from pointrend.evaluation.coco_files import (
     GroundTruth,
-    brief,
     check_records,
     consumed,
     read_ground_truth,
     read_json,
 )
-from pointrend.evaluation.coco_numbers import SIZES, coco_numbers, mean_of, precision_numbers
+from pointrend.evaluation.coco_numbers import coco_numbers, lvis_numbers, mean_of
+from pointrend.evaluation.lvis import check_lvis
 
 __all__ = ["CocoEvaluator"]
 
@@ -35,7 +36,6 @@ Kind = Literal["box", "mask", "boundary"]
 KINDS: dict[str, str] = {"box": "bbox", "mask": "segm", "boundary": "boundary"}  # ours -> the scorer's
 AREAS: dict[str, Sequence[float]] = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e10]}
 """In square pixels."""
-FREQUENCIES = ("r", "c", "f")  # LVIS: categories in fewer than 10, fewer than 100, more training pictures
 
 
 class CocoEvaluator:
@@ -109,7 +109,7 @@ class CocoEvaluator:
         self.other_image_ids = frozenset(other_image_ids)
         self.truth = read_ground_truth(ground_truth, masks=self._needs_masks())
         if protocol == "lvis":
-            _check_lvis(self.truth)
+            check_lvis(self.truth)
         self.image_ids = _chosen(self.truth, image_ids)
         self._detections: dict[int | str, list[dict[str, Any]]] = {}
         self._scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -160,7 +160,12 @@ class CocoEvaluator:
         scores: dict[str, float] = {}
         for kind in self.kinds:
             precision, recall = self._arrays(kind)
-            named = coco_numbers(precision, recall) if self.protocol == "coco" else self._lvis_numbers(kind)
+            if self.protocol == "coco":
+                named = coco_numbers(precision, recall)
+            else:
+                named = lvis_numbers(
+                    precision, recall, [record["frequency"] for record in self.truth.categories.values()]
+                )
             scores.update({f"{kind} {name}": value for name, value in named.items()})
         return scores
 
@@ -206,17 +211,6 @@ class CocoEvaluator:
             )
         self._detections.update(fresh)
         self._scores.clear()
-
-    def _lvis_numbers(self, kind: str) -> dict[str, float]:
-        precision, recall = self._arrays(kind)
-        numbers = precision_numbers(precision)
-        frequency = [record["frequency"] for record in self.truth.categories.values()]
-        for letter in FREQUENCIES:
-            group = [k for k, own in enumerate(frequency) if own == letter]
-            numbers[f"AP{letter}"] = mean_of(precision[:, :, group, 0, -1])
-        numbers["AR@300"] = mean_of(recall[:, :, 0, -1])
-        numbers.update({f"AR{size}@300": mean_of(recall[:, :, area, -1]) for size, area in SIZES.items()})
-        return numbers
 
     def _arrays(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
         """Precision (10 IoUs, 101 recalls, categories, 4 areas, limits) and recall (without the second axis);
@@ -292,21 +286,3 @@ def _chosen(truth: GroundTruth, image_ids: Iterable[int | str] | None) -> list[i
             f"image_ids: expected some of the pictures of {truth.source}, got {unknown[:5] or 'none'}"
         )
     return [image_id for image_id in truth.images if image_id in wanted]
-
-
-def _check_lvis(truth: GroundTruth) -> None:
-    for image_id, image in truth.images.items():
-        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            listed = image.get(key)
-            if not isinstance(listed, list) or not all(
-                isinstance(c, int) and c in truth.categories for c in listed
-            ):
-                raise ValueError(
-                    f"{truth.source}: image {brief(image_id)}: {key}: expected a list of category ids, as LVIS has"
-                )
-    for category_id, category in truth.categories.items():
-        if category.get("frequency") not in FREQUENCIES:
-            raise ValueError(
-                f"{truth.source}: category {category_id}: frequency: expected r, c or f,"
-                f" got {brief(category.get('frequency'))}"
-            )

@@ -7,27 +7,28 @@ mistake is an error which names file, record and field, and never a silently low
 from __future__ import annotations
 
 import json
-import operator
-import reprlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from faster_coco_eval.core import mask as rle
+from pointrend.evaluation.coco_fields import (
+    brief,
+    checked_box,
+    checked_mask,
+    checked_rle,
+    finite_number,
+    known_id,
+    whole_number,
+)
+from pointrend.evaluation.run_lengths import measure
 
-from pointrend.evaluation.run_lengths import UNSURE, measure, rle_runs
-
-__all__ = ["GroundTruth", "brief", "check_records", "consumed", "read_ground_truth", "read_json"]
+__all__ = ["GroundTruth", "check_records", "consumed", "read_ground_truth", "read_json"]
 
 # A COCO picture has 0.3 million pixels, a Cityscapes one 2 million; beyond this, one mask takes over 256 MB.
 MAX_PIXELS = 2**28
-# The rasterizer keeps five points for every pixel along an outline; real ones are a few times as long as the picture.
 AT_ONCE = 4096  # records looked at together
-MAX_POLYGONS = 10_000  # of one object
-MAX_OUTLINE = 1000  # times (height + width)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def read_ground_truth(source: str | Path | Mapping[str, Any], *, masks: bool = T
     images = _by_id(name, "image", content["images"], number=False)
     for image_id, image in images.items():
         where = f"{name}: image {brief(image_id)}"
-        size = [_whole(where, key, image.get(key)) for key in ("height", "width")]
+        size = [whole_number(where, key, image.get(key)) for key in ("height", "width")]
         if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
             raise ValueError(f"{where}: height, width: expected 1 to {MAX_PIXELS} pixels in all, got {size}")
     categories = _by_id(name, "category", content["categories"], number=True)
@@ -135,7 +136,7 @@ def check_records(
                 raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
             if isinstance(record.get("image_id"), int | str) and record["image_id"] in other_images:
                 continue
-            image_id = _known(where, "image_id", record.get("image_id"), truth.images, truth.source)
+            image_id = known_id(where, "image_id", record.get("image_id"), truth.images, truth.source)
             where.image_id = image_id
             own = record.get("id")
             if own is not None:  # ids of detections are optional, but must not repeat where given
@@ -145,21 +146,23 @@ def check_records(
             category_id = record.get("category_id")
             other = isinstance(category_id, int) and category_id in other_categories
             if not other:
-                category_id = _known(where, "category_id", category_id, truth.categories, truth.source)
-            score = _finite(where, "score", record.get("score"))  # only their order counts: logits are fine
+                category_id = known_id(where, "category_id", category_id, truth.categories, truth.source)
+            score = finite_number(
+                where, "score", record.get("score")
+            )  # only their order counts: logits are fine
             fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
             checked.append(fresh)
             if other:
                 continue
             if record.get("segmentation") is not None:
                 size = truth.size(image_id)
-                fresh["segmentation"], fresh["area"] = _checked_rle(
+                fresh["segmentation"], fresh["area"] = checked_rle(
                     where, record["segmentation"], size, *measured
                 )
             elif masks:
                 raise ValueError(f"{where}: segmentation: missing; score boxes only, or predict masks")
             if record.get("bbox") is not None:
-                fresh["bbox"] = _checked_box(where, record["bbox"])
+                fresh["bbox"] = checked_box(where, record["bbox"])
             elif boxes and "segmentation" not in fresh:
                 raise ValueError(f"{where}: bbox: missing")
     return checked
@@ -220,8 +223,10 @@ def _by_id(
 def _checked_annotation(
     where: str, annotation: Mapping[str, Any], truth: GroundTruth, masks: bool
 ) -> dict[str, Any]:
-    image_id = _known(where, "image_id", annotation.get("image_id"), truth.images, truth.source)
-    category_id = _known(where, "category_id", annotation.get("category_id"), truth.categories, truth.source)
+    image_id = known_id(where, "image_id", annotation.get("image_id"), truth.images, truth.source)
+    category_id = known_id(
+        where, "category_id", annotation.get("category_id"), truth.categories, truth.source
+    )
     crowd = annotation.get("iscrowd", 0)
     if crowd not in (0, 1):
         raise ValueError(f"{where}: iscrowd: expected 0 or 1, got {brief(crowd)}")
@@ -229,115 +234,11 @@ def _checked_annotation(
         "image_id": image_id,
         "category_id": category_id,
         "iscrowd": int(crowd),
-        "bbox": _checked_box(where, annotation.get("bbox")),
-        "area": _finite(where, "area", annotation.get("area")),
+        "bbox": checked_box(where, annotation.get("bbox")),
+        "area": finite_number(where, "area", annotation.get("area")),
     }
     if fresh["area"] < 0:
         raise ValueError(f"{where}: area: expected 0 or more, got {fresh['area']}")
     if masks:
-        fresh["segmentation"] = _checked_mask(where, annotation.get("segmentation"), truth.size(image_id))
+        fresh["segmentation"] = checked_mask(where, annotation.get("segmentation"), truth.size(image_id))
     return fresh
-
-
-def _checked_mask(where: str, mask: Any, size: tuple[int, int]) -> Any:
-    if not isinstance(mask, Sequence) or isinstance(mask, str):
-        return _checked_rle(where, mask, size)[0]
-    if len(mask) > MAX_POLYGONS:
-        raise ValueError(f"{where}: segmentation: expected at most {MAX_POLYGONS} polygons, got {len(mask)}")
-    reach = 2 * max(size)  # the rasterizer's memory grows with the length of the outline
-    for polygon in mask:
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError):
-            points = np.full(1, np.nan)
-        if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
-            raise ValueError(
-                f"{where}: segmentation: expected polygons x1, y1, x2, y2, x3, y3, ..., got {brief(polygon)}"
-            )
-        if abs(points).max() > reach:
-            raise ValueError(
-                f"{where}: segmentation: a point at {abs(points).max():.0f} is far outside of {size}"
-            )
-        corners = points.reshape(-1, 2)
-        path = float(np.abs(np.diff(corners, axis=0, append=corners[:1])).sum())
-        if path > MAX_OUTLINE * sum(size):
-            raise ValueError(f"{where}: segmentation: expected an outline, got a path {path:.0f} pixels long")
-    if not mask:
-        raise ValueError(f"{where}: segmentation: expected at least one polygon, got none")
-    return mask
-
-
-def _checked_rle(
-    where: object, mask: Any, size: tuple[int, int], total: int = UNSURE, area: int = UNSURE
-) -> tuple[dict[str, Any], int]:
-    """The mask and its area, both of which are known already where its `total` is the picture's."""
-    if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
-        raise ValueError(f"{where}: segmentation: expected an RLE {{size, counts}}, got {brief(mask)}")
-    if not isinstance(mask["size"], Sequence) or tuple(mask["size"]) != size:
-        raise ValueError(
-            f"{where}: segmentation: size: expected the picture's (height, width) {size},"
-            f" got {brief(mask['size'])}"
-        )
-    counts, pixels = mask["counts"], size[0] * size[1]
-    if total == pixels:
-        return {"size": list(size), "counts": counts}, area
-    try:
-        runs = rle_runs(counts)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: segmentation: counts: malformed RLE, {error}") from error
-    if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
-        raise ValueError(
-            f"{where}: segmentation: counts: malformed RLE, expected runs of 0 or more that add up to"
-            f" {pixels} pixels, got {brief(runs.tolist())}"
-        )
-    fresh = {"size": list(size), "counts": counts}
-    if not isinstance(counts, str | bytes):  # the scorer takes lists of runs as crowds only
-        fresh = rle.frPyObjects({**fresh, "counts": runs.tolist()}, *size)
-    return fresh, int(runs[1::2].sum())
-
-
-def _checked_box(where: object, box: Any) -> list[float]:
-    if not isinstance(box, Sequence) or isinstance(box, str) or len(box) != 4:
-        raise ValueError(f"{where}: bbox: expected x, y, width, height, got {brief(box)}")
-    x, y, width, height = (_finite(where, "bbox", value) for value in box)
-    if width < 0 or height < 0:
-        raise ValueError(f"{where}: bbox: expected a width and height of at least 0, got {brief(box)}")
-    return [x, y, width, height]
-
-
-def _known(where: object, field: str, value: Any, known: Mapping[Any, Any], source: str) -> Any:
-    if type(value) is int and value in known:
-        return value
-    if isinstance(value, np.integer):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value not in known:
-        raise ValueError(f"{where}: {field}: {brief(value)} is not in {source}")
-    return value
-
-
-def _finite(where: object, field: str, value: Any) -> float:
-    if type(value) is float and abs(value) <= 1e300:
-        return value
-    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    # False for NaN too; math.isfinite fails on JSON's endless integers.
-    if not plain or not abs(value) <= 1e300:
-        raise ValueError(f"{where}: {field}: expected a finite number, got {brief(value)}")
-    return float(value)
-
-
-def _whole(where: str, field: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{where}: {field}: expected a whole number, got {brief(value)}") from None
-
-
-def brief(value: Any) -> str:
-    """The value for a message: what is long is cut and what is deeply nested, however deeply, is left out."""
-    text = _SHORTENED.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-_SHORTENED = reprlib.Repr()
-_SHORTENED.maxlevel, _SHORTENED.maxstring, _SHORTENED.maxother = 3, 60, 60
-_SHORTENED.maxlist = _SHORTENED.maxtuple = _SHORTENED.maxdict = 8

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pointrend.evaluation.coco_files import GroundTruth, brief, check_records, read_json
+from pointrend.evaluation.coco_fields import brief
+from pointrend.evaluation.coco_files import GroundTruth, check_records, read_json
 from pointrend.evaluation.targets import file_names_of, sizes_of
 from pointrend.structures import Sample
 

@@ -1,4 +1,4 @@
-"""Ground truth of AP*: COCO's categories in LVIS's annotations."""
+"""LVIS ground truth: what its protocol needs, and that of AP*, COCO's categories in LVIS's annotations."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pointrend.evaluation.coco_files import brief, read_json
+from pointrend.evaluation.coco_fields import brief
+from pointrend.evaluation.coco_files import GroundTruth, read_json
+from pointrend.evaluation.coco_numbers import FREQUENCIES
 from pointrend.evaluation.report import write_text
 
-__all__ = ["cocofy_lvis", "write_cocofied_lvis"]
+__all__ = ["check_lvis", "cocofy_lvis", "write_cocofied_lvis"]
 
 VERDICTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
@@ -94,6 +96,25 @@ def write_cocofied_lvis(
     content = cocofy_lvis(lvis, coco_to_synset)
     write_text(output, json.dumps(content))
     return content
+
+
+def check_lvis(truth: GroundTruth) -> None:
+    """Raise a ValueError, naming file, record and field, where LVIS's protocol lacks something to go by."""
+    for image_id, image in truth.images.items():
+        for key in VERDICTS:
+            listed = image.get(key)
+            if not isinstance(listed, list) or not all(
+                isinstance(c, int) and c in truth.categories for c in listed
+            ):
+                raise ValueError(
+                    f"{truth.source}: image {brief(image_id)}: {key}: expected a list of category ids, as LVIS has"
+                )
+    for category_id, category in truth.categories.items():
+        if category.get("frequency") not in FREQUENCIES:
+            raise ValueError(
+                f"{truth.source}: category {category_id}: frequency: expected r, c or f,"
+                f" got {brief(category.get('frequency'))}"
+            )
 
 
 def _content(source: str | Path | Mapping[str, Any], what: str) -> tuple[str, Mapping[str, Any]]:
