@@ -14,6 +14,7 @@ from PIL import Image
 
 import pointrend
 from pointrend.cli import main, published
+from pointrend.cli.engine import Engine
 from pointrend.cli.published import _pretrain, recipe_for, with_wished_points
 from pointrend.cli.train import Train
 from pointrend.core.selection import PointSampling
@@ -60,10 +61,9 @@ def test_a_published_training_runs_by_its_name_and_goes_on_after_its_end(small, 
 def test_what_is_not_given_is_as_published() -> None:
     entry = RECIPES["pointrend_rcnn_R_50_FPN_1x_coco"]
     assert recipe_for(entry, Train()) == entry.recipe
-    smaller = recipe_for(entry, Train(batch=4, accumulate=2, precision="bfloat16", seed=7))
-    assert smaller == replace(
-        entry.recipe, batch_size=4, learning_rate=0.005, accumulate=2, precision="bfloat16", seed=7
-    )
+    smaller = recipe_for(entry, Train(batch=4, evaluate_every=5, metric="mask AP", seed=7))
+    changes = {"learning_rate": 0.005, "evaluate_every": 5, "metric": "mask AP", "seed": 7}
+    assert smaller == replace(entry.recipe, batch_size=4, **changes)
     assert recipe_for(entry, Train(batch=4, lr=0.02)).learning_rate == 0.02
 
 
@@ -119,7 +119,7 @@ def test_a_training_says_whose_backbone_it_started_from(
     monkeypatch.setattr("pointrend.cli.published.fill_backbone", lambda *_, **__: None)
     (tmp_path / "state-0000001.pt").touch()
     model = SimpleNamespace(backbone=None, origin={})
-    _pretrain(model, RECIPES[NAME], Train(out=tmp_path, resume=resume))
+    _pretrain(model, RECIPES[NAME], Train(out=tmp_path, engine=Engine(resume=resume)))
     assert model.origin["backbone_started_from"]["licence"].startswith("CC BY-SA 3.0")
     unknown = SimpleNamespace(backbone=None, origin={})
     _pretrain(unknown, RECIPES[NAME], Train(weights=Path("none")))

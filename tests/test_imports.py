@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts", "rich"},
     ),
     "training": (
-        {"core", "structures", "models", "data", "whole"},
+        {"core", "structures", "models", "data", "evaluation", "whole"},
         {"torch", "numpy", "PIL", "accelerate", "psutil", "wandb"},
     ),
     "zoo": (

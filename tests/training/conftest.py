@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,3 +76,45 @@ def same():
         return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
     return compare
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def in_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Runs `PROGRAM FOLDER NAME...` in two processes (gloo), with the environment that torchrun sets; the folder."""
+
+    def run(program: Path, *names: str) -> Path:
+        folder = tmp_path_factory.mktemp("processes")
+        common = {
+            "WORLD_SIZE": "2",
+            "LOCAL_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            "OMP_NUM_THREADS": "1",
+            "ACCELERATE_USE_CPU": "true",
+        }
+        running = [
+            subprocess.Popen(
+                [sys.executable, str(program), str(folder), *names],
+                env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        try:
+            for process in running:
+                said, _ = process.communicate(timeout=600)
+                assert process.returncode == 0, said
+        finally:
+            for process in running:
+                process.kill()
+        return folder
+
+    return run

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,43 +32,10 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs every scenario in two processes (gloo), with the environment that torchrun sets."""
-    folder = tmp_path_factory.mktemp("processes")
-    common = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": "1",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    command = [sys.executable, str(PROGRAM), str(folder), *SCENARIOS]
-    running = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in running:
-            said, _ = process.communicate(timeout=600)
-            assert process.returncode == 0, said
-    finally:
-        for process in running:
-            process.kill()
-    return folder
+def two_processes(in_two_processes: Callable[..., Path]) -> Path:
+    """Runs every scenario in two processes (gloo)."""
+    return in_two_processes(PROGRAM, *SCENARIOS)
 
 
 def weights(folder: Path, name: str, rank: int) -> dict[str, Tensor]:

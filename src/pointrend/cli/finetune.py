@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
+
+from pointrend.cli.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,6 @@ class Finetune:
     """Updates of the weights; by the number of pictures if not given."""
     batch: int | None = None
     """Pictures in each update; 8, or 4 for instances, if not given."""
-    accumulate: int = 1
-    """Parts that an update is computed in, one after the other, to save memory."""
     lr: float | None = None
     """Learning rate of the heads; the backbone has a tenth of it."""
     metric: str | None = None
@@ -44,28 +44,9 @@ class Finetune:
     """Short edge in pixels at which instance models see pictures; the model's own if not given."""
     seed: int = 0
     """Of new weights, the order of the pictures and their random changes."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the network; weights, coordinates and losses stay float32."""
-    ema: float = 0.0
-    """Decay of a moving average of the weights, such as 0.999, which is then what is scored and saved; 0: none."""
-    channels_last: bool = False
-    """Lay convolutions out in memory as tensor cores like them."""
-    compile: str | None = None
-    """Compile the backbone by this torch.compile backend, such as inductor."""
-    workers: int = 0
-    """Processes that read pictures beside the training."""
-    cpu: bool = False
-    """Stay on the CPU where there is a GPU."""
-    limit: int = 200
-    """Score at most so many pictures."""
-    draw_every: int = 0
-    """Updates between pictures of predictions and of the points chosen for them, in OUT/pictures; 0: none."""
-    wandb: str | None = None
-    """Project at Weights & Biases that numbers and pictures go to as well."""
-    resume: bool = False
-    """Go on from the newest checkpoint in OUT."""
     out: Path = Path("runs/finetune")
     """Folder for the models, the log and the scores."""
+    engine: OmitArgPrefixes[Engine] = field(default_factory=Engine)
 
     def run(self) -> int:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
@@ -73,28 +54,20 @@ class Finetune:
 
         from pointrend.cli.evaluate import task_of
         from pointrend.cli.loading import load_model
-        from pointrend.cli.running import main_process, named, run_training
-        from pointrend.data.open import open_dataset
+        from pointrend.cli.running import Pictures, main_process, run_training
         from pointrend.training.finetune import change_classes
 
         torch.manual_seed(self.seed)
         old: Any = load_model(self.model)
         task = task_of(old)
-        name = named(self.data, task)
-        data: Any = open_dataset(
-            name, "train", transforms=self._transforms(task, old), categories=self.categories or None
-        )
+        pictures = Pictures(self.data, task, self.categories)
+        data = pictures.training(self._transforms(task, old))
         model, transfer = change_classes(old, data.class_names, data.palette)
         if main_process():
             print(transfer, file=sys.stderr)
-        return run_training(
-            model,
-            data,
-            self._recipe(task, len(data)),
-            self,
-            name=name,
-            extra={"data": self.data, "from": Path(self.model).name, "seed": self.seed},
-        )
+        known = {"data": self.data, "from": Path(self.model).name, "seed": self.seed}
+        recipe = self._recipe(task, len(data))
+        return run_training(model, data, pictures, recipe, self.engine, out=self.out, extra=known)
 
     def _transforms(self, task: str, model: Any) -> Any:
         from pointrend.data.transforms import instance_training_transforms, training_transforms
@@ -119,8 +92,6 @@ class Finetune:
             recipe,
             batch_size=self.batch or recipe.batch_size,
             learning_rate=self.lr or recipe.learning_rate,
-            accumulate=self.accumulate,
             patience=self.patience,
-            precision=self.precision,
             seed=self.seed,
         )

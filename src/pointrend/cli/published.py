@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pointrend.cli.loading import downloading
-from pointrend.cli.running import main_process, named, restarted, run_training
-from pointrend.data.open import open_dataset
+from pointrend.cli.running import Pictures, main_process, restarted, run_training
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig
 from pointrend.training.finetune import build
@@ -27,29 +26,30 @@ def run_published(wishes: Train) -> int:
     published = with_wished_points(find_recipe(wishes.recipe), wishes)
     if wishes.steps is not None:
         published = published.shortened(wishes.steps)
-    name = named(wishes.data, published.task)
-    data: Any = open_dataset(
-        name, "train", transforms=published.transforms, categories=wishes.categories or None
-    )
+    pictures = Pictures(wishes.data, published.task, wishes.categories)
+    data = pictures.training(published.transforms)
     torch.manual_seed(wishes.seed)
     model = build(published.config(data.class_names, data.palette))
     _pretrain(model, published, wishes)
     recipe = recipe_for(published, wishes)
+    known = {"data": wishes.data, "recipe": published.name, "seed": wishes.seed, "steps": recipe.steps}
     return run_training(
         model,
         data,
+        pictures,
         recipe,
-        wishes,
-        name=name,
+        wishes.engine,
+        out=wishes.out,
         evaluate=wishes.evaluate,
-        extra={"data": wishes.data, "recipe": published.name, "seed": wishes.seed, "steps": recipe.steps},
+        limit=None,
+        extra=known,
     )
 
 
 def recipe_for(published: Published, wishes: Train) -> Recipe:
     """The published numbers, but for those that were given."""
     recipe = replace(
-        published.recipe, seed=wishes.seed, precision=wishes.precision, accumulate=wishes.accumulate
+        published.recipe, seed=wishes.seed, evaluate_every=wishes.evaluate_every, metric=wishes.metric
     )
     if wishes.checkpoint_every is not None:
         recipe = replace(recipe, state_every=wishes.checkpoint_every)
@@ -85,7 +85,7 @@ def _pretrain(model: Any, published: Published, wishes: Train) -> None:
     wanted = str(wishes.weights) if wishes.weights is not None else published.pretrained
     if wanted in PRETRAINED:
         model.origin = PRETRAINED[wanted].origin
-    if (wishes.resume or restarted()) and any(wishes.out.glob("state-*.pt")):
+    if (wishes.engine.resume or restarted()) and any(wishes.out.glob("state-*.pt")):
         return  # the checkpoint has them
     if wanted in ("", "none"):
         if main_process():

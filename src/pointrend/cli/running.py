@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pointrend.checkpoints.files import save
-from pointrend.cli.evaluate import score, show
+from pointrend.cli.engine import Engine
+from pointrend.cli.evaluate import quiet_unless, score, show
 from pointrend.cli.pictures import TrainingPictures
-from pointrend.cli.progress import counting, training
+from pointrend.cli.progress import training
 from pointrend.cli.train import stopping
 from pointrend.data.open import open_dataset
 from pointrend.evaluation.report import Scores, to_json, write_text
+from pointrend.evaluation.run import score_names
 from pointrend.evaluation.targets import Part
 from pointrend.predict.processes import main_process
 from pointrend.training.boards import WeightsAndBiases, installed_boards
@@ -30,27 +32,52 @@ def restarted() -> bool:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
-def named(data: str, task: str) -> str:
-    """The data set's name with its task, as `open_dataset` wants it."""
-    return data if data.endswith((":semantic", ":instance")) else f"{data}:{task}"
+class Pictures:
+    """The parts of a data set that is opened by its name.
+
+    Args:
+        data: its name, with or without its task.
+        task: "semantic" or "instance".
+        categories: those to learn, all if empty.
+    """
+
+    def __init__(self, data: str, task: str, categories: tuple[str, ...] = ()) -> None:
+        self.name = data if data.endswith((":semantic", ":instance")) else f"{data}:{task}"
+        self.categories = categories or None
+
+    def training(self, transforms: Any) -> Any:
+        """What is learnt from, changed as the transforms say."""
+        return open_dataset(self.name, "train", transforms=transforms, categories=self.categories)
+
+    def validation(self) -> Any:
+        """What is scored and drawn."""
+        return open_dataset(self.name, "val", categories=self.categories)
 
 
 class Validation:
-    """Scores of a model on the validation part; the numbers by name, in per cent.
+    """Scores of a model on the validation part; the numbers by name, in per cent. Processes share the pictures.
 
     Args:
-        data: name of the data set, with its task.
         limit: score at most so many pictures.
+        metric: of these scores, what the best model is chosen by.
+
+    Raises:
+        ValueError: for a metric that is none of the task's.
     """
 
-    def __init__(self, data: str, task: str, *, limit: int | None, categories: tuple[str, ...] = ()) -> None:
-        self.pictures = Part.first(open_dataset(data, "val", categories=categories or None), limit)
-        self.title = f"{data}, val: {len(self.pictures)} pictures, per cent"
+    def __init__(self, pictures: Pictures, task: str, *, limit: int | None, metric: str | None) -> None:
+        known = score_names(task)
+        if metric is not None and metric not in known:
+            raise ValueError(
+                f"metric: expected a score of {task} segmentation ({', '.join(known)}), got {metric!r}"
+            )
+        self.pictures = Part.first(pictures.validation(), limit)
+        self.title = f"{pictures.name}, val: {len(self.pictures)} pictures, per cent"
         self.task = task
         self.rows: list[Scores] = []
 
     def __call__(self, model: Any) -> Mapping[str, float]:
-        with counting("scoring", len(self.pictures)) as progress:
+        with quiet_unless(main_process(), "scoring", len(self.pictures)) as progress:
             self.rows = score(model.eval(), self.pictures, progress=progress)
         return {name: 100 * value for name, value in self.rows[-1].numbers.items()}
 
@@ -60,72 +87,52 @@ class Validation:
         write_text(path, to_json(self.rows))
 
 
-class Options(Protocol):
-    """What `pointrend train` and `pointrend finetune` both know."""
-
-    @property
-    def categories(self) -> tuple[str, ...]: ...
-    @property
-    def limit(self) -> int: ...
-    @property
-    def ema(self) -> float: ...
-    @property
-    def channels_last(self) -> bool: ...
-    @property
-    def compile(self) -> str | None: ...
-    @property
-    def workers(self) -> int: ...
-    @property
-    def draw_every(self) -> int: ...
-    @property
-    def wandb(self) -> str | None: ...
-    @property
-    def cpu(self) -> bool: ...
-    @property
-    def resume(self) -> bool: ...
-    @property
-    def out(self) -> Path: ...
-
-
 def run_training(
     model: Any,
     data: Any,
+    pictures: Pictures,
     recipe: Recipe,
-    options: Options,
+    engine: Engine,
     *,
-    name: str,
+    out: Path,
     evaluate: bool = True,
+    limit: int | None = 200,
     extra: Mapping[str, Any],
 ) -> int:
     """Train, keep the best and the last model in the output folder, score; 130 if it was stopped by Ctrl-C.
 
     Args:
-        name: of the data set, with its task; its validation part is scored, if `evaluate`, and drawn.
+        data: what is learnt from.
+        pictures: the same data set's validation part is scored, if `evaluate`, and drawn.
+        limit: pictures to score, where `engine` does not say; all if None.
         extra: what the files say of the training, beside where the weights started (`model.origin`) and its licence.
     """
     recipe = replace(
         recipe,
-        average=options.ema,
-        channels_last=options.channels_last,
-        compile=options.compile,
-        draw_every=options.draw_every,
+        accumulate=engine.accumulate,
+        precision=engine.precision,
+        average=engine.ema,
+        channels_last=engine.channels_last,
+        compile=engine.compile,
+        draw_every=engine.draw_every,
     )
     known = {**model.origin, **extra}
-    speaks, out = main_process(), options.out
+    speaks = main_process()
     if speaks:
         names = tuple(data.class_names)
         few = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         print(f"{len(data)} pictures, {len(names)} classes: {few}", file=sys.stderr)
     validation = None
     if evaluate:
-        validation = Validation(name, data.task, limit=options.limit, categories=options.categories)
+        limit = engine.limit if engine.limit is not None else limit
+        validation = Validation(pictures, data.task, limit=limit, metric=recipe.metric)
     draw = None
-    if options.draw_every and speaks:
-        draw = TrainingPictures(open_dataset(name, "val", categories=options.categories or None))
+    if engine.draw_every and speaks:
+        draw = TrainingPictures(pictures.validation())
     boards = list(installed_boards(out) if speaks else ())
-    if options.wandb is not None and speaks:
-        boards.append(WeightsAndBiases(options.wandb, out, recipe))
-    loader = TrainingLoader(data, recipe, workers=options.workers)
+    if engine.wandb is not None and speaks:
+        boards.append(WeightsAndBiases(engine.wandb, out, recipe))
+    loader = TrainingLoader(data, recipe, workers=engine.workers)
     with stopping() as stop, training(recipe.steps) if speaks else nullcontext() as report:
         train(
             model,
@@ -138,8 +145,8 @@ def run_training(
             draw=draw,
             boards=boards,
             stop=stop,
-            cpu=options.cpu,
-            resume=options.resume or restarted(),
+            cpu=engine.cpu,
+            resume=engine.resume or restarted(),
         )
     if speaks:
         print(f"saved {out / 'model.safetensors'}")

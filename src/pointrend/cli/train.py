@@ -6,12 +6,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
+from pointrend.cli.engine import Engine
 from pointrend.cli.presets import PRESETS, PresetName, instance_config, semantic_config, task_of
 
 
@@ -45,8 +46,6 @@ class Train:
     """Updates of the weights; 1000, or as published, if not given."""
     batch: int | None = None
     """Pictures in each update, of all processes together; 8, or as published, if not given."""
-    accumulate: int = 1
-    """Parts that each process computes its share of an update in, one after the other, to save memory."""
     lr: float | None = None
     """Learning rate; 6e-4, or 2e-4 for instances, or as published for this batch, if not given."""
     train_points: int | None = None
@@ -65,32 +64,17 @@ class Train:
     """Height and width of the crops that semantic models are trained on."""
     size: int = 320
     """Short edge in pixels at which instance models see pictures."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Arithmetic of the network; weights, coordinates and losses stay float32."""
-    ema: float = 0.0
-    """Decay of a moving average of the weights, such as 0.999, which is then what is scored and saved; 0: none."""
-    channels_last: bool = False
-    """Lay convolutions out in memory as tensor cores like them."""
-    compile: str | None = None
-    """Compile the backbone by this torch.compile backend, such as inductor."""
-    workers: int = 0
-    """Processes that read pictures beside the training."""
-    cpu: bool = False
-    """Stay on the CPU where there is a GPU."""
     evaluate: bool = True
     """Score the model on the validation part at the end."""
-    limit: int = 200
-    """Score at most so many pictures."""
-    draw_every: int = 0
-    """Updates between pictures of predictions and of the points chosen for them, in OUT/pictures; 0: none."""
-    wandb: str | None = None
-    """Project at Weights & Biases that numbers and pictures go to as well."""
+    evaluate_every: int = 0
+    """Updates between further scores before that; 0: none."""
+    metric: str | None = None
+    """Score by which the best model is kept as OUT/best.safetensors, such as mIoU or "boundary AP"."""
     checkpoint_every: int | None = None
     """Updates between checkpoints to resume from; 500, or as published, if not given."""
-    resume: bool = False
-    """Go on from the newest checkpoint in OUT; from the start where there is none."""
     out: Path = Path("runs/train")
     """Folder for the model, the log and the scores."""
+    engine: OmitArgPrefixes[Engine] = field(default_factory=Engine)
 
     def run(self) -> int:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
@@ -105,24 +89,17 @@ class Train:
             raise ValueError("points can be chosen for published trainings: pointrend train NAME")
         import torch
 
-        from pointrend.cli.running import named, run_training
-        from pointrend.data.open import open_dataset
+        from pointrend.cli.running import Pictures, run_training
 
         task = task_of(self.model)
-        name = named(self.data, task)
-        data: Any = open_dataset(
-            name, "train", transforms=self._transforms(task), categories=self.categories or None
-        )
+        pictures = Pictures(self.data, task, self.categories)
+        data = pictures.training(self._transforms(task))
         torch.manual_seed(self.seed)
         recipe = self._recipe(task)
+        known = {"data": self.data, "preset": self.model, "seed": self.seed, "steps": recipe.steps}
+        model = self._build(task, data)
         return run_training(
-            self._build(task, data),
-            data,
-            recipe,
-            self,
-            name=name,
-            evaluate=self.evaluate,
-            extra={"data": self.data, "preset": self.model, "seed": self.seed, "steps": recipe.steps},
+            model, data, pictures, recipe, self.engine, out=self.out, evaluate=self.evaluate, extra=known
         )
 
     def _transforms(self, task: str) -> Any:
@@ -158,15 +135,15 @@ class Train:
         return Recipe(
             steps=steps,
             batch_size=8 if self.batch is None else self.batch,
-            accumulate=self.accumulate,
             optimizer="adamw",
             learning_rate=self.lr if self.lr is not None else (2e-4 if task == "instance" else 6e-4),
             backbone_factor=0.5 if self.weights is not None else 1.0,
             warmup_steps=min(20, steps // 10),
             clip_gradient=10.0,
-            precision=self.precision,
             seed=self.seed,
             log_every=min(20, max(1, steps)),
+            evaluate_every=self.evaluate_every,
+            metric=self.metric,
             state_every=500 if self.checkpoint_every is None else self.checkpoint_every,
         )
 

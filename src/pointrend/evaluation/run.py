@@ -12,6 +12,7 @@ A model is anything with `predict(images, **options) -> results`, and a data set
 
 from __future__ import annotations
 
+from pointrend.evaluation.coco_ap import CocoEvaluator
 from pointrend.evaluation.run_instances import compare_instances, evaluate_instances, score_detections
 from pointrend.evaluation.run_semantic import compare_semantic, evaluate_semantic, semantic_evaluators
 from pointrend.evaluation.targets import ground_truth_of
@@ -23,5 +24,14 @@ __all__ = [
     "evaluate_semantic",
     "ground_truth_of",
     "score_detections",
+    "score_names",
     "semantic_evaluators",
 ]
+
+
+def score_names(task: str) -> tuple[str, ...]:
+    """What the scores of "semantic" or "instance" models are called that are computed unless others are asked for."""
+    if task == "semantic":
+        return tuple(name for one in semantic_evaluators(("any",)) for name in one.compute())
+    nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "any"}]}
+    return tuple(CocoEvaluator(nothing).compute())

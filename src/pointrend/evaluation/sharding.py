@@ -6,6 +6,8 @@ scores = evaluate_semantic(model, dataset)     # the same in every process, to t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,7 +15,22 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-__all__ = ["Shard"]
+__all__ = ["GaveUp", "Shard", "between_exchanges"]
+
+
+class GaveUp(ConnectionError):
+    """Another process leaves the work that is shared, and says why; see `Shard.give_up`."""
+
+    def __init__(self, process: int, reason: str) -> None:
+        super().__init__(f"process {process} gave up: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Farewell:
+    """What a process that gives up sends in place of what the others wait for."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -48,9 +65,54 @@ class Shard:
 
         The processes must trust each other: the values travel pickled. With the NCCL backend, set each process's
         own CUDA device first.
+
+        Raises:
+            GaveUp: in all of them but those that called `give_up` instead.
         """
         if self.count == 1:
             return [mine]
-        everything: list[Any] = [None] * self.count
-        dist.all_gather_object(everything, mine)
+        everything: list[Any] = self._exchange(mine)
+        for process, value in enumerate(everything):
+            if isinstance(value, _Farewell):
+                raise GaveUp(process, value.reason)
         return everything
+
+    def give_up(self, reason: str) -> None:
+        """Call this in place of the next `gather` where this process cannot go on: the others stop waiting for it."""
+        if self.count > 1:
+            self._exchange(_Farewell(reason))
+
+    def _exchange(self, mine: Any) -> list[Any]:
+        everything: list[Any] = [None] * self.count
+        with _exchanging():
+            dist.all_gather_object(everything, mine)
+        return everything
+
+
+_under_way = False
+_postponed: Callable[[], object] | None = None
+
+
+@contextmanager
+def _exchanging() -> Iterator[None]:
+    global _under_way, _postponed
+    _under_way = True
+    try:
+        yield
+    finally:
+        _under_way = False
+        act, _postponed = _postponed, None
+        if act is not None:
+            act()
+
+
+def between_exchanges(act: Callable[[], object]) -> None:
+    """Call `act` now, or after the exchange between processes that is under way.
+
+    For handlers of signals that raise: an exception in the middle of an exchange leaves the others waiting for ever.
+    """
+    global _postponed
+    if _under_way:
+        _postponed = act
+    else:
+        act()

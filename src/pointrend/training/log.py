@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -49,10 +50,10 @@ class Log:
             self.write({"recipe": asdict(recipe), "torch": torch.__version__, "time": time.time()})
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """One line; numbers with a "step" go to the boards too."""
+        """One line, where numbers that are NaN or infinite are null; those with a "step" go to the boards too."""
         if self.folder is not None:
             with (self.folder / "log.jsonl").open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(json.dumps({k: _plain(v) for k, v in entry.items()}, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         numbers = {name: v for name, v in entry.items() if isinstance(v, (int, float)) and name != "step"}
@@ -71,6 +72,10 @@ class Log:
         """Flush what boards hold back."""
         for board in self.boards:
             board.close()
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Pace:

@@ -21,7 +21,16 @@ from pointrend.training.boards import Board, Picture, installed_boards
 from pointrend.training.failure import NonFiniteLoss
 from pointrend.training.loading import Batch, TrainingLoader
 from pointrend.training.log import Log, Pace, peak_memory
-from pointrend.training.processes import Terminated, anyone, mean_over_processes, place, sigterm, start
+from pointrend.training.processes import (
+    Terminated,
+    anyone,
+    evaluate_together,
+    mean_over_processes,
+    place,
+    share_buffers,
+    sigterm,
+    start,
+)
 from pointrend.training.recipe import Recipe, build_optimizer
 from pointrend.training.state import Checkpoints, Training
 from pointrend.training.update import Updates
@@ -55,7 +64,8 @@ def train(
             of which resuming leaves out those already seen.
         recipe: what to do.
         out: folder for ``log.jsonl`` (one JSON object an entry) and checkpoints; nothing is written without it.
-        evaluate: named numbers of the model, on the main process.
+        evaluate: named numbers of the model. Every process calls it, so that they can share the pictures, as
+            `evaluation.run` does by itself; the first one's numbers count.
         save: writes one model file.
         report: for progress bars.
         draw: pictures of what the model does, by name, on the main process every ``recipe.draw_every`` updates.
@@ -69,8 +79,11 @@ def train(
         NonFiniteLoss: a loss is NaN or infinite; the weights are those before that update, the batch is in ``out``.
         CheckpointError: a checkpoint could not be written; those before it are untouched.
         Terminated: SIGTERM came; ``out`` has a checkpoint to resume from. Ends the process with code 143.
-        ValueError: the loader is empty; or there is a checkpoint of another training, or any without ``resume``.
+        ValueError: the loader is empty; the recipe has a metric, but there is no ``evaluate``; float16 without a GPU;
+            or there is a checkpoint of another training, or any without ``resume``.
     """
+    if recipe.metric is not None and evaluate is None:
+        raise ValueError(f"metric: {recipe.metric!r} is a score, and this training is not evaluated")
     torch.manual_seed(recipe.seed)
     accelerator = start(recipe, cpu=cpu)
     main = accelerator.is_main_process
@@ -94,11 +107,14 @@ def train(
     asked = False
 
     def score() -> dict[str, float]:
-        found = terminated.unless(lambda: _evaluate(training, evaluate))  # type: ignore[arg-type]
+        assert evaluate is not None
+        with training.average.shown() as averaged:
+            share_buffers(accelerator, averaged)
+            found = evaluate_together(evaluate, averaged.eval(), terminated)
         if found is None:
             return scores
         log.write({"step": training.step, **found})
-        if training.judge(found) and save is not None and out:
+        if training.judge(found) and main and save is not None and out:
             _save(training, save, out / "best.safetensors")
         return found
 
@@ -135,7 +151,7 @@ def train(
                 log.write({"step": done, **entry})
             if report is not None and main:
                 report(done, entry)
-            if main and evaluate is not None and _due(done, recipe.evaluate_every):
+            if evaluate is not None and _due(done, recipe.evaluate_every):
                 scores, scored = score(), done
             if main and draw is not None and _due(done, recipe.draw_every):
                 with training.average.shown() as averaged:
@@ -145,15 +161,15 @@ def train(
             if main and _due(done, recipe.state_every):
                 checkpoints.save(training)
 
-        ended = anyone(accelerator, terminated())
+        ended, asked = anyone(accelerator, terminated()), anyone(accelerator, asked)
+        if not ended and not asked and evaluate is not None and scored != training.step:
+            scores = score()
+            ended = anyone(accelerator, terminated())
         if main and (ended or asked) and not _due(training.step, recipe.state_every):
             checkpoints.save(training)
         accelerator.wait_for_everyone()
         if ended:
             raise Terminated
-
-        if main and evaluate is not None and not asked and scored != training.step:
-            scores = score()
     training.average.keep()
     if main and save is not None and out:
         save(model, out / "model.safetensors")
@@ -186,11 +202,6 @@ def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
             raise ValueError(
                 f"the loader gave no batch in epoch {epoch}: expected at least batch_size pictures in the data set"
             )
-
-
-def _evaluate(training: Training, evaluate: Callable[[nn.Module], Mapping[str, float]]) -> dict[str, float]:
-    with training.average.shown() as model:
-        return dict(evaluate(model.eval()))
 
 
 def _save(training: Training, save: Callable[[nn.Module, Path], None], path: Path) -> None:

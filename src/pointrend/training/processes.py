@@ -15,6 +15,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from pointrend.evaluation.sharding import GaveUp, Shard, between_exchanges
 from pointrend.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -52,13 +53,24 @@ class LossModule(nn.Module):
 
 
 def start(recipe: Recipe, *, cpu: bool) -> Accelerator:
-    """Join the processes that torchrun or accelerate started (or be the only one), in the recipe's precision."""
+    """Join the processes that torchrun or accelerate started (or be the only one), in the recipe's precision.
+
+    Raises:
+        ValueError: float16 where there is no GPU.
+    """
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[recipe.precision]
     # accelerate keeps the first training's precision and device for the life of the process, unless told to forget.
     AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
-    # The others wait while the first one evaluates and saves, which may take longer than NCCL's ten minutes.
+    # Shares of an evaluation differ, and the first process saves alone, which may take longer than NCCL's ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))
-    return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
+    try:
+        return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
+    except ValueError as error:
+        if precision != "fp16":
+            raise
+        raise ValueError(
+            f"precision: float16 is for GPUs ({error}); bfloat16 trains on CPUs as well, and needs no scaling of losses"
+        ) from error
 
 
 def place(
@@ -116,8 +128,7 @@ class Sigterm:
     def note(self, *_: object) -> None:
         """The signal handler."""
         self.came = True
-        if self._interrupting:
-            raise _Interrupted
+        between_exchanges(self._interrupt)
 
     def unless(self, work: Callable[[], T]) -> T | None:
         """What the work gives; None if the signal came before or comes meanwhile, which ends it at once.
@@ -126,13 +137,59 @@ class Sigterm:
         """
         if self.came:
             return None
-        self._interrupting = True
         try:
-            return work()
+            try:
+                self._interrupting = True
+                return work()
+            finally:
+                self._interrupting = False
         except _Interrupted:
             return None
-        finally:
+
+    def _interrupt(self) -> None:
+        if self._interrupting:
             self._interrupting = False
+            raise _Interrupted
+
+
+def evaluate_together(
+    evaluate: Callable[[nn.Module], Mapping[str, float]], model: nn.Module, terminated: Sigterm
+) -> dict[str, float] | None:
+    """The first process's scores, in all of them; None in all of them if SIGTERM comes to any.
+
+    Each process calls ``evaluate``, which may share its pictures between them by `Shard.current`. One that is told to
+    end does so at once; the others hear of it where they next exchange what they have.
+
+    Raises:
+        GaveUp: the evaluation of another process failed; that one raises what was wrong.
+    """
+    shard = Shard.current()
+    try:
+        mine = terminated.unless(lambda: dict(evaluate(model)))
+        if mine is None:
+            shard.give_up(_SIGTERM)
+            return None
+        return shard.gather(mine)[0]
+    except GaveUp as others:
+        if others.reason != _SIGTERM:
+            raise
+        return None
+    except Exception as error:
+        shard.give_up(f"{type(error).__name__}: {error}")
+        raise
+
+
+def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give all processes the first one's buffers, among them the batch norms' running statistics.
+
+    Without SyncBatchNorm each process has those of its own pictures.
+    """
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+
+_SIGTERM = "SIGTERM"
 
 
 class _Interrupted(BaseException):

@@ -29,6 +29,9 @@ from pointrend.training.processes import anyone, sum_over_processes
 from pointrend.training.recipe import Recipe
 from pointrend.training.sampler import derive_seed
 
+SMALLEST_SCALE = 2.0**-10
+"""Of losses in float16. Gradients that overflow even then are infinite themselves."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -64,7 +67,8 @@ class Updates:
         before it was clipped.
 
         Raises:
-            NonFiniteLoss: in all processes, if a loss or the gradient is NaN or infinite in any.
+            NonFiniteLoss: in all processes, if a loss or the gradient is NaN or infinite in any. Of float16 not the
+                gradient, for which the scaler leaves the update out, until the scale is below `SMALLEST_SCALE`.
         """
         parts = len(batches) * self.accelerator.num_processes
         weigh = self.recipe.mean_over == "update" and parts > 1 and hasattr(self.model, "loss_and_counts")
@@ -90,7 +94,8 @@ class Updates:
         limit = math.inf if self.recipe.clip_gradient is None else self.recipe.clip_gradient
         norm = float(self.accelerator.clip_grad_norm_(self.network.parameters(), limit))
         # With float16 a gradient may overflow now and then: the scaler leaves that update out and scales less.
-        if not math.isfinite(norm) and self.accelerator.scaler is None:
+        scaler = self.accelerator.scaler
+        if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < SMALLEST_SCALE):
             images, targets, samples = (
                 list(chain.from_iterable(column)) for column in zip(*batches, strict=True)
             )
