@@ -19,6 +19,7 @@ from pointrend.cli.published import _pretrain, recipe_for, with_wished_points
 from pointrend.cli.train import Train
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import RandomCrop
+from pointrend.evaluation.run import score_names
 from pointrend.models.backbones import BackboneConfig
 from pointrend.training.recipes import RECIPES
 
@@ -110,6 +111,33 @@ def test_finetuning_keeps_known_classes_scores_and_saves_the_best(
     assert model.origin["licence"] == "CC BY-SA 3.0"
     assert (model.origin["data"], model.origin["from"]) == ("shapes", "start.safetensors")
     assert len(json.loads((run / "scores.json").read_text())) >= 1
+
+
+@pytest.mark.parametrize("preset", ["semantic-fpn-resnet18", "instance-resnet18"])
+def test_an_unknown_metric_is_refused_before_the_first_update_with_those_there_are(
+    preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", preset, "--cpu", "--out", str(tmp_path / "run"), "--metric"]
+    assert main([*command, "boundary"]) == 2
+    shown = capsys.readouterr().err
+    expected = "mIoU@1px, mIoU@3px" if "semantic" in preset else "mask AP50, mask AP75"
+    assert expected in shown
+    assert "got 'boundary'" in shown
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "mIoU", "--no-evaluate"]) == 2
+    assert "not evaluated" in capsys.readouterr().err
+
+
+def test_the_best_model_by_boundary_ap_is_kept_of_a_training_that_is_scored_as_it_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--steps", "2", "--batch", "1", "--size", "64", "--limit", "1", "--cpu", "--out", str(tmp_path)]
+    wanted = ["--evaluate-every", "1", "--metric", "boundary AP", "--lr", "0.000001"]
+    assert main(["train", "instance-resnet18", *small, *wanted]) == 0
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    scored = [entry for entry in entries if "boundary AP" in entry]
+    assert [entry["step"] for entry in scored] == [1, 2]
+    assert set(score_names("instance")) == set(scored[0]) - {"step"}
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -161,6 +161,8 @@ def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
 def test_an_unknown_metric_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gives AP, not 'mIoU'"):
         train(Line(), batches(), Recipe(steps=1, metric="mIoU"), cpu=True, evaluate=lambda m: {"AP": 1.0})
+    with pytest.raises(ValueError, match="'mIoU' is a score, and this training is not evaluated"):
+        train(Line(), batches(), Recipe(steps=1, metric="mIoU"), cpu=True)
     with pytest.raises(ValueError, match="patience needs a metric"):
         Recipe(patience=3)
 

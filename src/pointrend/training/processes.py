@@ -63,14 +63,13 @@ def start(recipe: Recipe, *, cpu: bool) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
     # Shares of an evaluation differ, and the first process saves alone, which may take longer than NCCL's ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))
-    try:
-        return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
-    except ValueError as error:
-        if precision != "fp16":
-            raise
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
+    if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would quietly train in float32
         raise ValueError(
-            f"precision: float16 is for GPUs ({error}); bfloat16 trains on CPUs as well, and needs no scaling of losses"
-        ) from error
+            "precision: float16 is for GPUs, and this training runs on the CPU; take bfloat16 (--precision bfloat16) "
+            "or float32"
+        )
+    return accelerator
 
 
 def place(
