@@ -7,7 +7,7 @@ import torch
 
 from pointrend.core import PointSampling, binary_uncertainty, regular_grid, subdivide
 from pointrend.models.boxes import Regions
-from pointrend.models.coarse_mask_head import CoarseHead, CoarseMaskHead, MaskConfig
+from pointrend.models.coarse_mask_head import CoarseHead, CoarseMaskHead, MaskConfig, grid_loss
 from pointrend.models.conv_mask_head import ConvMaskHead
 from pointrend.models.mask_head import PointRendMaskHead
 from pointrend.structures import InstanceMasks
@@ -96,12 +96,10 @@ def test_channels_are_reduced_only_where_there_are_more_than_the_head_has():
 
 
 def test_the_coarse_loss_is_detectron2s(units):
-    head = CoarseMaskHead(CHANNELS, LEVELS, 5, config())
     logits = units("coarse_loss/logits").requires_grad_()
     regions = Regions(units("labels/boxes"), torch.zeros(3, dtype=torch.int64), units("labels/classes"))
-    loss = head._coarse_loss(
-        logits, regions, torch.arange(3), [InstanceMasks.from_dense(units("labels/masks"))]
-    )
+    masks = [InstanceMasks.from_dense(units("labels/masks"))]
+    loss = grid_loss(regions.own(logits), regions, torch.arange(3), masks)
     torch.testing.assert_close(loss, units("coarse_loss/loss"))
     loss.backward()
     torch.testing.assert_close(logits.grad, units("coarse_loss/grad"))

@@ -20,8 +20,9 @@ from pointrend.models.box_head import Detections
 from pointrend.models.boxes import Regions
 from pointrend.models.images import ImageBatch
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.mask_head import MaskTrace, PointRendMaskHead
+from pointrend.models.mask_head import PointRendMaskHead
 from pointrend.models.masks import paste_window
+from pointrend.models.rendering import MaskTrace
 from pointrend.structures import InstanceResult
 
 MOST_CELLS = 448

@@ -114,6 +114,5 @@ class MaskVariants:
 
 def _coarse(trace: Any) -> Tensor:
     """(R, 7, 7) coarse logits of each box's class."""
-    coarse: Tensor = trace.masks.coarse  # (R, K, 7, 7), K = 1 where class-agnostic
-    own = trace.regions.labels if coarse.shape[1] > 1 else torch.zeros_like(trace.regions.labels)
-    return coarse[torch.arange(len(coarse), device=coarse.device), own]
+    own: Tensor = trace.regions.own(trace.masks.coarse)
+    return own[:, 0]

@@ -71,6 +71,14 @@ class Regions:
         counts = torch.bincount(self.image_index, minlength=images).tolist()
         return list(values.split(counts))
 
+    def channels(self, masks: int) -> Tensor:
+        """(R,) int64: which of a head's so many masks is each box's: that of its class, or the only one."""
+        return torch.zeros_like(self.labels) if masks == 1 else self.labels
+
+    def own(self, logits: Tensor) -> Tensor:
+        """(R, K, ...) logits, K = 1 where class-agnostic -> (R, 1, ...): each box's channel."""
+        return logits[torch.arange(len(self), device=logits.device), self.channels(logits.shape[1])][:, None]
+
     def generators(self, generator: Generators) -> Generators:
         """One generator for each region where there is one for each image; else the one there is."""
         if not isinstance(generator, Sequence):

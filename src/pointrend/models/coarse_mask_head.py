@@ -176,25 +176,21 @@ class CoarseMaskHead(nn.Module):
             masks: the true objects' masks, for each image, in pixels of the network's input.
             generator: for heads that draw points; one, or one for each image.
         """
-        return {
-            "mask_coarse": self._coarse_loss(self.coarse_logits(features, regions), regions, matched, masks)
-        }
-
-    def _coarse_loss(
-        self, coarse: Tensor, regions: Regions, matched: Tensor, masks: Sequence[InstanceMasks]
-    ) -> Tensor:
-        targets = crop_batch(masks, regions, matched, self.config.coarse_side)
-        return binary_point_loss(self._own(coarse, regions).flatten(1), targets.flatten(1))
+        own = regions.own(self.coarse_logits(features, regions))
+        return {"mask_coarse": grid_loss(own, regions, matched, masks)}
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class; here S is 7."""
-        return self._own(self.exact_coarse_logits(features, regions), regions)[:, 0]
+        return regions.own(self.exact_coarse_logits(features, regions))[:, 0]
 
-    def _rows(self, regions: Regions) -> Tensor:
-        """(R,) the mask channel of each box."""
-        return torch.zeros_like(regions.labels) if self.masks == 1 else regions.labels
 
-    def _own(self, logits: Tensor, regions: Regions) -> Tensor:
-        """(R, K, ...) -> (R, 1, ...): the channel of each box's class."""
-        return logits[torch.arange(len(regions), device=logits.device), self._rows(regions)][:, None]
+def grid_loss(logits: Tensor, regions: Regions, matched: Tensor, masks: Sequence[InstanceMasks]) -> Tensor:
+    """Mean cross-entropy of mask logits with the true masks, cropped to the boxes and cut at 0.5; a scalar.
+
+    Args:
+        logits: (R, S, S) or (R, 1, S, S), of each box's class.
+        regions, matched, masks: as for :meth:`CoarseMaskHead.loss`.
+    """
+    targets = crop_batch(masks, regions, matched, logits.shape[-1])
+    return binary_point_loss(logits.flatten(1), targets.flatten(1))

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointrend.core import binary_point_loss
 from pointrend.core.selection import Generators
 from pointrend.models.box_head import POOLED, pool_regions
 from pointrend.models.boxes import Regions
-from pointrend.models.coarse_mask_head import MaskConfig
+from pointrend.models.coarse_mask_head import MaskConfig, grid_loss
 from pointrend.models.initial import msra_fill, normal_fill
-from pointrend.models.masks import crop_batch
 from pointrend.structures import InstanceMasks
 
 
@@ -78,7 +76,7 @@ class ConvMaskHead(nn.Module):
     def _logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """(R, S, S) for each box's class: the other rows of the last layer are not computed."""
         hidden = self.hidden(self.pool(features, regions))
-        rows = torch.zeros_like(regions.labels) if self.masks == 1 else regions.labels
+        rows = regions.channels(self.masks)
         assert self.predictor.bias is not None
         weight = self.predictor.weight[rows].flatten(1)  # (R, width)
         return torch.einsum("rc,rchw->rhw", weight, hidden).float() + self.predictor.bias[rows][:, None, None]
@@ -96,8 +94,7 @@ class ConvMaskHead(nn.Module):
 
         Arguments as for :class:`~pointrend.models.coarse_mask_head.CoarseMaskHead`; ``generator`` has no use here.
         """
-        targets = crop_batch(masks, regions, matched, self.side)
-        return {"mask": binary_point_loss(self._logits(features, regions).flatten(1), targets.flatten(1))}
+        return {"mask": grid_loss(self._logits(features, regions), regions, matched, masks)}
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:

@@ -4,8 +4,7 @@ There is no coarse mask: the point head sees where a point lies in the box and t
 "Pointly supervised instance segmentation" (arXiv 2104.06404, section 5); numbers as in Detectron2
 ``projects/PointRend/point_rend/point_head.py`` (``ImplicitPointHead``).
 
-Letters: R boxes of all images, K classes, C channels, P points, W numbers that make up one point head, S
-side.
+Letters: R boxes of all images, K classes, C channels, P points, W numbers that make up one point head, S side.
 """
 
 from __future__ import annotations
@@ -18,24 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointrend.core import (
-    SubdivisionStep,
-    binary_point_loss,
-    binary_uncertainty,
-    point_sample_boxes,
-    points_in_image,
-    regular_grid,
-    sample_training_points,
-    subdivide,
-    subdivision_sizes,
-)
+from pointrend.core import SubdivisionStep, point_sample_boxes
 from pointrend.core.coordinates import without_autocast
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt
 from pointrend.models.boxes import Regions
 from pointrend.models.coarse_mask_head import CoarseHead, MaskConfig
-from pointrend.models.mask_head import MaskTrace
-from pointrend.models.masks import sample_batch
+from pointrend.models.rendering import MaskTrace, grid_sizes, loss_at_points, render_masks
 from pointrend.structures import InstanceMasks
 
 FREQUENCIES = 128
@@ -156,18 +144,14 @@ class ImplicitMaskHead(nn.Module):
         *,
         generator: Generators = None,
     ) -> dict[str, Tensor]:
-        """``mask_points``: cross-entropy with soft labels at uniform points; ``mask_parameters``: weight
-        decay."""
+        """``mask_points``: cross-entropy with soft labels at uniform points; ``mask_parameters``: weight decay."""
         parameters = self.parameters_of(features, regions)
         uniform = type(self.config.sampling).uniform(self.config.sampling.count)
         nothing = regions.boxes.new_zeros((len(regions), 1, 1, 1))
-        points = sample_training_points(
-            nothing, uniform, binary_uncertainty, generator=regions.generators(generator)
-        )  # (R, P, 2)
-        logits = self.predictor(features, parameters, regions)(points)[:, 0]  # (R, P)
-        labels = sample_batch(masks, regions, matched, points_in_image(points, regions.boxes))
+        predict_at = self.predictor(features, parameters, regions)
+        loss = loss_at_points(predict_at, nothing, uniform, regions, matched, masks, generator=generator)
         size = parameters.square().sum() / max(parameters.numel(), 1)
-        return {"mask_points": binary_point_loss(logits, labels), "mask_parameters": PARAMETER_DECAY * size}
+        return {"mask_points": loss, "mask_parameters": PARAMETER_DECAY * size}
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
@@ -177,8 +161,7 @@ class ImplicitMaskHead(nn.Module):
 
     @torch.no_grad()
     def trace(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[Tensor, MaskTrace]:
-        """What :meth:`predict` returns, and how it came about. There is no coarse mask: ``coarse`` is (R, 0,
-        0, 0)."""
+        """What :meth:`predict` returns, and how it came about. There is no coarse mask: ``coarse`` is (R, 0, 0, 0)."""
         steps: list[SubdivisionStep] = []
         logits, start = self._render(features, regions, steps)
         return logits, MaskTrace(logits.new_zeros((len(regions), 0, 0, 0)), start, steps)
@@ -189,14 +172,13 @@ class ImplicitMaskHead(nn.Module):
         predict_at = self.predictor(features, self.parameters_of(features, regions), regions)
         output = self.config.side
         side = min(math.isqrt(self.config.points), output)  # the first N points are a square grid
-        grid = regular_grid(side, side, regions=len(regions), device=regions.boxes.device)
-        start = predict_at(grid).unflatten(2, (side, side))  # (R, 1, s, s)
-        logits = subdivide(
-            start,
+        logits, start = render_masks(
             predict_at,
-            sizes=subdivision_sizes((side, side), (output, output)) if side < output else [],
+            len(regions),
+            regions.boxes.device,
+            start=side,
+            sizes=grid_sizes(side, output),
             count=self.config.points,
-            uncertainty=binary_uncertainty,
             trace=steps,
         )
         return logits[:, 0], start
@@ -205,11 +187,11 @@ class ImplicitMaskHead(nn.Module):
         """Each box's point head for its class: from points (R, P, 2) in the boxes to logits (R, 1, P)."""
         maps = [features[name] for name in self.config.features]
         strides = [self.strides[name] for name in self.config.features]
-        rows = torch.zeros_like(regions.labels) if self.masks == 1 else regions.labels
+        channels = regions.channels(self.masks)
 
         def predict_at(points: Tensor) -> Tensor:
             fine = point_sample_boxes(maps, strides, regions.boxes, regions.image_index, points)  # (R, C, P)
-            logits: Tensor = self.point_head(parameters, fine, points, rows)
+            logits: Tensor = self.point_head(parameters, fine, points, channels)
             return logits
 
         return predict_at

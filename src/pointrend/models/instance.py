@@ -24,10 +24,11 @@ from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig
 from pointrend.models.conv_mask_head import ConvMaskHead
 from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
 from pointrend.models.implicit import ImplicitMaskHead
-from pointrend.models.mask_head import MaskTrace, PointRendMaskHead
+from pointrend.models.mask_head import PointRendMaskHead
 from pointrend.models.masks import paste_masks
 from pointrend.models.pretrained import Pretrained, in_own_precision
 from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals
+from pointrend.models.rendering import MaskTrace
 from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget
 
 HeadName = Literal["pointrend", "coarse", "conv28", "conv224", "implicit"]

@@ -9,47 +9,22 @@ Letters: B images, R boxes of all images, K classes, C channels, P points, S sid
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pointrend.core import (
-    PointHead,
-    SubdivisionStep,
-    binary_point_loss,
-    binary_uncertainty,
-    point_sample,
-    point_sample_boxes,
-    points_in_image,
-    regular_grid,
-    sample_training_points,
-    subdivide,
-    subdivision_sizes,
-)
+from pointrend.core import PointHead, SubdivisionStep, point_sample, point_sample_boxes
 from pointrend.core.projection import ProjectedPointHead
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt, Size
 from pointrend.models.boxes import Regions
-from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig
+from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig, grid_loss
 from pointrend.models.economy import Economy
-from pointrend.models.masks import sample_batch
 from pointrend.models.memory import fits_at_once
+from pointrend.models.rendering import MaskTrace, grid_sizes, loss_at_points, render_masks
 from pointrend.structures import InstanceMasks
-
-
-@dataclass(frozen=True)
-class MaskTrace:
-    """How masks came about, for pictures and tests."""
-
-    coarse: Tensor
-    """(R, K, 7, 7) coarse logits."""
-    start: Tensor
-    """(R, 1, s, s) logits of each box's class on the starting grid, every cell predicted."""
-    steps: list[SubdivisionStep]
-    """What each subdivision step did, for one channel: the box's class."""
 
 
 class PointRendMaskHead(CoarseMaskHead):
@@ -100,17 +75,18 @@ class PointRendMaskHead(CoarseMaskHead):
     ) -> dict[str, Tensor]:
         """``mask_coarse`` as above, ``mask_points``: cross-entropy with soft labels, near the outline."""
         coarse = self.coarse_logits(features, regions)
-        points = sample_training_points(
-            self._own(coarse, regions),
-            self.config.sampling,
-            binary_uncertainty,
-            generator=regions.generators(generator),
-        )  # (R, P, 2)
-        logits = self.predictor(features, coarse, regions)(points)[:, 0]  # (R, P)
-        labels = sample_batch(masks, regions, matched, points_in_image(points, regions.boxes))
+        own = regions.own(coarse)
         return {
-            "mask_coarse": self._coarse_loss(coarse, regions, matched, masks),
-            "mask_points": binary_point_loss(logits, labels),
+            "mask_coarse": grid_loss(own, regions, matched, masks),
+            "mask_points": loss_at_points(
+                self.predictor(features, coarse, regions),
+                own,
+                self.config.sampling,
+                regions,
+                matched,
+                masks,
+                generator=generator,
+            ),
         }
 
     @torch.no_grad()
@@ -177,24 +153,20 @@ class PointRendMaskHead(CoarseMaskHead):
         sizes: list[Size],
         steps: list[SubdivisionStep] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(R, 1, S, S) logits and the starting grid (R, 1, s, s), every cell of which is predicted."""
-        side = self.config.start_side
-        grid = regular_grid(side, side, regions=regions, device=device)
-        start = predict_at(grid).unflatten(2, (side, side))
-        logits = subdivide(
-            start,
+        """(R, 1, S, S) logits and the starting grid (R, 1, s, s)."""
+        return render_masks(
             predict_at,
+            regions,
+            device,
+            start=self.config.start_side,
             sizes=sizes,
             count=self.config.points,
-            uncertainty=binary_uncertainty,
             certain=self.economy.certain if self.economy else None,
             trace=steps,
         )
-        return logits, start
 
     def _sizes(self) -> list[Size]:
-        start, side = self.config.start_side, self.config.side
-        return subdivision_sizes((start, start), (side, side)) if start < side else []
+        return grid_sizes(self.config.start_side, self.config.side)
 
     def projected(
         self, features: Mapping[str, Tensor], coarse: Tensor, regions: Regions
@@ -208,7 +180,7 @@ class PointRendMaskHead(CoarseMaskHead):
             regions.boxes,
             regions.image_index,
             coarse,
-            self._rows(regions),
+            regions.channels(self.masks),
             expected_points=points,
         )
 
@@ -216,7 +188,7 @@ class PointRendMaskHead(CoarseMaskHead):
         """The point head for each box's class: from points (R, P, 2) in the boxes to logits (R, 1, P)."""
         maps = [features[name] for name in self.config.features]
         strides = [self.strides[name] for name in self.config.features]
-        rows = self._rows(regions)
+        rows = regions.channels(self.masks)
 
         def predict_at(points: Tensor) -> Tensor:
             fine = point_sample_boxes(maps, strides, regions.boxes, regions.image_index, points)  # (R, C, P)
