@@ -219,6 +219,35 @@ class BoxHead(nn.Module):
         rows = torch.arange(len(labels), device=labels.device)
         return self.coder.decode(boxes, deltas.unflatten(1, (-1, 4))[rows, labels])
 
+    @torch.no_grad()
+    def positives(
+        self, sampled: Sequence[SampledProposals], deltas: Tensor, *, predicted: bool
+    ) -> tuple[Regions, Tensor]:
+        """Where mask heads are trained: all positives (R); and the index (R,) of each one's object in its image.
+
+        Args:
+            sampled: of :meth:`sample`. deltas: what was predicted for all of them together, (R of all, 4 * K).
+            predicted: on the box predicted from each proposal, instead of the proposal.
+
+        Raises:
+            FloatingPointError: when a predicted box is NaN or infinite.
+        """
+        boxes, labels, matched = [], [], []
+        for proposals, delta in zip(sampled, deltas.split([len(s.labels) for s in sampled]), strict=True):
+            positive = proposals.labels < self.num_classes
+            box, label = proposals.boxes[positive], proposals.labels[positive]
+            if predicted:
+                box = self.boxes_of_class(delta[positive], box, label)
+            boxes.append(box)
+            labels.append(label)
+            matched.append(proposals.matched[positive])
+        regions = Regions.from_lists(boxes, labels)
+        if not bool(torch.isfinite(regions.boxes).all()):
+            raise FloatingPointError(
+                "predicted boxes are NaN or infinite; the training has diverged: lower its rate"
+            )
+        return regions, torch.cat(matched)
+
 
 def select_detections(
     boxes: Tensor, scores: Tensor, size: tuple[int, int], config: BoxHeadConfig

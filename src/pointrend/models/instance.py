@@ -9,8 +9,9 @@ Letters: B images, R boxes of all, D detections and G true objects of one, K cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
-from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections, SampledProposals
+from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
 from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig
 from pointrend.models.conv_mask_head import ConvMaskHead
@@ -29,7 +30,8 @@ from pointrend.models.masks import paste_masks
 from pointrend.models.pretrained import Pretrained, in_own_precision
 from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.models.rendering import MaskTrace
-from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget
+from pointrend.models.targets import check_instance_targets, objects_to_learn
+from pointrend.structures import InstanceResult, InstanceTarget
 
 HeadName = Literal["pointrend", "coarse", "conv28", "conv224", "implicit"]
 Features = dict[str, Tensor]
@@ -90,9 +92,11 @@ class InstanceTrace:
 
 
 MaskHead = PointRendMaskHead | CoarseMaskHead | ConvMaskHead | ImplicitMaskHead
-HEADS: dict[str, type[CoarseMaskHead] | type[ImplicitMaskHead]] = {
+HEADS: dict[str, Callable[..., MaskHead]] = {
     "pointrend": PointRendMaskHead,
     "coarse": CoarseMaskHead,
+    "conv28": partial(ConvMaskHead, side=28),
+    "conv224": partial(ConvMaskHead, side=224),
     "implicit": ImplicitMaskHead,
 }
 
@@ -115,12 +119,7 @@ class InstanceSegmenter(Pretrained):
             config.fpn_channels, [strides[level] for level in PROPOSED], config.proposals
         )
         self.box_head = BoxHead(config.fpn_channels, config.num_classes, pooled, config.boxes)
-        self.mask_head: MaskHead
-        if config.head.startswith("conv"):
-            side = int(config.head.removeprefix("conv"))
-            self.mask_head = ConvMaskHead(channels, strides, config.num_classes, config.masks, side=side)
-        else:
-            self.mask_head = HEADS[config.head](channels, strides, config.num_classes, config.masks)
+        self.mask_head = HEADS[config.head](channels, strides, config.num_classes, config.masks)
 
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], *, uncertainty: bool = False) -> list[InstanceResult]:
@@ -189,9 +188,9 @@ class InstanceSegmenter(Pretrained):
         generator: Generators = None,
     ) -> tuple[dict[str, Tensor], dict[str, int]]:
         """What :meth:`loss` gives, and how many things each of them is a mean over: pictures, proposals, boxes."""
-        self._check(images, targets)
+        check_instance_targets(images, targets, self.config.num_classes)
         batch = batch_images(images, self.config.preprocessing, self.device)
-        boxes, labels, masks = self._objects(targets)
+        boxes, labels, masks = objects_to_learn(targets, self.device)
         features = self.features(batch)
         anchors = self.rpn([features[level] for level in PROPOSED])
         rpn_losses = self.rpn.loss(anchors, boxes, generator=generator)
@@ -205,7 +204,8 @@ class InstanceSegmenter(Pretrained):
             torch.cat([s.labels for s in sampled]),
             torch.cat([_rows(b, s.matched) for b, s in zip(boxes, sampled, strict=True)]),
         )
-        regions, matched = self._mask_regions(sampled, deltas)
+        on_predicted = self.config.masks.train_on_predicted_boxes
+        regions, matched = self.box_head.positives(sampled, deltas, predicted=on_predicted)
         mask_losses = self.mask_head.loss(features, regions, matched, masks, generator=generator)
         losses = rpn_losses | box_losses | mask_losses
         _check_finite(losses)
@@ -293,59 +293,6 @@ class InstanceSegmenter(Pretrained):
 
     def _pooled(self, features: Features) -> list[Tensor]:
         return [features[level] for level in POOLED]
-
-    # The steps of training.
-
-    def _check(self, images: Sequence[Tensor], targets: Sequence[InstanceTarget]) -> None:
-        if len(images) != len(targets) or not images:
-            raise ValueError(f"expected a target for each picture, got {len(images)} and {len(targets)}")
-        for number, (image, target) in enumerate(zip(images, targets, strict=True)):
-            check_image(image)
-            if target.masks.image_size != (image.shape[1], image.shape[2]):
-                raise ValueError(
-                    f"target {number}: masks are of a picture of {target.masks.image_size} pixels, "
-                    f"the picture has {tuple(image.shape[1:])}; resize both together"
-                )
-            if len(target) and not (
-                0 <= int(target.labels.min()) <= int(target.labels.max()) < self.config.num_classes
-            ):
-                raise ValueError(
-                    f"target {number}: expected labels 0..{self.config.num_classes - 1}, got "
-                    f"{sorted(set(target.labels.tolist()))}; map the data set's ids to these first"
-                )
-            if not bool(torch.isfinite(target.boxes).all()):
-                raise ValueError(f"target {number}: boxes are not finite")
-
-    def _objects(
-        self, targets: Sequence[InstanceTarget]
-    ) -> tuple[list[Tensor], list[Tensor], list[InstanceMasks]]:
-        """Boxes, labels and masks to train on, per image."""
-        boxes, labels, masks = [], [], []
-        for target in targets:
-            keep = ~target.crowd & has_area(target.boxes)
-            boxes.append(target.boxes[keep].to(self.device, torch.float32))
-            labels.append(target.labels[keep].to(self.device))
-            masks.append(target.masks[keep])
-        return boxes, labels, masks
-
-    @torch.no_grad()
-    def _mask_regions(self, sampled: Sequence[SampledProposals], deltas: Tensor) -> tuple[Regions, Tensor]:
-        """Where the mask head is trained: all positives, on their predicted boxes; and the object of each."""
-        boxes, labels, matched = [], [], []
-        for proposals, delta in zip(sampled, deltas.split([len(s.labels) for s in sampled]), strict=True):
-            positive = proposals.labels < self.config.num_classes
-            box, label = proposals.boxes[positive], proposals.labels[positive]
-            if self.config.masks.train_on_predicted_boxes:
-                box = self.box_head.boxes_of_class(delta[positive], box, label)
-            boxes.append(box)
-            labels.append(label)
-            matched.append(proposals.matched[positive])
-        regions = Regions.from_lists(boxes, labels)
-        if not bool(torch.isfinite(regions.boxes).all()):
-            raise FloatingPointError(
-                "predicted boxes are NaN or infinite; the training has diverged: lower its rate"
-            )
-        return regions, torch.cat(matched)
 
 
 def _rows(boxes: Tensor, index: Tensor) -> Tensor:

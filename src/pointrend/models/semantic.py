@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pointrend.core.bands import label_doubt, label_map
 from pointrend.core.grids import CroppedGrid, FinerGrid, Grid, HeldGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
-from pointrend.core.refiner import PointRend, check_labels
+from pointrend.core.refiner import PointRend
 from pointrend.core.selection import Generators, PointSampling
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
@@ -27,6 +27,7 @@ from pointrend.models.images import ImageBatch, Preprocessing, batch_images, che
 from pointrend.models.memory import require_memory
 from pointrend.models.pretrained import Pretrained, in_own_precision
 from pointrend.models.semantic_fpn import HeadNorm, SemanticFPNHead
+from pointrend.models.targets import batch_labels
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
 
@@ -163,7 +164,7 @@ class SemanticSegmenter(Pretrained):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What :meth:`loss` gives, and how many pixels or points each of them is a mean over."""
         batch = batch_images(images, self.config.preprocessing, self.device)
-        labels = self._batch_labels(batch, targets)
+        labels = batch_labels(batch, targets, self.config.num_classes)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
         normalize = self.config.loss_normalize
@@ -296,21 +297,6 @@ class SemanticSegmenter(Pretrained):
         doubt = label_doubt(logits) if uncertainty else None
         small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
         return SemanticResult(labels.to(small), self.config.class_names, self.config.palette, doubt)
-
-    def _batch_labels(self, batch: ImageBatch, targets: Sequence[SemanticTarget]) -> Tensor:
-        """(B, H, W) int64 on the padded batch; padding is ignored."""
-        if len(targets) != len(batch):
-            raise ValueError(f"expected a target for each of {len(batch)} pictures, got {len(targets)}")
-        shape = (len(batch), *batch.padded_size)
-        labels = torch.full(shape, IGNORE_LABEL, dtype=torch.int64, device=batch.tensor.device)
-        for slot, target, size in zip(labels, targets, batch.sizes, strict=True):
-            if tuple(target.labels.shape) != size:
-                raise ValueError(
-                    f"expected labels of the picture's size {size}, got {tuple(target.labels.shape)}"
-                )
-            slot[: size[0], : size[1]] = target.labels
-        check_labels(labels, self.config.num_classes, IGNORE_LABEL)
-        return labels
 
 
 def resized(grid: Grid, size: tuple[int, ...]) -> Grid:
