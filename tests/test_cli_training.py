@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import pointrend
-from pointrend.cli import main, published
+from pointrend.cli import main, published, running
 from pointrend.cli.engine import Engine
 from pointrend.cli.published import _pretrain, recipe_for, with_wished_points
 from pointrend.cli.train import Train
@@ -21,6 +21,8 @@ from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import RandomCrop
 from pointrend.evaluation.run import score_names
 from pointrend.models.backbones import BackboneConfig
+from pointrend.training.processes import Terminated
+from pointrend.training.recipe import Recipe
 from pointrend.training.recipes import RECIPES
 
 NAME = "pointrend_semantic_R_101_FPN_1x_cityscapes"
@@ -138,6 +140,31 @@ def test_the_best_model_by_boundary_ap_is_kept_of_a_training_that_is_scored_as_i
     scored = [entry for entry in entries if "boundary AP" in entry]
     assert [entry["step"] for entry in scored] == [1, 2]
     assert set(score_names("instance")) == set(scored[0]) - {"step"}
+
+
+def test_how_a_training_ended_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Recipe(steps=9, evaluate_every=1, metric="mIoU", patience=2)
+    ends = {(9, False): "", (5, False): "ended after 5 of 9 updates: 2 evaluations without a better mIoU\n"}
+    for (done, stopped), expected in ends.items():
+        running._say_what_came_of_it(tmp_path, recipe, done, stopped=stopped, broken=0)
+        assert capsys.readouterr().err == expected
+    running._say_what_came_of_it(tmp_path, recipe, 5, stopped=True, broken=1)
+    told = capsys.readouterr().err
+    assert "--resume goes on" in told
+    assert "1 pictures could not be read" in told
+    assert "without a better" not in told
+
+
+def test_after_sigterm_it_is_told_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated(*_: object, **__: object) -> None:
+        raise Terminated
+
+    monkeypatch.setattr(running, "train", terminated)
+    command = ["train", "semantic-fpn-resnet18", "--no-evaluate", "--cpu", "--out", str(tmp_path)]
+    assert main(command) == 143
+    assert f"checkpoint in {tmp_path}; the same command with --resume goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("resume", [False, True])

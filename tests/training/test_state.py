@@ -146,9 +146,28 @@ def test_sigterm_ends_an_evaluation_at_once(fit, greys, same, tmp_path: Path) ->
     assert saved == []
     assert [path.name for path in tmp_path.glob("*.pt")] == ["state-0000004.pt"]
     whole, resumed = fit(), fit()
-    train(whole, TrainingLoader(greys(), recipe), recipe, cpu=True)
-    train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True, resume=True)
+    train(whole, TrainingLoader(greys(), RECIPE), RECIPE, cpu=True)
+    train(resumed, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, cpu=True, resume=True)
     assert same(whole, resumed)
+
+
+def test_sigterm_in_the_last_evaluation_leaves_it_to_the_training_that_goes_on(
+    fit, greys, tmp_path: Path
+) -> None:
+    def interrupted(model: torch.nn.Module) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        return {"score": 1.0}
+
+    options = {"out": tmp_path, "cpu": True, "save": lambda model, path: path.touch()}
+    with pytest.raises(Terminated):
+        train(fit(), TrainingLoader(greys(), RECIPE), RECIPE, evaluate=interrupted, **options)
+    assert [path.name for path in tmp_path.glob("*.pt")] == [f"state-{RECIPE.steps:07d}.pt"]
+    assert not (tmp_path / "model.safetensors").exists()
+    loader = TrainingLoader(greys(), RECIPE)
+    scores = train(fit(), loader, RECIPE, evaluate=lambda _: {"score": 2.0}, resume=True, **options)
+    assert scores == {"score": 2.0}
+    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_a_new_training_does_not_mix_its_checkpoints_with_those_of_another(

@@ -23,8 +23,10 @@ from pointrend.evaluation.targets import Part
 from pointrend.predict.processes import main_process
 from pointrend.training.boards import WeightsAndBiases, installed_boards
 from pointrend.training.loading import TrainingLoader
-from pointrend.training.loop import train
+from pointrend.training.loop import Terminated, train
 from pointrend.training.recipe import Recipe
+
+GO_ON = "the same command with --resume goes on"
 
 
 def restarted() -> bool:
@@ -72,7 +74,7 @@ class Validation:
                 f"metric: expected a score of {task} segmentation ({', '.join(known)}), got {metric!r}"
             )
         self.pictures = Part.first(pictures.validation(), limit)
-        self.title = f"{pictures.name}, val: {len(self.pictures)} pictures, per cent"
+        self.title = f"model.safetensors on {pictures.name}, val: {len(self.pictures)} pictures, per cent"
         self.task = task
         self.rows: list[Scores] = []
 
@@ -133,32 +135,52 @@ def run_training(
     if engine.wandb is not None and speaks:
         boards.append(WeightsAndBiases(engine.wandb, out, recipe))
     loader = TrainingLoader(data, recipe, workers=engine.workers)
-    with stopping() as stop, training(recipe.steps) if speaks else nullcontext() as report:
-        train(
-            model,
-            loader,
-            recipe,
-            out=out,
-            evaluate=validation,
-            save=lambda one, path: save(one, path, extra=known),
-            report=report,
-            draw=draw,
-            boards=boards,
-            stop=stop,
-            cpu=engine.cpu,
-            resume=engine.resume or restarted(),
-        )
-    if speaks:
-        print(f"saved {out / 'model.safetensors'}")
-        if (out / "best.safetensors").is_file():
-            print(f"saved {out / 'best.safetensors'}, the best by {recipe.metric}")
-        if loader.broken:
-            print(f"{len(loader.broken)} pictures could not be read and were left out", file=sys.stderr)
-        if stop():
-            print(
-                "stopped before the last step, so it was not scored: pointrend eval does that",
-                file=sys.stderr,
+    done = recipe.steps
+
+    def told(step: int, entry: Mapping[str, float]) -> None:
+        nonlocal done
+        done = step
+        if report is not None:
+            report(step, entry)
+
+    try:
+        with stopping() as stop, training(recipe.steps) if speaks else nullcontext() as report:
+            train(
+                model,
+                loader,
+                recipe,
+                out=out,
+                evaluate=validation,
+                save=lambda one, path: save(one, path, extra=known),
+                report=told,
+                draw=draw,
+                boards=boards,
+                stop=stop,
+                cpu=engine.cpu,
+                resume=engine.resume or restarted(),
             )
-        elif validation is not None:
+    except Terminated:
+        if speaks:
+            print(f"SIGTERM: stopped with a checkpoint in {out}; {GO_ON}", file=sys.stderr)
+        raise
+    if speaks:
+        _say_what_came_of_it(out, recipe, done, stopped=stop(), broken=len(loader.broken))
+        if validation is not None and not stop():
             validation.report(out / "scores.json")
     return 130 if stop() else 0
+
+
+def _say_what_came_of_it(out: Path, recipe: Recipe, done: int, *, stopped: bool, broken: int) -> None:
+    print(f"saved {out / 'model.safetensors'}")
+    if (out / "best.safetensors").is_file():
+        print(f"saved {out / 'best.safetensors'}, the best by {recipe.metric}")
+    notes = []
+    if broken:
+        notes.append(f"{broken} pictures could not be read and were left out")
+    if stopped:
+        notes.append(f"stopped before the last step, so it was not scored: pointrend eval does that; {GO_ON}")
+    elif done < recipe.steps:
+        why = f"{recipe.patience} evaluations without a better {recipe.metric}"
+        notes.append(f"ended after {done} of {recipe.steps} updates: {why}")
+    for note in notes:
+        print(note, file=sys.stderr)

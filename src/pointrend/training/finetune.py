@@ -41,9 +41,10 @@ class Transfer:
             f"classes kept by name: {_listed(self.known)}",
             f"new classes, random at first: {_listed(self.new)}",
             f"classes dropped: {_listed(self.dropped)}",
-            f"{self.kept} tensors kept as they are, {len(self.resized)} resized, {len(self.anew)} started anew",
+            f"{self.kept} tensors kept as they are, {len(self.resized)} fitted to the classes, "
+            f"{len(self.anew)} started anew",
         ]
-        lines += [f"  resized: {line}" for line in self.resized]
+        lines += [f"  fitted: {line}" for line in self.resized]
         lines += [f"  started anew: {line}" for line in self.anew]
         return "\n".join(lines)
 
