@@ -7,7 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.models.images import Preprocessing, batch_images, resize_image, resize_to, resized_size
+from pointrend.models.images import (
+    Preprocessing,
+    batch_images,
+    prepare_images,
+    resize_image,
+    resize_to,
+    resized_size,
+)
 
 
 def picture(height, width, seed=0):
@@ -143,3 +150,18 @@ def test_wrong_pictures_are_refused():
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         Preprocessing(**settings)
+
+
+def test_pictures_of_several_sizes_are_prepared_as_one_by_one_and_padded():
+    preprocessing = Preprocessing(short_edge=8, long_edge=16, divisor=4)
+    pictures = [picture(9, 12), picture(16, 10), picture(1, 1)]
+    together = prepare_images(pictures, preprocessing)
+    assert len(together) == 3
+    for one, slot, size in zip(pictures, together.tensor, together.sizes, strict=True):
+        alone = prepare_images([one], preprocessing)
+        assert alone.sizes == [size]
+        assert torch.equal(alone.tensor[0, :, : size[0], : size[1]], slot[:, : size[0], : size[1]])
+        assert not slot[:, size[0] :].any()
+        assert not slot[:, :, size[1] :].any()
+    with pytest.raises(ValueError, match="expected a uint8 tensor"):
+        prepare_images([pictures[0].float()], preprocessing)

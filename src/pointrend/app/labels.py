@@ -14,7 +14,7 @@ from torch import Tensor
 from pointrend.app.settings import Range, Rendering, Settings, Step, tensor_bytes
 from pointrend.core.sampling import point_sample
 from pointrend.core.subdivision import Size, SubdivisionStep, share_predicted
-from pointrend.models.images import batch_images, resize_image
+from pointrend.models.images import prepare_images
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import IGNORE_LABEL, SemanticResult
 
@@ -34,8 +34,7 @@ class PreparedLabels:
         assert model.config.point_rend is not None
         started = time.perf_counter()
         self.config, self.point_rend, self.picture = model.config, model.point_rend, picture
-        preprocessing = model.config.preprocessing
-        batch = batch_images([resize_image(picture, preprocessing)], preprocessing, model.device)
+        batch = prepare_images([picture], model.config.preprocessing, model.device)
         self.seen, self.padded = batch.sizes[0], batch.padded_size
         maps = model.features(batch.tensor)
         self.coarse = model.coarse(maps)  # (1, C, h, w)

@@ -130,8 +130,10 @@ def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple
 
 
 def resize_image(image: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """The picture at the network's size: uint8 (3, H, W) -> uint8 (3, h, w). Unchanged where the size already
-    fits.
+    """The picture at the network's size: uint8 (3, H, W) -> uint8 (3, h, w). Unchanged where the size already fits.
+
+    Raises:
+        ValueError: for what is no picture, see :func:`check_image`.
     """
     check_image(image)
     size = resized_size(image.shape[1], image.shape[2], preprocessing)
@@ -185,16 +187,26 @@ def _resize_cv2(image: Tensor, size: tuple[int, int]) -> Tensor:
     return ((upper + lower + 2) >> 2).clamp_(0, 255).to(torch.uint8)  # (3, h, w)
 
 
+def prepare_images(
+    images: Sequence[Tensor], preprocessing: Preprocessing, device: torch.device | str | None = None
+) -> ImageBatch:
+    """Pictures of any sizes, uint8 (3, H, W), resized, normalised and padded into one batch; errors as of its parts."""
+    resized = [resize_image(image, preprocessing) for image in images]
+    return batch_images(resized, preprocessing, device)
+
+
 def batch_images(
     images: Sequence[Tensor], preprocessing: Preprocessing, device: torch.device | str | None = None
 ) -> ImageBatch:
     """Normalise, reorder channels, zero-pad to a common size, stack.
 
-    images: uint8 or floating (3, h, w) in RGB, 0..255, already at the network's size (`resize_image`).
-    device: where the batch is wanted; None keeps the first picture's. uint8 travels there, float32 is made
-        there.
+    Args:
+        images: uint8 or floating (3, h, w) in RGB, 0..255, already at the network's size (`resize_image`).
+        preprocessing: mean, std, channel order and divisor of the padded size.
+        device: where the batch is wanted; None keeps the first picture's. uint8 travels there, float32 is made there.
 
-    Raises ValueError for an empty list and for pictures of another shape.
+    Raises:
+        ValueError: for an empty list and for pictures of another shape.
     """
     if not images:
         raise ValueError("images: expected at least one picture, got an empty list")

@@ -23,7 +23,7 @@ from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
 from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig
 from pointrend.models.conv_mask_head import ConvMaskHead
-from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
+from pointrend.models.images import ImageBatch, Preprocessing, batch_images, prepare_images
 from pointrend.models.implicit import ImplicitMaskHead
 from pointrend.models.mask_head import PointRendMaskHead
 from pointrend.models.masks import paste_masks
@@ -130,7 +130,7 @@ class InstanceSegmenter(Pretrained):
                 batch, padded to the largest.
             uncertainty: also return how undecided each mask is, S x S over its box.
         """
-        if not images:
+        if len(images) == 0:
             return []
         batch = self.prepare(images)
         features = self.features(batch)
@@ -216,10 +216,7 @@ class InstanceSegmenter(Pretrained):
 
     def prepare(self, images: Sequence[Tensor]) -> ImageBatch:
         """Pictures of any sizes, resized, normalised and padded into one batch."""
-        for image in images:
-            check_image(image)
-        resized = [resize_image(image, self.config.preprocessing) for image in images]
-        return batch_images(resized, self.config.preprocessing, self.device)
+        return prepare_images(images, self.config.preprocessing, self.device)
 
     @in_own_precision
     def features(self, batch: ImageBatch) -> Features:

@@ -23,7 +23,7 @@ from pointrend.core.selection import Generators, PointSampling
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
 from pointrend.models.deeplab import DeepLabV3Head
-from pointrend.models.images import ImageBatch, Preprocessing, batch_images, check_image, resize_image
+from pointrend.models.images import ImageBatch, Preprocessing, batch_images, prepare_images
 from pointrend.models.memory import require_memory
 from pointrend.models.pretrained import Pretrained, in_own_precision
 from pointrend.models.semantic_fpn import HeadNorm, SemanticFPNHead
@@ -254,12 +254,9 @@ class SemanticSegmenter(Pretrained):
             uncertainty: also return 1 minus the margin of the two best probabilities.
             trace: a list that receives the subdivision steps of the batch.
         """
-        for image in images:
-            check_image(image)
-        if not images:
+        if len(images) == 0:
             return []
-        inputs = [resize_image(image, self.config.preprocessing) for image in images]
-        batch = batch_images(inputs, self.config.preprocessing, self.device)
+        batch = prepare_images(images, self.config.preprocessing, self.device)
         if trace is None:
             grids = self.grids(batch, refine=refine, count=count)
         else:

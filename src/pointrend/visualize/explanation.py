@@ -15,7 +15,7 @@ import torch
 from pointrend.core.selection import PointSampling, binary_uncertainty, margin_uncertainty
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import clip_boxes, has_area
-from pointrend.models.images import batch_images, resize_image
+from pointrend.models.images import prepare_images
 from pointrend.models.masks import paste_masks
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
 from pointrend.visualize.overlays import Box, Drawable, as_picture, name_of
@@ -126,8 +126,7 @@ def _explain_semantic(model: SemanticSegmenter, picture: Picture, image: torch.T
         raise ValueError("this model predicts without points; explain one trained with PointRend")
     trace: list[SubdivisionStep] = []
     (result,) = model.predict([image], uncertainty=True, trace=trace)
-    resized = resize_image(image, model.config.preprocessing)
-    maps = model.features(batch_images([resized], model.config.preprocessing, model.device).tensor)
+    maps = model.features(prepare_images([image], model.config.preprocessing, model.device).tensor)
     coarse = model.coarse(maps)[0].cpu()
     box = traced_box(picture, model.config.preprocessing)
     return Explanation(
