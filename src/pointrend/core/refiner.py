@@ -136,11 +136,14 @@ class PointRend(nn.Module):
             sizes: the grid of every step, where the default (doubling up to ``size``) is not wanted.
             count: points in each step, instead of the module's own.
             trace: a list that receives every step, for pictures and tests.
+
+        Raises:
+            ValueError: on shapes that do not fit, or a side of ``size`` below 1.
         """
         maps = self._check(coarse, features)
-        steps = subdivision_sizes((coarse.shape[2], coarse.shape[3]), size) if sizes is None else sizes
+        exact, steps = _start(coarse, size, sizes)
         return subdivide(
-            coarse.to(torch.promote_types(coarse.dtype, torch.float32)),
+            exact,
             self.predictor(coarse, maps),
             sizes=steps,
             count=self.count if count is None else count,
@@ -165,8 +168,7 @@ class PointRend(nn.Module):
         the time and memory. Arguments as for :meth:`refine`.
         """
         maps = self._check(coarse, features)
-        steps = subdivision_sizes((coarse.shape[2], coarse.shape[3]), size) if sizes is None else sizes
-        exact = coarse.to(torch.promote_types(coarse.dtype, torch.float32))
+        exact, steps = _start(coarse, size, sizes)
         return [
             subdivide_in_bands(
                 exact[number],
@@ -209,6 +211,12 @@ class PointRend(nn.Module):
         if any(len(level) != len(coarse) for level in maps):
             raise ValueError(f"features: expected N = {len(coarse)}, got {[len(level) for level in maps]}")
         return maps
+
+
+def _start(coarse: Tensor, size: Size, sizes: Sequence[Size] | None) -> tuple[Tensor, Sequence[Size]]:
+    """The logits that subdivision starts from, at least float32, and the grids that it passes through."""
+    steps = subdivision_sizes((coarse.shape[2], coarse.shape[3]), size) if sizes is None else sizes
+    return coarse.to(torch.promote_types(coarse.dtype, torch.float32)), steps
 
 
 def check_labels(labels: Tensor, num_classes: int, ignore_label: int) -> None:
