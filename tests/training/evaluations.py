@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -101,21 +102,23 @@ SCENARIOS = {
     "sigterm": (Score(7, "sigterm"), 0.0),
     "broken": (Score(7, "broken"), 0.0),
 }
+APART = "apart"
+"""Goes on after "sigterm", of which only the first process's folder has a checkpoint."""
 
 
 def save(model: nn.Module, path: Path) -> None:
     save_file(model.state_dict(), path)
 
 
-def run(name: str, folder: Path) -> None:
+def run(name: str, folder: Path, *, resumed: Path | None = None) -> None:
     """Train, and write into the folder how it ended: scores, or the error's type and words."""
     score, average = SCENARIOS[name]
     recipe = Recipe(**{**vars(RECIPE), "average": average})
     loader = TrainingLoader(Stripes(10), recipe)
+    options: dict[str, Any] = {"cpu": True, "evaluate": score, "save": save, "boards": ()}
     try:
-        said = str(
-            train(Pixels(), loader, recipe, out=folder, cpu=True, evaluate=score, save=save, boards=())
-        )
+        out, resume = resumed or folder, resumed is not None
+        said = str(train(Pixels(), loader, recipe, out=out, resume=resume, **options))
     except (SystemExit, OSError, ValueError) as error:
         said = f"{type(error).__name__}: {error}"
     (folder / "ended.txt").write_text(f"{score.calls} evaluations\n{said}")
@@ -126,7 +129,10 @@ def main() -> None:
     for name in names:
         place = folder / f"{name}-{os.environ['RANK']}"
         place.mkdir(parents=True)
-        run(name, place)
+        if name == APART:
+            run("seven", place, resumed=folder / f"sigterm-{os.environ['RANK']}")
+        else:
+            run(name, place)
     torch.distributed.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.training.evaluations import RECIPE, SCENARIOS, Pixels
+from tests.training.evaluations import APART, RECIPE, SCENARIOS, Pixels
 
 PROGRAM = Path(__file__).parent / "evaluations.py"
 
@@ -17,7 +17,7 @@ PROGRAM = Path(__file__).parent / "evaluations.py"
 @pytest.fixture(scope="module")
 def two(in_two_processes: Callable[..., Path]) -> Path:
     """Every scenario, run in two processes (gloo)."""
-    return in_two_processes(PROGRAM, *SCENARIOS)
+    return in_two_processes(PROGRAM, *SCENARIOS, APART)
 
 
 def evaluations(folder: Path) -> list[dict[str, float]]:
@@ -67,6 +67,13 @@ def test_a_picture_that_one_process_cannot_read_stops_both_and_is_named_in_both(
     assert first == (
         "2 evaluations\nGaveUp: process 1 gave up: ValueError: stripes1.png: not a readable picture"
     )
+
+
+def test_processes_that_find_different_checkpoints_are_refused(two: Path) -> None:
+    for said in ended(two, APART):
+        assert "ValueError: resume: expected the same checkpoint" in said
+        assert "after updates 2, 0;" in said
+        assert "a folder that all machines share" in said
 
 
 def test_alone_a_training_is_evaluated_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from pointrend.training.log import Log, Pace, peak_memory
 from pointrend.training.processes import (
     Terminated,
     anyone,
+    check_same_start,
     evaluate_together,
     mean_over_processes,
     place,
@@ -80,7 +81,7 @@ def train(
         CheckpointError: a checkpoint could not be written; those before it are untouched.
         Terminated: SIGTERM came; ``out`` has a checkpoint to resume from. Ends the process with code 143.
         ValueError: the loader is empty; the recipe has a metric, but there is no ``evaluate``; float16 without a GPU;
-            or there is a checkpoint of another training, or any without ``resume``.
+            there is a checkpoint of another training, or any without ``resume``; or not all processes find the same.
     """
     if recipe.metric is not None and evaluate is None:
         raise ValueError(f"metric: {recipe.metric!r} is a score, and this training is not evaluated")
@@ -97,6 +98,7 @@ def train(
     found = checkpoints.newest() if resume else None
     if found is not None:
         training.load(found[0], str(found[1]))
+    check_same_start(training.step, out)
     batches = _batches(loader, accelerator, recipe, training.step)
     updates = Updates(accelerator, network, model, recipe, out)
     shown = (installed_boards(out) if boards is None else boards) if main else ()

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -176,6 +177,20 @@ def evaluate_together(
     except Exception as error:
         shard.give_up(f"{type(error).__name__}: {error}")
         raise
+
+
+def check_same_start(step: int, out: Path | None) -> None:
+    """Make sure that all processes go on from the same update.
+
+    Raises:
+        ValueError: in all of them, if they do not.
+    """
+    steps = Shard.current().gather(step)
+    if len(set(steps)) > 1:
+        raise ValueError(
+            f"resume: expected the same checkpoint in all processes, but they would go on after updates "
+            f"{', '.join(map(str, steps))}; {out} must be a folder that all machines share"
+        )
 
 
 def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
