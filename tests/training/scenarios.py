@@ -89,7 +89,7 @@ class Scenario:
                     masks=MaskConfig(width=16, coarse_width=32, sampling=self.sampling),
                 )
             )
-        train(model, TrainingLoader(Patchy(scenes, FILLED), recipe), recipe, out=folder, cpu=True)
+        train(model, TrainingLoader(Patchy(scenes, FILLED), recipe), recipe, out=folder, cpu=True, boards=())
         return model
 
 
