@@ -15,26 +15,14 @@ from pycocotools import mask as coco_masks
 from torch import Tensor
 
 from pointrend.app.downloads import Finished, coco_json, finish, label_png, outline_svg
-from pointrend.app.labels import PreparedLabels
 from pointrend.app.objects import PreparedObjects
 from pointrend.app.settings import Rendering, Settings
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.semantic import SemanticSegmenter
 from pointrend.structures import InstanceResult, SemanticResult
 
 # pycocotools is not yet made for NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-@pytest.fixture(scope="module")
-def labels(semantic: SemanticSegmenter, picture: Tensor) -> Rendering:
-    return PreparedLabels(semantic, picture).render(Settings(64, 64))
-
-
-@pytest.fixture(scope="module")
-def objects(instances: InstanceSegmenter, picture: Tensor) -> Rendering:
-    return PreparedObjects(instances, picture).render(Settings(28, 98, 0.0))
 
 
 def filled(path: str, width: int, height: int) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.app.labels import PreparedLabels
 from pointrend.app.objects import PreparedObjects
 from pointrend.app.panels import (
     NOTHING,
@@ -29,18 +28,7 @@ from pointrend.app.panels import (
 )
 from pointrend.app.settings import Rendering, Settings, Step
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.semantic import SemanticSegmenter
 from pointrend.structures import InstanceResult, SemanticResult
-
-
-@pytest.fixture(scope="module")
-def labels(semantic: SemanticSegmenter, picture: Tensor) -> Rendering:
-    return PreparedLabels(semantic, picture).render(Settings(64, 64))
-
-
-@pytest.fixture(scope="module")
-def objects(instances: InstanceSegmenter, picture: Tensor) -> Rendering:
-    return PreparedObjects(instances, picture).render(Settings(28, 98, 0.0))
 
 
 def plane(hover: dict[str, Any], name: str) -> np.ndarray[Any, Any]:
