@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pointrend.core.point_head import PointHead
-from pointrend.core.projection import ProjectedPointHead, bilinear_rows, weighted_rows
+from pointrend.core.projection import ProjectedPointHead
 from pointrend.core.sampling import point_sample, point_sample_boxes
 
 BOXES = torch.tensor(
@@ -20,16 +20,6 @@ BOXES = torch.tensor(
     ]
 ).double()
 IMAGES = torch.tensor([0, 1, 1, 0, 1, 0])
-
-
-@pytest.mark.parametrize("border", [False, True])
-def test_four_weighted_rows_are_a_bilinear_sample(border: bool) -> None:
-    features = torch.randn(1, 3, 5, 7).double()
-    points = (torch.rand(1, 400, 2) * 1.6 - 0.3).double()  # some outside
-    index, weights = bilinear_rows(points[0] * torch.tensor([7.0, 5.0]), 5, 7, border=border)
-    ours = weighted_rows(features[0].flatten(1).T.contiguous(), index, weights)
-    theirs = point_sample(features, points, padding="border" if border else "zeros")
-    torch.testing.assert_close(ours.T[None], theirs)
 
 
 @pytest.mark.parametrize("residual", [False, True])

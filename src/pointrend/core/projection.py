@@ -27,66 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.coordinates import points_in_image
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample_boxes
-
-
-def bilinear_rows(
-    positions: Tensor, height: int, width: int, *, border: bool = False
-) -> tuple[Tensor, Tensor]:
-    """The four cells around each position, and their weights.
-
-    Args:
-        positions: (..., 2) float, (x, y) in cells of the map: the centre of cell (i, j) is at (j + .5, i + .5).
-        border: repeat the outermost cells outside of the map, instead of zeros (weight 0).
-
-    Returns:
-        index (..., 4) int64, ``row * W + column``, and weights (..., 4) of the positions' dtype.
-    """
-    # Vectors of single numbers throughout: a last axis of two or four costs three times as much.
-    x, y = (positions - 0.5).unbind(-1)
-    left, right, to_left, to_right = _neighbours(x.contiguous(), width, border)
-    top, bottom, to_top, to_bottom = _neighbours(y.contiguous(), height, border)
-    top, bottom = top * width, bottom * width
-    index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)
-    weights = (to_top * to_left, to_top * to_right, to_bottom * to_left, to_bottom * to_right)
-    return index, torch.stack(weights, -1)
-
-
-def _neighbours(position: Tensor, size: int, border: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Along one axis: the two cells around each position, moved into the map, and their weights."""
-    if border:
-        position = position.clamp(0, size - 1)
-    first = position.floor()
-    share = position - first
-    near = (1 - share) * ((first >= 0) & (first < size))
-    far = share * ((first >= -1) & (first < size - 1))
-    cell = first.long()
-    return cell.clamp(0, size - 1), (cell + 1).clamp(0, size - 1), near, far
-
-
-def weighted_rows(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of table rows: (T, C) at (M, N) -> (M, C), of the table's dtype.
-
-    ``embedding_bag`` does it in one pass over a channels-last table; ``grid_sample`` on a one-row grid is several times
-    slower on a CPU. It wants weights of the table's dtype; in half precision each comes as the sum of two, since the
-    error of a weight is the same in all channels and does not average out as that of rows does.
-    """
-    rounded = weights.to(table.dtype)
-    if table.dtype in (torch.float16, torch.bfloat16):
-        rest = (weights - rounded).to(table.dtype)
-        index, rounded = torch.cat((index, index), -1), torch.cat((rounded, rest), -1)
-    return F.embedding_bag(index, table, mode="sum", per_sample_weights=rounded)
-
-
-def sample_rows(
-    table: Tensor, size: tuple[int, int], stride: float, boxes: Tensor, image_index: Tensor, points: Tensor
-) -> Tensor:
-    """:func:`~pointrend.core.sampling.point_sample_boxes` on a table of rows (B*H*W, C): (r, P, 2) -> (r*P, C)."""
-    index, weights = bilinear_rows(points_in_image(points, boxes) / stride, *size)
-    index = index + (image_index * (size[0] * size[1]))[:, None, None]
-    return weighted_rows(table, index.flatten(0, 1), weights.flatten(0, 1))
+from pointrend.core.rows import FineMap, bilinear_rows, weighted_rows
 
 
 def compute_dtype(head: PointHead) -> torch.dtype:
@@ -111,7 +53,7 @@ class ProjectedPointHead:
         coarse: (R, K, h, w) coarse logits.
         labels: (R,) int64 row of each box's class in the predictor, 0 for a class-agnostic head.
         expected_points: points to be predicted for each box in all steps: decides what is done on the maps and what
-            at the points, see :class:`FineMap`.
+            at the points, see :class:`~pointrend.core.rows.FineMap`.
     """
 
     def __init__(
@@ -127,14 +69,14 @@ class ProjectedPointHead:
         expected_points: int,
     ) -> None:
         self.weights = SplitWeights(head)
-        self.boxes, self.image_index, self.labels = boxes, image_index, labels
+        self.labels = labels
         self.height, self.width = coarse.shape[-2:]
         self.size = coarse.new_tensor([self.width, self.height], dtype=torch.float32)
         self.border = head.residual
         with torch.autocast(boxes.device.type, enabled=False):
             parts = self.weights.fine.split([level.shape[1] for level in features], dim=1)
             self.maps = [
-                FineMap(level, stride, columns, len(boxes) * expected_points)
+                FineMap(level, stride, columns, boxes, image_index, expected_points)
                 for level, stride, columns in zip(features, strides, parts, strict=True)
             ]
             self.tables, self.logit = self._project(coarse, head.residual)
@@ -162,13 +104,13 @@ class ProjectedPointHead:
         """Logits at points of the boxes ``first, first + 1, ..``: (r, P, 2) -> (r, 1, P)."""
         regions, per_box = points.shape[:2]
         chosen = slice(first, first + regions)
-        boxes, images, labels = self.boxes[chosen], self.image_index[chosen], self.labels[chosen]
+        labels = self.labels[chosen]
         with torch.autocast(points.device.type, enabled=False):
             index, weights = self._cells(points, first)
             rough = (self.logit.index_select(0, index.flatten()).view_as(weights) * weights).sum(1)
             index = F.pad(index, (0, 1), value=len(self.logit))  # the row of the bias
             weights = F.pad(weights, (0, 1), value=1.0)
-            fine = [level.sample(boxes, images, points) for level in self.maps]
+            fine = (level.sample(chosen, points) for level in self.maps)
             hidden = self.weights.forward(
                 fine, (weighted_rows(table, index, weights) for table in self.tables)
             )
@@ -222,6 +164,7 @@ class SplitWeights:
         hidden = next(parts)
         for added in fine:
             hidden.add_(added)
+            del added  # as large as all that follows
         hidden.relu_()
         for bias, square in zip(self.biases[1:], self.square, strict=True):
             part = next(parts, None)
@@ -230,37 +173,3 @@ class SplitWeights:
             else:
                 hidden = part.addmm_(hidden, square).relu_()
         return hidden
-
-
-class FineMap:
-    """One feature map and the first layer's columns for it: (r, P, 2) pixels -> (r*P, width), by the cheapest way.
-
-    * **Projected** where the map has fewer cells than there are points: the product is taken on the map.
-    * A **channels-last table** of rows (B*H*W, C) where the copy that makes it is worth it, which is at about an eighth
-      as many points as cells, or where the map is laid out so already; the product is taken on the samples.
-    * ``grid_sample`` on the map as it is for a few points, on a CPU.
-    """
-
-    def __init__(self, features: Tensor, stride: float, columns: Tensor, points: int) -> None:
-        self.features, self.stride = features, stride
-        images, channels, height, width = features.shape
-        self.size = (height, width)
-        cells = images * height * width
-        last = features.permute(0, 2, 3, 1)
-        few = 8 * points <= cells and features.device.type == "cpu" and not last.is_contiguous()
-        self.columns: Tensor | None = columns.T
-        self.table: Tensor | None = None
-        if cells < points:
-            self.table = last.to(columns.dtype).reshape(cells, channels) @ columns.T
-            self.columns = None
-        elif not few:
-            self.table = last.to(columns.dtype).reshape(cells, channels)
-
-    def sample(self, boxes: Tensor, image_index: Tensor, points: Tensor) -> Tensor:
-        """The first layer's product at points (r, P, 2) in boxes (r, 4): (r*P, width)."""
-        if self.table is None:
-            sampled = point_sample_boxes([self.features], [self.stride], boxes, image_index, points)
-            rows = sampled.transpose(1, 2).flatten(0, 1)
-        else:
-            rows = sample_rows(self.table, self.size, self.stride, boxes, image_index, points)
-        return rows if self.columns is None else rows.to(self.columns.dtype) @ self.columns

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pointrend.core import PointSampling, binary_point_loss, point_sample_boxes, regular_grid
-from pointrend.core.projection import sample_rows
+from pointrend.core.rows import sample_rows
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
 from pointrend.models.initial import msra_fill, normal_fill, xavier_fill

@@ -10,7 +10,7 @@ import os
 import torch
 
 # What is computed together takes so many bytes: on a CPU more is not faster, on a GPU it saves launches.
-WORKING_SET = {"cpu": 2**25, "other": 2**30}
+WORKING_SET = {"cpu": 2**24, "other": 2**30}
 
 
 def available_memory(device: torch.device) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointrend.core.projection import weighted_rows
+from pointrend.core.rows import weighted_rows
 
 # Rows that are summed in one call; each takes 12 bytes of index and weight.
 ROWS_AT_ONCE = 2**21
