@@ -11,9 +11,7 @@ N log2(M / M0), and the peak memory above rest of one call, read from the kernel
 from __future__ import annotations
 
 import argparse
-import ctypes
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log2, log10
@@ -22,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import alternate, peak_above_rest
 
 from pointrend.core import PointRend
 from pointrend.core.bands import label_map
@@ -55,21 +54,8 @@ class Cost:
 def measure(call: Callable[[], Any], repeats: int) -> tuple[float, int]:
     """Median seconds of a call after one to warm up, and the peak of another."""
     call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    ctypes.CDLL(None).malloc_trim(0)  # else the call finds its memory among what the last one freed
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    call()
-    return statistics.median(times), max(0, _status("VmHWM") - before)
-
-
-def _status(field: str) -> int:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+    times = alternate({"call": call}, repeats)["call"]
+    return statistics.median(times), peak_above_rest(call)
 
 
 @torch.no_grad()

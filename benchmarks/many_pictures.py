@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from timing import resident
 from torch import Tensor
 
 from pointrend.predict import Predictor
@@ -49,12 +50,6 @@ class Stub:
             one = torch.zeros(1, dtype=torch.int64)
             results.append(InstanceResult(box, one, torch.ones(1), masks, self.config.class_names))
         return results
-
-
-def resident() -> int:
-    """Bytes of this process in memory (Linux)."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import alternate, peak_above_rest
 from torch import Tensor
 
 from pointrend.core import (
@@ -109,16 +109,7 @@ def peak(way: str, boxes: int, classes: int, threads: int) -> int:
     torch.set_num_threads(threads)
     call = ways(*scene(boxes, classes))[way]
     ways(*scene(1, classes))[way]()  # libraries' own workspaces
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    before = _status("VmRSS")
-    call()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+    return peak_above_rest(call)
 
 
 def main() -> None:
@@ -170,18 +161,6 @@ def _compare(boxes: int, classes: int, arguments: argparse.Namespace) -> str:
             flush=True,
         )
     return f"{note} {_agreement(outputs)}"
-
-
-def alternate(calls: Mapping[str, Callable[[], Any]], repeats: int, clock: str) -> dict[str, list[float]]:
-    """Seconds of every call, taken in turns."""
-    now = time.process_time if clock == "processor" else time.perf_counter
-    times: dict[str, list[float]] = {way: [] for way in calls}
-    for _ in range(repeats):
-        for way, call in calls.items():
-            started = now()
-            call()
-            times[way].append(now() - started)
-    return times
 
 
 def _agreement(outputs: Mapping[str, Tensor]) -> str:

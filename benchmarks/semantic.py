@@ -14,12 +14,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timing import alternate, peak_above_rest
 from torch import Tensor
 
 from pointrend.core import PointRend
@@ -54,29 +53,14 @@ def peak(name: str, size: tuple[int, int], classes: int, threads: int) -> int:
     torch.set_num_threads(threads)
     call = way(name, size, classes)
     way(name, (64, 64), classes)()  # libraries' own workspaces
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    call()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
+    return peak_above_rest(call)
 
 
 def compare(size: tuple[int, int], classes: int, threads: int, repeats: int) -> None:
     """Print a row for each way."""
     calls = {name: way(name, size, classes) for name in WAYS}
     labels = {name: call() for name, call in calls.items()}  # also the warm-up
-    wall: dict[str, list[float]] = {name: [] for name in WAYS}
-    processor: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            started = time.perf_counter(), time.process_time()
-            call()
-            wall[name].append(time.perf_counter() - started[0])
-            processor[name].append(time.process_time() - started[1])
+    wall, processor = alternate(calls, repeats), alternate(calls, repeats, "processor")
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         peaks = {name: pool.apply(peak, (name, size, classes, threads)) for name in WAYS}
     base = statistics.median(wall["textbook"])
