@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pointrend.core import PointHead, SubdivisionStep, point_sample, point_sample_boxes
-from pointrend.core.projection import ProjectedPointHead
+from pointrend.core.projection import ProjectedPointHead, compute_dtype
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt, Size
 from pointrend.models.boxes import Regions
@@ -113,6 +113,8 @@ class PointRendMaskHead(CoarseMaskHead):
         head = self.projected(features, coarse, regions)
         height, width = sizes[-1] if sizes else (self.config.start_side, self.config.start_side)
         masks = coarse.new_empty((len(regions), height, width))
+        if coarse.device.type == "cpu":  # few boxes go in four parts too: a quarter of the memory, for a few calls
+            at_once = min(at_once, max(1, -(-len(regions) // 4)))
         for first in range(0, len(regions), at_once):
             part = masks[first : first + at_once]
             part.copy_(self._subdivide(partial(head, first=first), len(part), coarse.device, sizes)[0][:, 0])
@@ -123,7 +125,8 @@ class PointRendMaskHead(CoarseMaskHead):
         """Boxes rendered together: as many as a budget of memory holds, whatever the number of classes."""
         points = max(self.config.points, self.config.start_side**2)
         # Three hidden features, indices and weights for each point; two grids, their uncertainty and a copy.
-        box = points * (3 * 4 * self.config.width + 160) + 4 * 4 * self.config.side**2
+        hidden = self.config.width * compute_dtype(self.point_head).itemsize
+        box = points * (3 * hidden + 160) + 4 * 4 * self.config.side**2
         return fits_at_once(box, self.point_head.predictor.weight.device)
 
     @torch.no_grad()
