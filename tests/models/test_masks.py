@@ -141,3 +141,20 @@ def test_small_masks_stay_small_in_a_huge_picture():
 
 def test_pasting_nothing_gives_no_masks():
     assert len(paste_masks(torch.zeros(0, 28, 28), torch.zeros(0, 4), (10, 10))) == 0
+
+
+def test_a_box_far_larger_than_the_picture_is_cropped_in_little_memory() -> None:
+    """At one sample a pixel the first would take 100 GB; an untrained box head predicts such boxes."""
+    masks = InstanceMasks.from_dense(torch.ones(1, 30, 40, dtype=torch.uint8))
+    boxes = torch.tensor([[-3e4, -3e4, 3e4, 3e4], [0.0, 0, 40, 30], [-2e4, 0, 6e4, 30]])
+    targets = crop_masks(masks, torch.zeros(3, dtype=torch.int64), boxes, 7)
+    assert targets.sum((1, 2)).tolist() == [0, 49, 0]
+
+
+def test_a_huge_box_gets_the_mask_that_one_sample_a_pixel_gives(monkeypatch) -> None:
+    blob = torch.nn.functional.interpolate(torch.randn(1, 1, 4, 4), size=(90, 120), mode="bicubic")[0] > 0
+    masks = InstanceMasks.from_dense(blob)
+    box, first = torch.tensor([[-10.0, -20, 130, 100]]), torch.zeros(1, dtype=torch.int64)
+    exact = crop_masks(masks, first, box, 7)
+    monkeypatch.setattr("pointrend.models.masks.MOST_SAMPLES", 70**2)
+    assert (crop_masks(masks, first, box, 7) != exact).float().mean() < 0.05

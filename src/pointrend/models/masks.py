@@ -22,12 +22,16 @@ from pointrend.structures import InstanceMasks
 # up to 4e-4 of a cell beside where it is.
 MARGIN = 1e-3
 
+# RoIAlign's samples of one box, 32 bytes each on a CPU. A predicted box is not clipped in training and may be 62 times
+# as wide as its proposal while the box head has learned nothing: at a sample a pixel, 100 GB.
+MOST_SAMPLES = 2**22
+
 
 def crop_masks(masks: InstanceMasks, index: Tensor, boxes: Tensor, side: int) -> Tensor:
     """True masks seen through boxes, as hard targets: (R, side, side) float32, 0 or 1.
 
     Each cell is the mean of its bin (RoIAlign with one sample a pixel), cut at 0.5, as Detectron2's
-    ``BitMasks.crop_and_resize``.
+    ``BitMasks.crop_and_resize``; in boxes of more than ``MOST_SAMPLES`` pixels, of so many samples.
 
     Args:
         masks: G masks in the pixels that ``boxes`` (R, 4) are in.
@@ -41,10 +45,13 @@ def crop_masks(masks: InstanceMasks, index: Tensor, boxes: Tensor, side: int) ->
             continue
         local = boxes[here] - boxes.new_tensor([left, top, left, top])
         rois = torch.cat([torch.zeros_like(local[:, :1]), local], dim=1)
-        mean = roi_align(
-            window.to(boxes)[None, None], rois, side, sampling_ratio=0, aligned=True
-        )  # (r, 1, S, S)
-        targets[here] = (mean[:, 0] >= 0.5).to(targets.dtype)
+        huge = (local[:, 2:] - local[:, :2]).prod(1) > MOST_SAMPLES
+        for some, samples in ((~huge, 0), (huge, max(1, round(MOST_SAMPLES**0.5) // side))):
+            if some.any():
+                mean = roi_align(
+                    window.to(boxes)[None, None], rois[some], side, sampling_ratio=samples, aligned=True
+                )  # (r, 1, S, S)
+                targets[here[some]] = (mean[:, 0] >= 0.5).to(targets.dtype)
     return targets
 
 
