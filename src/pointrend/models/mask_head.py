@@ -113,9 +113,8 @@ class PointRendMaskHead(CoarseMaskHead):
         head = self.projected(features, coarse, regions)
         height, width = sizes[-1] if sizes else (self.config.start_side, self.config.start_side)
         masks = coarse.new_empty((len(regions), height, width))
-        if (
-            coarse.device.type == "cpu"
-        ):  # few boxes go in four parts too: a quarter of the memory, for a few calls
+        if coarse.device.type == "cpu":
+            # Few boxes go in four parts too: a quarter of the memory, for a few calls.
             at_once = min(at_once, max(1, -(-len(regions) // 4)))
         for first in range(0, len(regions), at_once):
             part = masks[first : first + at_once]
