@@ -86,6 +86,10 @@ class Shard:
         everything: list[Any] = [None] * self.count
         with _exchanging():
             dist.all_gather_object(everything, mine)
+            if dist.get_backend() == "gloo":
+                # Its thread frees the tensors of the exchange, for which it needs the interpreter: a process that
+                # ends right now would take that away under it and abort. A barrier frees nothing.
+                dist.barrier()
         return everything
 
 
