@@ -280,3 +280,18 @@ def test_the_published_model_has_60_million_parameters():
         model = InstanceSegmenter(InstanceConfig(tuple(str(number) for number in range(80))))
     count = sum(tensor.numel() for tensor in model.state_dict().values())
     assert round(count / 1e6) == 60
+
+
+@pytest.mark.parametrize(
+    ("box", "label"),
+    [((0, 0, float("nan"), 9), 0), ((0, 0, float("inf"), 9), 0), ((0, 0, 9, 9), 99), ((0, 0, 9, 9), -1)],
+)
+def test_masks_for_boxes_that_cannot_be_are_refused(model, box, label) -> None:
+    features = model.features(model.prepare([picture(64, 96)]))
+    with pytest.raises(ValueError, match=r"expected finite boxes and labels 0\.\..*leave it out"):
+        model.masks_for_boxes(features, [torch.tensor([[1.0, 1, 5, 5], box])], [torch.tensor([0, label])])
+
+
+def test_one_picture_in_place_of_a_list_is_refused(model) -> None:
+    with pytest.raises(ValueError, match="expected a uint8 tensor"):
+        model.predict(picture(64, 96))

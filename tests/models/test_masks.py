@@ -158,3 +158,11 @@ def test_a_huge_box_gets_the_mask_that_one_sample_a_pixel_gives(monkeypatch) -> 
     exact = crop_masks(masks, first, box, 7)
     monkeypatch.setattr("pointrend.models.masks.MOST_SAMPLES", 70**2)
     assert (crop_masks(masks, first, box, 7) != exact).float().mean() < 0.05
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_box_that_is_not_finite_is_refused(wrong: float) -> None:
+    masks = InstanceMasks.from_dense(torch.ones(1, 30, 40, dtype=torch.uint8))
+    boxes = torch.tensor([[0.0, 0, 5, 5], [0, 0, wrong, 9]])
+    with pytest.raises(ValueError, match="expected finite numbers, got"):
+        crop_masks(masks, torch.zeros(2, dtype=torch.int64), boxes, 7)

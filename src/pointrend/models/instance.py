@@ -251,8 +251,12 @@ class InstanceSegmenter(Pretrained):
         Args:
             features: of :meth:`features`.
             boxes: (D, 4) for each image, in pixels of the network's input. labels: (D,) class of each.
+
+        Raises:
+            ValueError: on boxes that are not finite, and on labels outside of 0..K-1.
         """
         regions = Regions.from_lists(boxes, labels)
+        _check_regions(regions, self.config.num_classes)
         return regions.split(self.mask_head.predict(features, regions), len(boxes))
 
     def finish(
@@ -295,6 +299,15 @@ class InstanceSegmenter(Pretrained):
 def _rows(boxes: Tensor, index: Tensor) -> Tensor:
     """``boxes[index]``; zeros where there is no box to point to."""
     return boxes[index] if len(boxes) else boxes.new_zeros((len(index), 4))
+
+
+def _check_regions(regions: Regions, num_classes: int) -> None:
+    wrong = ~torch.isfinite(regions.boxes).all(1) | (regions.labels < 0) | (regions.labels >= num_classes)
+    if bool(wrong.any()):
+        box, label = regions.boxes[wrong][0].tolist(), int(regions.labels[wrong][0])
+        raise ValueError(
+            f"expected finite boxes and labels 0..{num_classes - 1}, got box {box} of class {label}; leave it out"
+        )
 
 
 def _check_finite(losses: dict[str, Tensor]) -> None:

@@ -36,7 +36,13 @@ def crop_masks(masks: InstanceMasks, index: Tensor, boxes: Tensor, side: int) ->
     Args:
         masks: G masks in the pixels that ``boxes`` (R, 4) are in.
         index: (R,) int64, the mask each box looks at.
+
+    Raises:
+        ValueError: on a box that is NaN or infinite, with which RoIAlign would read outside of its map.
     """
+    if not bool(torch.isfinite(boxes).all()):
+        wrong = boxes[~torch.isfinite(boxes).all(1)][0].tolist()
+        raise ValueError(f"boxes: expected finite numbers, got {wrong}; leave such boxes out")
     targets = boxes.new_zeros((len(boxes), side, side))
     for number in torch.unique(index).tolist():
         here = torch.nonzero(index == number).squeeze(1)
