@@ -106,6 +106,16 @@ def test_the_most_uncertain_are_found_whatever_the_bands(count, classes, monkeyp
         assert torch.equal(most_uncertain_in_bands(grid, count), expected)
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 5), (3, 9), (8, 12), (11, 12)])
+def test_points_are_put_into_a_band_without_reading_how_many_they_are(first, last) -> None:
+    grid = FinerGrid(HeldGrid(torch.randn(3, 6, 7)), (12, 14))
+    index = torch.randperm(12 * 14)[:60].sort().values
+    grid.put_in(index, torch.randn(3, 60))
+    band = torch.randn(3, last - first, 14)
+    unread = grid._with_points_unread(band.clone(), first, last)  # what a GPU does
+    assert torch.equal(unread, grid._with_points(band, first, last))
+
+
 def test_nothing_new_is_kept_from_band_to_band(monkeypatch) -> None:
     """Small tensors between freed bands would keep the heap from using these again."""
     monkeypatch.setitem(bands.BAND_BYTES, "cpu", 1)
@@ -118,9 +128,10 @@ def test_nothing_new_is_kept_from_band_to_band(monkeypatch) -> None:
     assert len(top.best()[0]) == 10
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_picture_of_one_band_never_waits_for_the_device(device) -> None:
+@pytest.mark.parametrize(("device", "budget"), [("cpu", 2**21), ("cuda", 2**28), ("cuda", 2**11)])
+def test_a_picture_never_waits_for_the_device_nor_bands_for_a_gpu(device, budget, monkeypatch) -> None:
     """Fake tensors have shapes and no values: a value that is read, or decides a shape, raises an error."""
+    monkeypatch.setitem(bands.BAND_BYTES, device, budget)
     with FakeTensorMode(), torch.device(device):
         head, coarse = PointHead(6, 5, width=8, residual=True), torch.rand(1, 5, 12, 16)
         predict_at = PicturePointHead(head, [torch.rand(1, 6, 24, 32)], coarse)

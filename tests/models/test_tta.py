@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from pointrend.core import bands
+from pointrend.core.bands import label_map
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.images import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.models.tta import _windows, augmented_probabilities, sliding_logits
+from pointrend.models.tta import (
+    _windows,
+    augmented_probabilities,
+    sliding_grid,
+    sliding_logits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +59,33 @@ def test_probabilities_sum_to_one_and_mirror_with_the_picture(model, image):
 def test_one_window_is_the_plain_answer(model, image):
     ours = sliding_logits(model, image, window=(64, 64), stride=(32, 32))
     torch.testing.assert_close(ours, plain(model, image)[0])
+
+
+def test_windows_are_averaged_where_they_overlap(model, image):
+    """Each window is a picture of its own."""
+    total, counts = torch.zeros(3, 33, 50), torch.zeros(33, 50)
+    for top in (0, 1):  # 20 rows from 0, 13 from 20: shifted back to 13
+        rows = slice(0, 20) if top == 0 else slice(13, 33)
+        for columns in (slice(0, 32), slice(18, 50)):
+            total[:, rows, columns] += plain(model, image[:, rows, columns])[0]
+            counts[rows, columns] += 1
+    ours = sliding_logits(model, image, window=(20, 32), stride=(20, 30))
+    torch.testing.assert_close(ours, total / counts)
+
+
+@pytest.mark.parametrize("short_edge", [None, 20])
+def test_labels_of_windows_are_read_by_bands(model, image, short_edge, monkeypatch):
+    """The whole grid of logits is never there."""
+    config = replace(model.config, preprocessing=replace(model.config.preprocessing, short_edge=short_edge))
+    monkeypatch.setattr(model, "config", config)
+    logits = sliding_logits(model, image, window=(16, 16), stride=(10, 12))
+    monkeypatch.setitem(bands.BAND_BYTES, "cpu", 1)
+    grid = sliding_grid(model, image, window=(16, 16), stride=(10, 12))
+    read = []
+    whole = grid.rows
+    monkeypatch.setattr(grid, "rows", lambda first, last: read.append(last - first) or whole(first, last))
+    assert torch.equal(label_map(grid).long(), logits.argmax(0))
+    assert max(read) <= 4
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Letters: C classes, P points, H W rows and columns of a grid; one picture at a t
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -110,7 +111,7 @@ class FinerGrid:
         channels, height, width = self.source.shape
         top, bottom = (first, last) if height == self.size[0] else (0, height)
         if height != self.size[0] and (first, last) != (0, self.size[0]):
-            top, bottom = int(self.above[first]), int(self.below[last - 1]) + 1
+            top, bottom = self._between(first, last)
         band = self.source.rows(top, bottom)  # (C, h, w)
         if width != self.size[1]:
             # One axis at a time: the horizontal one on the fewer rows of the coarser grid.
@@ -125,18 +126,39 @@ class FinerGrid:
     def known_labels(self) -> Tensor | None:
         return self.labels
 
+    def _between(self, first: int, last: int) -> tuple[int, int]:
+        """The rows of the source that these lie between: counted here, since ``above`` may be on a GPU."""
+        height, size = self.source.shape[1], self.size[0]
+        upper, lower = (max(0.0, (row + 0.5) * height / size - 0.5) for row in (first, last - 1))
+        # 0.01: more than rounding may move a position.
+        return max(0, math.floor(upper - 0.01)), min(height, math.floor(lower + 0.01) + 2)
+
     def _with_points(self, band: Tensor, first: int, last: int) -> Tensor:
-        index, values, width = self.index, self.values, self.size[1]
+        index, values = self.index, self.values
         if (first, last) != (0, self.size[0]) and len(index):
-            if self.starts is None:  # read back once a grid, and not at all where one band is the whole grid
-                ends = torch.arange(self.size[0] + 1, device=index.device) * width
-                self.starts = torch.searchsorted(index, ends).tolist()
-            start, end = self.starts[first], self.starts[last]
-            index, values = index[start:end] - first * width, values[:, start:end]
+            if index.device.type != "cpu":
+                return self._with_points_unread(band, first, last)
+            start, end = self._starts()[first], self._starts()[last]
+            index, values = index[start:end] - first * self.size[1], values[:, start:end]
         if not len(index):
             return band
         flat = band.flatten(1) if band.shape[1:] != self.source.shape[1:] else band.flatten(1).clone()
         return flat.index_copy_(1, index, values).view_as(band)
+
+    def _starts(self) -> list[int]:
+        """For each row, and behind the last, how many points lie above it."""
+        if self.starts is None:
+            ends = torch.arange(self.size[0] + 1, device=self.index.device) * self.size[1]
+            self.starts = torch.searchsorted(self.index, ends).tolist()
+        return self.starts
+
+    def _with_points_unread(self, band: Tensor, first: int, last: int) -> Tensor:
+        """A GPU would have to wait for the number of points in a band: all are put in, those of other bands aside."""
+        cells = (last - first) * self.size[1]
+        local = self.index - first * self.size[1]
+        local = torch.where((local >= 0) & (local < cells), local, cells)
+        flat = F.pad(band.flatten(1), (0, 1)).index_copy_(1, local, self.values)  # one cell more, for "aside"
+        return flat[:, :cells].view_as(band)
 
 
 def _taps(source: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

@@ -50,7 +50,8 @@ class PicturePointHead:
         parts = (
             F.linear(coarse, part, bias) for part, bias in zip(weights.coarse, weights.biases, strict=False)
         )
-        hidden = weights.forward([fine[0].T @ weights.fine.T], parts)  # (P, width)
+        hidden = next(parts).addmm_(fine[0].T.to(weights.dtype), weights.fine.T)  # (P, width)
+        hidden = weights.forward(hidden, parts)
         with torch.autocast(points.device.type, enabled=False):  # logits are compared: no half precision here
             hidden, coarse = hidden.to(weights.predictor.dtype), coarse.to(weights.predictor.dtype)
             rows = torch.addmm(weights.predictor_bias, hidden, weights.predictor.T)

@@ -21,7 +21,7 @@ Letters: R regions (boxes), B images, P points, C channels, H W rows and columns
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -110,10 +110,9 @@ class ProjectedPointHead:
             rough = (self.logit.index_select(0, index.flatten()).view_as(weights) * weights).sum(1)
             index = F.pad(index, (0, 1), value=len(self.logit))  # the row of the bias
             weights = F.pad(weights, (0, 1), value=1.0)
-            fine = (level.sample(chosen, points) for level in self.maps)
-            hidden = self.weights.forward(
-                fine, (weighted_rows(table, index, weights) for table in self.tables)
-            )
+            coarse = (weighted_rows(table, index, weights) for table in self.tables)
+            # No name for the first layer's features here: they would live until the last layer is done.
+            hidden = self.weights.forward(self._first_layer(coarse, chosen, points), coarse)
             rows = self.weights.predictor[labels]  # (r, width)
             hidden = hidden.view(regions, per_box, rows.shape[1]).to(rows.dtype)
             # A row times many columns: many rows times one column is ten times slower on a CPU.
@@ -123,6 +122,13 @@ class ProjectedPointHead:
                 + (rough.view(regions, per_box) + self.weights.predictor_bias[labels][:, None])[:, None]
             )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _first_layer(self, coarse: Iterator[Tensor], chosen: slice, points: Tensor) -> Tensor:
+        """(r*P, width) before the ReLU; takes the first of what the coarse prediction adds to the layers."""
+        hidden = next(coarse)
+        for level in self.maps:
+            level.add_to(hidden, chosen, points)
+        return hidden
 
     def _cells(self, points: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Rows (r*P, 4) of the tables: the coarse cells around each point, and their weights."""
@@ -145,7 +151,7 @@ class SplitWeights:
         self.fine = layers[0][:, : head.fine_channels].to(self.dtype)  # (width, Cf)
         rest = [layer[:, width:] for layer in layers[1:]] if head.coarse_each_layer else []
         self.coarse = [layers[0][:, head.fine_channels :], *rest]  # (width, K) of the layers that see it
-        self.square = [layer[:, :width].T.to(self.dtype).contiguous() for layer in layers[1:]]
+        self.square = [layer[:, :width].T.to(self.dtype) for layer in layers[1:]]
         predictor = head.predictor.weight.detach().squeeze(2)  # (K, width [+ K])
         self.predictor = predictor[:, :width]
         assert head.predictor.bias is not None
@@ -153,21 +159,16 @@ class SplitWeights:
         none = predictor.new_zeros((predictor.shape[0], head.coarse_channels))
         self.coarse_rows = predictor[:, width:] if head.coarse_each_layer else none
 
-    def forward(self, fine: Iterable[Tensor], coarse: Iterable[Tensor]) -> Tensor:
-        """Hidden features (M, width) from what each map adds to the first layer, and the coarse prediction to each.
+    def forward(self, hidden: Tensor, coarse: Iterator[Tensor]) -> Tensor:
+        """Hidden features (M, width) behind the last layer; memory of what comes in is written over.
 
         Args:
-            fine: (M, width) of each map.
-            coarse: (M, width) of each layer that sees the coarse prediction, with its bias; overwritten.
+            hidden: (M, width) of the first layer, before the ReLU.
+            coarse: (M, width) that the coarse prediction adds to each further layer that sees it, with its bias.
         """
-        parts = iter(coarse)
-        hidden = next(parts)
-        for added in fine:
-            hidden.add_(added)
-            del added  # as large as all that follows
         hidden.relu_()
         for bias, square in zip(self.biases[1:], self.square, strict=True):
-            part = next(parts, None)
+            part = next(coarse, None)
             if part is None:
                 hidden = torch.addmm(bias.to(self.dtype), hidden, square).relu_()
             else:

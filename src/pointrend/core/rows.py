@@ -74,7 +74,7 @@ def sample_rows(
 
 
 class FineMap:
-    """One feature map and the first layer's columns for it: (r, P, 2) pixels -> (r*P, width), by the cheapest way.
+    """One feature map and the first layer's columns for it: points (r, P, 2) -> (r*P, width), by the cheapest way.
 
     * **Projected** where the map has fewer cells than there are points: the product is taken on the map.
     * A **channels-last table** of rows, (B*H*W, C), of the whole map or, on a CPU, of the :class:`Windows` that the
@@ -123,19 +123,25 @@ class FineMap:
         # One map's reshape is a view across channels, for which embedding_bag has a slow path only.
         self.table = last.to(columns.dtype).reshape(cells, channels).contiguous()
 
-    def sample(self, chosen: slice, points: Tensor) -> Tensor:
-        """The first layer's product at points (r, P, 2) of the unit squares of the ``chosen`` boxes: (r*P, width)."""
+    def add_to(self, hidden: Tensor, chosen: slice, points: Tensor) -> None:
+        """Add the first layer's product to (r*P, width), at points (r, P, 2) of the ``chosen`` boxes' unit squares."""
+        rows = self._rows(chosen, points)
+        if self.columns is None:
+            hidden.add_(rows)
+        else:
+            hidden.addmm_(rows.to(self.columns.dtype), self.columns)
+
+    def _rows(self, chosen: slice, points: Tensor) -> Tensor:
+        """Samples (r*P, C) of the map, or (r*P, width) where it is projected."""
         boxes, images = self.boxes[chosen], self.image_index[chosen]
         if self.table is None:
             sampled = point_sample_boxes([self.features], [self.stride], boxes, images, points)
-            rows = sampled.transpose(1, 2).flatten(0, 1)
-        elif self.windows is None:
-            rows = sample_rows(self.table, self.size, self.stride, boxes, images, points)
-        else:
-            index, weights = bilinear_rows(points_in_image(points, boxes) / self.stride, *self.size)
-            index = self.windows.rows_of(index, chosen)
-            rows = weighted_rows(self.table, index.flatten(0, 1), weights.flatten(0, 1))
-        return rows if self.columns is None else rows.to(self.columns.dtype) @ self.columns
+            return sampled.transpose(1, 2).flatten(0, 1)
+        if self.windows is None:
+            return sample_rows(self.table, self.size, self.stride, boxes, images, points)
+        index, weights = bilinear_rows(points_in_image(points, boxes) / self.stride, *self.size)
+        index = self.windows.rows_of(index, chosen)
+        return weighted_rows(self.table, index.flatten(0, 1), weights.flatten(0, 1))
 
 
 class Windows:

@@ -23,7 +23,7 @@ from pointrend.models.boxes import Regions
 from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig, grid_loss
 from pointrend.models.economy import Economy
 from pointrend.models.memory import fits_at_once
-from pointrend.models.rendering import MaskTrace, grid_sizes, loss_at_points, render_masks
+from pointrend.models.rendering import MaskTrace, grid_sizes, in_pieces, loss_at_points, render_masks
 from pointrend.structures import InstanceMasks
 
 
@@ -113,12 +113,15 @@ class PointRendMaskHead(CoarseMaskHead):
         head = self.projected(features, coarse, regions)
         height, width = sizes[-1] if sizes else (self.config.start_side, self.config.start_side)
         masks = coarse.new_empty((len(regions), height, width))
+        pieces = 1
         if coarse.device.type == "cpu":
-            # Few boxes go in four parts too: a quarter of the memory, for a few calls.
+            # Few boxes go in four parts too, one box in halves: a quarter of the memory, for a few calls.
             at_once = min(at_once, max(1, -(-len(regions) // 4)))
+            pieces = 2 if len(regions) < 4 else 1
         for first in range(0, len(regions), at_once):
             part = masks[first : first + at_once]
-            part.copy_(self._subdivide(partial(head, first=first), len(part), coarse.device, sizes)[0][:, 0])
+            predict_at = in_pieces(partial(head, first=first), pieces)
+            part.copy_(self._subdivide(predict_at, len(part), coarse.device, sizes)[0][:, 0])
         return masks
 
     @property

@@ -46,6 +46,13 @@ def grid_sizes(start: int, side: int) -> list[Size]:
     return subdivision_sizes((start, start), (side, side)) if start < side else []
 
 
+def in_pieces(predict_at: PredictAt, pieces: int) -> PredictAt:
+    """The same logits (R, 1, P), predicted for one piece of the points after the other."""
+    if pieces == 1:
+        return predict_at
+    return lambda points: torch.cat([predict_at(piece) for piece in points.chunk(pieces, dim=1)], dim=2)
+
+
 def render_masks(
     predict_at: PredictAt,
     regions: int,

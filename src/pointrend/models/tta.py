@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pointrend.core.grids import CroppedGrid, Grid
+from pointrend.core.subdivision import Size
 from pointrend.models.images import batch_images, check_image, resize_image, resize_to
 from pointrend.models.semantic import SemanticSegmenter, resized
 
@@ -124,23 +124,74 @@ def sliding_logits(
 
     The picture is first resized to the model's test size, where `window` and `stride` are (rows, columns) in
     pixels; the last window of each row and column is shifted back inside. Memory for the network is that of
-    one window.
+    one window; :func:`sliding_grid` never holds the (C, H, W) either.
 
     Raises ValueError for a window or stride below 1, or a stride that leaves gaps.
     """
+    grid = sliding_grid(model, image, window=window, stride=stride)
+    return grid.rows(0, grid.shape[1])
+
+
+@torch.no_grad()
+def sliding_grid(
+    model: SemanticSegmenter,
+    image: Tensor,
+    *,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    refine: bool = True,
+    count: int | None = None,
+) -> Grid:
+    """The logits of `sliding_logits` to be read band by band: of each window, coarse logits and points are kept."""
+    check_image(image)
     if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
         raise ValueError(
             f"expected 1 <= stride <= window on both axes, got stride {stride} and window {window}"
         )
-    picture = resize_image(image, model.config.preprocessing)
+    preprocessing = model.config.preprocessing
+    picture = resize_image(image, preprocessing)
     height, width = picture.shape[1:]
-    total = torch.zeros((1, model.config.num_classes, height, width), device=model.device)
-    counts = torch.zeros((height, width), device=model.device)
+    views = []
     for rows in _windows(height, window[0], stride[0]):
         for columns in _windows(width, window[1], stride[1]):
-            total[:, :, rows, columns] += _logits(model, picture[:, rows, columns])
-            counts[rows, columns] += 1
-    return _resize(total / counts, (image.shape[1], image.shape[2]))[0]
+            part = picture[:, rows, columns]
+            grid = model.grids(batch_images([part], preprocessing, model.device), refine=refine, count=count)
+            views.append((rows.start, columns.start, CroppedGrid(grid[0], (part.shape[1], part.shape[2]))))
+    return resized(SlidingGrid(views, (height, width)), image.shape[1:])
+
+
+class SlidingGrid:
+    """The mean of grids of logits that lie on a larger one and overlap; together they cover it.
+
+    Args:
+        views: first row, first column and logits of each.
+        size: rows and columns of the whole.
+    """
+
+    def __init__(self, views: Sequence[tuple[int, int, Grid]], size: Size) -> None:
+        self.views, self.size = views, size
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.views[0][2].shape[0], *self.size
+
+    @property
+    def kind(self) -> Tensor:
+        return self.views[0][2].kind
+
+    def rows(self, first: int, last: int) -> Tensor:
+        total = self.kind.new_zeros((self.shape[0], last - first, self.size[1]))
+        counts = self.kind.new_zeros((last - first, self.size[1]))
+        for top, left, view in self.views:
+            start, end = max(first, top), min(last, top + view.shape[1])
+            if start < end:
+                here = (..., slice(start - first, end - first), slice(left, left + view.shape[2]))
+                total[here] += view.rows(start - top, end - top)
+                counts[here] += 1
+        return total.div_(counts)
+
+    def known_labels(self) -> Tensor | None:
+        return None
 
 
 def _windows(length: int, window: int, stride: int) -> list[slice]:
@@ -148,15 +199,3 @@ def _windows(length: int, window: int, stride: int) -> list[slice]:
     count = max(0, -(-(length - window) // stride)) + 1
     starts = [max(0, min(i * stride, length - window)) for i in range(count)]
     return [slice(start, min(start + window, length)) for start in starts]
-
-
-def _logits(model: SemanticSegmenter, picture: Tensor) -> Tensor:
-    """(1, C, h, w) of a picture at the network's size, without the padding."""
-    batch = batch_images([picture], model.config.preprocessing, model.device)
-    return model.logits(batch)[:, :, : picture.shape[1], : picture.shape[2]]
-
-
-def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    if logits.shape[-2:] == size:
-        return logits
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
