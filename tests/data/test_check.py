@@ -111,6 +111,50 @@ def test_what_is_wrong_with_objects_is_found_and_named(instance: Path) -> None:
     assert "3.png: no such file" in found["unreadable"][0]
 
 
+def folders(root: Path) -> list[Path]:
+    for name in "abc":
+        picture(root / "images" / "train" / f"{name}.png", ord(name))
+        labels(root / "labels" / "train" / f"{name}.png", np.arange(600).reshape(20, 30) % 3)
+    return [root / "labels" / "train" / "b.png", root / "images" / "train" / "c.png"]
+
+
+def listed(root: Path) -> list[Path]:
+    folders(root)
+    names = [f"images/train/{name}.png labels/train/{name}.png" for name in "abc"]
+    (root / "train.txt").write_text("\n".join(names))
+    return [root / "labels" / "train" / "b.png", root / "images" / "train" / "c.png"]
+
+
+def cityscapes(root: Path) -> list[Path]:
+    for name in ("a_000000_000000", "a_000000_000001"):
+        picture(root / "leftImg8bit" / "train" / "a" / f"{name}_leftImg8bit.png", int(name[-1]))
+        labels(root / "gtFine" / "train" / "a" / f"{name}_gtFine_labelIds.png", np.full((20, 30), 7))
+    return [root / "gtFine" / "train" / "a" / "a_000000_000001_gtFine_labelIds.png"]
+
+
+@pytest.mark.parametrize("layout", [folders, listed, cityscapes])
+def test_every_missing_file_is_listed_and_training_stops_at_once(layout, tmp_path, capsys) -> None:
+    missing = layout(tmp_path)
+    for path in missing:
+        path.unlink()
+    assert main(["data", "check", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert f"unreadable: {len(missing)}" in shown
+    for path in missing:
+        assert path.stem in shown
+    assert shown.count("no such file") == len(missing)
+    with pytest.raises(ValueError, match=missing[0].stem):
+        open_dataset(tmp_path, "train")
+
+
+def test_labels_out_of_range_are_listed_where_the_classes_are_counted_from_them(tmp_path, capsys) -> None:
+    folders(tmp_path)
+    wide = np.full((20, 30), 300, np.uint16)
+    Image.fromarray(wide).save(tmp_path / "labels" / "train" / "b.png")
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert "b.png: expected labels 0..2 or 255 (ignored), got 300" in capsys.readouterr().out
+
+
 def test_generated_scenes_have_no_problems() -> None:
     for task in ("semantic", "instance"):
         assert not check_dataset(open_dataset(f"shapes:{task}", "val"), indices=range(3)).problems

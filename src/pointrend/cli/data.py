@@ -42,7 +42,7 @@ class Check:
 
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit: expected at least one picture, got {self.limit}")
-        data = open_dataset(self.folder, self.split, categories=self.categories or None)
+        data = open_dataset(self.folder, self.split, categories=self.categories or None, gaps=True)
         count = len(data) if self.limit is None else min(self.limit, len(data))
         indices = [number * len(data) // count for number in range(count)]
         with counting("checking", count) as progress:

@@ -155,10 +155,13 @@ def _class_of(labels: Tensor, classes: ClassTable) -> tuple[Tensor, Tensor]:
     return order[place], ids[place] == labels
 
 
-def match_folders(images: Path, labels: Path) -> list[Pair]:
+def match_folders(images: Path, labels: Path, *, gaps: bool = False) -> list[Pair]:
     """Pairs with equal names but for the suffix, in the order of their names, subfolders included.
 
-    Raises ValueError if a folder is missing, if nothing matches, or if a picture has no or two label maps.
+    With `gaps`, a picture without a label map, and a map without a picture, is paired with a file that is not there.
+
+    Raises ValueError if a folder is missing, if nothing matches, or if a picture has two label maps or, without
+    `gaps`, none.
     """
     for folder in (images, labels):
         if not folder.is_dir():
@@ -166,6 +169,11 @@ def match_folders(images: Path, labels: Path) -> list[Pair]:
     pictures, maps = _by_stem(images), _by_stem(labels)
     if not pictures:
         raise ValueError(f"{images}: expected pictures ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")
+    if gaps:
+        return [
+            (pictures.get(stem, images / f"{stem}.jpg"), maps.get(stem, labels / f"{stem}.png"))
+            for stem in sorted(pictures.keys() | maps.keys())
+        ]
     missing = [str(pictures[stem]) for stem in pictures if stem not in maps]
     if missing:
         raise ValueError(
@@ -272,25 +280,39 @@ def _color(value: object, path: Path) -> RGB:
     raise ValueError(f"{path}, palette: expected [red, green, blue] of 0..255, got {value!r}")
 
 
-def infer_classes(label_paths: Iterable[Path], ignore_label: int = IGNORE_LABEL) -> ClassTable:
+def infer_classes(
+    label_paths: Iterable[Path], ignore_label: int = IGNORE_LABEL, *, gaps: bool = False
+) -> ClassTable:
     """As many classes as the largest label needs; every file is read. Names are "class 0", "class 1", ...
 
-    Raises ValueError if the labels do not fit into 0..254.
+    Raises ValueError if no label is found or, unless `gaps` has them passed over, a file is unreadable or its labels
+    do not fit into 0..254.
     """
     largest = -1
     for path in label_paths:
-        labels = read_labels(path)
-        labels = labels[labels != ignore_label]
-        if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < MOST_CLASSES:
-            raise ValueError(
-                f"{path}: expected labels 0..{MOST_CLASSES - 1} or {ignore_label} (ignored), got "
-                f"{int(labels.min())}..{int(labels.max())}"
-            )
-        largest = max(largest, int(labels.max()) if labels.numel() else -1)
+        try:
+            largest = max(largest, _largest_label(path, ignore_label))
+        except ValueError:
+            if not gaps:
+                raise
     if largest < 0:
         raise ValueError("expected at least one labelled pixel to infer the classes from, got none")
     names = tuple(f"class {index}" for index in range(largest + 1))
     return ClassTable(names, generate_palette(len(names)), ignore_label)
+
+
+def _largest_label(path: Path, ignore_label: int) -> int:
+    """The largest label of a file, -1 if all are ignored."""
+    labels = read_labels(path)
+    labels = labels[labels != ignore_label]
+    if not labels.numel():
+        return -1
+    least, most = int(labels.min()), int(labels.max())
+    if not 0 <= least <= most < MOST_CLASSES:
+        raise ValueError(
+            f"{path}: expected labels 0..{MOST_CLASSES - 1} or {ignore_label} (ignored), got {least}..{most}"
+        )
+    return most
 
 
 def generate_palette(count: int) -> tuple[RGB, ...]:

@@ -73,12 +73,15 @@ def open_dataset(
     *,
     transforms: Transforms | None = None,
     categories: Sequence[str] | None = None,
+    gaps: bool = False,
 ) -> SegmentationData:
     """The data set that `data` names (LAYOUTS), its task by its kind or by a ":semantic" or ":instance"
     behind it.
 
     `categories` chooses categories or supercategories of COCO data (see `CocoInstances`). In training,
     pictures without objects are left out of COCO data, as Detectron2 does.
+
+    `gaps`: a missing label map or picture is an error when it is read, not at once: to look a data set over.
 
     Raises ValueError if the layout is none of those, or something in it is wrong.
     """
@@ -93,7 +96,7 @@ def open_dataset(
         found: SegmentationData | None = _shapes(split, task or "semantic", transforms)
     elif Path(name).is_dir():
         root = Path(name)
-        found = None if lvis else _folder(root, split, task, transforms, categories)
+        found = None if lvis else _folder(root, split, task, transforms, categories, gaps)
         if found is None and task != "semantic":
             found = _lvis(root, split, transforms, categories)
     else:
@@ -126,6 +129,7 @@ def _folder(
     task: Task | None,
     transforms: Transforms | None,
     categories: Sequence[str] | None,
+    gaps: bool,
 ) -> SegmentationData | None:
     stuff = task == "semantic" and (root / "stuffthingmaps").is_dir()  # it has both kinds of annotation
     found = None if stuff else _find_coco(root, split)
@@ -135,12 +139,12 @@ def _folder(
             images, annotations, transforms=transforms, categories=categories, keep_empty=split != "train"
         )
     if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
-        return Cityscapes(root, split, task or "semantic", transforms=transforms)
-    pairs = find_semantic_pairs(root)
+        return Cityscapes(root, split, task or "semantic", transforms=transforms, gaps=gaps)
+    pairs = find_semantic_pairs(root, gaps=gaps)
     if not pairs[split]:
         return None
     # Both splits' label maps count: a class may occur in one of them only.
-    classes = _classes(root, (label_path for _, label_path in [*pairs["train"], *pairs["val"]]))
+    classes = _classes(root, (label_path for _, label_path in [*pairs["train"], *pairs["val"]]), gaps)
     return SemanticFolder(pairs[split], classes, transforms=transforms)
 
 
@@ -160,7 +164,7 @@ def _lvis(
     )
 
 
-def _classes(root: Path, maps: Iterable[Path]) -> ClassTable:
+def _classes(root: Path, maps: Iterable[Path], gaps: bool) -> ClassTable:
     """What the folder says its labels mean, what is known of this data set, or what its label maps need."""
     if (root / "classes.json").is_file():
         return read_classes(root / "classes.json")
@@ -172,7 +176,7 @@ def _classes(root: Path, maps: Iterable[Path]) -> ClassTable:
     if (root / "stuffthingmaps").is_dir():
         ids, names = zip(*coco.STUFF_MAP_CLASSES, strict=True)
         return ClassTable(names, generate_palette(len(names)), ids=ids)
-    return infer_classes(maps)
+    return infer_classes(maps, gaps=gaps)
 
 
 def _find_coco(root: Path, split: str) -> tuple[Path, Path] | None:
@@ -187,7 +191,7 @@ def _find_coco(root: Path, split: str) -> tuple[Path, Path] | None:
     return None
 
 
-def find_semantic_pairs(root: Path) -> dict[str, list[Pair]]:
+def find_semantic_pairs(root: Path, *, gaps: bool = False) -> dict[str, list[Pair]]:
     """Pictures with label maps of both splits, empty lists where there are none."""
     lists = {split: _first_file(root, split) for split in SPLIT_NAMES}
     if any(lists.values()):
@@ -202,10 +206,10 @@ def find_semantic_pairs(root: Path) -> dict[str, list[Pair]]:
     parts = {split: _first_folder(labels if images == root else images, split) for split in SPLIT_NAMES}
     if any(parts.values()):
         return {
-            split: match_folders(images / folder.name, labels / folder.name) if folder else []
+            split: match_folders(images / folder.name, labels / folder.name, gaps=gaps) if folder else []
             for split, folder in parts.items()
         }
-    pairs = match_folders(images, labels)
+    pairs = match_folders(images, labels, gaps=gaps)
     return {
         "train": [pair for number, pair in enumerate(pairs) if number % HOLD_OUT or len(pairs) == 1],
         "val": pairs[::HOLD_OUT],
