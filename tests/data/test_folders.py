@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.data.folders import SemanticFolder, generate_palette, infer_classes, read_classes
+from pointrend.data.folders import SemanticFolder
 from pointrend.structures import SemanticTarget
 
 
@@ -69,15 +69,6 @@ def test_classes_json_can_say_which_numbers_the_files_have(tmp_path: Path, field
         dataset[0]
 
 
-@pytest.mark.parametrize(
-    "fields", [{"ids": [1]}, {"ids": [1, 1]}, {"ids": "ab"}, {"ids": [0, 1], "ignore_label": 1}]
-)
-def test_numbers_that_do_not_fit_the_classes_are_refused(tmp_path: Path, fields: dict[str, object]) -> None:
-    write_classes(tmp_path, classes=["road", "car"], **fields)
-    with pytest.raises(ValueError, match=r"classes\.json, (ids|ignore_label)"):
-        read_classes(tmp_path / "classes.json")
-
-
 def test_pairs_are_read_from_a_list_relative_to_it(tmp_path: Path) -> None:
     write_pair(tmp_path, "a", np.array([[1]]))
     write_pair(tmp_path, "with space", np.array([[0]]))
@@ -115,40 +106,6 @@ def test_missing_and_double_files_are_named(tmp_path: Path) -> None:
         SemanticFolder.from_folders(tmp_path / "images", tmp_path / "labels")
     with pytest.raises(ValueError, match="nowhere: no such folder"):
         SemanticFolder.from_folders(tmp_path / "nowhere", tmp_path / "labels")
-
-
-@pytest.mark.parametrize(
-    ("fields", "complaint"),
-    [
-        ({}, 'list "classes"'),
-        ({"classes": []}, "classes: expected 1 to 255 names"),
-        ({"classes": [1]}, "classes: expected 1 to 255 names"),
-        (
-            {"classes": ["a", "b"], "ignore_label": 1},
-            "ignore_label: expected a number that is no class, got 1",
-        ),
-        ({"classes": ["a"], "ignore_label": "void"}, "ignore_label"),
-        ({"classes": ["a"], "palette": [[0, 0, 256]]}, "palette: expected"),
-        ({"classes": ["a", "b"], "palette": [[0, 0, 0]]}, "palette: expected 2 colours, got 1"),
-    ],
-)
-def test_a_bad_classes_file_names_the_field(
-    tmp_path: Path, fields: dict[str, object], complaint: str
-) -> None:
-    write_classes(tmp_path, **fields)
-    with pytest.raises(ValueError, match=rf"classes\.json.*{complaint}"):
-        read_classes(tmp_path / "classes.json")
-
-
-def test_sixteen_bit_ids_cannot_be_classes(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[26001]], np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: .*0\.\.254.*26001"):
-        infer_classes([tmp_path / "a.png"])
-
-
-def test_generated_colours_differ() -> None:
-    assert len(set(generate_palette(255))) > 240
-    assert len(set(generate_palette(40))) == 40
 
 
 def test_camvid_reads_with_its_eleven_classes(shared: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pointrend.data.classes import generate_palette
 from pointrend.data.coco_file import Annotation, CocoFile, Picture, read_coco
-from pointrend.data.folders import generate_palette
 from pointrend.data.loading import read_image
 from pointrend.data.objects import PlacedObjects
 from pointrend.data.transforms import finished

@@ -7,17 +7,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pointrend.data.cityscapes import Cityscapes
+from pointrend.data.classes import ClassTable, generate_palette, infer_classes, read_classes
 from pointrend.data.coco import CocoInstances
-from pointrend.data.folders import (
-    ClassTable,
-    Pair,
-    SemanticFolder,
-    generate_palette,
-    infer_classes,
-    match_folders,
-    read_classes,
-    read_pairs,
-)
+from pointrend.data.folders import Pair, SemanticFolder, match_folders, read_pairs
 from pointrend.data.lvis import find_lvis, read_lvis_as_coco
 from pointrend.data.shapes import ShapeScenes
 from pointrend.facts import ade20k, coco
