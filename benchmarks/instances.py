@@ -19,6 +19,7 @@ from runs import print_progress, write_result
 from pointrend.checkpoints.files import save
 from pointrend.data.coco import CocoInstances
 from pointrend.data.loading import build_loader
+from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomFlip, ResizeShortEdge
 from pointrend.evaluation.run import evaluate_instances
 from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
@@ -43,8 +44,9 @@ HEADS = {
 }
 
 
-def build(arguments: argparse.Namespace, data: CocoInstances) -> InstanceSegmenter:
-    head, masks = HEADS[arguments.head]
+def build(arguments: argparse.Namespace, data: CocoInstances | ShapeScenes, name: str) -> InstanceSegmenter:
+    """The detector with the mask head of this name, for the classes of the data."""
+    head, masks = HEADS[name]
     config = InstanceConfig(
         class_names=data.class_names,
         backbone=BackboneConfig("mobilenet_v2"),
@@ -61,6 +63,20 @@ def build(arguments: argparse.Namespace, data: CocoInstances) -> InstanceSegment
     weights = arguments.data / "weights" / "mobilenetv2_features_bnfolded_fp16.safetensors"
     load_pretrained_backbone(model.backbone, weights)
     return model
+
+
+def training_pictures(arguments: argparse.Namespace) -> CocoInstances:
+    """Those with objects, at 0.8 to 1.2 of the size for testing."""
+    folder, categories = SETS[arguments.set]
+    root = arguments.data / folder
+    edges = tuple(int(arguments.size * factor) for factor in (0.8, 0.9, 1.0, 1.1, 1.2))
+    return CocoInstances(
+        root / "train",
+        root / "instances_train.json",
+        categories=categories,
+        transforms=Compose([ResizeShortEdge(edges, 2 * arguments.size), RandomFlip()]),
+        keep_empty=False,
+    )
 
 
 def score(model: InstanceSegmenter, data: CocoInstances, truth: dict, sides: tuple[int, ...]) -> dict:
@@ -93,17 +109,9 @@ def main() -> None:
 
     folder, categories = SETS[arguments.set]
     root = arguments.data / folder
-    edges = tuple(int(arguments.size * factor) for factor in (0.8, 0.9, 1.0, 1.1, 1.2))
-    transforms = Compose([ResizeShortEdge(edges, 2 * arguments.size), RandomFlip()])
-    training = CocoInstances(
-        root / "train",
-        root / "instances_train.json",
-        categories=categories,
-        transforms=transforms,
-        keep_empty=False,
-    )
+    training = training_pictures(arguments)
     held_out = CocoInstances(root / "val", root / "instances_val.json", categories=categories)
-    model = build(arguments, training)
+    model = build(arguments, training, arguments.head)
     recipe = Recipe(
         steps=arguments.steps,
         batch_size=arguments.batch,
