@@ -67,6 +67,8 @@ class SemanticConfig:
     head_channels: int = 128
     """Channels of the coarse head; 256 in DeepLabV3."""
     head_norm: HeadNorm = "GN"
+    predictor_std: float | None = None
+    """Standard deviation of the coarse head's last layer before training; None: as in Detectron2."""
     rates: tuple[int, ...] = (6, 12, 18)
     """Dilations of DeepLab's ASPP."""
     freeze_stages: int = 0
@@ -115,6 +117,7 @@ class SemanticSegmenter(Pretrained):
                 config.num_classes,
                 width=config.head_channels,
                 norm=config.head_norm,
+                predictor_std=config.predictor_std,
             )
         else:
             self.head = DeepLabV3Head(

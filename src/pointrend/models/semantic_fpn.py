@@ -12,6 +12,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointrend.models.initial import msra_fill, normal_fill
+
 HeadNorm = Literal["GN", "BN"]
 """Group normalisation with 32 groups (Detectron2) or batch normalisation (MMSegmentation)."""
 
@@ -36,6 +38,8 @@ class SemanticFPNHead(nn.Module):
         num_classes: C.
         width: channels of the convolutions (128).
         norm: see :data:`HeadNorm`.
+        predictor_std: standard deviation of the last layer's first weights; None: He's, over the classes
+            (Detectron2), which for few classes begins with large and wrong logits.
 
     Detectron2 ``SemSegFPNHead``; MMSegmentation ``FPNHead``.
     """
@@ -48,6 +52,7 @@ class SemanticFPNHead(nn.Module):
         *,
         width: int = 128,
         norm: HeadNorm = "GN",
+        predictor_std: float | None = None,
     ) -> None:
         super().__init__()
         self.levels: Sequence[str] = tuple(strides)
@@ -63,9 +68,10 @@ class SemanticFPNHead(nn.Module):
                     layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
             self.branches[level] = nn.Sequential(*layers)
         self.predictor = nn.Conv2d(width, num_classes, 1)
-        nn.init.kaiming_normal_(self.predictor.weight, mode="fan_out", nonlinearity="relu")
-        assert self.predictor.bias is not None
-        nn.init.zeros_(self.predictor.bias)
+        if predictor_std is None:
+            msra_fill(self.predictor)
+        else:
+            normal_fill(self.predictor, predictor_std)
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Levels (B, channels, ...) -> logits (B, C, H, W) and the features (B, width, H, W) they come from."""

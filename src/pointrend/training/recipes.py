@@ -247,6 +247,7 @@ def _mmsegmentation(name: str, depth: Literal[50, 101], data: Literal["cityscape
                 short_edge=1024 if street else 512, long_edge=2048, resize="cv2", divisor=1
             ),
             head_norm="BN",
+            predictor_std=0.01,  # of the classifiers in 0.x, which the published models were trained with
             loss_normalize="all",
             point_rend=SemanticPointRendConfig(sampling=PointSampling(2048), count=8196, steps=2),
         ),
