@@ -86,6 +86,17 @@ def test_mmsegmentation_falls_to_its_floor(name: str) -> None:
     assert recipe.learning_rate * recipe.factor(recipe.steps - 1) == pytest.approx(1e-4, rel=0.01)
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].task == "semantic"])
+def test_the_coarse_classifier_starts_as_the_published_one(name: str) -> None:
+    """MMSegmentation 0.x and Detectron2's DeepLab: N(0, 0.01); Detectron2's SemanticFPN: He's over the classes."""
+    config = RECIPES[name].network
+    assert isinstance(config, SemanticConfig)
+    tiny = replace(config, backbone=BackboneConfig("resnet18"), fpn_channels=8, head_channels=512)
+    std = float(SemanticSegmenter(replace(tiny, point_rend=None)).head.predictor.weight.detach().std())
+    he = (2 / config.num_classes) ** 0.5
+    assert std == pytest.approx(0.01 if name in MMSEG or name == DEEPLAB else he, rel=0.05)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_augmentation_has_the_published_order_and_sizes(name: str) -> None:
     street = "cityscapes" in name
