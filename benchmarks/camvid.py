@@ -54,6 +54,14 @@ class DetachedPointRend(PointRend):
         return super().loss_and_count(coarse.detach(), *rest, **options)
 
 
+class CoarseGridSegmenter(SemanticSegmenter):
+    """The coarse logits learn the label at the centre of each of their cells, not the picture's outlines."""
+
+    def coarse_loss(self, coarse: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        cells = F.interpolate(labels[:, None].float(), size=coarse.shape[-2:], mode="nearest-exact")
+        return super().coarse_loss(coarse, cells[:, 0].long())
+
+
 def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmenter:
     config = SemanticConfig(
         class_names=data.class_names,
@@ -72,7 +80,7 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
         features = tuple(name.replace("p2", "res2") for name in config.point_rend.features)
         config = replace(config, point_rend=replace(config.point_rend, features=features))
     torch.manual_seed(arguments.seed)
-    model = SemanticSegmenter(config)
+    model = CoarseGridSegmenter(config) if arguments.coarse_grid else SemanticSegmenter(config)
     weights = arguments.data / "weights" / "mobilenetv2_features_bnfolded_fp16.safetensors"
     load_pretrained_backbone(model.backbone, weights)
     if arguments.detach and model.point_rend is not None:
@@ -114,6 +122,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--detach", action="store_true", help="no gradient of the point loss into the coarse logits"
+    )
+    parser.add_argument(
+        "--coarse-grid", action="store_true", help="the coarse loss on the coarse cells, not interpolated"
     )
     parser.add_argument("--scale", type=float, nargs=2, default=(0.5, 2.0), help="of the training pictures")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")

@@ -22,16 +22,17 @@ from pointrend.structures import InstanceMasks
 # up to 4e-4 of a cell beside where it is.
 MARGIN = 1e-3
 
-# RoIAlign's samples of one box, 32 bytes each on a CPU. A predicted box is not clipped in training and may be 62 times
-# as wide as its proposal while the box head has learned nothing: at a sample a pixel, 100 GB.
-MOST_SAMPLES = 2**22
+# Boxes of more pixels than this are cropped along one axis and then the other. RoIAlign takes a sample a pixel, at 32
+# bytes on a CPU; a predicted box is not clipped in training and may be 62 times as wide as its proposal while the box
+# head has learned nothing: 100 GB.
+LARGE = 2**18
 
 
 def crop_masks(masks: InstanceMasks, index: Tensor, boxes: Tensor, side: int) -> Tensor:
     """True masks seen through boxes, as hard targets: (R, side, side) float32, 0 or 1.
 
     Each cell is the mean of its bin (RoIAlign with one sample a pixel), cut at 0.5, as Detectron2's
-    ``BitMasks.crop_and_resize``; in boxes of more than ``MOST_SAMPLES`` pixels, of so many samples.
+    ``BitMasks.crop_and_resize``.
 
     Args:
         masks: G masks in the pixels that ``boxes`` (R, 4) are in.
@@ -50,15 +51,48 @@ def crop_masks(masks: InstanceMasks, index: Tensor, boxes: Tensor, side: int) ->
         if window.numel() == 0:
             continue
         local = boxes[here] - boxes.new_tensor([left, top, left, top])
-        rois = torch.cat([torch.zeros_like(local[:, :1]), local], dim=1)
-        huge = (local[:, 2:] - local[:, :2]).prod(1) > MOST_SAMPLES
-        for some, samples in ((~huge, 0), (huge, max(1, round(MOST_SAMPLES**0.5) // side))):
-            if some.any():
-                mean = roi_align(
-                    window.to(boxes)[None, None], rois[some], side, sampling_ratio=samples, aligned=True
-                )  # (r, 1, S, S)
-                targets[here[some]] = (mean[:, 0] >= 0.5).to(targets.dtype)
+        large = (local[:, 2:] - local[:, :2]).clamp(min=0).prod(1) > LARGE
+        rois = torch.cat([torch.zeros_like(local[:, :1]), local], dim=1)[~large]
+        mean = roi_align(
+            window.to(boxes)[None, None], rois, side, sampling_ratio=0, aligned=True
+        )  # (r, 1, S, S)
+        targets[here[~large]] = (mean[:, 0] >= 0.5).to(targets.dtype)
+        for place, box in zip(here[large].tolist(), local[large].tolist(), strict=True):
+            targets[place] = (_mean_of_bins(window, box, side) >= 0.5).to(targets.dtype)
     return targets
+
+
+def _mean_of_bins(window: Tensor, box: Sequence[float], side: int) -> Tensor:
+    """What RoIAlign gives for a box in a mask (h, w): (side, side) float64, by two products instead of its samples.
+
+    The samples are on a grid, and bilinear weights are products: first all rows are gathered into their bins, then
+    all columns.
+    """
+    left, top, right, bottom = box
+    rows = _shares(top, bottom - top, side, window.shape[0]).to(window.device)
+    columns = _shares(left, right - left, side, window.shape[1]).to(window.device)
+    return rows @ window.double() @ columns.T
+
+
+def _shares(start: float, extent: float, side: int, length: int) -> Tensor:
+    """(side, length) float64: what each of ``length`` pixels contributes to the mean of each bin along one axis."""
+    samples = max(1, math.ceil(extent / side))  # of each bin
+    step = extent / (side * samples)
+    start -= 0.5  # RoIAlign's "aligned": pixel i is at i
+    first = min(max(0, math.floor((-1 - start) / step)), side * samples)
+    last = min(max(first, math.ceil((length - start) / step) + 1), side * samples)
+    number = torch.arange(first, last)  # those that may meet a pixel
+    position = start + (number.double() + 0.5) * step
+    weight = (
+        (position >= -1) & (position <= length)
+    ).double() / samples  # RoIAlign repeats the border for a pixel
+    position = position.clamp(0, length - 1)
+    near = position.long()
+    far, share = (near + 1).clamp(max=length - 1), position - near
+    found = torch.zeros(side * length, dtype=torch.float64)
+    bins = number.div(samples, rounding_mode="floor") * length
+    found.scatter_add_(0, bins + near, weight * (1 - share)).scatter_add_(0, bins + far, weight * share)
+    return found.view(side, length)
 
 
 def _with_margin(masks: InstanceMasks, number: int, margin: int) -> tuple[Tensor, tuple[int, int]]:

@@ -171,10 +171,7 @@ class SemanticSegmenter(Pretrained):
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
         normalize = self.config.loss_normalize
-        upsampled = F.interpolate(coarse, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        losses = {
-            "coarse": multiclass_point_loss(upsampled, labels, ignore_label=IGNORE_LABEL, normalize=normalize)
-        }
+        losses = {"coarse": self.coarse_loss(coarse, labels)}
         counts = {"coarse": points_counted(labels != IGNORE_LABEL, normalize)}
         if self.point_rend is not None:
             losses["points"], counts["points"] = self.point_rend.loss_and_count(
@@ -186,6 +183,13 @@ class SemanticSegmenter(Pretrained):
                 generator=generator,
             )
         return losses, counts
+
+    def coarse_loss(self, coarse: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the coarse logits (B, C, h, w), interpolated to the labels (B, H, W)."""
+        upsampled = F.interpolate(coarse, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        return multiclass_point_loss(
+            upsampled, labels, ignore_label=IGNORE_LABEL, normalize=self.config.loss_normalize
+        )
 
     @in_own_precision
     def logits(
