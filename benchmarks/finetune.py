@@ -92,14 +92,17 @@ def pretrain(setting: Setting, arguments: argparse.Namespace, path: Path) -> flo
     if path.is_file():
         return 0.0
     size = (3 * setting.size // 4, setting.size)
-    scenes = ShapeScenes(20_000, setting.task, size=size, transforms=Compose([RandomFlip()]))  # type: ignore[arg-type]
+    rich: dict[str, Any] = (
+        {"patterned": True, "hue_spread": 0.5, "objects": (5, 25)} if arguments.rich else {}
+    )
+    scenes = ShapeScenes(20_000, setting.task, size=size, transforms=Compose([RandomFlip()]), **rich)  # type: ignore[arg-type]
     torch.manual_seed(arguments.seed)
     model = fresh(setting, scenes.class_names, scenes.palette, arguments.data / "weights" / WEIGHTS)
     recipe = Recipe(
         steps=arguments.pretrain,
         batch_size=setting.batch,
         optimizer="adamw",
-        learning_rate=6e-4 if setting.task == "semantic" else 2e-4,
+        learning_rate=arguments.shapes_rate or (6e-4 if setting.task == "semantic" else 2e-4),
         backbone_factor=arguments.shapes_backbone,
         warmup_steps=20,
         clip_gradient=10.0,
@@ -129,6 +132,8 @@ def finetune(name: str, setting: Setting, arguments: argparse.Namespace) -> dict
     source = f"{arguments.data / setting.folder}:{setting.task}"
     data: Any = open_dataset(source, "train", transforms=changes(setting))
     held_out: Any = open_dataset(source, "val")
+    if arguments.few is not None:
+        data = Part(data, [number * len(data) // arguments.few for number in range(arguments.few)])
     count = len(held_out)
     if arguments.pictures is not None:  # evenly spread: neighbours in a film look alike
         count = min(arguments.pictures, count)
@@ -226,6 +231,15 @@ def main() -> None:
         type=float,
         default=0.5,
         help="learning rate of the backbone on generated scenes, relative to the rest's",
+    )
+    parser.add_argument("--shapes-rate", type=float, help="learning rate on generated scenes")
+    parser.add_argument(
+        "--rich",
+        action="store_true",
+        help="scenes of more objects, any hue, a class for each kind and pattern",
+    )
+    parser.add_argument(
+        "--few", type=int, help="fine-tune on so many pictures, evenly spread, instead of all"
     )
     parser.add_argument("--steps", type=int, default=240, help="updates of fine-tuning")
     parser.add_argument("--points", type=int, default=6, help="of the curve")

@@ -122,3 +122,19 @@ def test_impossible_settings_are_refused() -> None:
         Scene(0).labels_at(0, 4)
     with pytest.raises(IndexError):
         ShapeScenes(2)[2]
+
+
+def test_patterned_scenes_have_a_class_for_each_kind_and_pattern() -> None:
+    plain, fine = ShapeScenes(5), ShapeScenes(5, patterned=True)
+    assert len(fine.class_names) == len(set(fine.class_names)) == len(fine.palette) == 26
+    assert len(ShapeScenes(5, "instance", patterned=True).class_names) == 25
+    for index in range(5):
+        kinds, classes = plain[index].target.labels.long(), fine[index].target.labels.long()
+        assert torch.equal(torch.where(classes > 0, (classes - 1) // 5 + 1, 0), kinds)
+        seen = {
+            fine.class_names[1 + item.label(True)].split(", ")[1] == item.texture.pattern
+            for item in fine.scene(index).objects
+        }
+        assert seen == {True}
+        objects = ShapeScenes(5, "instance", patterned=True)[index].target
+        assert torch.equal(objects.labels // 5, ShapeScenes(5, "instance")[index].target.labels)

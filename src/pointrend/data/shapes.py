@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from pointrend.data import outlines
+from pointrend.data.classes import generate_palette
 from pointrend.data.outlines import Contour
-from pointrend.data.paint import Texture, background, blurred
+from pointrend.data.paint import PATTERNS, Texture, background, blurred
 from pointrend.data.transforms import finished
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
@@ -37,6 +38,10 @@ class SceneObject:
     contours: Sequence[Contour]
     texture: Texture
     shadow: float
+
+    def label(self, patterned: bool) -> int:
+        """Its kind, or which of the kinds in which of the patterns, 0..24."""
+        return self.kind * len(PATTERNS) + PATTERNS.index(self.texture.pattern) if patterned else self.kind
 
 
 class Scene:
@@ -100,10 +105,13 @@ class Scene:
         """(H, W) class of each pixel centre: 0 background, 1 + kind."""
         return self.labels_at(self.height, self.width)
 
-    def labels_at(self, height: int, width: int) -> NDArray[np.uint8]:
-        """(height, width) classes on a grid of this size over the whole scene, exact at the cell centres."""
-        kinds = np.array([0, *(1 + item.kind for item in self.objects)], dtype=np.uint8)
-        return kinds[self.objects_at(height, width)]
+    def labels_at(self, height: int, width: int, *, patterned: bool = False) -> NDArray[np.uint8]:
+        """(height, width) classes on a grid of this size over the whole scene, exact at the cell centres.
+
+        0 is the background, then the kinds or, `patterned`, each kind in each of the PATTERNS.
+        """
+        classes = np.array([0, *(1 + item.label(patterned) for item in self.objects)], dtype=np.uint8)
+        return classes[self.objects_at(height, width)]
 
     def objects_at(self, height: int, width: int) -> NDArray[np.int64]:
         """As `labels_at`, but 0 for the background, else 1 + index in `objects` of the foremost one."""
@@ -139,6 +147,9 @@ class ShapeScenes(Dataset[Sample]):
     For "semantic" the classes are the background and five kinds; for "instance" the five kinds, the masks are
     what is visible of each object, the boxes are tight, and objects with fewer than `min_area` visible pixels
     are left out.
+
+    `patterned` makes a class of each kind in each pattern, 26 for "semantic": to train features that are to be used for
+    something else (docs/training.md).
     """
 
     def __init__(
@@ -152,6 +163,7 @@ class ShapeScenes(Dataset[Sample]):
         objects: tuple[int, int] = (5, 10),
         hue_spread: float = 0.08,
         min_area: int = 16,
+        patterned: bool = False,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
         if count < 1:
@@ -160,17 +172,21 @@ class ShapeScenes(Dataset[Sample]):
             raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
         self.count, self.task, self.first, self.seed = count, task, first, seed
         self.size, self.objects, self.hue_spread, self.min_area = size, objects, hue_spread, min_area
-        self.transforms = transforms
+        self.patterned, self.transforms = patterned, transforms
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes 0..K-1 of this task."""
-        return ("background", *OBJECT_NAMES) if self.task == "semantic" else OBJECT_NAMES
+        names: tuple[str, ...] = OBJECT_NAMES
+        if self.patterned:
+            names = tuple(f"{name}, {pattern}" for name in OBJECT_NAMES for pattern in PATTERNS)
+        return ("background", *names) if self.task == "semantic" else names
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """A colour (0..255) for each class."""
-        return PALETTE if self.task == "semantic" else PALETTE[1:]
+        palette = (PALETTE[0], *generate_palette(len(KINDS) * len(PATTERNS))) if self.patterned else PALETTE
+        return palette if self.task == "semantic" else palette[1:]
 
     def __len__(self) -> int:
         return self.count
@@ -201,15 +217,15 @@ class ShapeScenes(Dataset[Sample]):
         scene = self.scene(index)
         image = torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()
         target = (
-            SemanticTarget(torch.from_numpy(scene.labels))
+            SemanticTarget(torch.from_numpy(scene.labels_at(*self.size, patterned=self.patterned)))
             if self.task == "semantic"
-            else visible_objects(scene, self.min_area)
+            else visible_objects(scene, self.min_area, patterned=self.patterned)
         )
         sample = Sample(image, target, image_id=self.first + index)
         return sample if self.transforms is None else finished(self.transforms(sample))
 
 
-def visible_objects(scene: Scene, min_area: int = 1) -> InstanceTarget:
+def visible_objects(scene: Scene, min_area: int = 1, *, patterned: bool = False) -> InstanceTarget:
     """The visible part of each object with at least `min_area` visible pixels, with its tight box."""
     owner = scene.objects_at(scene.height, scene.width)
     windows, offsets, boxes, labels = [], [], [], []
@@ -223,7 +239,7 @@ def visible_objects(scene: Scene, min_area: int = 1) -> InstanceTarget:
         windows.append(torch.from_numpy(mask[y0:y1, x0:x1].astype(np.uint8)))
         offsets.append((left + x0, top + y0))
         boxes.append((left + x0, top + y0, left + x1, top + y1))
-        labels.append(item.kind)
+        labels.append(item.label(patterned))
     return InstanceTarget(
         boxes=torch.tensor(np.array(boxes).reshape(-1, 4), dtype=torch.float32),
         labels=torch.tensor(labels, dtype=torch.int64),
