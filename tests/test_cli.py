@@ -147,6 +147,26 @@ def test_predict_and_eval_take_an_optimized_model(
     assert "int8" in capsys.readouterr().err
 
 
+def test_predict_looks_through_windows(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "one.jpg")
+    options = ["--model", str(checkpoint), "--device", "cpu", "--no-overlays"]
+    for out, window in (
+        ("whole", []),
+        ("large", ["--window", "999", "999"]),
+        ("small", ["--window", "16", "16"]),
+    ):
+        command = ["predict", str(tmp_path / "one.jpg"), "--out", str(tmp_path / out), *options, *window]
+        assert main(command) == 0
+    labels = {
+        out: (tmp_path / out / "labels" / "one.png").read_bytes() for out in ("whole", "large", "small")
+    }
+    assert labels["whole"] == labels["large"]
+    assert main([*command[:-2], "0", "16"]) == 2
+    assert "stride <= window" in capsys.readouterr().err
+
+
 def test_predict_with_an_unreadable_file_is_1_and_names_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pointrend.models.augmented import AugmentedSemantic, FlippedInstances, _mirrored
+from pointrend.models.augmented import AugmentedSemantic, FlippedInstances, SlidingSemantic, _mirrored
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.images import batch_images
 from pointrend.models.instance import InstanceSegmenter
@@ -103,3 +103,19 @@ def test_the_stand_in_has_the_models_mode_and_configuration(segmenter) -> None:
     assert model.train().training
     assert not model.eval().training
     assert not segmenter.training
+
+
+def test_windows_that_hold_the_picture_change_nothing(segmenter) -> None:
+    image = picture()
+    [plain] = segmenter.predict([image])
+    assert torch.equal(SlidingSemantic(segmenter, (64, 96)).predict([image])[0].labels, plain.labels)
+    [seen, other] = SlidingSemantic(segmenter, (32, 48)).predict([image, image[:, :1, :1]])
+    assert seen.labels.shape == (64, 96)
+    assert other.labels.shape == (1, 1)
+    assert seen.class_names == plain.class_names
+
+
+@pytest.mark.parametrize(("window", "stride"), [((0, 4), None), ((4, 4), (5, 4)), ((4, 4), (4, 0))])
+def test_windows_that_leave_gaps_are_refused(segmenter, window, stride) -> None:
+    with pytest.raises(ValueError, match="stride <= window"):
+        SlidingSemantic(segmenter, window, stride)

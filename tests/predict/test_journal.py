@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from pointrend.predict import Prediction, Predictor
+from pointrend.predict.journal import fingerprint
 from pointrend.structures import InstanceResult
 from tests.predict.test_predictor import Broken, Config, Finder, Threshold, corrupt, picture
 
@@ -205,6 +207,17 @@ def test_a_killed_run_goes_on_and_writes_what_it_would_have_written(tmp_path: Pa
     assert model.seen == 12 - lines
     Predictor(Finder(), device="cpu").save([source], tmp_path / "whole", overlays=False)
     assert content(out) == content(tmp_path / "whole")
+
+
+def test_models_are_told_apart_behind_a_stand_in_and_stand_ins_by_their_options() -> None:
+    class Behind:
+        def __init__(self, model: object, *options: int) -> None:
+            self.model, self.options = model, options
+
+    first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    seen = [first, second, Behind(first), Behind(second), Behind(first, 3), Behind(first, 4)]
+    assert len({fingerprint(model) for model in seen}) == len(seen)
+    assert fingerprint(Behind(first, 3)) == fingerprint(Behind(first, 3))
 
 
 def test_two_processes_write_what_one_would_have_written(tmp_path: Path) -> None:

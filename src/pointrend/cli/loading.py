@@ -19,6 +19,17 @@ def load_model(name_or_path: str | Path, *, optimize: Precision | None = None) -
     return model if optimize is None else model.optimize(optimize)
 
 
+def through_windows(model: Any, window: tuple[int, int] | None) -> Any:
+    """The model, looking through overlapping windows of so many rows and columns if there are some."""
+    if window is None:
+        return model
+    if model.kind != "semantic":
+        raise ValueError("window: expected a semantic model; objects would be cut at the windows' edges")
+    from pointrend.models.augmented import SlidingSemantic
+
+    return SlidingSemantic(model, window)
+
+
 @contextmanager
 def downloading(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar moved by calls `progress(bytes so far, bytes in all or None)`; none appears before the first."""

@@ -37,6 +37,9 @@ class Predict:
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
     optimize: Precision | None = None
     """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
+    window: tuple[int, int] | None = None
+    """Semantic models: see the picture through overlapping windows of so many rows and columns, for pictures too large
+    for the network."""
     max_pixels: int = 2**25
     """Larger pictures are skipped and named, since they may not fit into memory."""
 
@@ -48,12 +51,12 @@ class Predict:
             )
         from rich.console import Console
 
-        from pointrend.cli.loading import load_model
+        from pointrend.cli.loading import load_model, through_windows
         from pointrend.predict import Predictor
         from pointrend.predict.processes import main_process
 
         predictor = Predictor(
-            load_model(self.model, optimize=self.optimize),
+            through_windows(load_model(self.model, optimize=self.optimize), self.window),
             device=self.device,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,

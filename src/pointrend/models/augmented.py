@@ -2,6 +2,7 @@
 
     model = AugmentedSemantic(model)    # six sizes, each mirrored too: "ms+flip" of MMSegmentation
     model = FlippedInstances(model)     # the picture and its mirror image, as Detectron2's GeneralizedRCNNWithTTA
+    model = SlidingSemantic(model, window=(512, 1024))  # window by window, for pictures too large for the network
 
 Letters: C classes, D detections, S side of a mask, H W rows and columns.
 """
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from pointrend.core.bands import label_map
+from pointrend.core.grids import Grid
 from pointrend.models.box_head import Detections
 from pointrend.models.boxes import clip_boxes, grouped_nms
 from pointrend.models.images import batch_images, check_image, resize_image
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
-from pointrend.models.tta import MMSEGMENTATION_SCALES, augmented_grid
+from pointrend.models.tta import MMSEGMENTATION_SCALES, augmented_grid, check_windows, sliding_grid
 from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
 
 # What Detectron2 keeps when it merges the views (test_time_augmentation.py): every detection was above the model's own
@@ -29,7 +31,10 @@ MERGE_THRESHOLD = 1e-8
 
 
 class _Wrapped:
-    """What a stand-in shares with its model: configuration and training mode."""
+    """What a stand-in shares with its model: configuration, training mode and device."""
+
+    options: tuple[Any, ...] = ()
+    """What else its predictions depend on."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -48,6 +53,11 @@ class _Wrapped:
     def eval(self) -> _Wrapped:
         """Put the model into evaluation mode."""
         return self.train(False)
+
+    def to(self, device: torch.device | str) -> _Wrapped:
+        """Move the model."""
+        self.model.to(device)
+        return self
 
 
 class AugmentedSemantic(_Wrapped):
@@ -69,21 +79,56 @@ class AugmentedSemantic(_Wrapped):
             raise ValueError(f"scales: expected one or more positive numbers, got {tuple(scales)}")
         super().__init__(model)
         self.scales, self.flip = tuple(scales), flip
+        self.options = (self.scales, flip)
 
     @torch.no_grad()
     def predict(
         self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
     ) -> list[SemanticResult]:
         """Label maps of pictures uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
-        small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
-        results = []
-        for image in images:
-            mean = augmented_grid(
-                self.model, image, scales=self.scales, flip=self.flip, refine=refine, count=count
-            )
-            labels = label_map(mean).to(small)
-            results.append(SemanticResult(labels, self.config.class_names, self.config.palette))
-        return results
+        options: dict[str, Any] = {"refine": refine, "count": count}
+        means = (
+            augmented_grid(self.model, one, scales=self.scales, flip=self.flip, **options) for one in images
+        )
+        return [_labelled(mean, self.config) for mean in means]
+
+
+class SlidingSemantic(_Wrapped):
+    """A semantic model that looks through overlapping windows and averages their logits, see `tta.sliding_grid`.
+
+    The network holds the features of one window at a time; labels at boundaries are as fine as ever, and what a class
+    is must show within a window.
+
+    Args:
+        window: rows and columns in pixels, at the model's test size.
+        stride: from one window to the next; two thirds of the window if not given.
+    """
+
+    def __init__(
+        self, model: SemanticSegmenter, window: tuple[int, int], stride: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(model)
+        if stride is None:
+            stride = max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)
+        check_windows(window, stride)
+        self.window, self.stride = window, stride
+        self.options = (window, stride)
+
+    @torch.no_grad()
+    def predict(
+        self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
+    ) -> list[SemanticResult]:
+        """Label maps of pictures uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
+        options: dict[str, Any] = {"refine": refine, "count": count}
+        means = (
+            sliding_grid(self.model, one, window=self.window, stride=self.stride, **options) for one in images
+        )
+        return [_labelled(mean, self.config) for mean in means]
+
+
+def _labelled(grid: Grid, config: Any) -> SemanticResult:
+    small = torch.uint8 if config.num_classes <= IGNORE_LABEL else torch.int64
+    return SemanticResult(label_map(grid).to(small), config.class_names, config.palette)
 
 
 class FlippedInstances(_Wrapped):

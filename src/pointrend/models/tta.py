@@ -144,10 +144,7 @@ def sliding_grid(
 ) -> Grid:
     """The logits of `sliding_logits` to be read band by band: of each window, coarse logits and points are kept."""
     check_image(image)
-    if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
-        raise ValueError(
-            f"expected 1 <= stride <= window on both axes, got stride {stride} and window {window}"
-        )
+    check_windows(window, stride)
     preprocessing = model.config.preprocessing
     picture = resize_image(image, preprocessing)
     height, width = picture.shape[1:]
@@ -158,6 +155,14 @@ def sliding_grid(
             grid = model.grids(batch_images([part], preprocessing, model.device), refine=refine, count=count)
             views.append((rows.start, columns.start, CroppedGrid(grid[0], (part.shape[1], part.shape[2]))))
     return resized(SlidingGrid(views, (height, width)), image.shape[1:])
+
+
+def check_windows(window: tuple[int, int], stride: tuple[int, int]) -> None:
+    """ValueError for a window or stride below 1, or a stride that leaves gaps."""
+    if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
+        raise ValueError(
+            f"expected 1 <= stride <= window on both axes, got stride {stride} and window {window}"
+        )
 
 
 class SlidingGrid:

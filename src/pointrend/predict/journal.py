@@ -161,7 +161,13 @@ class Journal:
 
 
 def fingerprint(model: Any) -> str:
-    """A few digits that tell models apart: of its settings and, for a network, of all its weights."""
+    """A few digits that tell models apart: of its settings and, for a network, of all its weights.
+
+    Of a stand-in for a model (``models.augmented``), its options and the model.
+    """
+    inner = getattr(model, "model", None)
+    if inner is not None and not isinstance(model, torch.nn.Module):
+        return f"{type(model).__name__} {getattr(model, 'options', ())} {fingerprint(inner)}"
     settings = (getattr(model, "config", None), getattr(model, "precision", None))
     digest = zlib.crc32(repr(settings).encode())
     if isinstance(model, torch.nn.Module):

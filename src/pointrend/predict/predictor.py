@@ -70,7 +70,7 @@ class Predictor:
         chosen = device if device is not None else local_device()
         try:
             self.device = torch.device(chosen)
-            if isinstance(model, torch.nn.Module):
+            if hasattr(model, "to"):
                 model.to(self.device).eval()
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
