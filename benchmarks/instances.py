@@ -90,12 +90,12 @@ def score(model: InstanceSegmenter, data: CocoInstances, truth: dict, sides: tup
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def options(description: str, *, steps: int) -> argparse.ArgumentParser:
+    """What every training of instances here is told."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds coco_mini/ and weights/")
-    parser.add_argument("--set", choices=SETS, default="fruits")
-    parser.add_argument("--head", choices=HEADS, default="pointrend")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--set", choices=SETS, default="person")
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument(
         "--size", type=int, default=320, help="short edge in training (x 0.8 to 1.2) and testing"
@@ -104,16 +104,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    return parser
 
-    folder, categories = SETS[arguments.set]
-    root = arguments.data / folder
-    training = training_pictures(arguments)
-    held_out = CocoInstances(root / "val", root / "instances_val.json", categories=categories)
-    model = build(arguments, training, arguments.head)
-    recipe = Recipe(
-        steps=arguments.steps,
+
+def recipe(arguments: argparse.Namespace, steps: int) -> Recipe:
+    return Recipe(
+        steps=steps,
         batch_size=arguments.batch,
         optimizer="adamw",
         learning_rate=arguments.lr,
@@ -124,9 +120,26 @@ def main() -> None:
         precision="bfloat16",
         seed=arguments.seed,
     )
+
+
+def held_out_pictures(arguments: argparse.Namespace) -> CocoInstances:
+    folder, categories = SETS[arguments.set]
+    root = arguments.data / folder
+    return CocoInstances(root / "val", root / "instances_val.json", categories=categories)
+
+
+def main() -> None:
+    parser = options(__doc__.splitlines()[0], steps=400)
+    parser.add_argument("--head", choices=HEADS, default="pointrend")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    training, held_out = training_pictures(arguments), held_out_pictures(arguments)
+    model = build(arguments, training, arguments.head)
+    plan = recipe(arguments, arguments.steps)
     started = time.time()
-    loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
-    train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
+    loader = build_loader(training, plan.batch_size, seed=arguments.seed)
+    train(model, loader, plan, out=arguments.out, cpu=True, report=print_progress)
     seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
     sides = (28, 56, 112, 224) if model.config.head == "pointrend" else (0,)

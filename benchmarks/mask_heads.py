@@ -18,18 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from instances import HEADS, SETS, build, score, training_pictures
+from instances import HEADS, build, held_out_pictures, options, recipe, score, training_pictures
 from runs import print_progress, write_result
 from torch import Tensor, nn
 
 from pointrend.checkpoints.files import save
-from pointrend.data.coco import CocoInstances
 from pointrend.data.loading import build_loader
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomFlip
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.training.loop import train
-from pointrend.training.recipe import Recipe
 
 
 class SideBySide(nn.Module):
@@ -61,21 +59,6 @@ def join(models: Mapping[str, InstanceSegmenter]) -> InstanceSegmenter:
     return joined
 
 
-def recipe(arguments: argparse.Namespace, steps: int) -> Recipe:
-    return Recipe(
-        steps=steps,
-        batch_size=arguments.batch,
-        optimizer="adamw",
-        learning_rate=arguments.lr,
-        weight_decay=1e-4,
-        backbone_factor=0.5,
-        warmup_steps=50,
-        clip_gradient=10.0,
-        precision="bfloat16",
-        seed=arguments.seed,
-    )
-
-
 def pretrain(arguments: argparse.Namespace, path: Path) -> None:
     """Train on generated scenes and keep what was learned in ``path``; nothing to do if it is there."""
     if path.is_file():
@@ -97,28 +80,14 @@ def take_over(model: InstanceSegmenter, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds coco_mini/ and weights/")
-    parser.add_argument("--set", choices=SETS, default="person")
+    parser = options(__doc__.splitlines()[0], steps=1000)
     parser.add_argument("--heads", choices=HEADS, nargs="+", default=["conv28", "pointrend", "residual"])
     parser.add_argument("--shapes", type=int, default=300, help="updates on generated scenes first")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument(
-        "--size", type=int, default=320, help="short edge in training (x 0.8 to 1.2) and testing"
-    )
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    folder, categories = SETS[arguments.set]
-    root = arguments.data / folder
-    training = training_pictures(arguments)
-    held_out = CocoInstances(root / "val", root / "instances_val.json", categories=categories)
+    training, held_out = training_pictures(arguments), held_out_pictures(arguments)
     started = time.time()
     if arguments.shapes:
         pretrain(arguments, arguments.out / "shapes.pt")
