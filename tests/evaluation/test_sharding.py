@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from pointrend.evaluation.report import to_json
 from pointrend.evaluation.run import compare_semantic, evaluate_instances
 from pointrend.evaluation.saved import SavedDetections
-from pointrend.evaluation.sharding import Shard
+from pointrend.evaluation.sharding import Shard, leave
 from pointrend.structures import *
 
 rank, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -84,8 +84,7 @@ found = json.loads(to_json(rows))
 for row in found:
     row.pop("seconds")
 (folder / f"scores{rank}.json").write_text(json.dumps(found))
-if count > 1:
-    dist.destroy_process_group()
+leave()
 """
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pointrend.evaluation.run import evaluate_semantic
+from pointrend.evaluation.sharding import leave
 from pointrend.structures import Sample, SemanticResult, SemanticTarget
 from pointrend.training.loading import TrainingLoader
 from pointrend.training.loop import train
@@ -133,7 +134,7 @@ def main() -> None:
             run("seven", place, resumed=folder / f"sigterm-{os.environ['RANK']}")
         else:
             run(name, place)
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from torch import nn
 
 from pointrend.core.selection import PointSampling
 from pointrend.data.shapes import ShapeScenes
+from pointrend.evaluation.sharding import leave
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.coarse_mask_head import MaskConfig
@@ -109,7 +110,7 @@ def main() -> None:
         place.mkdir(parents=True)
         model = SCENARIOS[name].run(place, accumulate=SCENARIOS[name].accumulate)
         torch.save(model.state_dict(), place / "weights.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

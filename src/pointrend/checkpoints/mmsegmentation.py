@@ -77,6 +77,7 @@ def infer_config(
             fpn_channels=shapes["neck.lateral_convs.0.conv.weight"][0],
             head_channels=head_channels,
             head_norm="BN",
+            predictor_std=0.01,
             loss_normalize="all",
             point_rend=SemanticPointRendConfig(
                 width=width,

@@ -60,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Start with `pointrend demo`; `pointrend COMMAND --help` explains a command.",
             args=given,
         )
-        return int(chosen.run())
+        code = int(chosen.run())
+        if "torch.distributed" in sys.modules and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from pointrend.evaluation.sharding import leave
+
+            leave()
+        return code
     except SystemExit as stop:  # tyro's own: 0 after --help, 2 after a wrong option
         return stop.code if isinstance(stop.code, int) else WRONG
     except KeyboardInterrupt:

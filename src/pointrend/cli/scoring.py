@@ -29,7 +29,7 @@ from pointrend.evaluation.run import (
     score_detections,
 )
 from pointrend.evaluation.saved import SavedDetections, SavedLabels, claim_folder, file_name_of
-from pointrend.evaluation.sharding import Shard
+from pointrend.evaluation.sharding import Shard, leave
 from pointrend.evaluation.targets import Part
 from pointrend.evaluation.variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.facts.coco import SYNSET_TABLE
@@ -251,7 +251,7 @@ def joined_processes() -> Iterator[Shard]:
         yield Shard.current()
     finally:
         if started:
-            dist.destroy_process_group()
+            leave()
 
 
 def _check_classes(own: Sequence[str], data: Any, name: str) -> None:

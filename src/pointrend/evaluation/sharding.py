@@ -6,6 +6,8 @@ scores = evaluate_semantic(model, dataset)     # the same in every process, to t
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 T = TypeVar("T")
+GRACE = 0.5
+"""Seconds for gloo's threads to free what they hold, see `leave`."""
 
-__all__ = ["GaveUp", "Shard", "between_exchanges"]
+__all__ = ["GaveUp", "Shard", "between_exchanges", "leave"]
 
 
 class GaveUp(ConnectionError):
@@ -91,6 +95,19 @@ class Shard:
                 # ends right now would take that away under it and abort. A barrier frees nothing.
                 dist.barrier()
         return everything
+
+
+def leave() -> None:
+    """End the process group, if there is one, in good order: call this before the process ends.
+
+    gloo's threads free the tensors of an exchange a moment after it is over, and need the interpreter for it; a process
+    that ends in that moment aborts. Nothing tells when they are done, so they are given time.
+    """
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # what holds the group, such as the reducer of a model that is no longer used
+        dist.destroy_process_group()
+        gc.collect()
+        time.sleep(GRACE)
 
 
 _under_way = False
