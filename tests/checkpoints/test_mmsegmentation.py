@@ -24,6 +24,7 @@ CONFIG = SemanticConfig(
     fpn_channels=8,
     head_channels=16,
     head_norm="BN",
+    predictor_std=0.01,
     loss_normalize="all",
     point_rend=SemanticPointRendConfig(width=8, count=8196, steps=2),
 )
