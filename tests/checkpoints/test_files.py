@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pointrend.checkpoints.files import compare, load, read_info, save
+from pointrend.checkpoints.files import _digest, _sum, compare, load, read_info, save
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.images import Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
@@ -39,11 +39,14 @@ def path(model, tmp_path):
 
 
 def rewrite(path, *, tensors=None, **metadata):
-    """The same file with other metadata (None drops an entry) or tensors."""
+    """The same file with other metadata (None drops an entry) or tensors, and a sum that fits unless one is given."""
     with safe_open(path, "pt") as file:
         old = file.metadata()
+    tensors = load_file(path) if tensors is None else tensors
     kept = {k: v for k, v in (old | metadata).items() if v is not None}
-    save_file(tensors if tensors is not None else load_file(path), path, kept)
+    if "sha256" not in metadata:
+        kept["sha256"] = _digest(kept, tensors)
+    save_file(tensors, path, kept)
 
 
 def test_a_model_comes_back_exactly(model, path):
@@ -87,14 +90,11 @@ def test_only_our_models_are_saved(tmp_path):
 
 
 def test_every_missing_extra_and_misshaped_tensor_is_listed(path):
-    from pointrend.checkpoints.files import _digest
-
     tensors = load_file(path)
     weight = tensors.pop("head.predictor.weight")
     tensors["head.predictor.bias"] = torch.zeros(7)
     tensors["surplus"] = torch.zeros(2, 3)
-    config = json.dumps(json.loads(safe_open(path, "pt").metadata()["config"]))
-    rewrite(path, tensors=tensors, sha256=_digest(config, tensors))
+    rewrite(path, tensors=tensors)
     with pytest.raises(ValueError, match="do not fit the model") as error:
         load(path)
     assert f"missing: head.predictor.weight {tuple(weight.shape)}" in str(error.value)
@@ -110,12 +110,31 @@ def test_long_lists_of_differences_are_cut():
 
 def test_a_flipped_bit_is_noticed_wherever_it_is(path):
     good = path.read_bytes()
-    for position in (len(good) - 1, len(good) // 2, 100, 20, 9, 3):
+    start = 8 + int.from_bytes(good[:8], "little")
+    with safe_open(path, "pt") as file:
+        entries = file.metadata()
+    assert {"format", "version", "kind", "config", "extra", "sha256"} == set(entries)
+    # The order of a header's entries differs from file to file: find each of them.
+    places = [good.index(f'"{key}":"'.encode()) + len(key) + 4 for key in entries]
+    places += [3, 9, *range(20, start - 8, start // 100), start, (start + len(good)) // 2, len(good) - 1]
+    for place in places:
         data = bytearray(good)
-        data[position] ^= 4
+        data[place] ^= 4
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"model\.safetensors"):
             load(path)
+            pytest.fail(f"unnoticed: {good[place - 30 : place + 30]!r}")
+
+
+def test_files_whose_sum_covers_less_are_still_read(model, path):
+    """The first version summed the configuration and the tensors alone."""
+    with safe_open(path, "pt") as file:
+        config = file.metadata()["config"]
+    rewrite(path, sha256=_sum(config, load_file(path)))
+    assert load(path).config == CONFIG
+    rewrite(path, sha256=_sum(config + " ", load_file(path)))
+    with pytest.raises(ValueError, match="damaged"):
+        load(path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 100, 5000, -1])
@@ -126,13 +145,10 @@ def test_a_truncated_file_is_refused(path, keep):
 
 
 def test_a_small_file_cannot_describe_a_model_that_fills_the_memory(path):
-    from pointrend.checkpoints.files import _digest
-
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
     config["head_channels"] = 2**20
-    text = json.dumps(config)
-    rewrite(path, config=text, sha256=_digest(text, load_file(path)))
+    rewrite(path, config=json.dumps(config))
     with pytest.raises(ValueError, match=r"head.predictor.weight: expected \(2, 1048576, 1, 1\)"):
         load(path)
 
@@ -152,10 +168,7 @@ def test_wrong_metadata_is_refused(path, metadata, message):
 
 
 def test_unknown_settings_name_the_version_that_wrote_them(path):
-    from pointrend.checkpoints.files import _digest
-
-    text = json.dumps({"class_names": ["a", "b"], "mood": 1})
-    rewrite(path, config=text, version="9.0", sha256=_digest(text, load_file(path)))
+    rewrite(path, config=json.dumps({"class_names": ["a", "b"], "mood": 1}), version="9.0")
     with pytest.raises(ValueError, match=r"version 9.0.*unknown fields mood"):
         load(path)
 

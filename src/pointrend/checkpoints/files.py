@@ -6,8 +6,8 @@ The header's metadata holds, as strings:
 - "version": of the package that wrote it;
 - "kind": "instance" or "semantic";
 - "config": the model's configuration as JSON: architecture, class names, palette, normalisation, test size..;
-- "sha256": of the configuration and the tensors' bytes in the order of their names: a flipped bit is noticed;
-- what the caller adds as `extra` (JSON under "extra"): where it was trained, its scores.
+- "extra": what the caller adds, as JSON: where it was trained, its scores;
+- "sha256": of all the others and of each tensor's name, type, shape and bytes: a flipped bit is noticed.
 
 Loading needs nothing but the file and runs nothing from it.
 """
@@ -66,15 +66,14 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
     path = Path(path)
     kind = kind_of(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    config = json.dumps(dataclasses.asdict(model.config))  # type: ignore[call-overload]
     metadata = {
         "format": FORMAT,
         "version": __version__,
         "kind": kind,
-        "config": config,
-        "sha256": _digest(config, tensors),
+        "config": json.dumps(dataclasses.asdict(model.config)),  # type: ignore[call-overload]
         "extra": json.dumps(dict(model.origin if extra is None else extra)),  # type: ignore[arg-type]
     }
+    metadata["sha256"] = _digest(metadata, tensors)
     with whole_file(path, durable=True) as part:
         save_file(tensors, part, metadata)
 
@@ -125,7 +124,7 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
             f"{path}: no checkpoint of this package (its metadata lacks format={FORMAT!r}); for files of "
             "Detectron2 or MMSegmentation use from_detectron2 or from_mmsegmentation"
         )
-    if with_tensors and _digest(metadata.get("config", ""), tensors) != metadata.get("sha256"):
+    if with_tensors and not _intact(metadata, tensors):
         raise ValueError(f"{path}: damaged, its contents do not have the SHA-256 in its header")
     try:
         kind = metadata["kind"]
@@ -198,8 +197,21 @@ def _config_class(kind: str) -> type:
     return classes[kind]
 
 
-def _digest(config: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(config.encode())
+def _intact(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bool:
+    noted = metadata.get("sha256")
+    # The sum of the first files covers the configuration and the tensors' bytes alone.
+    return noted == _digest(metadata, tensors) or noted == _sum(metadata.get("config", ""), tensors)
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Of every entry but the sum itself, and of the tensors with what the header says of them."""
+    entries = sorted((key, value) for key, value in metadata.items() if key != "sha256")
+    described = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in sorted(tensors.items())]
+    return _sum(json.dumps([entries, described]), tensors)
+
+
+def _sum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
