@@ -123,7 +123,6 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(path):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"model\.safetensors"):
             load(path)
-            pytest.fail(f"unnoticed: {good[place - 30 : place + 30]!r}")
 
 
 def test_files_whose_sum_covers_less_are_still_read(model, path):

@@ -9,6 +9,7 @@ Letters: C classes, D detections, S side of a mask, H W rows and columns.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,27 @@ class _Wrapped:
         return self
 
 
-class AugmentedSemantic(_Wrapped):
+class _Labelled(_Wrapped, ABC):
+    """A stand-in for a semantic model; its kinds say where the scores of a picture come from."""
+
+    @abstractmethod
+    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+        """Logits or probabilities (C, H, W) of one picture uint8 (3, H, W), in its own size."""
+
+    @torch.no_grad()
+    def predict(
+        self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
+    ) -> list[SemanticResult]:
+        """Label maps of pictures uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
+        small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
+        grids = (self.grid(image, refine=refine, count=count) for image in images)
+        return [
+            SemanticResult(label_map(grid).to(small), self.config.class_names, self.config.palette)
+            for grid in grids
+        ]
+
+
+class AugmentedSemantic(_Labelled):
     """A semantic model averaged over sizes and mirror images, see `tta.augmented_probabilities`.
 
     Args:
@@ -81,19 +102,13 @@ class AugmentedSemantic(_Wrapped):
         self.scales, self.flip = tuple(scales), flip
         self.options = (self.scales, flip)
 
-    @torch.no_grad()
-    def predict(
-        self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
-    ) -> list[SemanticResult]:
-        """Label maps of pictures uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
-        options: dict[str, Any] = {"refine": refine, "count": count}
-        means = (
-            augmented_grid(self.model, one, scales=self.scales, flip=self.flip, **options) for one in images
+    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+        return augmented_grid(
+            self.model, image, scales=self.scales, flip=self.flip, refine=refine, count=count
         )
-        return [_labelled(mean, self.config) for mean in means]
 
 
-class SlidingSemantic(_Wrapped):
+class SlidingSemantic(_Labelled):
     """A semantic model that looks through overlapping windows and averages their logits, see `tta.sliding_grid`.
 
     The network holds the features of one window at a time; labels at boundaries are as fine as ever, and what a class
@@ -114,21 +129,10 @@ class SlidingSemantic(_Wrapped):
         self.window, self.stride = window, stride
         self.options = (window, stride)
 
-    @torch.no_grad()
-    def predict(
-        self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
-    ) -> list[SemanticResult]:
-        """Label maps of pictures uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
-        options: dict[str, Any] = {"refine": refine, "count": count}
-        means = (
-            sliding_grid(self.model, one, window=self.window, stride=self.stride, **options) for one in images
+    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+        return sliding_grid(
+            self.model, image, window=self.window, stride=self.stride, refine=refine, count=count
         )
-        return [_labelled(mean, self.config) for mean in means]
-
-
-def _labelled(grid: Grid, config: Any) -> SemanticResult:
-    small = torch.uint8 if config.num_classes <= IGNORE_LABEL else torch.int64
-    return SemanticResult(label_map(grid).to(small), config.class_names, config.palette)
 
 
 class FlippedInstances(_Wrapped):

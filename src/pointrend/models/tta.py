@@ -1,7 +1,8 @@
 """Slower, better ways of running a semantic model: flipped, at several scales, window by window.
 
-As in MMSegmentation 1.x, whose published "ms+flip" numbers come from the first. C classes, H W rows and
-columns.
+As in MMSegmentation 1.x, whose published "ms+flip" numbers come from the first.
+
+Letters: C classes, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ def augmented_probabilities(
     refine: bool = True,
     count: int | None = None,
 ) -> Tensor:
-    """Mean class probabilities of a picture over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H,
-    W).
+    """Mean class probabilities of a picture over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H, W).
 
-    scales: sizes relative to the picture's own (not to the model's test size, as MMSegmentation 0.x had it:
-        the same for
-    Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way. flip: each size also mirrored
-    left to right. refine, count: as of the model's `predict`.
+    Args:
+        scales: sizes relative to the picture's own (not to the model's test size, as MMSegmentation 0.x had it: the
+            same for Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way.
+        flip: each size also mirrored left to right.
+        refine, count: as of the model's `predict`.
 
     Raises ValueError for no scales, or one that is not positive.
     """
