@@ -164,7 +164,7 @@ def test_predict_looks_through_windows(
     }
     assert labels["whole"] == labels["large"]
     assert main([*command[:-2], "0", "16"]) == 2
-    assert "stride <= window" in capsys.readouterr().err
+    assert "window: expected at least one row and one column, got (0, 16)" in capsys.readouterr().err
 
 
 def test_predict_with_an_unreadable_file_is_1_and_names_it(

@@ -160,10 +160,10 @@ def sliding_grid(
 
 def check_windows(window: tuple[int, int], stride: tuple[int, int]) -> None:
     """ValueError for a window or stride below 1, or a stride that leaves gaps."""
-    if min(*window, *stride) < 1 or stride[0] > window[0] or stride[1] > window[1]:
-        raise ValueError(
-            f"expected 1 <= stride <= window on both axes, got stride {stride} and window {window}"
-        )
+    if min(window) < 1:
+        raise ValueError(f"window: expected at least one row and one column, got {window}")
+    if not all(1 <= step <= side for step, side in zip(stride, window, strict=True)):
+        raise ValueError(f"stride: expected 1 to the window's {window} (rows, columns), got {stride}")
 
 
 class SlidingGrid:
