@@ -16,7 +16,7 @@ from pointrend.core.sampling import point_sample
 from pointrend.core.subdivision import Size, SubdivisionStep, share_predicted
 from pointrend.models.images import prepare_images
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
-from pointrend.structures import IGNORE_LABEL, SemanticResult
+from pointrend.structures import SemanticResult
 
 MOST_CELLS = 1024
 """Cells along the longer side of the output, at most."""
@@ -112,11 +112,7 @@ def to_labels(
         labels.append(sampled.argmax(0).view(len(part), width).cpu())
         best.append(top.values[0].view(len(part), width).cpu())
         margin.append((top.values[0] - top.values[1]).view(len(part), width).cpu())
-    small = torch.uint8 if config.num_classes <= IGNORE_LABEL else torch.int64
-    result = SemanticResult(
-        torch.cat(labels).to(small), config.class_names, config.palette, 1 - torch.cat(margin)
-    )
-    return result, torch.cat(best)
+    return config.result(torch.cat(labels), 1 - torch.cat(margin)), torch.cat(best)
 
 
 def steps_of(

@@ -24,7 +24,7 @@ from pointrend.models.images import batch_images, check_image, resize_image
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.models.tta import MMSEGMENTATION_SCALES, augmented_grid, check_windows, sliding_grid
-from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
+from pointrend.structures import InstanceResult, SemanticResult
 
 # What Detectron2 keeps when it merges the views (test_time_augmentation.py): every detection was above the model's own
 # threshold already.
@@ -73,12 +73,8 @@ class _Labelled(_Wrapped, ABC):
         self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
     ) -> list[SemanticResult]:
         """Label maps of pictures uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
-        small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
         grids = (self.grid(image, refine=refine, count=count) for image in images)
-        return [
-            SemanticResult(label_map(grid).to(small), self.config.class_names, self.config.palette)
-            for grid in grids
-        ]
+        return [self.config.result(label_map(grid)) for grid in grids]
 
 
 class AugmentedSemantic(_Labelled):

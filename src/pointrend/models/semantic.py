@@ -82,6 +82,11 @@ class SemanticConfig:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def result(self, labels: Tensor, uncertainty: Tensor | None = None) -> SemanticResult:
+        """A label map (H, W), a byte a pixel where the classes fit, with their names and colours."""
+        small = torch.uint8 if self.num_classes <= IGNORE_LABEL else torch.int64
+        return SemanticResult(labels.to(small), self.class_names, self.palette, uncertainty)
+
 
 class SemanticSegmenter(Pretrained):
     """A backbone, a coarse head (SemanticFPN or DeepLabV3) and PointRend on top of them."""
@@ -270,7 +275,9 @@ class SemanticSegmenter(Pretrained):
             grids = [HeldGrid(one) for one in self.logits(batch, refine=refine, count=count, trace=trace)]
         results = []
         for grid, image, size in zip(grids, images, batch.sizes, strict=True):
-            results.append(self._result(resized(CroppedGrid(grid, size), image.shape[-2:]), uncertainty))
+            whole = resized(CroppedGrid(grid, size), image.shape[-2:])
+            doubt = label_doubt(whole) if uncertainty else None
+            results.append(self.config.result(label_map(whole), doubt))
         return results
 
     forward = predict
@@ -294,13 +301,6 @@ class SemanticSegmenter(Pretrained):
     def _fine(self, maps: dict[str, Tensor]) -> list[Tensor]:
         assert self.config.point_rend is not None
         return [maps[name] for name in self.config.point_rend.features]
-
-    def _result(self, logits: Grid, uncertainty: bool) -> SemanticResult:
-        """(C, H, W) logits -> labels and, if wanted, the uncertainty of each pixel."""
-        labels = label_map(logits)
-        doubt = label_doubt(logits) if uncertainty else None
-        small = torch.uint8 if self.config.num_classes <= IGNORE_LABEL else torch.int64
-        return SemanticResult(labels.to(small), self.config.class_names, self.config.palette, doubt)
 
 
 def resized(grid: Grid, size: tuple[int, ...]) -> Grid:
