@@ -72,6 +72,7 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
         preprocessing=Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3, divisor=32),
         head="deeplab" if arguments.deeplab else "fpn",
         levels=LEVELS[arguments.levels],
+        coarse_stride=arguments.coarse_stride,
         fpn_channels=128,
         head_channels=256 if arguments.deeplab else 128,
         point_rend=VARIANTS[arguments.variant],
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/ and weights/")
     parser.add_argument("--variant", choices=VARIANTS, default="residual")
     parser.add_argument("--levels", choices=LEVELS, default="p2-p5")
+    parser.add_argument("--coarse-stride", type=int, help="of SemanticFPN's logits; the finest level's")
     parser.add_argument(
         "--deeplab", action="store_true", help="DeepLabV3 at output stride 16 instead of SemanticFPN"
     )

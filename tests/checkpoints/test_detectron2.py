@@ -203,6 +203,7 @@ def test_a_configuration_may_be_given_instead_of_inferred(path):
             "DeepLabV3",
         ),
         (replace(SEMANTIC, head_norm="BN"), "batch norm in the semantic head"),
+        (replace(SEMANTIC, coarse_stride=8), "a coarse stride of its own"),
     ],
 )
 def test_models_that_detectron2_does_not_have_are_not_written(config, problem, tmp_path):

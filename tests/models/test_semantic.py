@@ -41,6 +41,8 @@ def target(height: int, width: int, classes: int = 3) -> SemanticTarget:
     [
         (FPN, 4),
         (replace(FPN, levels=("p3", "p4", "p5")), 8),
+        (replace(FPN, coarse_stride=8), 8),
+        (replace(FPN, coarse_stride=32), 32),
         (replace(FPN, head_norm="BN"), 4),
         (DEEPLAB, 16),
         (replace(DEEPLAB, backbone=BackboneConfig("resnet18", output_stride=8), rates=(12, 24, 36)), 8),
@@ -52,6 +54,23 @@ def test_every_architecture_predicts_coarsely_and_refines(config: SemanticConfig
     maps = model.features(torch.randn(1, 3, 64, 96))
     assert model.coarse(maps).shape == (1, 3, 64 // stride, 96 // stride)
     assert model.predict([picture(64, 96)])[0].labels.shape == (64, 96)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 50), (97, 31)])
+def test_a_coarser_prediction_still_sees_every_level(size: tuple[int, int]) -> None:
+    """Odd sizes too: 25 rows are halved to 13, where the next level has 13."""
+    model = SemanticSegmenter(replace(FPN, coarse_stride=8))
+    assert model.predict([picture(*size)])[0].labels.shape == size
+    sum(model.loss([picture(33, 50)], [target(33, 50)]).values()).backward()
+    for level in ("p2", "p3", "p4", "p5"):
+        assert all(parameter.grad.any() for parameter in model.head.branches[level].parameters())  # type: ignore[union-attr]
+
+
+def test_the_stride_of_the_coarse_prediction_is_one_of_the_levels() -> None:
+    with pytest.raises(ValueError, match=r"expected one of \[8, 16, 32\], got 4"):
+        SemanticSegmenter(replace(FPN, levels=("p3", "p4", "p5"), coarse_stride=4))
+    with pytest.raises(ValueError, match="coarse_stride: expected None, got 8"):
+        SemanticSegmenter(replace(DEEPLAB, coarse_stride=8))
 
 
 @pytest.mark.parametrize("steps", [None, 1, 3])

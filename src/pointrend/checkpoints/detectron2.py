@@ -145,6 +145,7 @@ def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
         "masks of 224x224 by convolutions": getattr(config, "head", "") == "conv224",
         "DeepLabV3": getattr(config, "head", "") == "deeplab",
         "batch norm in the semantic head": getattr(config, "head_norm", "GN") != "GN",
+        "a coarse stride of its own": getattr(config, "coarse_stride", None) is not None,
         "a semantic model without point head": head is None,
     }
     found = [name for name, present in problems.items() if present]

@@ -63,6 +63,9 @@ class SemanticConfig:
     head: Literal["fpn", "deeplab"] = "fpn"
     levels: tuple[str, ...] = ("p2", "p3", "p4", "p5")
     """Pyramid levels that the coarse head sees; ("p3", "p4", "p5") predicts at stride 8."""
+    coarse_stride: int | None = None
+    """Pixels per cell of the coarse logits of "fpn"; None: the finest level's. 8 with all four levels leaves outlines
+    to the points (docs/results.md)."""
     fpn_channels: int = 256
     head_channels: int = 128
     """Channels of the coarse head; 256 in DeepLabV3."""
@@ -123,8 +126,14 @@ class SemanticSegmenter(Pretrained):
                 width=config.head_channels,
                 norm=config.head_norm,
                 predictor_std=config.predictor_std,
+                stride=config.coarse_stride,
             )
         else:
+            if config.coarse_stride is not None:
+                raise ValueError(
+                    f"coarse_stride: expected None, got {config.coarse_stride}: DeepLabV3 predicts at its "
+                    "backbone's output_stride"
+                )
             self.head = DeepLabV3Head(
                 channels["res5"], config.num_classes, rates=config.rates, width=config.head_channels
             )

@@ -18,9 +18,9 @@ HeadNorm = Literal["GN", "BN"]
 """Group normalisation with 32 groups (Detectron2) or batch normalisation (MMSegmentation)."""
 
 
-def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm) -> nn.Sequential:
+def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm, stride: int = 1) -> nn.Sequential:
     """A 3x3 convolution without bias, a norm and a ReLU; He initialisation over the outputs."""
-    conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     # 32 groups, or fewer where they would hold a single channel: torch refuses those on a map of one pixel.
     groups = math.gcd(32, max(1, channels_out // 2))
@@ -28,8 +28,20 @@ def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm) -> nn.Se
     return nn.Sequential(conv, layer, nn.ReLU(inplace=True))
 
 
+def _branch(stride: int, target: int, channels: int, width: int, norm: HeadNorm) -> nn.Sequential:
+    """From a level of one stride to the other: a convolution for each doubling or halving, and at least one."""
+    doublings = round(math.log2(stride / target))
+    layers: list[nn.Module] = []
+    for number in range(max(1, abs(doublings))):
+        step = 2 if doublings < 0 else 1
+        layers.append(conv_norm_relu(channels if number == 0 else width, width, norm, step))
+        if doublings > 0:
+            layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
+    return nn.Sequential(*layers)
+
+
 class SemanticFPNHead(nn.Module):
-    """Brings every level to the finest one's stride by convolutions and bilinear doublings, sums, predicts.
+    """Brings every level to one stride by convolutions and bilinear doublings, sums, predicts.
 
     Args:
         strides: stride of each level by name, finest first: ``{"p2": 4, "p3": 8, ...}``. Without p2 the prediction
@@ -40,6 +52,11 @@ class SemanticFPNHead(nn.Module):
         norm: see :data:`HeadNorm`.
         predictor_std: standard deviation of the last layer's first weights; None: He's, over the classes
             (Detectron2), which for few classes begins with large and wrong logits.
+        stride: of the prediction; the finest level's if not given (as in the published models). Levels that are finer
+            are halved by strided convolutions.
+
+    Raises:
+        ValueError: for another stride than that of a level.
 
     Detectron2 ``SemSegFPNHead``; MMSegmentation ``FPNHead``.
     """
@@ -53,20 +70,19 @@ class SemanticFPNHead(nn.Module):
         width: int = 128,
         norm: HeadNorm = "GN",
         predictor_std: float | None = None,
+        stride: int | None = None,
     ) -> None:
         super().__init__()
         self.levels: Sequence[str] = tuple(strides)
-        self.stride = min(strides.values())
+        if stride is not None and stride not in strides.values():
+            raise ValueError(
+                f"stride of the coarse prediction: expected one of {sorted(strides.values())}, got {stride}"
+            )
+        self.stride = min(strides.values()) if stride is None else stride
         self.width = width
         self.branches = nn.ModuleDict()
-        for level, stride in strides.items():
-            doublings = round(math.log2(stride / self.stride))
-            layers: list[nn.Module] = []
-            for number in range(max(1, doublings)):
-                layers.append(conv_norm_relu(channels if number == 0 else width, width, norm))
-                if doublings:
-                    layers.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
-            self.branches[level] = nn.Sequential(*layers)
+        for level, own in strides.items():
+            self.branches[level] = _branch(own, self.stride, channels, width, norm)
         self.predictor = nn.Conv2d(width, num_classes, 1)
         if predictor_std is None:
             msra_fill(self.predictor)
