@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from runs import SemanticScores, print_progress, write_result
+from torch.utils.flop_counter import FlopCounterMode
 
 from pointrend.checkpoints.files import save
 from pointrend.core.refiner import PointRend
@@ -90,6 +91,25 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
 
 
 @torch.no_grad()
+def multiply_adds(model: SemanticSegmenter, size: tuple[int, int] = (384, 480)) -> dict[str, float]:
+    """Of one padded picture in 10^9: convolutions and matrix products, by part of the network."""
+    model.eval()
+    parts = {}
+    with FlopCounterMode(display=False) as counter:
+        maps = model.features(torch.zeros(1, 3, *size))
+    parts["features"] = counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter:
+        coarse = model.coarse(maps)
+    parts["coarse head"] = counter.get_total_flops()
+    if model.point_rend is not None and model.config.point_rend is not None:
+        fine = [maps[name] for name in model.config.point_rend.features]
+        with FlopCounterMode(display=False) as counter:
+            model.point_rend.refine(coarse, fine, size)
+        parts["points"] = counter.get_total_flops()
+    return {name: round(flops / 2e9, 2) for name, flops in parts.items()}
+
+
+@torch.no_grad()
 def score(
     model: SemanticSegmenter, data: SemanticFolder, pictures: int | None = None
 ) -> dict[str, dict[str, float]]:
@@ -147,6 +167,7 @@ def main() -> None:
     training = SemanticFolder.from_list(camvid / "train.txt", transforms=transforms)
     held_out = SemanticFolder.from_list(camvid / "val.txt")
     model = build(arguments, training)
+    print("G multiply-adds of a picture:", multiply_adds(model), flush=True)
     recipe = Recipe(
         steps=arguments.steps,
         optimizer="adamw",
