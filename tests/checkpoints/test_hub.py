@@ -9,7 +9,7 @@ import pytest
 import torch
 from huggingface_hub import errors
 
-from pointrend.checkpoints.files import read_info
+from pointrend.checkpoints.files import _digest, read_info
 from pointrend.checkpoints.hub import describe, fetch_from_hub, is_hub_name
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.instance import InstanceSegmenter
@@ -170,7 +170,9 @@ def test_a_file_whose_origin_is_no_dictionary_is_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"
     header = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
-    save_file(load_file(path), path, header["__metadata__"] | {"extra": "[1]"})
+    metadata = header["__metadata__"] | {"extra": "[1]"}
+    tensors = load_file(path)
+    save_file(tensors, path, metadata | {"sha256": _digest(metadata, tensors)})
     with pytest.raises(ValueError, match="extra: expected a dictionary"):
         load(path)
 
