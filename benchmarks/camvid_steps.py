@@ -28,8 +28,8 @@ SHOWN = ("mIoU", "boundary IoU", "mIoU@1px", "mIoU@3px", "mIoU@5px")
 @torch.no_grad()
 def score(model: SemanticSegmenter, data: SemanticFolder, count: int) -> dict[str, dict[str, float]]:
     """Scores by the size of the last grid that points were predicted on, in percent."""
-    assert model.point_rend is not None
-    assert model.config.point_rend is not None
+    if model.point_rend is None or model.config.point_rend is None:
+        raise ValueError("expected a model with PointRend: a run of another --variant than none")
     scores = SemanticScores(len(data.class_names))
     for number in range(len(data)):
         sample = data[number]

@@ -153,6 +153,18 @@ def test_a_small_file_cannot_describe_a_model_that_fills_the_memory(path):
 
 
 @pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"coarse_stride": 5}, "coarse stride: expected .* got 5"), ({"levels": ["p1"]}, "levels: expected")],
+)
+def test_a_configuration_that_no_model_has_is_refused_with_the_files_name(path, setting, message):
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    rewrite(path, config=json.dumps(config | setting))
+    with pytest.raises(ValueError, match=rf"model\.safetensors: its configuration is of no model: {message}"):
+        load(path)
+
+
+@pytest.mark.parametrize(
     ("metadata", "message"),
     [
         ({"format": None}, "no checkpoint of this package"),

@@ -85,15 +85,9 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
     whose tensors are not exactly those of the model it describes.
     """
     info, tensors = read(path)
-    # The model's shapes are compared before it is built: a small file may describe a model that fills the
-    # memory.
-    with torch.device("meta"):
-        expected = build(info.kind, info.config).state_dict()
-    compare(expected, tensors, source=str(path))
-    model = build(info.kind, info.config)
-    model.load_state_dict(tensors)
-    model.origin = info.extra  # type: ignore[assignment]
-    return model.to(device).eval()
+    model: Any = build_from(info.kind, info.config, tensors, source=str(path))
+    model.origin = info.extra
+    return model.to(device)
 
 
 def read_info(path: str | Path) -> FileInfo:
@@ -156,10 +150,17 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, so
 
 
 def build_from(kind: str, config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
-    """The model with exactly these tensors, in evaluation mode; ValueError listing those that do not fit."""
+    """The model with exactly these tensors, in evaluation mode.
+
+    Raises ValueError, beginning with `source`, for a configuration that no model has, and listing tensors that do not
+    fit.
+    """
     # Shapes are compared before anything is built: a small file may describe a model that fills the memory.
-    with torch.device("meta"):
-        expected = build(kind, config).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = build(kind, config).state_dict()
+    except ValueError as error:
+        raise ValueError(f"{source}: its configuration is of no model: {error}") from error
     compare(expected, tensors, source=source)
     model = build(kind, config)
     model.load_state_dict(tensors)

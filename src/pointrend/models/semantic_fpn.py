@@ -76,7 +76,7 @@ class SemanticFPNHead(nn.Module):
         self.levels: Sequence[str] = tuple(strides)
         if stride is not None and stride not in strides.values():
             raise ValueError(
-                f"stride of the coarse prediction: expected one of {sorted(strides.values())}, got {stride}"
+                f"coarse stride: expected that of a level, one of {sorted(strides.values())}, got {stride}"
             )
         self.stride = min(strides.values()) if stride is None else stride
         self.width = width
