@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from runs import SemanticScores, print_progress, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
-from pointrend.checkpoints.files import save
-from pointrend.core.refiner import PointRend
+from pointrend.checkpoints.native import save
+from pointrend.core.point_rend import PointRend
 from pointrend.core.selection import PointSampling
-from pointrend.data.folders import SemanticFolder
-from pointrend.data.loading import build_loader
+from pointrend.data.image_io import build_loader
+from pointrend.data.label_folders import SemanticFolder
 from pointrend.data.transforms import training_transforms
 from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
-from pointrend.models.images import Preprocessing, batch_images
+from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
@@ -56,7 +56,7 @@ class DetachedPointRend(PointRend):
 
 
 class CoarseGridSegmenter(SemanticSegmenter):
-    """The coarse logits learn the label at the centre of each of their cells, not the picture's outlines."""
+    """The coarse logits learn the label at the centre of each of their cells, not the image's outlines."""
 
     def coarse_loss(self, coarse: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         cells = F.interpolate(labels[:, None].float(), size=coarse.shape[-2:], mode="nearest-exact")
@@ -92,7 +92,7 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
 
 @torch.no_grad()
 def multiply_adds(model: SemanticSegmenter, size: tuple[int, int] = (384, 480)) -> dict[str, float]:
-    """Of one padded picture in 10^9: convolutions and matrix products, by part of the network."""
+    """Of one padded image in 10^9: convolutions and matrix products, by part of the network."""
     model.eval()
     parts = {}
     with FlopCounterMode(display=False) as counter:
@@ -111,15 +111,15 @@ def multiply_adds(model: SemanticSegmenter, size: tuple[int, int] = (384, 480)) 
 
 @torch.no_grad()
 def score(
-    model: SemanticSegmenter, data: SemanticFolder, pictures: int | None = None
+    model: SemanticSegmenter, data: SemanticFolder, images: int | None = None
 ) -> dict[str, dict[str, float]]:
     """mIoU, boundary IoU and trimap mIoU of the coarse prediction and of PointRend by number of points, in percent.
 
-    Features and coarse logits are computed once a picture; `predict` would compute them for each way again.
+    Features and coarse logits are computed once an image; `predict` would compute them for each way again.
     """
     model.eval()
     scores = SemanticScores(len(data.class_names))
-    for number in range(len(data) if pictures is None else min(pictures, len(data))):
+    for number in range(len(data) if images is None else min(images, len(data))):
         sample = data[number]
         batch = batch_images([sample.image], model.config.preprocessing)
         maps = model.features(batch.tensor)
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument(
         "--coarse-grid", action="store_true", help="the coarse loss on the coarse cells, not interpolated"
     )
-    parser.add_argument("--scale", type=float, nargs=2, default=(0.5, 2.0), help="of the training pictures")
+    parser.add_argument("--scale", type=float, nargs=2, default=(0.5, 2.0), help="of the training images")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -167,7 +167,7 @@ def main() -> None:
     training = SemanticFolder.from_list(camvid / "train.txt", transforms=transforms)
     held_out = SemanticFolder.from_list(camvid / "val.txt")
     model = build(arguments, training)
-    print("G multiply-adds of a picture:", multiply_adds(model), flush=True)
+    print("G multiply-adds of an image:", multiply_adds(model), flush=True)
     recipe = Recipe(
         steps=arguments.steps,
         optimizer="adamw",

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from runs import SemanticScores
 
-from pointrend.checkpoints.files import load
+from pointrend.checkpoints.native import load
 from pointrend.core.subdivision import subdivision_sizes
-from pointrend.data.folders import SemanticFolder
-from pointrend.models.images import batch_images
+from pointrend.data.label_folders import SemanticFolder
+from pointrend.models.inputs import batch_images
 from pointrend.models.semantic import SemanticSegmenter
 
 SHOWN = ("mIoU", "boundary IoU", "mIoU@1px", "mIoU@3px", "mIoU@5px")

@@ -1,10 +1,10 @@
 """What the opt-in economies of a trained instance model change in its masks, and what they gain.
 
-    python benchmarks/economy.py model.safetensors pictures/ --limit 20
+    python benchmarks/economy.py model.safetensors images/ --limit 20
 
-Pictures, features and boxes are computed once; then the mask branch runs with each economy, alternating. Time of the
+Images, features and boxes are computed once; then the mask branch runs with each economy, alternating. Time of the
 mask branch against that without economy, points predicted, and the change: mean and worst IoU of each box's mask, cut
-at 0.5 and pasted into the picture, with the one that all points give.
+at 0.5 and pasted into the image, with the one that all points give.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import torch
 from torch import Tensor
 
 import pointrend
-from pointrend.models.economy import Economy
-from pointrend.models.masks import paste_masks
-from pointrend.predict import Predictor, find_pictures
+from pointrend.models.mask_heads.rendering import AdaptiveRefinement
+from pointrend.models.paste_masks import paste_masks
+from pointrend.predict import Predictor, find_images
 
-ECONOMIES: dict[str, Economy | None] = {
+ECONOMIES: dict[str, AdaptiveRefinement | None] = {
     "none": None,
-    "1 cell a pixel": Economy(cells_per_pixel=1),
-    "2 cells a pixel": Economy(cells_per_pixel=2),
-    "certain at 6": Economy(certain=6),
-    "certain at 4": Economy(certain=4),
-    "certain at 2": Economy(certain=2),
-    "1 cell a pixel, certain at 4": Economy(cells_per_pixel=1, certain=4),
+    "1 cell a pixel": AdaptiveRefinement(cells_per_pixel=1),
+    "2 cells a pixel": AdaptiveRefinement(cells_per_pixel=2),
+    "certain at 6": AdaptiveRefinement(certain=6),
+    "certain at 4": AdaptiveRefinement(certain=4),
+    "certain at 2": AdaptiveRefinement(certain=2),
+    "1 cell a pixel, certain at 4": AdaptiveRefinement(cells_per_pixel=1, certain=4),
 }
 
 
@@ -61,7 +61,7 @@ def counted(head: Any) -> Iterator[list[int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("images", nargs="+")
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -70,7 +70,7 @@ def main() -> None:
     model: Any = pointrend.load(arguments.model)
     predictor = Predictor(model, device="cpu")
     scenes = []
-    for path in find_pictures(arguments.pictures)[0][: arguments.limit]:
+    for path in find_images(arguments.images)[0][: arguments.limit]:
         batch = model.prepare([predictor.read(path)])
         features = model.features(batch)
         found = model.detect(features, model.propose(features, batch), batch)[0]
@@ -83,7 +83,7 @@ def main() -> None:
             for features, boxes, labels, _ in scenes:
                 model.masks_for_boxes(features, [boxes], [labels])
             times[name].append(time.perf_counter() - started)
-    print(f"{sum(len(boxes) for _, boxes, _, _ in scenes)} boxes in {len(scenes)} pictures")
+    print(f"{sum(len(boxes) for _, boxes, _, _ in scenes)} boxes in {len(scenes)} images")
     print("| economy | points | seconds | times faster | mean mask IoU | worst |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     full: list[Tensor] = []

@@ -1,7 +1,7 @@
 """COCO evaluation at COCO's size, ours beside pycocotools': seconds, peak memory, and that the numbers agree.
 
-    python benchmarks/evaluation.py                    # 5,000 pictures x 100 detections, three times each
-    python benchmarks/evaluation.py --pictures 200 --repeats 1
+    python benchmarks/evaluation.py                    # 5,000 images x 100 detections, three times each
+    python benchmarks/evaluation.py --images 200 --repeats 1
 
 Ground truth and detections are generated: ellipses of COCO's sizes, detections shifted, relabelled, added at random.
 The tools take turns, each time in a process of its own that reads the same two files, so that memory and imports are
@@ -27,7 +27,7 @@ import numpy as np
 
 SIZE = (480, 640)
 CLASSES = 80
-OBJECTS = 7  # of a picture, as in COCO
+OBJECTS = 7  # of an image, as in COCO
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 TOOLS = ("pointrend", "pycocotools")
 
@@ -44,18 +44,16 @@ class Shape:
         top = (self.height - lengths) // 2
         starts = np.arange(self.width) * SIZE[0] + top
         edges = np.stack([starts, starts + lengths], 1).ravel()
-        self.runs = np.diff(
-            edges, prepend=0, append=SIZE[0] * SIZE[1]
-        )  # in the top left corner of the picture
+        self.runs = np.diff(edges, prepend=0, append=SIZE[0] * SIZE[1])  # in the top left corner of the image
 
     def corner(self, random: np.random.Generator) -> tuple[int, int]:
-        """A random (x, y) that leaves it within the picture, and a pixel below it."""
+        """A random (x, y) that leaves it within the image, and a pixel below it."""
         x, y = random.integers(0, (SIZE[1] - self.width, SIZE[0] - self.height))
         return int(x), int(y)
 
     def record(self, image_id: int, label: int, corner: tuple[int, int]) -> dict[str, Any]:
         """COCO's record of it."""
-        from pointrend.rle import compress  # here, so that the other tool's process does without it
+        from pointrend.masks.rle import compress  # here, so that the other tool's process does without it
 
         x, y = corner
         runs = self.runs.copy()
@@ -69,32 +67,32 @@ class Shape:
         }
 
 
-def generate(folder: Path, pictures: int, detections: int) -> None:
-    """Write truth.json and results.json, detections picture by picture."""
+def generate(folder: Path, imgs: int, detections: int) -> None:
+    """Write truth.json and results.json, detections image by image."""
     random = np.random.default_rng(0)
     pool = [Shape(random) for _ in range(2000)]
     annotations: list[dict[str, Any]] = []
     with (folder / "results.json").open("w") as file:
-        for image_id in range(1, pictures + 1):
+        for image_id in range(1, imgs + 1):
             shapes = [pool[n] for n in random.integers(0, len(pool), random.poisson(OBJECTS))]
             corners = [shape.corner(random) for shape in shapes]
             labels = random.integers(1, CLASSES + 1, len(shapes)).tolist()
             for shape, corner, label in zip(shapes, corners, labels, strict=True):
                 own = {"id": len(annotations) + 1, "area": shape.area, "iscrowd": 0}
                 annotations.append({**shape.record(image_id, label, corner), **own})
-            found = picture_results(
+            found = image_results(
                 random, pool, list(zip(shapes, corners, labels, strict=True)), detections, image_id
             )
             text = ",".join(json.dumps(record) for record in found)
             file.write(("[" if image_id == 1 else ",\n") + text)
         file.write("]")
-    images = [{"id": n, "height": SIZE[0], "width": SIZE[1]} for n in range(1, pictures + 1)]
+    images = [{"id": n, "height": SIZE[0], "width": SIZE[1]} for n in range(1, imgs + 1)]
     categories = [{"id": n, "name": f"class {n}"} for n in range(1, CLASSES + 1)]
     truth = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "truth.json").write_text(json.dumps(truth))
 
 
-def picture_results(
+def image_results(
     random: np.random.Generator,
     pool: list[Shape],
     objects: list[tuple[Shape, tuple[int, int], int]],
@@ -158,15 +156,15 @@ def peak_memory() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def run(pictures: int, detections: int, *, threads: int = 1, repeats: int = 1) -> dict[str, Any]:
+def run(images: int, detections: int, *, threads: int = 1, repeats: int = 1) -> dict[str, Any]:
     """Both tools in turns on the same generated data; raises where they differ by more than 1e-6.
 
     Returns:
         For each tool `seconds`, `cpu_seconds` and `peak_mb` as (lowest, median, highest), and `numbers`.
     """
-    found: dict[str, Any] = {"pictures": pictures, "detections": detections, "threads": threads}
+    found: dict[str, Any] = {"images": images, "detections": detections, "threads": threads}
     with tempfile.TemporaryDirectory() as name:
-        ask("generate", name, threads, "--pictures", str(pictures), "--detections", str(detections))
+        ask("generate", name, threads, "--images", str(images), "--detections", str(detections))
         answers: dict[str, list[dict[str, Any]]] = {tool: [] for tool in TOOLS}
         for repeat in range(repeats):
             for tool in TOOLS if repeat % 2 == 0 else TOOLS[::-1]:
@@ -202,8 +200,8 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=5000)
-    parser.add_argument("--detections", type=int, default=100, help="of each picture")
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--detections", type=int, default=100, help="of each image")
     parser.add_argument("--threads", type=int, default=1, help="processors that each tool may use")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tool", choices=("generate", *TOOLS), help=argparse.SUPPRESS)
@@ -212,11 +210,11 @@ def main() -> None:
     if given.tool and hasattr(os, "sched_setaffinity"):  # some threads do not ask for OMP_NUM_THREADS
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.threads])
     if given.tool == "generate":
-        generate(given.folder, given.pictures, given.detections)
+        generate(given.folder, given.images, given.detections)
     elif given.tool:
         measure(given.tool, given.folder)
     else:
-        found = run(given.pictures, given.detections, threads=given.threads, repeats=given.repeats)
+        found = run(given.images, given.detections, threads=given.threads, repeats=given.repeats)
         print(json.dumps(found, indent=1))
 
 

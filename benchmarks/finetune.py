@@ -1,10 +1,10 @@
-"""What a training on generated scenes is worth to real pictures: from a shapes-trained model, or from ImageNet alone.
+"""What a training on generated scenes is worth to real images: from a shapes-trained model, or from ImageNet alone.
 
     python benchmarks/finetune.py --data ../shared/data --set camvid --out runs/finetune-camvid
     python benchmarks/finetune.py --data ../shared/data --set fruits --out runs/finetune-fruits
     python benchmarks/finetune.py --plot curves.png --runs runs/finetune-camvid runs/finetune-fruits
 
-Both starts have the same ImageNet-pretrained MobileNetV2, the same `finetune_recipe`, seeds and pictures; "shapes" was
+Both starts have the same ImageNet-pretrained MobileNetV2, the same `finetune_recipe`, seeds and images; "shapes" was
 trained on generated scenes before (OUT/shapes.safetensors, taken again where it is there), and its classes were then
 exchanged as `pointrend finetune` does. "imagenet, x0.5" lets the backbone learn five times faster than the recipe
 does, as `pointrend train` would. Scores go to OUT/curves.json, in per cent, with the update they belong to.
@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 
-from pointrend.checkpoints.files import load, save
+from pointrend.checkpoints.native import load, save
 from pointrend.cli.presets import instance_config, semantic_config
-from pointrend.data.open import open_dataset
+from pointrend.data.build import open_dataset
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import (
     Compose,
@@ -34,11 +34,12 @@ from pointrend.data.transforms import (
     instance_training_transforms,
     training_transforms,
 )
-from pointrend.evaluation.run import evaluate_instances, evaluate_semantic
-from pointrend.evaluation.targets import Part
+from pointrend.evaluation.evaluate_instances import evaluate_instances
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
+from pointrend.evaluation.ground_truth import Part
 from pointrend.models.backbones import load_pretrained_backbone
+from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.finetune import build, change_classes, finetune_recipe
-from pointrend.training.loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
@@ -53,7 +54,7 @@ class Setting:
     folder: str
     task: str
     size: int
-    """Short edge of instance pictures; crops of semantic ones are 3/4 of it by it."""
+    """Short edge of instance images; crops of semantic ones are 3/4 of it by it."""
     batch: int
     shown: tuple[str, ...]
     """Scores that are drawn."""
@@ -135,8 +136,8 @@ def finetune(name: str, setting: Setting, arguments: argparse.Namespace) -> dict
     if arguments.few is not None:
         data = Part(data, [number * len(data) // arguments.few for number in range(arguments.few)])
     count = len(held_out)
-    if arguments.pictures is not None:  # evenly spread: neighbours in a film look alike
-        count = min(arguments.pictures, count)
+    if arguments.images is not None:  # evenly spread: neighbours in a film look alike
+        count = min(arguments.images, count)
     part = Part(held_out, [number * len(held_out) // count for number in range(count)])
     every = arguments.steps // arguments.points
     recipe = replace(
@@ -238,12 +239,10 @@ def main() -> None:
         action="store_true",
         help="scenes of more objects, any hue, a class for each kind and pattern",
     )
-    parser.add_argument(
-        "--few", type=int, help="fine-tune on so many pictures, evenly spread, instead of all"
-    )
+    parser.add_argument("--few", type=int, help="fine-tune on so many images, evenly spread, instead of all")
     parser.add_argument("--steps", type=int, default=240, help="updates of fine-tuning")
     parser.add_argument("--points", type=int, default=6, help="of the curve")
-    parser.add_argument("--pictures", type=int, help="score at most so many, evenly spread")
+    parser.add_argument("--images", type=int, help="score at most so many, evenly spread")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--seed", type=int, default=0, help="of the fine-tuning, and of what is pretrained")
     parser.add_argument("--threads", type=int, default=1)

@@ -40,10 +40,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pointrend.core import subdivision_sizes
 from pointrend.models.boxes import Regions
-from pointrend.models.coarse_mask_head import CoarseMaskHead
-from pointrend.models.conv_mask_head import ConvMaskHead
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_head import PointRendMaskHead
+from pointrend.models.mask_heads.coarse import CoarseMaskHead
+from pointrend.models.mask_heads.conv import ConvMaskHead
+from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 
 CHANNELS, CLASSES = 256, 80
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)

@@ -3,7 +3,7 @@
     python benchmarks/frozen_heads.py --data ../shared/data --weights runs/camvid-none-0 --out runs/strategies-0
 
 Takes a SemanticFPN trained by ``benchmarks/camvid.py --variant none``, freezes it, and trains several point heads on it
-at once: all of them see the same pictures, the same features and the same number of updates. Scores on the whole
+at once: all of them see the same images, the same features and the same number of updates. Scores on the whole
 validation set go to scores.json in the output folder.
 """
 
@@ -19,12 +19,12 @@ from camvid import VARIANTS
 from runs import SemanticScores, print_progress, write_result
 from torch import Tensor, nn
 
-from pointrend.checkpoints.files import load
-from pointrend.core.refiner import PointRend
-from pointrend.data.folders import SemanticFolder
-from pointrend.data.loading import build_loader
+from pointrend.checkpoints.native import load
+from pointrend.core.point_rend import PointRend
+from pointrend.data.image_io import build_loader
+from pointrend.data.label_folders import SemanticFolder
 from pointrend.data.transforms import training_transforms
-from pointrend.models.images import batch_images
+from pointrend.models.inputs import batch_images
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.structures import SemanticTarget
 from pointrend.training.loop import train

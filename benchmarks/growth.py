@@ -1,9 +1,9 @@
-"""How PointRend's cost grows: with the output resolution, the boxes, the classes and the picture.
+"""How PointRend's cost grows: with the output resolution, the boxes, the classes and the image.
 
     python benchmarks/growth.py --threads 2 --plot docs/images/growth.png
 
 Only PointRend's own part is run, on random weights and features: for masks ``mask_head.predict`` (coarse head, 28x28
-start, subdivision with N = 784) on p2 of an 800x1088 picture, for whole pictures coarse logits to labels (19 classes,
+start, subdivision with N = 784) on p2 of an 800x1088 image, for whole images coarse logits to labels (19 classes,
 8192 points a step, coarse logits at stride 4). Medians of seconds, the number of points predicted beside the paper's
 N log2(M / M0), and the peak memory above rest of one call, read from the kernel (Linux).
 """
@@ -23,16 +23,16 @@ import torch.nn.functional as F
 from timing import alternate, peak_above_rest
 
 from pointrend.core import PointRend
-from pointrend.core.bands import label_map
+from pointrend.core.lazy_grid import label_map
 from pointrend.models.boxes import Regions
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.mask_head import PointRendMaskHead
+from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 
 SIDES = (28, 56, 112, 224, 448, 896, 1792)
 BOXES = (1, 3, 10, 30, 100, 300, 1000)
 CLASSES = (1, 20, 80, 365, 1203)
-AXES = ("resolution", "boxes", "classes", "picture", "picture, 150 classes")
-PICTURES = ((512, 640), (1024, 1024), (1024, 2048), (2048, 4096), (4096, 8192))
+AXES = ("resolution", "boxes", "classes", "image", "image, 150 classes")
+IMAGES = ((512, 640), (1024, 1024), (1024, 2048), (2048, 4096), (4096, 8192))
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ def masks(boxes: int, classes: int, side: int, repeats: int) -> tuple[int, float
 
 
 @torch.no_grad()
-def picture(size: tuple[int, int], classes: int, repeats: int) -> tuple[int, float, int]:
-    """Points predicted, seconds and peak from coarse logits to the labels of a whole picture."""
+def make_image(size: tuple[int, int], classes: int, repeats: int) -> tuple[int, float, int]:
+    """Points predicted, seconds and peak from coarse logits to the labels of a whole image."""
     torch.manual_seed(0)
     rows, columns = size[0] // 4, size[1] // 4
     blobs = torch.randn(1, classes, max(2, rows // 30), max(2, columns // 30))
@@ -107,16 +107,16 @@ def curves(axes: Sequence[str], repeats: int) -> dict[str, list[Cost]]:
     for classes in CLASSES if "classes" in axes else ():
         points, *cost = masks(10, classes, 224, repeats)
         add("classes", Cost(classes, str(classes), points * 10, 224**2 * 10, *cost))
-    for axis, classes, sizes in (("picture", 19, PICTURES), ("picture, 150 classes", 150, PICTURES[::2])):
+    for axis, classes, sizes in (("image", 19, IMAGES), ("image, 150 classes", 150, IMAGES[::2])):
         for size in sizes if axis in axes else ():
             cells = size[0] * size[1]
-            points, *cost = picture(size, classes, 1 if cells * classes > 1e9 else repeats)
+            points, *cost = make_image(size, classes, 1 if cells * classes > 1e9 else repeats)
             add(axis, Cost(cells / 1e6, f"{cells / 1e6:.1f} megapixels", points, cells, *cost))
     return found
 
 
 def plot(found: dict[str, list[Cost]], path: Path) -> None:
-    """Four panels: points by resolution with the paper's line, seconds by boxes, classes and picture size."""
+    """Four panels: points by resolution with the paper's line, seconds by boxes, classes and image size."""
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 4, figsize=(14, 3.4), layout="constrained")
@@ -130,12 +130,12 @@ def plot(found: dict[str, list[Cost]], path: Path) -> None:
     titles = {
         "boxes": "boxes (80 classes, 224x224)",
         "classes": "classes (10 boxes)",
-        "picture": "megapixels (19 classes; grey: 150)",
+        "image": "megapixels (19 classes; grey: 150)",
     }
     for axis, (name, title) in zip(axes[1:], titles.items(), strict=True):
         axis.plot([cost.at for cost in found[name]], [cost.seconds for cost in found[name]], "o-")
-        if name == "picture":
-            many = found["picture, 150 classes"]
+        if name == "image":
+            many = found["image, 150 classes"]
             axis.plot([cost.at for cost in many], [cost.seconds for cost in many], "s--", color="0.6")
         axis.set(title=f"seconds by {name}", xlabel=title)
     for axis, name in zip(axes, ("resolution", *titles), strict=True):

@@ -3,7 +3,7 @@
     python benchmarks/instances.py --data ../shared/data --set fruits --head pointrend --seed 0 --out runs/fruits-pr-0
 
 Trains Mask R-CNN on an ImageNet-pretrained MobileNetV2-FPN with the chosen mask head and scores it on the validation
-pictures; PointRend also at other resolutions. The scores go to scores.json in the output folder.
+images; PointRend also at other resolutions. The scores go to scores.json in the output folder.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from pathlib import Path
 import torch
 from runs import print_progress, write_result
 
-from pointrend.checkpoints.files import save
+from pointrend.checkpoints.native import save
 from pointrend.data.coco import CocoInstances
-from pointrend.data.loading import build_loader
+from pointrend.data.image_io import build_loader
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomFlip, ResizeShortEdge
-from pointrend.evaluation.run import evaluate_instances
+from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
@@ -65,7 +65,7 @@ def build(arguments: argparse.Namespace, data: CocoInstances | ShapeScenes, name
     return model
 
 
-def training_pictures(arguments: argparse.Namespace) -> CocoInstances:
+def training_images(arguments: argparse.Namespace) -> CocoInstances:
     """Those with objects, at 0.8 to 1.2 of the size for testing."""
     folder, categories = SETS[arguments.set]
     root = arguments.data / folder
@@ -122,7 +122,7 @@ def recipe(arguments: argparse.Namespace, steps: int) -> Recipe:
     )
 
 
-def held_out_pictures(arguments: argparse.Namespace) -> CocoInstances:
+def held_out_images(arguments: argparse.Namespace) -> CocoInstances:
     folder, categories = SETS[arguments.set]
     root = arguments.data / folder
     return CocoInstances(root / "val", root / "instances_val.json", categories=categories)
@@ -134,7 +134,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    training, held_out = training_pictures(arguments), held_out_pictures(arguments)
+    training, held_out = training_images(arguments), held_out_images(arguments)
     model = build(arguments, training, arguments.head)
     plan = recipe(arguments, arguments.steps)
     started = time.time()

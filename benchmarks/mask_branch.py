@@ -34,10 +34,10 @@ from pointrend.core import (
     subdivision_sizes,
 )
 from pointrend.models.boxes import Regions
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.mask_head import PointRendMaskHead
+from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 
-MAP = (200, 272)  # p2 of an 800x1088 picture
+MAP = (200, 272)  # p2 of an 800x1088 image
 STRIDE = 4
 
 

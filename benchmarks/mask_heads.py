@@ -5,7 +5,7 @@
 
 benchmarks/instances.py trains a detector for each mask head, whose boxes differ by chance as much as the masks do. Here
 one Mask R-CNN (ImageNet-pretrained MobileNetV2-FPN) learns boxes once; every head sees the same features, boxes and
-pictures and adds its own loss, so what is left between their scores is the heads'. It starts on generated scenes
+images and adds its own loss, so what is left between their scores is the heads'. It starts on generated scenes
 (--shapes), which teach boxes and outlines sooner. Each head is saved as a model of its own: OUT/HEAD/model.safetensors.
 """
 
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from instances import HEADS, build, held_out_pictures, options, recipe, score, training_pictures
+from instances import HEADS, build, held_out_images, options, recipe, score, training_images
 from runs import print_progress, write_result
 from torch import Tensor, nn
 
-from pointrend.checkpoints.files import save
-from pointrend.data.loading import build_loader
+from pointrend.checkpoints.native import save
+from pointrend.data.image_io import build_loader
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomFlip
 from pointrend.models.instance import InstanceSegmenter
@@ -87,7 +87,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    training, held_out = training_pictures(arguments), held_out_pictures(arguments)
+    training, held_out = training_images(arguments), held_out_images(arguments)
     started = time.time()
     if arguments.shapes:
         pretrain(arguments, arguments.out / "shapes.pt")

@@ -1,10 +1,10 @@
-"""From mask grids to COCO run lengths: windows of boxes against masks of the picture's size.
+"""From mask grids to COCO run lengths: windows of boxes against masks of the image's size.
 
     python benchmarks/paste.py --threads 2
 
-"Textbook" does as the original: each 224x224 grid is pasted into a mask of the picture's size, all masks are held, and
+"Textbook" does as the original: each 224x224 grid is pasted into a mask of the image's size, all masks are held, and
 pycocotools encodes them. "Windows" is ``paste_masks`` and ``encode_windows``, what ``predict`` and ``eval`` run. The
-same boxes lie in pictures of several sizes, and larger ones in a large picture. The sides take turns.
+same boxes lie in images of several sizes, and larger ones in a large image. The sides take turns.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pycocotools import mask as coco
 from timing import alternate, peak_above_rest
 from torch import Tensor
 
-from pointrend.models.masks import paste_masks, paste_window
-from pointrend.rle import encode_windows
+from pointrend.masks.rle import encode_windows
+from pointrend.models.paste_masks import paste_masks, paste_window
 
-PICTURES = ((800, 1088, 150), (2160, 3840, 150), (6000, 8000, 150), (6000, 8000, 2000))
+IMAGES = ((800, 1088, 150), (2160, 3840, 150), (6000, 8000, 150), (6000, 8000, 2000))
 """Rows, columns, and the longest side of a box."""
 WAYS = ("textbook", "windows")
 
 
 def scene(rows: int, columns: int, side: int, boxes: int) -> tuple[Tensor, Tensor]:
-    """Probabilities (D, 224, 224) of smooth blobs, and boxes (D, 4) inside the picture."""
+    """Probabilities (D, 224, 224) of smooth blobs, and boxes (D, 4) inside the image."""
     torch.manual_seed(0)
     size = (0.3 + 0.7 * torch.rand(boxes, 2)) * side
     corner = torch.rand(boxes, 2) * (torch.tensor([columns, rows]) - size)
@@ -41,7 +41,7 @@ def scene(rows: int, columns: int, side: int, boxes: int) -> tuple[Tensor, Tenso
 
 
 def textbook(grids: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[dict[str, Any]]:
-    """All masks at the picture's size, then their run lengths."""
+    """All masks at the image's size, then their run lengths."""
     masks = torch.zeros((len(grids), *size), dtype=torch.bool)
     for mask, grid, box in zip(masks, grids, boxes, strict=True):
         window, (x, y) = paste_window(grid, box, size)
@@ -52,18 +52,18 @@ def textbook(grids: Tensor, boxes: Tensor, size: tuple[int, int]) -> list[dict[s
     return [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in found]
 
 
-def call_of(way: str, picture: tuple[int, int, int], boxes: int) -> Callable[[], list[dict[str, Any]]]:
-    rows, columns, side = picture
+def call_of(way: str, image: tuple[int, int, int], boxes: int) -> Callable[[], list[dict[str, Any]]]:
+    rows, columns, side = image
     grids, where = scene(rows, columns, side, boxes)
     if way == "textbook":
         return lambda: textbook(grids, where, (rows, columns))
     return lambda: list(encode_windows(paste_masks(grids, where, (rows, columns))))
 
 
-def peak(way: str, picture: tuple[int, int, int], boxes: int, threads: int) -> int:
+def peak(way: str, image: tuple[int, int, int], boxes: int, threads: int) -> int:
     """Bytes above rest, in a process of its own."""
     torch.set_num_threads(threads)
-    call = call_of(way, picture, boxes)
+    call = call_of(way, image, boxes)
     call_of(way, (100, 100, 50), 1)()
     return peak_above_rest(call)
 
@@ -76,20 +76,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(
-        "| picture | boxes up to | way | seconds | lowest to highest | times faster | peak MiB | run lengths |"
+        "| image | boxes up to | way | seconds | lowest to highest | times faster | peak MiB | run lengths |"
     )
     print("| --- | ---: | --- | ---: | --- | ---: | ---: | ---: |")
-    for picture in PICTURES:
-        rows, columns, side = picture
-        calls = {way: call_of(way, picture, arguments.boxes) for way in WAYS}
+    for image in IMAGES:
+        rows, columns, side = image
+        calls = {way: call_of(way, image, arguments.boxes) for way in WAYS}
         ours, theirs = (calls[way]() for way in reversed(WAYS))  # also the warm-up
         same = sum(mine == other for mine, other in zip(ours, theirs, strict=True))
         times = alternate(calls, arguments.repeats)
         base = statistics.median(times["textbook"])
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            peaks = {
-                way: pool.apply(peak, (way, picture, arguments.boxes, arguments.threads)) for way in WAYS
-            }
+            peaks = {way: pool.apply(peak, (way, image, arguments.boxes, arguments.threads)) for way in WAYS}
         for way in WAYS:
             median = statistics.median(times[way])
             print(

@@ -3,8 +3,8 @@
     python benchmarks/recipes.py --out runs/recipes
     python benchmarks/recipes.py --out runs/recipes-full --full --names pointrend_rcnn_R_50_FPN_1x_coco
 
-Batch, learning rates with their warm-up, momentum, weight decay, points, frozen norms and the order of the pictures'
-changes are the recipe's own. Pictures and crops are a tenth as large, of generated scenes; the network has its own
+Batch, learning rates with their warm-up, momentum, weight decay, points, frozen norms and the order of the images'
+changes are the recipe's own. Images and crops are a tenth as large, of generated scenes; the network has its own
 structure with a ResNet-18 from random weights and few channels, or all of its own with --full.
 """
 
@@ -24,11 +24,11 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomCrop, RandomFit, ResizeShortEdge
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig
+from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.finetune import build
-from pointrend.training.loading import TrainingLoader
-from pointrend.training.log import MEASURES
+from pointrend.training.loggers import MEASURES
 from pointrend.training.loop import train
-from pointrend.training.recipes import RECIPES, Published
+from pointrend.training.published import RECIPES, Published
 
 SCENE = (72, 96)
 PIXELS = (58.395, 57.12, 57.375)
@@ -50,7 +50,7 @@ def small(published: Published, names: tuple[str, ...]) -> Any:
 
 
 def shrunk(step: Any) -> Any:
-    """The same change of pictures a tenth as large."""
+    """The same change of images a tenth as large."""
     if isinstance(step, ResizeShortEdge):
         return ResizeShortEdge([round(size / 10) for size in step.sizes], step.longest and step.longest // 10)
     if isinstance(step, RandomCrop):

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
-from pointrend.evaluation.semantic_iou import BoundaryIoU, MeanIoU, TrimapIoU
+from pointrend.evaluation.semantic_metrics import BoundaryIoU, MeanIoU, TrimapIoU
 
 
 class SemanticScores:
-    """mIoU, boundary IoU and trimap mIoU of several ways of predicting the same pictures."""
+    """mIoU, boundary IoU and trimap mIoU of several ways of predicting the same images."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.metrics: dict[str, list[MeanIoU | BoundaryIoU | TrimapIoU]] = {}
 
     def update(self, predictions: dict[str, torch.Tensor], truth: torch.Tensor) -> None:
-        """Count one picture: logits (1, C, H, W) by way, at least as large as ``truth`` (h, w)."""
+        """Count one image: logits (1, C, H, W) by way, at least as large as ``truth`` (h, w)."""
         rows, columns = truth.shape
         for way, logits in predictions.items():
             fresh = [MeanIoU(self.classes), BoundaryIoU(self.classes), TrimapIoU(self.classes)]

@@ -22,7 +22,7 @@ from timing import alternate, peak_above_rest
 from torch import Tensor
 
 from pointrend.core import PointRend
-from pointrend.core.bands import label_map
+from pointrend.core.lazy_grid import label_map
 
 WAYS = ("textbook", "fast")
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print("| picture | classes | way | seconds | quartiles | processor | times faster | peak MiB |")
+    print("| image | classes | way | seconds | quartiles | processor | times faster | peak MiB |")
     print("| --- | ---: | --- | ---: | --- | ---: | ---: | ---: |")
     for classes in arguments.classes:
         for size in arguments.sizes:

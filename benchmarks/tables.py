@@ -25,9 +25,7 @@ def rows(runs: Sequence[Path], columns: Sequence[str]) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="output folders of the benchmarks on real pictures"
-    )
+    parser.add_argument("runs", nargs="+", type=Path, help="output folders of the benchmarks on real images")
     parser.add_argument(
         "--columns", nargs="+", default=["mIoU", "boundary IoU", "mIoU@1px", "mIoU@3px", "mIoU@5px"]
     )

@@ -4,7 +4,7 @@
 
 R50-FPN Mask R-CNN at 800x1088 with PointRend, with its coarse head alone and with the 4x conv head; SemanticFPN at
 512x1024 with and without PointRend. Weights are random, so boxes count as positive from a small overlap on: the mask
-head then sees its full 128 boxes a picture, as late in a training. Each variant runs in a process of its own, so that
+head then sees its full 128 boxes an image, as late in a training. Each variant runs in a process of its own, so that
 peak memory is its own; variants take turns, --rounds times, and numbers are medians with the least and the most.
 PointRend's share is what a step takes longer than with the coarse head alone; "head" is the part of the forward pass
 that is spent in the loss of the mask or point head. With --processor-time seconds are those that the process had a
@@ -33,8 +33,8 @@ from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.training.loading import TrainingLoader
-from pointrend.training.log import peak_memory
+from pointrend.training.data_loading import TrainingLoader
+from pointrend.training.loggers import peak_memory
 from pointrend.training.recipe import Recipe, build_optimizer
 
 PARTS = ("data", "forward", "backward", "update")
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="of each process, after one that warms up")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each variant, in turns")
     parser.add_argument("--processor-time", action="store_true")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the pictures' sides, for a quick look")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the images' sides, for a quick look")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--cpu", action="store_true")

@@ -2,9 +2,9 @@
 
     python benchmarks/true_boxes.py --data ../shared/data --set person --runs runs/person-conv28-0 ..
 
-For every object of the validation pictures the mask branch of each model (model.safetensors in the folder of a run of
+For every object of the validation images the mask branch of each model (model.safetensors in the folder of a run of
 benchmarks/instances.py) draws a mask in the object's own box: mean mask IoU and mean Boundary IoU (dilation ratio
-0.02), by the object's size. With --picture the largest objects are drawn: the truth, then each model.
+0.02), by the object's size. With --image the largest objects are drawn: the truth, then each model.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from instances import SETS
 from torch import Tensor
 from torchvision.utils import draw_segmentation_masks
 
-from pointrend.checkpoints.files import load
+from pointrend.checkpoints.native import load
 from pointrend.data.coco import CocoInstances
-from pointrend.evaluation.boundaries import boundary_region, boundary_width
+from pointrend.evaluation.semantic_metrics import boundary_region, boundary_width
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.masks import paste_masks
+from pointrend.models.paste_masks import paste_masks
 
 SIZES = {"all": 0, "large": 96, "200 px and above": 200}
 """Smallest square root of the area."""
@@ -37,7 +37,7 @@ class Drawn:
     """Square root of the area in pixels."""
     iou: float
     boundary_iou: float
-    picture: int
+    image: int
     box: Tensor
     truth: Tensor
     mask: Tensor
@@ -86,7 +86,7 @@ def sheet(found: list[list[Drawn]], data: CocoInstances, count: int, side: int =
     rows = []
     for number in order:
         first = found[0][number]
-        image = data[first.picture].image
+        image = data[first.image].image
         left, top, right, bottom = (int(value) for value in first.box)
         tiles = []
         for mask in (first.truth, *(model[number].mask for model in found)):
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, default="person")
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--picture", type=Path, help="PNG of the largest objects to write")
+    parser.add_argument("--image", type=Path, help="PNG of the largest objects to write")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     folder, categories = SETS[arguments.set]
@@ -125,10 +125,10 @@ def main() -> None:
             iou = sum(one.iou for one in some) / max(1, len(some))
             edge = sum(one.boundary_iou for one in some) / max(1, len(some))
             print(f"| {run.name} | {name} | {len(some)} | {100 * iou:.2f} | {100 * edge:.2f} |", flush=True)
-    if arguments.picture:
+    if arguments.image:
         from torchvision.io import write_png
 
-        write_png(sheet(models, data, 8), str(arguments.picture))
+        write_png(sheet(models, data, 8), str(arguments.image))
 
 
 if __name__ == "__main__":

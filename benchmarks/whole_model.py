@@ -3,12 +3,12 @@
     python benchmarks/whole_model.py --threads 2
     python benchmarks/whole_model.py --threads 2 --models X101 R101 --repeats 3
 
-The models are published ones with random weights, and small pictures of noise enlarged: instance models see 800x1088
+The models are published ones with random weights, and small images of noise enlarged: instance models see 800x1088
 pixels and return 100 detections, semantic ones 1024x2048 (Detectron2's R-101) and 512x1024 (MMSegmentation's R-50).
 "Textbook" runs the network as it was published, with PointRend written as the originals do it: all class channels of
-every box, or of the whole picture. "Default" is what `predict` does, "optimized" and "bfloat16" are
+every box, or of the whole image. "Default" is what `predict` does, "optimized" and "bfloat16" are
 `model.optimize()` and `model.optimize("bfloat16")`, "compiled" the latter with ``compile=True`` (only with --compile;
-the seconds that its first picture takes are printed below). Ways alternate; medians, and the quartiles of the sum.
+the seconds that its first image takes are printed below). Ways alternate; medians, and the quartiles of the sum.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import mask_branch
 import torch
 from torch import Tensor, nn
 
-from pointrend.core.bands import label_map
+from pointrend.core.lazy_grid import label_map
 from pointrend.models.boxes import Regions
-from pointrend.models.images import batch_images
+from pointrend.models.inputs import batch_images
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.mask_head import PointRendMaskHead
+from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.zoo import ZOO
 
@@ -61,7 +61,7 @@ def build(name: str, detections: int) -> Model:
     return model.eval()
 
 
-def picture(size: tuple[int, int]) -> Tensor:
+def make_image(size: tuple[int, int]) -> Tensor:
     """uint8 (3, H, W): noise of 16 pixels a grain."""
     noise = torch.rand(1, 3, size[0] // 16, size[1] // 16) * 255
     return nn.functional.interpolate(noise, size=size, mode="bilinear")[0].to(torch.uint8)
@@ -161,7 +161,7 @@ def compare(short: str, arguments: argparse.Namespace) -> str:
     }
     if arguments.compile:
         models["compiled"] = default.optimize("bfloat16", compile=True)
-    image = picture(size)
+    image = make_image(size)
     clock = Clock(time.process_time if arguments.clock == "processor" else time.perf_counter)
 
     def run(way: str) -> Any:
@@ -181,7 +181,7 @@ def compare(short: str, arguments: argparse.Namespace) -> str:
     _print(f"{name}, {size[0]}x{size[1]}", times)
     note = agreement(models, image, outputs)
     if "compiled" in started:
-        note += f"; the first picture takes {started['compiled']:.0f} s compiled"
+        note += f"; the first image takes {started['compiled']:.0f} s compiled"
     return f"- {name}: {note}"
 
 
@@ -205,8 +205,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--detections", type=int, default=100, help="objects in the picture")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the pictures' sides, for a quick look")
+    parser.add_argument("--detections", type=int, default=100, help="objects in the image")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the images' sides, for a quick look")
     parser.add_argument(
         "--compile", action="store_true", help="also torch.compile, which takes minutes to start"
     )

@@ -1,4 +1,4 @@
-"""Multiply-adds of every published model, for one picture.
+"""Multiply-adds of every published model, for one image.
 
     python benchmarks/zoo_flops.py
     python benchmarks/zoo_flops.py --detections 20
@@ -7,14 +7,14 @@ Models are built and run on the meta device (shapes without numbers) under torch
 counts is halved: Detectron2's "FLOPs" are multiply-adds as well. Convolutions and matrix products are counted;
 interpolation, sampling, pooling, norms, NMS and ranking are not.
 
-A number needs a picture's size and, for instances, how many boxes there are: 1000 proposals go through the box
+A number needs an image's size and, for instances, how many boxes there are: 1000 proposals go through the box
 head, and so many detections (100, the most that a model keeps) get a mask. The point head is counted as its
 authors run it: sampled features through every layer, all classes at every point. `predict` does less (the class of
 the box alone, and first layers on the maps where that is less work): benchmarks/flops.py, docs/performance.md.
 
-Detectron2's averages over 100 validation pictures, from its model pages: 464 G for
+Detectron2's averages over 100 validation images, from its model pages: 464 G for
 pointrend_rcnn_R_50_FPN_1x_cityscapes and 300 G for pointrend_rcnn_R_101_FPN_3x_coco. They depend on those
-pictures' sizes and on how much was found in each.
+images' sizes and on how much was found in each.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pointrend.checkpoints.files import build
+from pointrend.checkpoints.native import build
 from pointrend.core import subdivision_sizes
-from pointrend.models.images import ImageBatch
-from pointrend.models.implicit import FREQUENCIES, ImplicitMaskHead
+from pointrend.models.inputs import ImageBatch
 from pointrend.models.instance import PROPOSED, InstanceSegmenter
-from pointrend.models.mask_head import PointRendMaskHead
+from pointrend.models.mask_heads.implicit import FREQUENCIES, ImplicitMaskHead
+from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.zoo import ZOO, Entry
 
 PROPOSALS = 1000
 SIZES = {"COCO": (800, 1199), "Cityscapes": (1024, 2048), "ADE20K": (512, 683)}
-"""Of the network's input, without padding. COCO: 427x640 pictures; ADE20K: 4:3 ones."""
+"""Of the network's input, without padding. COCO: 427x640 images; ADE20K: 4:3 ones."""
 PUBLISHED = {"pointrend_rcnn_R_50_FPN_1x_cityscapes": 464, "pointrend_rcnn_R_101_FPN_3x_coco": 300}
 """10^9, averages over 100 inputs on Detectron2's model pages."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds of one picture, by part."""
+    """Multiply-adds of one image, by part."""
 
     name: str
     size: tuple[int, int]
@@ -69,7 +69,7 @@ def macs(run: Callable[[], object]) -> int:
 
 
 def cost(entry: Entry, size: tuple[int, int] | None = None, detections: int = 100) -> Cost:
-    """What one picture costs. size: of the network's input; its data set's in SIZES if not given."""
+    """What one image costs. size: of the network's input; its data set's in SIZES if not given."""
     size = size or SIZES[entry.data]
     with torch.device("meta"):
         model = build(entry.kind, entry.config()).eval()
@@ -81,7 +81,7 @@ def cost(entry: Entry, size: tuple[int, int] | None = None, detections: int = 10
 
 
 def blank(size: tuple[int, int], divisor: int) -> ImageBatch:
-    """A picture without numbers, padded."""
+    """An image without numbers, padded."""
     rows, columns = (-(-edge // divisor) * divisor for edge in size)
     return ImageBatch(torch.empty(1, 3, rows, columns, device="meta"), [size])
 
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--detections", type=int, default=100, help="boxes that get a mask")
     wanted = parser.parse_args().detections
-    print(f"10^9 multiply-adds for a picture, {PROPOSALS} proposals, {wanted} detections\n")
+    print(f"10^9 multiply-adds for an image, {PROPOSALS} proposals, {wanted} detections\n")
     print(table([cost(entry, detections=wanted) for entry in ZOO.values()]))
 
 

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 1. Quick start
 #
-# From a picture to crisp labels, masks and files. It needs no download: a small model that comes with the
+# From an image to crisp labels, masks and files. It needs no download: a small model that comes with the
 # package and knows generated scenes does the work. For photographs load one that was trained on some:
 # `pointrend.load("pointrend_rcnn_R_50_FPN_3x_coco")`, or your own file; everything below is the same.
 
@@ -25,9 +25,9 @@ import torch
 from PIL import Image
 
 import pointrend
-from pointrend.app.embedded import load_embedded
+from pointrend.app.model_cache import load_embedded
 from pointrend.data.shapes import ShapeScenes
-from pointrend.interchange import from_labelme
+from pointrend.masks.export import from_labelme
 from pointrend.visualize import compare_results, draw, explain, plot_way, variants
 
 scenes = ShapeScenes(100, first=1_000_000, size=(144, 192))  # never trained on
@@ -59,12 +59,12 @@ compare_results(image, variants(semantic, image), width=3)
 
 # %%
 instance = load_embedded("instance")
-picture = scenes[40].image
-[objects] = pointrend.Predictor(instance, device="cpu")([picture])
+image = scenes[40].image
+[objects] = pointrend.Predictor(instance, device="cpu")([image])
 objects = objects[objects.scores > 0.5]
 for box, label, score in zip(objects.boxes, objects.labels, objects.scores, strict=True):
     print(f"{objects.class_names[label]:8} {score:.2f}", [round(side) for side in box.tolist()])
-Image.fromarray(draw(picture, objects)).resize((384, 288))
+Image.fromarray(draw(image, objects)).resize((384, 288))
 
 # %% [markdown]
 # ## Into files, and into other programs
@@ -84,7 +84,7 @@ print("the same masks:", torch.equal(again.masks.dense(), objects.masks.dense())
 # %% [markdown]
 # ## How it came about
 #
-# `pointrend explain picture.png --model model.safetensors` draws the whole way of a prediction. The same in
+# `pointrend explain image.png --model model.safetensors` draws the whole way of a prediction. The same in
 # Python:
 
 # %%

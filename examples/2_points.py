@@ -23,8 +23,8 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from pointrend.app.embedded import load_embedded
-from pointrend.core.coordinates import cell_centers
+from pointrend.app.model_cache import load_embedded
+from pointrend.core.sampling import cell_centers
 from pointrend.core.selection import binary_uncertainty, most_uncertain_cells
 from pointrend.core.subdivision import SubdivisionStep, put_back, subdivide
 from pointrend.data.shapes import ShapeScenes
@@ -106,7 +106,7 @@ print(f"{4 * 200} points instead of {128**2}: {right:.1%} of the cells are right
 plot_steps(trace)
 
 # %% [markdown]
-# The steps of the model's mask, on the object and on the picture:
+# The steps of the model's mask, on the object and on the image:
 
 # %%
 plot_steps(way.steps, image=image, box=way.box)

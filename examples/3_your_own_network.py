@@ -111,7 +111,7 @@ palette = scenes.palette
 windows = largest_differences(before[best], after[best], truth=truth[best], size=32)
 side_by_side(
     {
-        "picture": held_out[best].image.permute(1, 2, 0).numpy(),
+        "image": held_out[best].image.permute(1, 2, 0).numpy(),
         "interpolated": color_labels(before[best], palette),
         "refined": color_labels(after[best], palette),
         "truth": color_labels(truth[best], palette),

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # 4. Train on your own data
 #
-# Two kinds of folders need no configuration: pictures with label PNGs, and COCO JSON. This notebook writes a
+# Two kinds of folders need no configuration: images with label PNGs, and COCO JSON. This notebook writes a
 # small one of each from generated scenes, so that you see what goes where; put your own files in their place.
 
 # %%
@@ -28,8 +28,8 @@ from PIL import Image
 
 from pointrend.cli import main
 from pointrend.data.shapes import ShapeScenes
-from pointrend.rle import encode_windows
-from pointrend.visualize.sheet import contact_sheet
+from pointrend.masks.rle import encode_windows
+from pointrend.visualize.comparison import contact_sheet
 
 STEPS = os.environ.get("STEPS", "40")  # far too few for a good model; the tests do fewer still
 folder = Path(tempfile.mkdtemp(prefix="pointrend-"))
@@ -45,7 +45,7 @@ def pointrend(*arguments: str) -> None:
 # ## Label maps
 #
 #     data/
-#       images/train/0.png      pictures
+#       images/train/0.png      images
 #       labels/train/0.png      8-bit, one number for each pixel; 255 does not count
 #       images/val/ labels/val/ the same, to score on
 #       classes.json            names and colours, if you like
@@ -80,7 +80,7 @@ pointrend("train", "semantic-fpn-resnet18", "--data", "labelled", *arguments, "-
 # ## Objects
 #
 #     data/
-#       train/0.png             pictures
+#       train/0.png             images
 #       instances_train.json    COCO format: polygons or run lengths
 #       val/  instances_val.json
 #
@@ -118,5 +118,5 @@ pointrend("train", "instance-resnet18", "--data", "objects", *arguments, "--out"
 pointrend(
     "predict", "labelled/images/val", "--model", "runs/labelled/model.safetensors", "--out", "predictions"
 )
-pictures = [np.asarray(Image.open(file)) for file in sorted(Path("predictions/overlays").glob("*.png"))]
-Image.fromarray(contact_sheet(pictures, columns=3, tile=256))
+images = [np.asarray(Image.open(file)) for file in sorted(Path("predictions/overlays").glob("*.png"))]
+Image.fromarray(contact_sheet(images, columns=3, tile=256))

@@ -23,10 +23,10 @@ import os
 from rich.console import Console
 from rich.table import Table
 
-from pointrend.app.embedded import load_embedded
+from pointrend.app.model_cache import load_embedded
 from pointrend.data.shapes import ShapeScenes
-from pointrend.evaluation.boundaries import boundary_region
-from pointrend.evaluation.run import compare_semantic
+from pointrend.evaluation.evaluate_semantic import compare_semantic
+from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.visualize import color_labels, plot_scores, side_by_side
 
 SCENES = int(os.environ.get("SCENES", "24"))  # the tests look at fewer
@@ -68,9 +68,9 @@ plot_scores(rows)
 # %%
 sample = scenes[1]
 truth = sample.target.labels
-band = boundary_region(truth.int(), 3, picture_edge=False)
+band = boundary_region(truth.int(), 3, image_edge=False)
 panels = {
-    "picture": sample.image.permute(1, 2, 0).numpy(),
+    "image": sample.image.permute(1, 2, 0).numpy(),
     "truth, band of 3 px": color_labels(truth, scenes.palette),
 }
 panels["truth, band of 3 px"][~band] //= 4

@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-LARGEST = 270_000  # bytes of a notebook's pictures together
+LARGEST = 270_000  # bytes of a notebook's images together
 WIDTHS = (1000, 900, 800, 720, 640, 580, 520, 460)  # pixels, tried in this order
 
 
@@ -34,7 +34,7 @@ def execute(script: Path) -> Any:
 
 
 def tidy(notebook: Any) -> Any:
-    """Without what differs from run to run: times, progress bars, random ids. Pictures are as wide as fits."""
+    """Without what differs from run to run: times, progress bars, random ids. Images are as wide as fits."""
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}
     shown: list[tuple[Any, str]] = []
     for number, cell in enumerate(notebook.cells):
@@ -49,23 +49,23 @@ def tidy(notebook: Any) -> Any:
         ]
         shown += [(out, out.data["image/png"]) for out in cell.outputs if "image/png" in out.get("data", {})]
     for width in WIDTHS:
-        pictures = [smaller(png, width) for _, png in shown]
-        if sum(len(data) for picture in pictures for data in picture.values()) < LARGEST:
+        images = [smaller(png, width) for _, png in shown]
+        if sum(len(data) for image in images for data in image.values()) < LARGEST:
             break
-    for (output, _), picture in zip(shown, pictures, strict=True):
-        output.data, output.metadata = picture | {"text/plain": "a picture"}, {}
+    for (output, _), image in zip(shown, images, strict=True):
+        output.data, output.metadata = image | {"text/plain": "an image"}, {}
     return notebook
 
 
 def smaller(png: str, width: int) -> dict[str, str]:
     """A PNG in base64 as it is, or as JPEG at most so many pixels wide, whichever has fewer bytes."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     exact, photo = io.BytesIO(), io.BytesIO()
-    picture.save(exact, format="PNG", optimize=True)
-    if picture.width > width:
-        height = round(picture.height * width / picture.width)
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    picture.save(photo, format="JPEG", quality=80, optimize=True)
+    image.save(exact, format="PNG", optimize=True)
+    if image.width > width:
+        height = round(image.height * width / image.width)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    image.save(photo, format="JPEG", quality=80, optimize=True)
     kind, file = ("png", exact) if exact.tell() < photo.tell() else ("jpeg", photo)
     return {f"image/{kind}": base64.b64encode(file.getvalue()).decode()}
 

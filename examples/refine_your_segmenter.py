@@ -46,7 +46,7 @@ class Refined(nn.Module):
         return yours + self.point_rend.loss(coarse, self._fine, labels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Crisp logits (N, C, H, W) at the pictures' own size."""
+        """Crisp logits (N, C, H, W) at the images' own size."""
         coarse = self.coarse(images)
         return self.point_rend.refine(coarse, self._fine, images.shape[-2:])
 
@@ -67,7 +67,7 @@ def build(network: str, num_classes: int) -> Refined:
 
 
 def scenes(first: int, count: int) -> tuple[Tensor, Tensor]:
-    """Generated scenes as a batch: pictures (N, 3, 128, 128) in -1..1 and labels (N, 128, 128)."""
+    """Generated scenes as a batch: images (N, 3, 128, 128) in -1..1 and labels (N, 128, 128)."""
     from pointrend.data.shapes import ShapeScenes
 
     samples = list(ShapeScenes(count, first=first, size=(128, 128)))
@@ -76,7 +76,7 @@ def scenes(first: int, count: int) -> tuple[Tensor, Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train for a few steps, then refine one picture."""
+    """Train for a few steps, then refine one image."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="lraspp")
     parser.add_argument("--steps", type=int, default=20)

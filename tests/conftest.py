@@ -31,5 +31,5 @@ def reference() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real pictures and metric samples."""
+    """Real images and metric samples."""
     return _folder("POINTREND_DATA", "../shared/data")

@@ -17,8 +17,8 @@ import pointrend
 from pointrend.cli import main
 from pointrend.cli.predict import Predict
 from pointrend.cli.presets import PRESETS, instance_config, semantic_config, task_of
-from pointrend.cli.train import stopping
 from pointrend.models.backbones import BackboneConfig
+from pointrend.training.signals import stopping
 
 COMMANDS = ("demo", "train", "eval", "predict", "explain", "convert", "zoo")
 
@@ -69,7 +69,7 @@ def test_a_wrong_option_is_2(arguments: list[str], capsys: pytest.CaptureFixture
     ("arguments", "message"),
     [
         (["predict", "a.jpg", "--model", "no-such.safetensors"], "no-such.safetensors: no such file"),
-        (["predict", "--model", "x"], "name at least one picture"),
+        (["predict", "--model", "x"], "name at least one image"),
         (["train", "--data", "no-such-folder"], "no-such-folder: no such folder"),
         (["train", "--batch", "0"], "batch"),
         (["demo", "--minutes", "0"], "minutes: expected a positive time"),
@@ -87,7 +87,7 @@ def test_bad_input_is_2_with_one_message_and_no_traceback(
 
 def test_debugging_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POINTREND_DEBUG", "1")
-    with pytest.raises(ValueError, match="name at least one picture"):
+    with pytest.raises(ValueError, match="name at least one image"):
         main(["predict", "--model", "x"])
 
 
@@ -127,7 +127,7 @@ def test_predict_writes_and_says_where(
         "cpu",
     ]
     assert main(arguments) == 0
-    assert "1 picture predicted" in capsys.readouterr().out
+    assert "1 image predicted" in capsys.readouterr().out
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == [
         "labels/one.png",
         "overlays/one.png",
@@ -171,19 +171,19 @@ def test_predict_with_an_unreadable_file_is_1_and_names_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo(tmp_path / "photos" / "one.jpg")
-    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no image")
     common = ["--model", str(checkpoint), "--out", str(tmp_path / "out"), "--device", "cpu"]
     assert main(["predict", str(tmp_path / "photos"), *common]) == 1
-    assert "bad.jpg: not a readable picture" in capsys.readouterr().err
+    assert "bad.jpg: not a readable image" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "photos" / "bad.jpg"), *common]) == 2
 
 
-def test_a_folder_without_pictures_is_2(
+def test_a_folder_without_images_is_2(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["predict", str(tmp_path / "empty"), "--model", str(checkpoint), "--device", "cpu"]) == 2
-    assert "no pictures found" in capsys.readouterr().err
+    assert "no images found" in capsys.readouterr().err
 
 
 def test_eval_refuses_other_classes(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

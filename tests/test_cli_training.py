@@ -13,17 +13,18 @@ import torch
 from PIL import Image
 
 import pointrend
-from pointrend.cli import main, published, running
-from pointrend.cli.engine import Engine
-from pointrend.cli.published import _pretrain, recipe_for, with_wished_points
+from pointrend.cli import main
+from pointrend.cli import training_run as published
+from pointrend.cli import training_run as running
 from pointrend.cli.train import Train
+from pointrend.cli.training_run import Engine, _pretrain, recipe_for, with_wished_points
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import RandomCrop
-from pointrend.evaluation.run import score_names
+from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.models.backbones import BackboneConfig
 from pointrend.training.processes import Terminated
+from pointrend.training.published import RECIPES
 from pointrend.training.recipe import Recipe
-from pointrend.training.recipes import RECIPES
 
 NAME = "pointrend_semantic_R_101_FPN_1x_cityscapes"
 
@@ -151,7 +152,7 @@ def test_how_a_training_ended_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
     running._say_what_came_of_it(tmp_path, recipe, 5, stopped=True, broken=1)
     told = capsys.readouterr().err
     assert "--resume goes on" in told
-    assert "1 pictures could not be read" in told
+    assert "1 images could not be read" in told
     assert "without a better" not in told
 
 
@@ -171,7 +172,7 @@ def test_after_sigterm_it_is_told_how_to_go_on(
 def test_a_training_says_whose_backbone_it_started_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
 ) -> None:
-    monkeypatch.setattr("pointrend.cli.published.fill_backbone", lambda *_, **__: None)
+    monkeypatch.setattr("pointrend.cli.training_run.fill_backbone", lambda *_, **__: None)
     (tmp_path / "state-0000001.pt").touch()
     model = SimpleNamespace(backbone=None, origin={})
     _pretrain(model, RECIPES[NAME], Train(out=tmp_path, engine=Engine(resume=resume)))
@@ -182,7 +183,7 @@ def test_a_training_says_whose_backbone_it_started_from(
 
 
 @pytest.mark.parametrize("preset", ["semantic-fpn-resnet18", "instance-resnet18"])
-def test_pictures_of_predictions_and_chosen_points_are_drawn_now_and_then(
+def test_images_of_predictions_and_chosen_points_are_drawn_now_and_then(
     tmp_path: Path, preset: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["--steps", "1", "--batch", "1", "--crop", "64", "64", "--size", "64", "--no-evaluate", "--cpu"]
@@ -190,7 +191,7 @@ def test_pictures_of_predictions_and_chosen_points_are_drawn_now_and_then(
     assert main(["train", preset, *small, *engine, "--draw-every", "1", "--out", str(tmp_path)]) == 0
     recipe = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["recipe"]
     assert (recipe["average"], recipe["channels_last"], recipe["compile"]) == (0.5, True, None)
-    with Image.open(tmp_path / "pictures" / "predictions-0000001.png") as sheet:
+    with Image.open(tmp_path / "images" / "predictions-0000001.png") as sheet:
         assert sheet.width == 3 * 520 + 8  # labels, prediction, points
         assert len(set(sheet.convert("L").tobytes())) > 50
     line = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("step 1 of 1"))

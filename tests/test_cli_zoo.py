@@ -11,12 +11,12 @@ import tyro
 
 import pointrend
 from pointrend.checkpoints.detectron2 import from_detectron2
+from pointrend.checkpoints.hub import card, commands
 from pointrend.cli import main
+from pointrend.cli.console import downloading
 from pointrend.cli.evaluate import Evaluate
-from pointrend.cli.loading import downloading
 from pointrend.models.backbones import BackboneConfig
 from pointrend.zoo import PRETRAINED, ZOO
-from pointrend.zoo.card import card, commands
 
 NAME = "pointrend_rcnn_R_50_FPN_3x_coco"
 
@@ -65,7 +65,7 @@ def test_a_name_shows_everything_about_it(capsys):
         "229.95 MB",
         "CC BY-SA 3.0",
         "60,161,792",
-        "270,000 updates of 16 pictures",
+        "270,000 updates of 16 images",
         "from MSRA/R-50",
         f"pointrend eval {NAME} --data COCO --metrics mask",
     ):

@@ -23,11 +23,11 @@ def tiny(tmp_path: Path) -> DemoSettings:
         scenes=2,
         held_out=2,
         size=(48, 64),
-        pictures=1,
+        images=1,
     )
 
 
-def test_the_demo_writes_model_scores_and_pictures(
+def test_the_demo_writes_model_scores_and_images(
     tiny: DemoSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = run(tiny)
@@ -35,12 +35,12 @@ def test_the_demo_writes_model_scores_and_pictures(
     written = {path.name for path in tiny.out.iterdir()}
     assert written == {"model.safetensors", "scores.json", "scene1-compared.png", "scene1-steps.png"}
     assert len(json.loads((tiny.out / "scores.json").read_text())) == 2
-    with Image.open(tiny.out / "scene1-compared.png") as picture:
-        assert picture.width == 1440
+    with Image.open(tiny.out / "scene1-compared.png") as image:
+        assert image.width == 1440
     shown = capsys.readouterr().out
     assert "boundary IoU" in shown
     assert "gained" in shown
-    assert "pointrend predict YOUR_PICTURES" in shown
+    assert "pointrend predict YOUR_IMAGES" in shown
     model = pointrend.load(tiny.out / "model.safetensors")
     assert model.predict([torch.zeros(3, 20, 30, dtype=torch.uint8)])[0].labels.shape == (20, 30)
 
@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_scenes_and_weights(tiny: DemoSettings) -> 
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
-def test_pictures_and_labels_are_mirrored_together(tiny: DemoSettings) -> None:
+def test_images_and_labels_are_mirrored_together(tiny: DemoSettings) -> None:
     scenes = MirroredScenes(tiny, lambda done, total: None)
     original, torch_seed = scenes.samples[0], torch.manual_seed(1)
     assert torch_seed is not None

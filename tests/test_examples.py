@@ -22,7 +22,7 @@ def example(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize("network", ["deeplabv3", "fcn", "lraspp"])
-def test_torchvision_segmenters_give_logits_of_the_pictures_own_size(network: str) -> None:
+def test_torchvision_segmenters_give_logits_of_the_images_own_size(network: str) -> None:
     model = example("refine_your_segmenter").build(network, num_classes=3).eval()
     images = torch.randn(1, 3, 41, 50)
     with torch.no_grad():

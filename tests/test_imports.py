@@ -21,31 +21,31 @@ MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
     "core": (set(), {"torch"}),
-    "facts": (set(), set()),
-    "whole": (set(), set()),
+    "metadata": (set(), set()),
+    "io": (set(), {"PIL"}),
+    "distributed": (set(), {"torch", "accelerate"}),
     "structures": (set(), {"torch"}),
-    "rle": ({"structures"}, {"torch", "numpy"}),
-    "polygons": ({"structures", "rle", "data"}, {"torch", "numpy"}),
-    "interchange": ({"structures", "rle", "polygons"}, {"torch", "numpy", "supervision"}),
+    "masks": ({"structures"}, {"torch", "numpy", "supervision"}),
+    "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch"}),
     "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
     "checkpoints": (
-        {"core", "facts", "structures", "models", "whole"},
+        {"core", "metadata", "structures", "models", "io"},
         {"torch", "numpy", "safetensors", "huggingface_hub", "filelock"},
     ),
     "data": (
-        {"core", "facts", "structures", "rle"},
+        {"core", "metadata", "structures", "masks", "formats", "io"},
         {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval"},
     ),
     "evaluation": (
-        {"core", "facts", "structures", "rle", "whole"},
+        {"core", "metadata", "structures", "masks", "formats", "io", "distributed"},
         {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts", "rich"},
     ),
     "training": (
-        {"core", "structures", "models", "data", "evaluation", "whole"},
+        {"core", "structures", "models", "data", "evaluation", "io", "distributed"},
         {"torch", "numpy", "PIL", "accelerate", "psutil", "wandb"},
     ),
     "zoo": (
-        {"core", "facts", "structures", "models", "checkpoints", "training"},
+        {"core", "metadata", "structures", "models", "checkpoints", "training"},
         {"torch", "huggingface_hub"},
     ),
 }
@@ -55,9 +55,8 @@ EDGES = {"predict", "visualize", "export", "app", "cli", "demo", "__main__"}
 # Lazy imports (inside a function, or for type checkers) that reach further, each with its reason.
 CONVENIENCES = {
     ("structures", "matplotlib"): "the type that result.plot() returns",
-    ("structures", "rle"): "result.to_coco() and .polygons()",
+    ("structures", "masks"): "result.to_coco() and .polygons()",
     ("structures", "visualize"): "result.plot() draws",
-    ("structures", "interchange"): "result.to_geojson(), .to_labelme(), .to_rle(), .to_supervision()",
     ("models", "zoo"): "Model.from_pretrained(name)",
     ("models", "checkpoints"): "Model.from_pretrained(path)",
 }
@@ -169,7 +168,7 @@ def test_source_is_python_3_10(path: Path) -> None:
 
 
 def test_a_layer_break_is_seen(tmp_path: Path) -> None:
-    found = Import("pointrend.models.images", 1, lazy=False)
+    found = Import("pointrend.models.inputs", 1, lazy=False)
     assert complaint(ROOT / "core" / "made_up.py", found) is not None
     assert complaint(ROOT / "core" / "made_up.py", Import("torchvision.ops", 1, lazy=True)) is not None
     assert complaint(ROOT / "models" / "made_up.py", Import("pointrend.cli", 1, lazy=True)) is not None

@@ -18,7 +18,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 @pytest.fixture
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the README's code speaks of: a small model, a picture, a folder of pictures."""
+    """A folder with what the README's code speaks of: a small model, an image, a folder of images."""
     torch.manual_seed(0)
     config = pointrend.SemanticConfig(
         class_names=("sky", "road"), backbone=BackboneConfig("resnet18"), fpn_channels=16, head_channels=16

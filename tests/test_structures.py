@@ -15,7 +15,7 @@ def some_masks() -> torch.Tensor:
     return masks  # the fourth is empty
 
 
-def test_windows_hold_the_same_masks_as_full_pictures() -> None:
+def test_windows_hold_the_same_masks_as_full_images() -> None:
     masks = InstanceMasks.from_dense(some_masks())
     assert torch.equal(masks.dense(), some_masks())
     assert [tuple(window.shape) for window in masks.windows] == [(3, 6), (1, 1), (9, 13), (0, 0)]
@@ -30,7 +30,7 @@ def test_masks_can_be_chosen_by_numbers_or_flags() -> None:
     assert masks[[]].dense().shape == (0, 9, 13)
 
 
-def test_samples_are_those_of_the_full_picture_with_zero_padding() -> None:
+def test_samples_are_those_of_the_full_image_with_zero_padding() -> None:
     dense = some_masks()
     points = torch.rand(4, 300, 2) * torch.tensor([17.0, 13.0]) - 2  # some outside
     full = point_sample(dense[:, None].float(), points / torch.tensor([13.0, 9.0]))[:, 0]

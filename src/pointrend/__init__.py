@@ -14,10 +14,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from pointrend.checkpoints.detectron2 import from_detectron2
-    from pointrend.checkpoints.files import save
     from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
+    from pointrend.checkpoints.native import save
     from pointrend.core.point_head import PointHead
-    from pointrend.core.refiner import PointRend
+    from pointrend.core.point_rend import PointRend
     from pointrend.core.sampling import point_sample, point_sample_boxes
     from pointrend.core.selection import PointSampling
     from pointrend.core.subdivision import SubdivisionStep, subdivide
@@ -33,7 +33,7 @@ _HOME = {
     "InstanceResult": "pointrend.structures",
     "InstanceSegmenter": "pointrend.models.instance",
     "PointHead": "pointrend.core.point_head",
-    "PointRend": "pointrend.core.refiner",
+    "PointRend": "pointrend.core.point_rend",
     "PointSampling": "pointrend.core.selection",
     "Predictor": "pointrend.predict",
     "SemanticConfig": "pointrend.models.semantic",
@@ -45,7 +45,7 @@ _HOME = {
     "load": "pointrend.zoo",
     "point_sample": "pointrend.core.sampling",
     "point_sample_boxes": "pointrend.core.sampling",
-    "save": "pointrend.checkpoints.files",
+    "save": "pointrend.checkpoints.native",
     "subdivide": "pointrend.core.subdivision",
 }
 

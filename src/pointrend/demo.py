@@ -1,8 +1,8 @@
 """The three-minute demo: train on generated scenes, compare coarse with refined, draw what happened.
 
 Everything comes from the package itself: scenes with exact outlines (`data.shapes`), a small SemanticFPN whose coarse
-prediction has stride 8, PointRend on top, the ordinary training loop, evaluators and pictures. The numbers compare one
-and the same network with and without its point head: coarse logits interpolated to the picture's size, against
+prediction has stride 8, PointRend on top, the ordinary training loop, evaluators and images. The numbers compare one
+and the same network with and without its point head: coarse logits interpolated to the image's size, against
 subdivision. Scenes of the test have other numbers than those of the training and are never trained on.
 """
 
@@ -20,14 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import Dataset
 
-from pointrend.checkpoints.files import save
-from pointrend.cli.progress import counting, training
+from pointrend.checkpoints.native import save
+from pointrend.cli.console import counting, training
 from pointrend.core.selection import PointSampling
 from pointrend.core.subdivision import SubdivisionStep, share_predicted, subdivision_sizes
-from pointrend.data.loading import build_loader
+from pointrend.data.image_io import build_loader
 from pointrend.data.shapes import ShapeScenes
+from pointrend.evaluation.evaluate_semantic import compare_semantic
 from pointrend.evaluation.report import Scores, gain, to_json, write_text
-from pointrend.evaluation.run import compare_semantic
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget
@@ -60,7 +60,7 @@ class DemoSettings:
     minutes: float = 3.0
     """Time for the training, at most."""
     out: Path = Path("runs/demo")
-    """Folder for the model, the pictures and the scores."""
+    """Folder for the model, the images and the scores."""
     seed: int = 0
     steps: int = 300
     """Updates, where the time suffices."""
@@ -71,7 +71,7 @@ class DemoSettings:
     """Scenes to score on."""
     size: tuple[int, int] = (144, 192)
     """Height and width of the scenes in pixels."""
-    pictures: int = 3
+    images: int = 3
     """Scenes to draw."""
 
     def __post_init__(self) -> None:
@@ -106,12 +106,12 @@ def run(settings: DemoSettings) -> list[Scores]:
             progress=progress,
         )
     write_text(settings.out / "scores.json", to_json(rows))
-    pictures = draw_pictures(model, held_out, settings)
+    images = draw_images(model, held_out, settings)
     output = Console(highlight=False, soft_wrap=True)
     output.print(
         gains(rows, title=f"{len(held_out)} scenes never trained on, {steps} steps in {minutes:.1f} min")
     )
-    output.print(*what_next(settings, model, pictures), sep="\n")
+    output.print(*what_next(settings, model, images), sep="\n")
     console.print(f"{(time.monotonic() - started) / 60:.1f} minutes in all.")
     return rows
 
@@ -138,7 +138,7 @@ class MirroredScenes(Dataset[Sample]):
 
 
 def build_model(data: ShapeScenes, seed: int) -> SemanticSegmenter:
-    """A small SemanticFPN on P3 to P5, so that its own prediction has an eighth of the picture's resolution."""
+    """A small SemanticFPN on P3 to P5, so that its own prediction has an eighth of the image's resolution."""
     torch.manual_seed(seed)
     return SemanticSegmenter(
         SemanticConfig(
@@ -220,7 +220,7 @@ def gains(rows: list[Scores], *, title: str) -> Table:
     return table
 
 
-def draw_pictures(model: SemanticSegmenter, scenes: ShapeScenes, settings: DemoSettings) -> list[Path]:
+def draw_images(model: SemanticSegmenter, scenes: ShapeScenes, settings: DemoSettings) -> list[Path]:
     """Draw the held-out scenes of which most was gained; returns the files."""
     gained = []
     for number in range(len(scenes)):
@@ -228,7 +228,7 @@ def draw_pictures(model: SemanticSegmenter, scenes: ShapeScenes, settings: DemoS
         coarse, refined = (model.predict([sample.image], refine=refine)[0].labels for refine in (False, True))
         truth = sample.target.labels
         gained.append(int((refined == truth).sum() - (coarse == truth).sum()))
-    best = sorted(range(len(scenes)), key=lambda number: -gained[number])[: settings.pictures]
+    best = sorted(range(len(scenes)), key=lambda number: -gained[number])[: settings.images]
     files = []
     for place, number in enumerate(best, start=1):
         for name, figure in draw_scene(model, scenes[number]).items():
@@ -246,7 +246,7 @@ def draw_scene(model: SemanticSegmenter, sample: Sample, *, scale: int = 4) -> d
     side = min(48, *truth.shape)
     windows = largest_differences(coarse.labels, refined.labels, truth=truth, size=side, count=2)
     panels = {
-        "picture": enlarge(sample.image, scale),
+        "image": enlarge(sample.image, scale),
         "coarse, interpolated": enlarge(color_labels(coarse.labels, palette), scale),
         "points computed anew": draw_chosen(sample.image, trace, box=box, scale=scale),
         "with PointRend": enlarge(color_labels(refined.labels, palette), scale),
@@ -257,7 +257,7 @@ def draw_scene(model: SemanticSegmenter, sample: Sample, *, scale: int = 4) -> d
     return {"compared": compared, "steps": plot_steps(trace, image=sample.image, box=box, palette=palette)}
 
 
-def what_next(settings: DemoSettings, model: SemanticSegmenter, pictures: list[Path]) -> list[str]:
+def what_next(settings: DemoSettings, model: SemanticSegmenter, images: list[Path]) -> list[str]:
     """Where things are, and commands to go on with."""
     assert model.point_rend is not None
     height, width = settings.size
@@ -265,10 +265,10 @@ def what_next(settings: DemoSettings, model: SemanticSegmenter, pictures: list[P
     share = share_predicted(sizes, model.point_rend.count)
     checkpoint = settings.out / "model.safetensors"
     return [
-        f"The point head was evaluated at {share:.0%} as many points as the picture has pixels.",
+        f"The point head was evaluated at {share:.0%} as many points as the image has pixels.",
         "",
-        f"Look at   {pictures[0] if pictures else settings.out}   and the others beside it.",
-        f"Then try  pointrend predict YOUR_PICTURES --model {checkpoint}",
+        f"Look at   {images[0] if images else settings.out}   and the others beside it.",
+        f"Then try  pointrend predict YOUR_IMAGES --model {checkpoint}",
         "          pointrend train --data YOUR_FOLDER     (pointrend train --help says what it may hold)",
         "or put PointRend on your own network: examples/refine_your_segmenter.py",
     ]

@@ -1,6 +1,6 @@
 """What goes in and what comes out, with names and types.
 
-Boxes are ``(x1, y1, x2, y2)`` in continuous pixels, of the picture the object speaks of. Labels are contiguous
+Boxes are ``(x1, y1, x2, y2)`` in continuous pixels, of the image the object speaks of. Labels are contiguous
 ``0..K-1``; data set ids are mapped at the edges.
 
 Letters: D detections, G ground-truth objects, K classes, R points' regions, P points, H W rows and columns.
@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pointrend.interchange import Result
+    from pointrend.masks.export import Result
 
 IGNORE_LABEL = 255
 """The semantic label that counts neither in a loss nor in a metric."""
@@ -27,17 +27,17 @@ IGNORE_LABEL = 255
 
 @dataclass(frozen=True)
 class InstanceMasks:
-    """Binary masks of one picture, each held only on the window it lives in: memory grows with the objects' area.
+    """Binary masks of one image, each held only on the window it lives in: memory grows with the objects' area.
 
-    Everything outside of its window is background. Windows lie inside the picture and may be empty (0 x 0).
+    Everything outside of its window is background. Windows lie inside the image and may be empty (0 x 0).
     """
 
     windows: Sequence[Tensor]
     """One (h, w) uint8 or bool tensor an object, non-zero inside."""
     offsets: Tensor
-    """(D, 2) int64, (x, y) of each window's top-left pixel in the picture."""
+    """(D, 2) int64, (x, y) of each window's top-left pixel in the image."""
     image_size: tuple[int, int]
-    """(H, W) of the picture."""
+    """(H, W) of the image."""
 
     def __post_init__(self) -> None:
         if tuple(self.offsets.shape) != (len(self.windows), 2):
@@ -47,7 +47,7 @@ class InstanceMasks:
 
     @classmethod
     def from_dense(cls, masks: Tensor) -> InstanceMasks:
-        """From (D, H, W) full-picture masks, non-zero inside: each is cut to its tight window."""
+        """From (D, H, W) full-image masks, non-zero inside: each is cut to its tight window."""
         if masks.ndim != 3:
             raise ValueError(f"masks: expected (D, H, W), got {tuple(masks.shape)}")
         windows, offsets = [], []
@@ -76,12 +76,12 @@ class InstanceMasks:
         return InstanceMasks([self.windows[i] for i in numbers], self.offsets[chosen.cpu()], self.image_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Full-picture (H, W) boolean masks, one at a time."""
+        """Full-image (H, W) boolean masks, one at a time."""
         for number in range(len(self)):
             yield self.full(number)
 
     def full(self, number: int) -> Tensor:
-        """One mask in its picture: (H, W) bool."""
+        """One mask in its image: (H, W) bool."""
         window = self.windows[number]
         x, y = self.offsets[number].tolist()
         mask = torch.zeros(self.image_size, dtype=torch.bool, device=window.device)
@@ -89,7 +89,7 @@ class InstanceMasks:
         return mask
 
     def dense(self) -> Tensor:
-        """All masks in full: (D, H, W) bool. D * H * W bytes: prefer the windows for large pictures."""
+        """All masks in full: (D, H, W) bool. D * H * W bytes: prefer the windows for large images."""
         if len(self) == 0:
             return torch.zeros((0, *self.image_size), dtype=torch.bool)
         return torch.stack(list(self))
@@ -99,14 +99,14 @@ class InstanceMasks:
         return torch.tensor([int((window != 0).sum()) for window in self.windows], dtype=torch.int64)
 
     def sample(self, index: Tensor, points: Tensor) -> Tensor:
-        """Soft labels at points: bilinear samples of masks, 0 outside of the picture.
+        """Soft labels at points: bilinear samples of masks, 0 outside of the image.
 
-        The same numbers as sampling the full-picture bitmaps with zero padding (Detectron2
+        The same numbers as sampling the full-image bitmaps with zero padding (Detectron2
         ``point_head.roi_mask_point_loss``), since a mask is zero all round its window.
 
         Args:
             index: (R,) int64, the mask each set of points looks at.
-            points: (R, P, 2) in pixels of the picture, continuous (pixel centres at .5).
+            points: (R, P, 2) in pixels of the image, continuous (pixel centres at .5).
 
         Returns:
             (R, P) float32 in [0, 1] on the points' device.
@@ -134,7 +134,7 @@ class InstanceMasks:
 
 @dataclass(frozen=True)
 class InstanceTarget:
-    """The objects of one picture, in that picture's pixels."""
+    """The objects of one image, in that image's pixels."""
 
     boxes: Tensor
     """(G, 4) float32."""
@@ -159,7 +159,7 @@ class InstanceTarget:
 
 @dataclass(frozen=True)
 class SemanticTarget:
-    """The label of each pixel of one picture."""
+    """The label of each pixel of one image."""
 
     labels: Tensor
     """(H, W) uint8 in 0..K-1, 255 where it does not count."""
@@ -167,7 +167,7 @@ class SemanticTarget:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a data set with what is known about it."""
+    """One image of a data set with what is known about it."""
 
     image: Tensor
     """(3, H, W) uint8, RGB."""
@@ -178,38 +178,38 @@ class Sample:
 
 
 class Exports:
-    """What results give to other programs, :mod:`pointrend.interchange`: of an instance result each detection, of a
+    """What results give to other programs, :mod:`pointrend.masks.export`: of an instance result each detection, of a
     label map each class that occurs as one object.
     """
 
     def to_geojson(self, *, tolerance: float = 0.0) -> dict[str, Any]:
         """A GeoJSON FeatureCollection of polygons in pixels, simplified to a tolerance in pixels."""
-        from pointrend.interchange import to_geojson
+        from pointrend.masks.export import to_geojson
 
         return to_geojson(cast("Result", self), tolerance=tolerance)
 
     def to_labelme(self, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
         """LabelMe's JSON with polygons, simplified to a tolerance in pixels."""
-        from pointrend.interchange import to_labelme
+        from pointrend.masks.export import to_labelme
 
         return to_labelme(cast("Result", self), tolerance=tolerance, image_path=image_path)
 
     def to_rle(self) -> list[dict[str, Any]]:
         """COCO's compressed run lengths: ``size`` (H, W) and ``counts``."""
-        from pointrend.interchange import to_rle
+        from pointrend.masks.export import to_rle
 
         return to_rle(cast("Result", self))
 
     def to_supervision(self) -> Any:
         """``supervision.Detections``; needs the package supervision."""
-        from pointrend.interchange import to_supervision
+        from pointrend.masks.export import to_supervision
 
         return to_supervision(cast("Result", self))
 
 
 @dataclass(frozen=True)
 class InstanceResult(Exports):
-    """The objects found in one picture, best first, in the original picture's pixels."""
+    """The objects found in one image, best first, in the original image's pixels."""
 
     boxes: Tensor
     """(D, 4) float32."""
@@ -243,10 +243,10 @@ class InstanceResult(Exports):
         ``segmentation`` (compressed RLE).
 
         Args:
-            image_id: the data set's id of the picture.
+            image_id: the data set's id of the image.
             category_ids: the data set's id of each of the K classes; the contiguous labels if not given.
         """
-        from pointrend.rle import encode_windows
+        from pointrend.masks.rle import encode_windows
 
         records = []
         for number, rle in enumerate(encode_windows(self.masks)):
@@ -268,7 +268,7 @@ class InstanceResult(Exports):
 
         Outer rings run clockwise (as seen on the screen), holes counter-clockwise.
         """
-        from pointrend.rle import outline
+        from pointrend.masks.rle import outline
 
         return [
             outline(window, offset)
@@ -276,7 +276,7 @@ class InstanceResult(Exports):
         ]
 
     def plot(self, image: Tensor, **options: Any) -> Figure:
-        """The picture (3, H, W) uint8 with masks, outlines, names and scores: a matplotlib figure."""
+        """The image (3, H, W) uint8 with masks, outlines, names and scores: a matplotlib figure."""
         from pointrend.visualize import plot_instances
 
         return plot_instances(image, self, **options)
@@ -284,7 +284,7 @@ class InstanceResult(Exports):
 
 @dataclass(frozen=True)
 class SemanticResult(Exports):
-    """The label of each pixel of one picture."""
+    """The label of each pixel of one image."""
 
     labels: Tensor
     """(H, W) uint8 (int64 beyond 255 classes) in 0..K-1."""
@@ -295,7 +295,7 @@ class SemanticResult(Exports):
     """(H, W) float32 in [0, 1]: 1 minus the margin between the two best probabilities, 1 where undecided."""
 
     def plot(self, image: Tensor, **options: Any) -> Figure:
-        """The picture (3, H, W) uint8 under its coloured labels, with a legend: a matplotlib figure."""
+        """The image (3, H, W) uint8 under its coloured labels, with a legend: a matplotlib figure."""
         from pointrend.visualize import plot_semantic
 
         return plot_semantic(image, self, **options)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pointrend.app.embedded import instance_config, semantic_config
-from pointrend.app.labels import PreparedLabels
-from pointrend.app.objects import PreparedObjects
-from pointrend.app.settings import Rendering, Settings
+from pointrend.app.instance_session import PreparedObjects
+from pointrend.app.semantic_session import PreparedLabels
+from pointrend.app.types import Rendering, Settings
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
+from tools.train_demo_models import instance_config, semantic_config
 
 
 @pytest.fixture(scope="session")
@@ -35,16 +35,16 @@ def instances() -> InstanceSegmenter:
 
 
 @pytest.fixture(scope="session")
-def picture() -> Tensor:
+def image() -> Tensor:
     """Of another shape than the networks were made for, so that it is resized and padded."""
     return torch.randint(0, 256, (3, 90, 157), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
-def labels(semantic: SemanticSegmenter, picture: Tensor) -> Rendering:
-    return PreparedLabels(semantic, picture).render(Settings(64, 64))
+def labels(semantic: SemanticSegmenter, image: Tensor) -> Rendering:
+    return PreparedLabels(semantic, image).render(Settings(64, 64))
 
 
 @pytest.fixture(scope="module")
-def objects(instances: InstanceSegmenter, picture: Tensor) -> Rendering:
-    return PreparedObjects(instances, picture).render(Settings(28, 98, 0.0))
+def objects(instances: InstanceSegmenter, image: Tensor) -> Rendering:
+    return PreparedObjects(instances, image).render(Settings(28, 98, 0.0))

@@ -54,7 +54,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, server: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page with its first picture; errors of its scripts and requests to elsewhere fail the test."""
+    """The page with its first image; errors of its scripts and requests to elsewhere fail the test."""
     context = browser.new_context(**getattr(request, "param", {"viewport": {"width": 1280, "height": 900}}))
     tab = context.new_page()
     hosts, errors = set(), []
@@ -76,7 +76,7 @@ def version(page: Any) -> str:
 
 
 def after(page: Any, action: Any) -> None:
-    """Do something and wait for the picture that follows from it."""
+    """Do something and wait for the image that follows from it."""
     before = version(page)
     action()
     page.wait_for_function(
@@ -90,7 +90,7 @@ def number(page: Any, label: str) -> str:
     return str(page.locator("#facts .numbers div", has_text=label).locator("dd").first.inner_text())
 
 
-def picture_file(path: Path, width: int = 320, height: int = 200) -> Path:
+def image_file(path: Path, width: int = 320, height: int = 200) -> Path:
     pixels = np.zeros((height, width, 3), dtype=np.uint8)
     pixels[height // 4 : height // 2, width // 4 : width // 2] = (230, 110, 80)
     Image.fromarray(pixels).save(path)
@@ -98,9 +98,9 @@ def picture_file(path: Path, width: int = 320, height: int = 200) -> Path:
 
 
 def test_upload_slide_hover_download(page: Any, tmp_path: Path) -> None:
-    chosen = picture_file(tmp_path / "my picture.png")
+    chosen = image_file(tmp_path / "my image.png")
     after(page, lambda: page.set_input_files("#source input[type=file]", chosen))
-    assert page.locator("#source .message").inner_text() == "my picture.png"
+    assert page.locator("#source .message").inner_text() == "my image.png"
     assert page.locator("#viewer .main").evaluate("image => [image.naturalWidth, image.naturalHeight]") == [
         320,
         200,
@@ -130,10 +130,10 @@ def test_upload_slide_hover_download(page: Any, tmp_path: Path) -> None:
         with page.expect_download() as download:
             page.get_by_role("link", name=name, exact=True).click()
         files[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
-    assert set(files) == {"my picture-labels.png", "my picture-coco.json", "my picture-outlines.svg"}
-    assert Image.open(io.BytesIO(files["my picture-labels.png"])).size == (320, 200)
-    assert json.loads(files["my picture-coco.json"])["images"][0]["file_name"] == "my picture.png"
-    assert files["my picture-outlines.svg"].startswith(b"<svg")
+    assert set(files) == {"my image-labels.png", "my image-coco.json", "my image-outlines.svg"}
+    assert Image.open(io.BytesIO(files["my image-labels.png"])).size == (320, 200)
+    assert json.loads(files["my image-coco.json"])["images"][0]["file_name"] == "my image.png"
+    assert files["my image-outlines.svg"].startswith(b"<svg")
 
 
 def test_objects_have_a_slider_for_their_score(page: Any) -> None:
@@ -156,7 +156,7 @@ def test_bad_files_get_a_sentence_and_the_page_goes_on(page: Any, tmp_path: Path
     Image.new("L", (10_000, 10_000)).save(tmp_path / "real.png")
     message = page.locator("#source .message.wrong")
     for name, words in [
-        ("broken.png", "is no picture"),
+        ("broken.png", "is no image"),
         ("claims.png", "100 megapixels"),
         ("real.png", "100 megapixels"),
     ]:
@@ -203,12 +203,12 @@ def test_everything_can_be_done_by_keyboard(page: Any) -> None:
     [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "device_scale_factor": 2}],
     indirect=True,
 )
-def test_a_phone_shows_picture_and_sliders_without_scrolling_sideways(page: Any) -> None:
+def test_a_phone_shows_image_and_sliders_without_scrolling_sideways(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     stage, slider = (
         page.locator(name).bounding_box() for name in ("#viewer .stage", "#side input[type=range]")
     )
     assert stage["width"] > 340
-    assert slider["y"] + slider["height"] - stage["y"] < 844  # the picture can be watched while sliding
+    assert slider["y"] + slider["height"] - stage["y"] < 844  # the image can be watched while sliding
     page.touchscreen.tap(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)
     assert page.locator("#viewer .reading").inner_text()

@@ -92,13 +92,13 @@ def test_files_are_refused_in_words_and_the_server_goes_on(server: str) -> None:
     for content, words in [
         (b"\0" * (2 * 2**20 + 1), "larger than 2 MB"),
         (b"", "empty"),
-        (b"nothing", "is no picture"),
-        (encoded(0)[:500], "is no picture"),
+        (b"nothing", "is no image"),
+        (encoded(0)[:500], "is no image"),
     ]:
-        status, told = fetch(server, "/picture", content, X_File_Name=quote("ärger.png"))
+        status, told = fetch(server, "/image", content, X_File_Name=quote("ärger.png"))
         assert status == 422
         assert words in json.loads(told)["error"]
-    status, told = fetch(server, "/picture", encoded(0))
+    status, told = fetch(server, "/image", encoded(0))
     assert (status, list(json.loads(told))) == (200, ["ticket"])
 
 
@@ -121,7 +121,7 @@ def test_twenty_visitors_at_once_are_served_or_told_to_come_again(server: str) -
             start.wait(60)
             session = f"visitor{number}"
             for _ in range(100):
-                status, told = fetch(server, "/picture", encoded(number))
+                status, told = fetch(server, "/image", encoded(number))
                 if status == 200:
                     break
                 assert status == 503

@@ -9,8 +9,8 @@ from benchmarks.zoo_flops import PUBLISHED, cost, table
 from pointrend.zoo import ZOO
 
 
-def test_a_cityscapes_picture_costs_the_published_average() -> None:
-    """All its pictures have one size, so only the number of detections differs from picture to picture."""
+def test_a_cityscapes_image_costs_the_published_average() -> None:
+    """All its images have one size, so only the number of detections differs from image to image."""
     name = "pointrend_rcnn_R_50_FPN_1x_cityscapes"
     assert cost(ZOO[name]).total / 1e9 == pytest.approx(PUBLISHED[name], abs=1)
 
@@ -32,7 +32,7 @@ def test_the_other_kinds_are_counted_too(name: str) -> None:
     assert f"| `{name}` | 64x96 |" in table([one])
 
 
-def test_larger_pictures_cost_more() -> None:
+def test_larger_images_cost_more() -> None:
     entry = ZOO["pointrend_r50_4xb2-80k_cityscapes-512x1024"]
     assert cost(entry, (128, 128)).trunk == pytest.approx(4 * cost(entry, (64, 64)).trunk)
 

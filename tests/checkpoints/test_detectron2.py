@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from pointrend.checkpoints.detectron2 import ALIASES, _rows, from_detectron2, infer_config, to_detectron2
-from pointrend.checkpoints.names import reverse, translate
+from pointrend.checkpoints.key_mapping import reverse, translate
 from pointrend.core import PointSampling
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.zoo import ZOO
 

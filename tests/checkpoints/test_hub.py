@@ -9,8 +9,8 @@ import pytest
 import torch
 from huggingface_hub import errors
 
-from pointrend.checkpoints.files import _digest, read_info
 from pointrend.checkpoints.hub import describe, fetch_from_hub, is_hub_name
+from pointrend.checkpoints.native import _digest, read_info
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter

@@ -9,7 +9,7 @@ import torch
 
 from pointrend.checkpoints.detectron2 import BACKBONE
 from pointrend.checkpoints.imagenet import CAFFE2, load_imagenet
-from pointrend.checkpoints.names import reverse, translate
+from pointrend.checkpoints.key_mapping import reverse, translate
 from pointrend.models.backbones import BackboneConfig, build_backbone, torchvision_name
 
 R50 = BackboneConfig("resnet50", stride_in_1x1=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pointrend.checkpoints.key_mapping import reverse, translate
 from pointrend.checkpoints.mmdetection import ROWS, from_mmdetection, infer_config
-from pointrend.checkpoints.names import reverse, translate
 from pointrend.core import subdivision_sizes
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.zoo import ZOO

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from pointrend.checkpoints.key_mapping import reverse, translate
 from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation, infer_config
-from pointrend.checkpoints.names import reverse, translate
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.zoo import ZOO
 

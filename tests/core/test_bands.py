@@ -7,10 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pointrend.core import PointHead, PointRend, PointSampling, bands
-from pointrend.core.bands import label_doubt, label_map, most_uncertain_in_bands, subdivide_in_bands
-from pointrend.core.grids import CroppedGrid, FinerGrid, HeldGrid
-from pointrend.core.picture_head import PicturePointHead
+from pointrend.core import PointHead, PointRend, PointSampling
+from pointrend.core import lazy_grid as bands
+from pointrend.core.fast_point_head import FastImagePointHead
+from pointrend.core.lazy_grid import (
+    CroppedLogits,
+    DenseLogits,
+    UpsampledLogits,
+    label_doubt,
+    label_map,
+    most_uncertain_in_bands,
+    subdivide_lazily,
+)
 from pointrend.core.selection import margin_uncertainty, uncertainty_for
 from pointrend.core.subdivision import subdivide, subdivision_sizes
 
@@ -39,7 +47,7 @@ def test_bands_give_the_textbooks_points_logits_and_labels(budget, output, class
     textbook = subdivide(
         coarse, predict_at, sizes=sizes, count=40, uncertainty=uncertainty_for(classes), trace=trace
     )[0]
-    grid = subdivide_in_bands(coarse[0], predict_at, sizes=sizes, count=40)
+    grid = subdivide_lazily(coarse[0], predict_at, sizes=sizes, count=40)
     assert grid.shape == textbook.shape
     torch.testing.assert_close(everything(grid), textbook, atol=1e-9, rtol=1e-9)
     assert grid.index.tolist() == sorted(trace[-1].index[0].tolist())
@@ -52,7 +60,7 @@ def test_bands_give_the_textbooks_points_logits_and_labels(budget, output, class
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_pictures_of_a_batch_are_rendered_as_they_are_refined(residual, every, depth) -> None:
+def test_images_of_a_batch_are_rendered_as_they_are_refined(residual, every, depth) -> None:
     module = PointRend(
         [4, 2],
         3,
@@ -75,13 +83,13 @@ def test_pictures_of_a_batch_are_rendered_as_they_are_refined(residual, every, d
 
 def test_a_grid_may_be_cropped_and_resized_again(budget) -> None:
     coarse, predict_at = torch.randn(1, 4, 8, 8).double(), wavy(4)
-    grid = subdivide_in_bands(coarse[0], predict_at, sizes=[(16, 16), (32, 32)], count=30)
+    grid = subdivide_lazily(coarse[0], predict_at, sizes=[(16, 16), (32, 32)], count=30)
     logits = everything(grid)[None]
     final = F.interpolate(logits[..., :29, :21], size=(50, 20), mode="bilinear")[0]
-    ours = FinerGrid(CroppedGrid(grid, (29, 21)), (50, 20))
+    ours = UpsampledLogits(CroppedLogits(grid, (29, 21)), (50, 20))
     torch.testing.assert_close(everything(ours), final, atol=1e-9, rtol=1e-9)
     assert torch.equal(label_map(ours).long(), final.argmax(0))
-    assert torch.equal(label_map(CroppedGrid(grid, (29, 21))).long(), logits[0, :, :29, :21].argmax(0))
+    assert torch.equal(label_map(CroppedLogits(grid, (29, 21))).long(), logits[0, :, :29, :21].argmax(0))
     best = final.softmax(0).topk(2, dim=0).values
     torch.testing.assert_close(label_doubt(ours), (1 - (best[0] - best[1])).float())
 
@@ -91,14 +99,14 @@ def test_the_point_head_takes_many_points_in_parts(monkeypatch) -> None:
     torch.nn.init.normal_(module.head.predictor.weight)
     coarse, level = torch.randn(1, 3, 5, 6).double(), torch.randn(1, 4, 10, 12).double()
     refined = module.refine(coarse, level, (10, 12), count=100)[0]
-    monkeypatch.setattr("pointrend.core.picture_head.POINTS_AT_ONCE", 7)
+    monkeypatch.setattr("pointrend.core.fast_point_head.POINTS_AT_ONCE", 7)
     torch.testing.assert_close(everything(module.render(coarse, level, (10, 12), count=100)[0]), refined)
 
 
 @pytest.mark.parametrize("count", [1, 7, 100, 5000])
 @pytest.mark.parametrize("classes", [1, 3])
 def test_the_most_uncertain_are_found_whatever_the_bands(count, classes, monkeypatch) -> None:
-    grid = FinerGrid(HeldGrid(torch.randn(classes, 23, 31).double()), (46, 62))
+    grid = UpsampledLogits(DenseLogits(torch.randn(classes, 23, 31).double()), (46, 62))
     margin = margin_uncertainty(everything(grid)[None]) if classes > 1 else -everything(grid).abs()
     expected = margin.flatten().topk(min(count, 46 * 62)).indices.sort().values
     for budget in (1, 5000, 2**21):
@@ -108,7 +116,7 @@ def test_the_most_uncertain_are_found_whatever_the_bands(count, classes, monkeyp
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (0, 5), (3, 9), (8, 12), (11, 12)])
 def test_points_are_put_into_a_band_without_reading_how_many_they_are(first, last) -> None:
-    grid = FinerGrid(HeldGrid(torch.randn(3, 6, 7)), (12, 14))
+    grid = UpsampledLogits(DenseLogits(torch.randn(3, 6, 7)), (12, 14))
     index = torch.randperm(12 * 14)[:60].sort().values
     grid.put_in(index, torch.randn(3, 60))
     band = torch.randn(3, last - first, 14)
@@ -129,12 +137,12 @@ def test_nothing_new_is_kept_from_band_to_band(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("device", "budget"), [("cpu", 2**21), ("cuda", 2**28), ("cuda", 2**11)])
-def test_a_picture_never_waits_for_the_device_nor_bands_for_a_gpu(device, budget, monkeypatch) -> None:
+def test_an_image_never_waits_for_the_device_nor_bands_for_a_gpu(device, budget, monkeypatch) -> None:
     """Fake tensors have shapes and no values: a value that is read, or decides a shape, raises an error."""
     monkeypatch.setitem(bands.BAND_BYTES, device, budget)
     with FakeTensorMode(), torch.device(device):
         head, coarse = PointHead(6, 5, width=8, residual=True), torch.rand(1, 5, 12, 16)
-        predict_at = PicturePointHead(head, [torch.rand(1, 6, 24, 32)], coarse)
-        grid = subdivide_in_bands(coarse[0], predict_at, sizes=[(24, 32), (41, 57)], count=50)
+        predict_at = FastImagePointHead(head, [torch.rand(1, 6, 24, 32)], coarse)
+        grid = subdivide_lazily(coarse[0], predict_at, sizes=[(24, 32), (41, 57)], count=50)
         assert label_map(grid).shape == (41, 57)
         assert everything(grid).shape == (5, 41, 57)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointrend.core.coordinates import cell_centers, points_in_image, regular_grid
+from pointrend.core.sampling import cell_centers, points_in_image, regular_grid
 
 
 def test_the_only_cell_of_a_1x1_grid_has_its_centre_in_the_middle() -> None:

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from pointrend.core.fast_point_head import FastPointHead
 from pointrend.core.point_head import PointHead
-from pointrend.core.projection import ProjectedPointHead
 from pointrend.core.sampling import point_sample, point_sample_boxes
 from pointrend.core.selection import binary_uncertainty
 from pointrend.core.subdivision import PredictAt, SubdivisionStep, subdivide
 
 
 class Scene:
-    """A point head, maps of a batch of pictures, boxes inside, across and outside of them, some without area."""
+    """A point head, maps of a batch of images, boxes inside, across and outside of them, some without area."""
 
     def __init__(self, seed: int, dtype: torch.dtype = torch.float64) -> None:
         chance = random.Random(seed)
@@ -60,7 +60,7 @@ class Scene:
         self.count = chance.choice([1, 10, 49, 10**4])
 
     def fast(self) -> PredictAt:
-        return ProjectedPointHead(
+        return FastPointHead(
             self.head,
             self.maps,
             self.strides,
@@ -158,7 +158,7 @@ def test_subdivision_never_waits_for_the_device(device: str, precision: torch.dt
         features = [torch.randn(1 if device == "cpu" else 2, 6, 40, 60)]
         boxes, index = torch.rand(3, 4), torch.zeros(3, dtype=torch.int64)
         with torch.autocast(device, dtype=precision, enabled=precision != torch.float32):
-            fast = ProjectedPointHead(
+            fast = FastPointHead(
                 head, features, [4], boxes, index, torch.rand(3, 5, 7, 7), index, expected_points=3000
             )
             sizes = [(14, 14), (28, 28)]

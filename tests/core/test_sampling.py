@@ -4,8 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointrend.core.coordinates import regular_grid
-from pointrend.core.sampling import point_sample, point_sample_boxes, sample_maps
+from pointrend.core.sampling import point_sample, point_sample_boxes, regular_grid, sample_maps
 
 
 def linear_field(height: int, width: int) -> torch.Tensor:
@@ -96,7 +95,7 @@ def test_points_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         point_sample(torch.rand(1, 1, 4, 4), torch.rand(shape))
 
 
-def test_boxes_sample_the_map_of_their_own_picture() -> None:
+def test_boxes_sample_the_map_of_their_own_image() -> None:
     maps = torch.stack([torch.full((1, 8, 8), 1.0), torch.full((1, 8, 8), 2.0)])
     boxes = torch.tensor([[8.0, 8, 24, 24]]).expand(3, 4)
     values = point_sample_boxes([maps], [4], boxes, torch.tensor([1, 0, 1]), torch.full((3, 1, 2), 0.5))
@@ -111,7 +110,7 @@ def test_a_box_over_the_whole_map_is_the_whole_map() -> None:
     torch.testing.assert_close(sampled, point_sample(level, points), atol=1e-5, rtol=0)
 
 
-def test_points_of_a_box_outside_of_the_picture_are_zero() -> None:
+def test_points_of_a_box_outside_of_the_image_are_zero() -> None:
     boxes = torch.tensor([[-40.0, -40, -20, -20]])
     sampled = point_sample_boxes([torch.ones(1, 2, 8, 8)], [4], boxes, torch.tensor([0]), torch.rand(1, 9, 2))
     assert sampled.eq(0).all()
@@ -126,7 +125,7 @@ def test_no_boxes_give_no_features(images: int) -> None:
     assert sampled.shape == (0, 5, 9)
 
 
-def test_gradients_reach_the_features_of_every_picture() -> None:
+def test_gradients_reach_the_features_of_every_image() -> None:
     maps = torch.randn(2, 3, 8, 8, requires_grad=True)
     boxes = torch.tensor([[0.0, 0, 32, 32], [4, 4, 20, 20]])
     point_sample_boxes([maps], [4], boxes, torch.tensor([0, 1]), torch.rand(2, 9, 2)).sum().backward()

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointrend.core.coordinates import regular_grid
-from pointrend.core.sampling import point_sample
+from pointrend.core.sampling import point_sample, regular_grid
 from pointrend.core.selection import (
     PointSampling,
     binary_uncertainty,

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointrend.core.coordinates import regular_grid
+from pointrend.core.sampling import regular_grid
 from pointrend.core.selection import binary_uncertainty, margin_uncertainty
 from pointrend.core.subdivision import (
     SubdivisionStep,

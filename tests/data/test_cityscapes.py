@@ -9,11 +9,11 @@ from PIL import Image
 
 from pointrend.data.cityscapes import Cityscapes, instance_target, semantic_target
 from pointrend.data.transforms import RandomFlip
-from pointrend.facts.cityscapes import LABELS
+from pointrend.metadata.cityscapes import LABELS
 
 
 def write_frame(root: Path, city: str, number: int, instances: np.ndarray, split: str = "train") -> None:
-    """A picture with its label and instance files, sizes and ids as in the official release."""
+    """An image with its label and instance files, sizes and ids as in the official release."""
     name = f"{city}_{number:06d}_000019"
     for kind in ("leftImg8bit", "gtFine"):
         (root / kind / split / city).mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def test_instance_ids_become_objects_and_groups_become_crowds(tmp_path: Path, st
         assert np.array_equal(mask.numpy(), street == number)
 
 
-def test_objects_move_with_the_picture(tmp_path: Path, street: np.ndarray) -> None:
+def test_objects_move_with_the_image(tmp_path: Path, street: np.ndarray) -> None:
     write_frame(tmp_path, "ulm", 1, street)
     target = Cityscapes(tmp_path, "train", "instance", transforms=RandomFlip(1.0))[0].target
     for mask, number in zip(target.masks, (24, 26000, 26001), strict=True):

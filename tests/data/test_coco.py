@@ -13,7 +13,7 @@ from pycocotools import mask as oracle
 from pycocotools.coco import COCO
 
 from pointrend.data.coco import CocoInstances
-from pointrend.data.loading import build_loader
+from pointrend.data.image_io import build_loader
 from pointrend.data.transforms import (
     Compose,
     RandomCrop,
@@ -29,7 +29,7 @@ SQUARE = [[2.0, 1.0, 8.0, 1.0, 8.0, 6.0, 2.0, 6.0]]
 
 
 def content() -> dict[str, Any]:
-    """Two pictures of 10x12 (height x width), the second without objects; ids with gaps."""
+    """Two images of 10x12 (height x width), the second without objects; ids with gaps."""
     bits = np.zeros((10, 12), dtype=np.uint8, order="F")
     bits[5:9, 3:11] = 1
     compressed = oracle.encode(bits)["counts"].decode()
@@ -66,15 +66,15 @@ def annotation(number: int, category: int, segmentation: Any, bbox: list[float])
 
 
 def write(root: Path, fields: dict[str, Any]) -> Path:
-    (root / "pictures").mkdir(exist_ok=True)
+    (root / "images").mkdir(exist_ok=True)
     for name in ("a.png", "b.jpg"):
-        Image.new("RGB", (12, 10), "green").save(root / "pictures" / name)
+        Image.new("RGB", (12, 10), "green").save(root / "images" / name)
     (root / "objects.json").write_text(json.dumps(fields))
     return root / "objects.json"
 
 
 def opened(root: Path, fields: dict[str, Any] | None = None, **options: Any) -> CocoInstances:
-    return CocoInstances(root / "pictures", write(root, fields or content()), **options)
+    return CocoInstances(root / "images", write(root, fields or content()), **options)
 
 
 def test_labels_are_contiguous_in_the_order_of_ids_and_lead_back(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_polygons_and_both_kinds_of_run_lengths_give_their_pixels(tmp_path: Path
     assert torch.equal(masks, torch.stack([square, rectangle, rectangle]))
 
 
-def test_a_picture_without_objects_is_a_sample_unless_unwanted(tmp_path: Path) -> None:
+def test_an_image_without_objects_is_a_sample_unless_unwanted(tmp_path: Path) -> None:
     dataset = opened(tmp_path)
     assert [dataset[i].image_id for i in range(len(dataset))] == [3, 7]
     assert len(dataset[0].target) == 0
@@ -134,13 +134,13 @@ def test_what_is_left_can_be_written_as_coco_again(tmp_path: Path) -> None:
     )
 
 
-def test_transforms_move_picture_and_objects_together(tmp_path: Path) -> None:
+def test_transforms_move_image_and_objects_together(tmp_path: Path) -> None:
     fields = content()
     steps = Compose([RandomScale(0.7, 3.0), RandomCrop(9, 9), RandomFlip()])
     dataset = opened(tmp_path, fields, transforms=steps)
-    picture = np.zeros((10, 12, 3), dtype=np.uint8)
-    picture[1:6, 2:8, 0] = 255  # the polygon in red
-    Image.fromarray(picture).save(tmp_path / "pictures" / "b.jpg", format="PNG")
+    image = np.zeros((10, 12, 3), dtype=np.uint8)
+    image[1:6, 2:8, 0] = 255  # the polygon in red
+    Image.fromarray(image).save(tmp_path / "images" / "b.jpg", format="PNG")
     torch.manual_seed(0)
     for _ in range(30):
         sample = dataset[1]
@@ -153,17 +153,17 @@ def test_transforms_move_picture_and_objects_together(tmp_path: Path) -> None:
         assert sample.image.is_contiguous()
 
 
-def test_an_exif_rotated_picture_is_read_as_it_was_annotated(tmp_path: Path) -> None:
+def test_an_exif_rotated_image_is_read_as_it_was_annotated(tmp_path: Path) -> None:
     """Upright where that has the annotated size, else as stored."""
     exif = Image.Exif()
     exif[0x0112] = 6
     dataset = opened(tmp_path)
-    Image.new("RGB", (10, 12)).save(tmp_path / "pictures" / "b.jpg", exif=exif)
+    Image.new("RGB", (10, 12)).save(tmp_path / "images" / "b.jpg", exif=exif)
     assert dataset[1].image.shape == (3, 10, 12)
-    Image.new("RGB", (12, 10)).save(tmp_path / "pictures" / "b.jpg", exif=exif)
+    Image.new("RGB", (12, 10)).save(tmp_path / "images" / "b.jpg", exif=exif)
     assert dataset[1].image.shape == (3, 10, 12)
-    Image.new("RGB", (12, 11)).save(tmp_path / "pictures" / "b.jpg")
-    with pytest.raises(ValueError, match=r"b\.jpg: .*10x12.*picture 7.*11x12"):
+    Image.new("RGB", (12, 11)).save(tmp_path / "images" / "b.jpg")
+    with pytest.raises(ValueError, match=r"b\.jpg: .*10x12.*image 7.*11x12"):
         dataset[1]
 
 
@@ -212,7 +212,7 @@ SEGMENTATION = "annotations.0.segmentation"
         (SEGMENTATION, [[1, 1, 5, 1, 5]], "segmentation: expected polygons of three or more x, y pairs"),
         (SEGMENTATION, [[1, 1, 5, 1]], "segmentation: expected polygons of three or more x, y pairs"),
         (SEGMENTATION, [[1, 1, 5, 1, 5, NAN]], "segmentation: expected a flat list of finite"),
-        (SEGMENTATION, [[1, 1, 5, 1, 5, 1e300]], "segmentation: expected polygons near the 12x10 picture"),
+        (SEGMENTATION, [[1, 1, 5, 1, 5, 1e300]], "segmentation: expected polygons near the 12x10 image"),
         (SEGMENTATION, [[[1, 1], [5, 1], [5, 5]]], "segmentation: expected a flat list"),
         (SEGMENTATION, SQUARE * 10_001, "segmentation: expected at most 10000 polygons"),
         (SEGMENTATION, [["a"] * 6], "segmentation: expected a list of numbers"),
@@ -220,7 +220,7 @@ SEGMENTATION = "annotations.0.segmentation"
         (
             "annotations.1.segmentation.size",
             [12, 10],
-            r"segmentation.size: expected \[10, 12\] as its picture",
+            r"segmentation.size: expected \[10, 12\] as its image",
         ),
         ("annotations.1.segmentation.size", [10**6, 10**6], "segmentation.size"),
         ("annotations.1.segmentation.counts", "11", "segmentation.counts: expected runs that add up to 120"),
@@ -243,14 +243,14 @@ def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     for text in ("", "[1, 2", "[" * 100_000, "[]", "\x00"):
         file.write_text(text)
         with pytest.raises(ValueError, match=r"objects\.json: (not a readable JSON|expected an object)"):
-            CocoInstances(tmp_path / "pictures", file)
+            CocoInstances(tmp_path / "images", file)
     with pytest.raises(ValueError, match="no such folder"):
         CocoInstances(tmp_path / "nothing", file)
 
 
-def test_a_missing_picture_is_named_when_read(tmp_path: Path) -> None:
+def test_a_missing_image_is_named_when_read(tmp_path: Path) -> None:
     dataset = opened(tmp_path)
-    (tmp_path / "pictures" / "b.jpg").unlink()
+    (tmp_path / "images" / "b.jpg").unlink()
     with pytest.raises(ValueError, match=r"b\.jpg: no such file"):
         dataset[1]
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.data.coco import CocoInstances
-from pointrend.data.lvis import read_lvis_as_coco
-from pointrend.data.open import open_dataset
+from pointrend.data.build import open_dataset
+from pointrend.data.coco import CocoInstances, read_lvis_as_coco
 
 
 def write_lvis(path: Path, *, v1: bool) -> None:
-    """Two pictures of different folders: a person and an acorn, and an acorn alone."""
+    """Two images of different folders: a person and an acorn, and an acorn alone."""
     images = [
         {
             "id": number,
@@ -62,7 +61,7 @@ def test_objects_of_cocos_classes_are_found_in_both_releases(tmp_path: Path, nam
     assert torch.equal(first.target.boxes, torch.tensor([[2.0, 2, 12, 12]]))
 
 
-def test_pictures_without_an_object_of_cocos_classes_are_not_trained_on(tmp_path: Path) -> None:
+def test_images_without_an_object_of_cocos_classes_are_not_trained_on(tmp_path: Path) -> None:
     write_lvis(tmp_path / "annotations" / "lvis_v1_train.json", v1=True)
     assert open_dataset(tmp_path, "train").image_ids == [7]
     with pytest.raises(ValueError, match="found none of the layouts"):
@@ -99,4 +98,4 @@ def test_the_real_file_has_as_many_objects_as_lvis_own_conversion(shared_data: P
     expected = sorted((a["image_id"], a["category_id"]) for a in converted["annotations"])
     assert sorted((a.image_id, a.category_id) for rows in file.objects.values() for a in rows) == expected
     assert len(expected) == 435
-    assert all(picture.file_name.startswith("val2017/0") for picture in file.pictures.values())
+    assert all(image.file_name.startswith("val2017/0") for image in file.images.values())

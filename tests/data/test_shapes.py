@@ -55,7 +55,7 @@ def test_all_classes_occur_and_none_dominates() -> None:
     assert 0.5 < share[0] < 0.9
 
 
-def test_instances_are_the_visible_parts_of_the_semantic_picture() -> None:
+def test_instances_are_the_visible_parts_of_the_semantic_image() -> None:
     for index in range(6):
         scene = ShapeScenes(6, "instance", size=(90, 120), min_area=1)
         target = scene[index].target

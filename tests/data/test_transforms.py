@@ -21,7 +21,7 @@ from pointrend.structures import Sample, SemanticTarget
 
 
 def painted(height: int, width: int, classes: int = 3) -> Sample:
-    """Vertical stripes in the grey of 50 times their label: the picture tells what the labels should be."""
+    """Vertical stripes in the grey of 50 times their label: the image tells what the labels should be."""
     labels = (torch.arange(width) * classes // width).to(torch.uint8).expand(height, width).contiguous()
     return Sample((labels * 50).expand(3, height, width).contiguous(), SemanticTarget(labels), "stripes")
 
@@ -32,7 +32,7 @@ def agreement(sample: Sample) -> float:
     return float((sample.image[0].float() / 50 - labels.float()).abs().lt(0.5)[labels != 255].float().mean())
 
 
-def test_picture_and_labels_stay_together_through_the_whole_recipe() -> None:
+def test_image_and_labels_stay_together_through_the_whole_recipe() -> None:
     torch.manual_seed(0)
     recipe = training_transforms((40, 48), color=False)
     for _ in range(20):
@@ -87,7 +87,7 @@ def test_short_edge_sizes_are_detectrons() -> None:
     assert sizes == {(3, 20, 40), (3, 30, 60)}
 
 
-def test_a_small_picture_is_padded_with_ignored_pixels() -> None:
+def test_a_small_image_is_padded_with_ignored_pixels() -> None:
     sample = RandomCrop(6, 10)(painted(4, 7))
     assert sample.image.shape == (3, 6, 10)
     labels = sample.target.labels
@@ -97,7 +97,7 @@ def test_a_small_picture_is_padded_with_ignored_pixels() -> None:
     assert sample.image[:, 5, 9].tolist() == [124, 116, 104]
 
 
-def test_a_one_pixel_picture_goes_through() -> None:
+def test_a_one_pixel_image_goes_through() -> None:
     sample = training_transforms((2, 2))(painted(1, 1))
     assert sample.image.shape == (3, 2, 2)
 
@@ -116,7 +116,7 @@ def test_crops_avoid_windows_of_one_class() -> None:
     assert share_of_mixed(RandomCrop(40, 100, tries=40)) > 0.95
 
 
-def test_a_picture_without_labels_is_still_cropped() -> None:
+def test_an_image_without_labels_is_still_cropped() -> None:
     sample = Sample(
         torch.zeros(3, 9, 9, dtype=torch.uint8), SemanticTarget(torch.full((9, 9), 255).byte()), 0
     )
@@ -164,7 +164,7 @@ def test_impossible_settings_and_targets_are_refused() -> None:
         RandomFlip(1.0)(Sample(torch.zeros(3, 2, 2, dtype=torch.uint8), None, 0))
 
 
-def test_random_fit_brings_pictures_of_any_size_to_one_scale() -> None:
+def test_random_fit_brings_images_of_any_size_to_one_scale() -> None:
     fit = RandomFit(200, 100, 1.0, 1.0)
     for size, expected in (((50, 100), (100, 200)), ((100, 50), (200, 100)), ((80, 80), (100, 100))):
         labels = SemanticTarget(torch.zeros(size, dtype=torch.uint8))

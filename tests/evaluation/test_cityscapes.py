@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from pointrend.evaluation.cityscapes import OVERLAPS, CityscapesAP, CityscapesIoU, to_train_ids
-from pointrend.facts.cityscapes import INSTANCE_LABELS, LABELS, TRAIN_LABELS
+from pointrend.metadata.cityscapes import INSTANCE_LABELS, LABELS, TRAIN_LABELS
 from pointrend.structures import InstanceMasks
 
 CAR, PERSON = 26, 24
 
 
-class Picture(NamedTuple):
+class RGBImage(NamedTuple):
     """Annotated ids, and the detections: a mask, a label id and a score each."""
 
     ids: np.ndarray
@@ -27,7 +27,7 @@ class Picture(NamedTuple):
     scores: list[float]
 
 
-def random_picture(seed: int, height: int = 60, width: int = 90) -> Picture:
+def random_image(seed: int, height: int = 60, width: int = 90) -> RGBImage:
     """Road with void, groups, small and large objects; detections shifted, doubled, mislabelled, on void, tied."""
     random = np.random.default_rng(seed)
     ids = np.full((height, width), 7, np.int32)
@@ -47,38 +47,38 @@ def random_picture(seed: int, height: int = 60, width: int = 90) -> Picture:
             labels.append(own if known and random.random() < 0.8 else CAR)
             scores.append(round(float(random.random()), 1))
     stacked = np.stack(masks) if masks else np.zeros((0, height, width), bool)
-    return Picture(ids, stacked, labels, scores)
+    return RGBImage(ids, stacked, labels, scores)
 
 
-def score(pictures: list[Picture]) -> CityscapesAP:
+def score(images: list[RGBImage]) -> CityscapesAP:
     evaluator = CityscapesAP()
     order = [label.id for label in INSTANCE_LABELS]
-    for picture in pictures:
-        masks = InstanceMasks.from_dense(torch.from_numpy(picture.masks))
-        classes = [order.index(label) for label in picture.labels]
-        evaluator.update(masks, classes, picture.scores, torch.from_numpy(picture.ids))
+    for image in images:
+        masks = InstanceMasks.from_dense(torch.from_numpy(image.masks))
+        classes = [order.index(label) for label in image.labels]
+        evaluator.update(masks, classes, image.scores, torch.from_numpy(image.ids))
     return evaluator
 
 
-def naive_ap(pictures: list[Picture], label_id: int, threshold: float) -> float:
+def naive_ap(images: list[RGBImage], label_id: int, threshold: float) -> float:
     """The rules, one pair of full-size masks at a time."""
     ignored = [label.id for label in LABELS if label.ignored]
     outcomes: list[tuple[float, bool]] = []
     objects = detections = 0
-    for picture in pictures:
-        regions = [i for i in np.unique(picture.ids) if i == label_id or i // 1000 == label_id]
+    for image in images:
+        regions = [i for i in np.unique(image.ids) if i == label_id or i // 1000 == label_id]
         found = [
             (mask, confidence)
-            for mask, label, confidence in zip(picture.masks, picture.labels, picture.scores, strict=True)
+            for mask, label, confidence in zip(image.masks, image.labels, image.scores, strict=True)
             if label == label_id and mask.any()
         ]
         detections += len(found)
 
-        def iou(mask: np.ndarray, region: int, ids: np.ndarray = picture.ids) -> float:
+        def iou(mask: np.ndarray, region: int, ids: np.ndarray = image.ids) -> float:
             return float((mask & (ids == region)).sum() / (mask | (ids == region)).sum())
 
         for region in regions:
-            if region >= 1000 and (picture.ids == region).sum() >= 100:
+            if region >= 1000 and (image.ids == region).sum() >= 100:
                 objects += 1
                 hits = sorted(
                     (confidence for mask, confidence in found if iou(mask, region) > threshold), reverse=True
@@ -87,10 +87,10 @@ def naive_ap(pictures: list[Picture], label_id: int, threshold: float) -> float:
         for mask, confidence in found:
             if any(iou(mask, region) > threshold for region in regions):
                 continue
-            excused = int((mask & np.isin(picture.ids, ignored)).sum())
+            excused = int((mask & np.isin(image.ids, ignored)).sum())
             for region in regions:
-                shared = int((mask & (picture.ids == region)).sum())
-                excused += shared * (region < 1000) + shared * ((picture.ids == region).sum() < 100)
+                shared = int((mask & (image.ids == region)).sum())
+                excused += shared * (region < 1000) + shared * ((image.ids == region).sum() < 100)
             if excused / mask.sum() <= threshold:
                 outcomes.append((confidence, False))
     if not objects:
@@ -111,9 +111,9 @@ def naive_ap(pictures: list[Picture], label_id: int, threshold: float) -> float:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_ap_equals_the_rules_written_as_loops(seed: int) -> None:
-    pictures = [random_picture(10 * seed + number) for number in range(4)]
-    evaluator = score(pictures)
-    expected = np.array([[naive_ap(pictures, label.id, t) for t in OVERLAPS] for label in INSTANCE_LABELS])
+    images = [random_image(10 * seed + number) for number in range(4)]
+    evaluator = score(images)
+    expected = np.array([[naive_ap(images, label.id, t) for t in OVERLAPS] for label in INSTANCE_LABELS])
     assert evaluator.per_class()["Cityscapes AP"] == pytest.approx(
         expected.mean(1).tolist(), abs=1e-12, nan_ok=True
     )
@@ -134,16 +134,16 @@ def test_ap_equals_the_official_scripts(tmp_path: Path, monkeypatch: pytest.Monk
         )  # gone from NumPy 2.4, which the scripts do not know
     from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as official
 
-    pictures = [random_picture(number) for number in range(12)]
+    images = [random_image(number) for number in range(12)]
     truths, predictions = [], []
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         truths.append(str(tmp_path / f"aachen_{number:06d}_000019_gtFine_instanceIds.png"))
-        Image.fromarray(picture.ids.astype(np.uint16)).save(truths[-1])
+        Image.fromarray(image.ids.astype(np.uint16)).save(truths[-1])
         lines = []
-        for mask_number, mask in enumerate(picture.masks):
+        for mask_number, mask in enumerate(image.masks):
             Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / f"{number}_{mask_number}.png")
             lines.append(
-                f"{number}_{mask_number}.png {picture.labels[mask_number]} {picture.scores[mask_number]}\n"
+                f"{number}_{mask_number}.png {image.labels[mask_number]} {image.scores[mask_number]}\n"
             )
         predictions.append(str(tmp_path / f"{number}.txt"))
         Path(predictions[-1]).write_text("".join(lines))
@@ -156,7 +156,7 @@ def test_ap_equals_the_official_scripts(tmp_path: Path, monkeypatch: pytest.Monk
     truth = official.getGtInstances(truths, args)
     matches = official.matchGtWithPreds(predictions, truths, truth, args)
     expected = official.evaluateMatches(matches, args)[0]
-    evaluator = score(pictures)
+    evaluator = score(images)
     assert [label.name for label in INSTANCE_LABELS] == args.instLabels
     assert evaluator.per_class()["Cityscapes AP"] == pytest.approx(
         expected.mean(1).tolist(), abs=1e-9, nan_ok=True
@@ -192,8 +192,8 @@ def street(**regions: np.ndarray) -> np.ndarray:
 
 def car_ap(ids: np.ndarray, *found: tuple[np.ndarray, float]) -> float:
     masks = np.stack([mask for mask, _ in found]) if found else np.zeros((0, 50, 80), bool)
-    picture = Picture(ids, masks, [CAR] * len(found), [confidence for _, confidence in found])
-    return score([picture]).per_class()["Cityscapes AP"][2]
+    image = RGBImage(ids, masks, [CAR] * len(found), [confidence for _, confidence in found])
+    return score([image]).per_class()["Cityscapes AP"][2]
 
 
 def test_an_exact_detection_is_right_and_a_second_one_on_the_same_car_is_not() -> None:
@@ -230,10 +230,10 @@ def test_empty_detections_are_left_out() -> None:
 
 
 def test_shards_merge_to_exactly_the_whole() -> None:
-    pictures = [random_picture(number) for number in range(8)]
-    left, right = score(pictures[1::2]), score(pictures[::2])
+    images = [random_image(number) for number in range(8)]
+    left, right = score(images[1::2]), score(images[::2])
     left.merge(right)
-    whole = score(pictures)
+    whole = score(images)
     assert left.compute() == whole.compute()
     for name, column in whole.per_class().items():
         assert left.per_class()[name] == pytest.approx(column, abs=0, nan_ok=True)
@@ -244,7 +244,7 @@ def test_shards_merge_to_exactly_the_whole() -> None:
     [
         (
             {"ids": np.zeros((3, 3), np.int32)},
-            r"truth: expected instance ids of the masks' picture \(50, 80\)",
+            r"truth: expected instance ids of the masks' image \(50, 80\)",
         ),
         ({"ids": np.zeros((50, 80), np.float32)}, "truth: .*float32"),
         ({"ids": np.full((50, 80), 34, np.int32)}, r"truth: expected label ids 0\.\.33"),
@@ -254,9 +254,9 @@ def test_shards_merge_to_exactly_the_whole() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -> None:
-    picture = Picture(street(), car_at(5, 5)[None], [CAR], [0.5])._replace(**change)  # type: ignore[arg-type]
+    image = RGBImage(street(), car_at(5, 5)[None], [CAR], [0.5])._replace(**change)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
-        score([picture])
+        score([image])
     masks = InstanceMasks.from_dense(torch.zeros(1, 50, 80))
     with pytest.raises(ValueError, match=r"labels: expected 0\.\.7, got \[8\]"):
         CityscapesAP().update(masks, [8], [0.5], torch.from_numpy(street()))

@@ -1,4 +1,4 @@
-"""AP against the official tools: their stored numbers, and pycocotools itself on random pictures."""
+"""AP against the official tools: their stored numbers, and pycocotools itself on random images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pycocotools.coco import COCO as OracleCOCO
 from pycocotools.cocoeval import COCOeval as OracleEval
 
 from pointrend.evaluation.coco_ap import CocoEvaluator
-from pointrend.evaluation.run_lengths import measure, rle_runs
+from pointrend.masks.rle import measure, rle_runs
 from pointrend.structures import InstanceMasks, InstanceResult
 
 DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[2] / "../shared/data"))
@@ -33,7 +33,7 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": encoded["size"], "counts": encoded["counts"].decode()}
 
 
-def random_data(seed: int, pictures: int = 6) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def random_data(seed: int, images: int = 6) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Rectangles of three sizes, some of them crowds; shifted or relabelled detections with tied scores."""
     random = np.random.default_rng(seed)
     truth: dict[str, Any] = {
@@ -42,7 +42,7 @@ def random_data(seed: int, pictures: int = 6) -> tuple[dict[str, Any], list[dict
         "categories": [{"id": c, "name": f"c{c}"} for c in (2, 3, 7)],
     }
     records = []
-    for image_id in range(10, 10 + pictures):
+    for image_id in range(10, 10 + images):
         height, width = int(random.integers(90, 160)), int(random.integers(90, 160))
         truth["images"].append({"id": image_id, "height": height, "width": width})
         for _ in range(int(random.integers(0, 7))):
@@ -125,7 +125,7 @@ def test_lvis_sample_gives_the_stored_numbers_of_the_official_tools(name: str) -
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_pictures_score_as_pycocotools_scores_them(seed: int) -> None:
+def test_random_images_score_as_pycocotools_scores_them(seed: int) -> None:
     truth, records = random_data(seed)
     evaluator = CocoEvaluator(truth, kinds=("box", "mask"))
     evaluator.update(records)
@@ -141,8 +141,8 @@ def test_random_pictures_score_as_pycocotools_scores_them(seed: int) -> None:
         )
 
 
-def test_a_subset_of_pictures_scores_as_pycocotools_does_and_leaves_other_detections_out() -> None:
-    truth, records = random_data(5, pictures=9)
+def test_a_subset_of_images_scores_as_pycocotools_does_and_leaves_other_detections_out() -> None:
+    truth, records = random_data(5, images=9)
     evaluator = CocoEvaluator(truth, kinds=("mask",), image_ids=[17, 11, 12])
     evaluator.update(records)
     expected = oracle(truth, records, "segm", [11, 12, 17])
@@ -165,7 +165,7 @@ def test_ap_above_three_quarters_is_the_mean_of_the_upper_thresholds() -> None:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_shards_merge_to_exactly_the_whole_in_any_order(order: tuple[int, int]) -> None:
-    truth, records = random_data(3, pictures=8)
+    truth, records = random_data(3, images=8)
     whole = CocoEvaluator(truth)
     whole.update(records)
     shards = [CocoEvaluator(truth), CocoEvaluator(truth)]
@@ -210,7 +210,7 @@ def test_per_class_averages_to_the_whole() -> None:
         assert np.nanmean(column) == pytest.approx(evaluator.compute()[name])
 
 
-def test_pictures_may_have_names_instead_of_numbers_and_annotations_may_count_from_zero() -> None:
+def test_images_may_have_names_instead_of_numbers_and_annotations_may_count_from_zero() -> None:
     truth, records = random_data(2)
     numbered = CocoEvaluator(truth)
     numbered.update(records)
@@ -248,7 +248,7 @@ def test_mask_area_decides_the_size_unless_asked_to_do_as_pycocotools_with_boxes
     expect(by_box.compute(), "mask", dict(zip(COCO_NAMES, oracle(truth, boxed, "segm"), strict=True)), 1e-12)
 
 
-def lvis_picture() -> dict[str, Any]:
+def lvis_image() -> dict[str, Any]:
     mask = np.zeros((20, 20), np.uint8)
     mask[2:12, 3:13] = 1
     categories = [{"id": c, "name": str(c), "frequency": "f"} for c in (1, 2, 3)]
@@ -265,7 +265,7 @@ def lvis_picture() -> dict[str, Any]:
 
 
 def test_federated_protocol_ignores_categories_nobody_checked() -> None:
-    truth = lvis_picture()
+    truth = lvis_image()
     hit = {
         "image_id": 1,
         "category_id": 1,
@@ -288,8 +288,8 @@ def test_federated_protocol_ignores_categories_nobody_checked() -> None:
     assert evaluator.compute()["mask AP"] == pytest.approx(1.0)  # the miss may be an object nobody annotated
 
 
-def test_lvis_keeps_the_best_three_hundred_of_a_picture() -> None:
-    truth = lvis_picture()
+def test_lvis_keeps_the_best_three_hundred_of_an_image() -> None:
+    truth = lvis_image()
     hit = {
         "image_id": 1,
         "category_id": 1,
@@ -333,10 +333,10 @@ def test_categories_that_the_data_set_lacks_must_be_announced() -> None:
         ({"segmentation": [[0, 0, 1, 1, 0, 1]]}, "segmentation: expected an RLE"),
         (
             {"segmentation": {"size": [3, 4], "counts": "0<"}},
-            r"size: expected the picture's \(height, width\)",
+            r"size: expected the image's \(height, width\)",
         ),
         ({"segmentation": {"size": 7, "counts": "0<"}}, "size"),
-        ({"segmentation": {"size": [10**9, 10**9], "counts": [0, 10**18]}}, "size: expected the picture's"),
+        ({"segmentation": {"size": [10**9, 10**9], "counts": [0, 10**18]}}, "size: expected the image's"),
         ({"id": []}, "id"),
     ],
 )
@@ -434,7 +434,7 @@ def test_masks_as_lists_of_runs_score_as_their_compressed_form() -> None:
     assert scores[0] == pytest.approx(scores[1], abs=0, nan_ok=True)
 
 
-def test_a_picture_or_an_id_given_twice_is_refused() -> None:
+def test_an_image_or_an_id_given_twice_is_refused() -> None:
     truth, records = random_data(0)
     evaluator = CocoEvaluator(truth)
     evaluator.update(records)

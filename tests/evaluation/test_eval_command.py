@@ -12,13 +12,13 @@ from PIL import Image
 
 import pointrend
 from pointrend.cli import main
-from pointrend.facts.cityscapes import INSTANCE_LABELS, TRAIN_LABELS
+from pointrend.metadata.cityscapes import INSTANCE_LABELS, TRAIN_LABELS
 from tests.evaluation.tiny import SIZE, instance_model, photo, semantic_model
 
 
 @pytest.fixture
 def streets(tmp_path: Path) -> Path:
-    """Two pictures with label maps."""
+    """Two images with label maps."""
     root = tmp_path / "streets"
     for number in range(2):
         photo(root / "images" / "val" / f"{number}.png", number)
@@ -32,7 +32,7 @@ def streets(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    """Three pictures of a cat or an oven; LVIS annotated the first two, and knows no ovens."""
+    """Three images of a cat or an oven; LVIS annotated the first two, and knows no ovens."""
     root = tmp_path / "coco"
     images = [{"id": n, "file_name": f"{n}.png", "height": SIZE[0], "width": SIZE[1]} for n in (1, 2, 3)]
     box = {"segmentation": [[5, 5, 45, 5, 45, 35, 5, 35]], "bbox": [5, 5, 40, 30], "area": 1200, "iscrowd": 0}
@@ -133,7 +133,7 @@ def test_the_same_command_resumes_and_another_one_is_refused(
     assert "holds predictions of another run (sha256" in capsys.readouterr().err
 
 
-def test_a_folder_of_other_pictures_is_refused(
+def test_a_folder_of_other_images_is_refused(
     coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = instance_model(tmp_path / "m.safetensors"), tmp_path / "out"
@@ -190,10 +190,10 @@ def test_masks_are_compared_by_resolution_and_points_and_scored_again_from_their
     file, again = out / "28 x 28, N = 16" / "predictions.json", tmp_path / "again"
     assert evaluate("--data", coco, "--predictions", file, "--metrics", "mask", "--out", again) == 0
     assert scores(again)[0]["numbers"]["mask AP"] == rows[2]["numbers"]["mask AP"]
-    assert scores(again)[0]["pictures"] == 3
+    assert scores(again)[0]["images"] == 3
 
 
-def test_ap_star_scores_the_pictures_and_categories_that_lvis_has(
+def test_ap_star_scores_the_images_and_categories_that_lvis_has(
     coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = instance_model(tmp_path / "m.safetensors"), tmp_path / "out"
@@ -202,9 +202,9 @@ def test_ap_star_scores_the_pictures_and_categories_that_lvis_has(
     assert "1 categories, 2 images, 1 annotations" in capsys.readouterr().out
     assert evaluate(model, "--data", coco, "--lvis", coco / "lvis.json", "--out", out) == 0
     [row] = scores(out)
-    assert (row["pictures"], row["class_names"]) == (2, ["cat"])
+    assert (row["images"], row["class_names"]) == (2, ["cat"])
     assert "mask AR@300" in row["numbers"]
-    # Predictions of all of COCO's pictures may be scored by either form of the annotations.
+    # Predictions of all of COCO's images may be scored by either form of the annotations.
     assert evaluate(model, "--data", coco, "--out", tmp_path / "all") == 0
     file = next((tmp_path / "all").glob("*/predictions.json"))
     for number, lvis in enumerate((coco / "lvis.json", made)):
@@ -260,8 +260,8 @@ def test_models_can_look_several_times(streets: Path, coco: Path, tmp_path: Path
         (["--predictions", "nowhere"], "nowhere: no such file or folder"),
         (["{semantic}", "--metrics", "mask"], "for semantic segmentation, got mask"),
         (["{semantic}", "--sides", "28"], "sides: label maps are rendered"),
-        (["{semantic}", "--lvis", "x.json"], "lvis: expected COCO's pictures"),
-        (["{semantic}", "--limit", "0"], "limit: expected at least one picture"),
+        (["{semantic}", "--lvis", "x.json"], "lvis: expected COCO's images"),
+        (["{semantic}", "--limit", "0"], "limit: expected at least one image"),
         (
             ["{instance}", "--data", "{coco}", "--metrics", "cityscapes"],
             "cityscapes is for data in Cityscapes'",

@@ -49,7 +49,7 @@ def test_json_keeps_full_precision_and_has_null_for_nan() -> None:
     assert first["numbers"] == {"mIoU": 0.6638, "boundary IoU": 0.41}
     assert first["per_class"] == {"IoU": [0.5, None]}
     assert second["numbers"]["boundary IoU"] is None
-    assert (second["pictures"], second["seconds"]) == (3, 2.0)
+    assert (second["images"], second["seconds"]) == (3, 2.0)
 
 
 def test_csv_has_a_line_for_each_class() -> None:

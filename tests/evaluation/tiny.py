@@ -1,4 +1,4 @@
-"""Tiny models and pictures for tests of commands."""
+"""Tiny models and images for tests of commands."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 import pointrend
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticPointRendConfig
 
 SIZE = (40, 50)

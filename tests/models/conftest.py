@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.structures import InstanceMasks, InstanceTarget
 
 
@@ -46,7 +46,7 @@ def tiny_config() -> Callable[..., InstanceConfig]:
 
 @pytest.fixture
 def target() -> Callable[..., InstanceTarget]:
-    """Boxes filled with their masks, on a picture of some size."""
+    """Boxes filled with their masks, on an image of some size."""
 
     def build(size, boxes, labels=None, crowd=None) -> InstanceTarget:
         masks = torch.zeros(len(boxes), *size, dtype=torch.bool)

@@ -6,15 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from pointrend.models.augmented import AugmentedSemantic, FlippedInstances, SlidingSemantic, _mirrored
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.images import batch_images
+from pointrend.models.inputs import batch_images
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.models.tta import augmented_probabilities
+from pointrend.models.tta import (
+    AugmentedSemantic,
+    FlippedInstances,
+    SlidingSemantic,
+    _mirrored,
+    augmented_probabilities,
+)
 
 
-def picture(height: int = 64, width: int = 96) -> Tensor:
+def make_image(height: int = 64, width: int = 96) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
@@ -38,8 +43,8 @@ def segmenter() -> SemanticSegmenter:
     return SemanticSegmenter(config).eval()
 
 
-def test_a_mirrored_picture_gives_the_mirrored_objects(detector) -> None:
-    image, model = picture(), FlippedInstances(detector)
+def test_a_mirrored_image_gives_the_mirrored_objects(detector) -> None:
+    image, model = make_image(), FlippedInstances(detector)
     plain, mirrored = model.predict([image, image.flip(-1)])
     assert len(plain) == 5
     torch.testing.assert_close(mirrored.scores, plain.scores)
@@ -52,7 +57,7 @@ def test_a_mirrored_picture_gives_the_mirrored_objects(detector) -> None:
 
 
 def test_boxes_come_from_both_views_and_masks_are_the_mean_of_both(detector) -> None:
-    image = picture()
+    image = make_image()
     found = FlippedInstances(detector).predict([image], uncertainty=True)[0]
     views = [detector.predict([image])[0], detector.predict([image.flip(-1)])[0]]
     boxes = torch.cat([views[0].boxes, _mirrored(views[1].boxes, 96)])
@@ -69,18 +74,18 @@ def test_boxes_come_from_both_views_and_masks_are_the_mean_of_both(detector) -> 
     torch.testing.assert_close(found.uncertainty, 1 - (2 * mean - 1).abs(), atol=1e-4, rtol=0)
 
 
-def test_a_picture_in_which_nothing_is_found_stays_empty(tiny_config) -> None:
+def test_an_image_in_which_nothing_is_found_stays_empty(tiny_config) -> None:
     from dataclasses import replace
 
     config = tiny_config()
     config = replace(config, boxes=replace(config.boxes, score_threshold=1.0))
-    found = FlippedInstances(InstanceSegmenter(config).eval()).predict([picture(41, 50)])[0]
+    found = FlippedInstances(InstanceSegmenter(config).eval()).predict([make_image(41, 50)])[0]
     assert len(found) == 0
     assert found.masks.image_size == (41, 50)
 
 
 def test_semantic_labels_are_the_best_of_the_mean(segmenter) -> None:
-    image = picture(33, 50)
+    image = make_image(33, 50)
     model = AugmentedSemantic(segmenter, scales=(0.5, 1.25))
     expected = augmented_probabilities(segmenter, image, scales=(0.5, 1.25)).argmax(0)
     assert torch.equal(model.predict([image])[0].labels.long(), expected)
@@ -105,8 +110,8 @@ def test_the_stand_in_has_the_models_mode_and_configuration(segmenter) -> None:
     assert not segmenter.training
 
 
-def test_windows_that_hold_the_picture_change_nothing(segmenter) -> None:
-    image = picture()
+def test_windows_that_hold_the_image_change_nothing(segmenter) -> None:
+    image = make_image()
     [plain] = segmenter.predict([image])
     assert torch.equal(SlidingSemantic(segmenter, (64, 96)).predict([image])[0].labels, plain.labels)
     [seen, other] = SlidingSemantic(segmenter, (32, 48)).predict([image, image[:, :1, :1]])

@@ -40,7 +40,7 @@ def test_every_stage_has_its_channels_and_stride(name, output_stride):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (33, 51)])
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "resnet10_w16"])
-def test_sizes_round_up_so_any_picture_passes(name, size):
+def test_sizes_round_up_so_any_image_passes(name, size):
     backbone = build_backbone(BackboneConfig(name)).eval()
     for stage, map_ in backbone(torch.zeros(1, 3, *size)).items():
         assert map_.shape[-2:] == tuple(-(-s // backbone.strides[stage]) for s in size)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pointrend.core import bands
-from pointrend.core.bands import label_map
+from pointrend.core import lazy_grid as bands
+from pointrend.core.lazy_grid import label_map
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.images import Preprocessing, batch_images
+from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.models.tta import (
     _windows,
@@ -48,7 +48,7 @@ def test_one_scale_without_flip_is_the_plain_answer(model, image):
     torch.testing.assert_close(ours, plain(model, image).softmax(1)[0])
 
 
-def test_probabilities_sum_to_one_and_mirror_with_the_picture(model, image):
+def test_probabilities_sum_to_one_and_mirror_with_the_image(model, image):
     ours = augmented_probabilities(model, image, scales=(0.5, 1.0))
     torch.testing.assert_close(ours.sum(0), torch.ones(33, 50))
     mirrored = augmented_probabilities(model, image.flip(-1), scales=(0.5, 1.0)).flip(-1)
@@ -62,7 +62,7 @@ def test_one_window_is_the_plain_answer(model, image):
 
 
 def test_windows_are_averaged_where_they_overlap(model, image):
-    """Each window is a picture of its own."""
+    """Each window is an image of its own."""
     total, counts = torch.zeros(3, 33, 50), torch.zeros(33, 50)
     for rows in (slice(0, 20), slice(13, 33)):  # the second would end at 40: shifted back inside
         for columns in (slice(0, 32), slice(18, 50)):
@@ -106,7 +106,7 @@ def test_wrong_settings_are_refused(model, image):
         sliding_logits(model, image, window=(8, 8), stride=(9, 8))
 
 
-def test_a_picture_of_one_pixel(model):
+def test_an_image_of_one_pixel(model):
     image = torch.zeros(3, 1, 1, dtype=torch.uint8)
     assert augmented_probabilities(model, image, scales=(0.5, 2.0)).shape == (3, 1, 1)
     assert sliding_logits(model, image, window=(8, 8), stride=(8, 8)).shape == (3, 1, 1)

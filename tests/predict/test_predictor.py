@@ -34,7 +34,7 @@ class Threshold:
     def predict(self, images: Sequence[Tensor]) -> list[SemanticResult]:
         self.batches.append(len(images))
         if len({image.shape for image in images}) > 1:
-            raise AssertionError("pictures of different sizes in one batch")
+            raise AssertionError("images of different sizes in one batch")
         labels = [(image.float().mean(0) > 127).to(torch.uint8) for image in images]
         return [SemanticResult(label, self.config.class_names, self.config.palette) for label in labels]
 
@@ -63,8 +63,8 @@ class Finder:
         )
 
 
-def picture(path: Path, size: tuple[int, int] = (24, 16), mode: str = "RGB", bright: bool = True) -> Path:
-    """A picture of this (width, height) with a bright rectangle at x 4..11, y 2..9."""
+def make_image(path: Path, size: tuple[int, int] = (24, 16), mode: str = "RGB", bright: bool = True) -> Path:
+    """An image of this (width, height) with a bright rectangle at x 4..11, y 2..9."""
     array = np.full((size[1], size[0]), 20, dtype=np.uint8)
     if bright:
         array[2:10, 4:12] = 250
@@ -75,12 +75,12 @@ def picture(path: Path, size: tuple[int, int] = (24, 16), mode: str = "RGB", bri
 
 def corrupt(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG\r\n\x1a\nthis is no picture")
+    path.write_bytes(b"\x89PNG\r\n\x1a\nthis is no image")
     return path
 
 
-def test_semantic_pictures_give_label_maps_with_a_palette_and_overlays(tmp_path: Path) -> None:
-    source = picture(tmp_path / "in" / "one.png")
+def test_semantic_images_give_label_maps_with_a_palette_and_overlays(tmp_path: Path) -> None:
+    source = make_image(tmp_path / "in" / "one.png")
     report = Predictor(Threshold(), device="cpu").save([source], tmp_path / "out")
     assert report.predicted == (source,)
     assert not report.failures
@@ -94,7 +94,7 @@ def test_semantic_pictures_give_label_maps_with_a_palette_and_overlays(tmp_path:
 
 def test_instances_go_into_one_coco_file(tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.mask")
-    sources = [picture(tmp_path / "in" / "a.png"), picture(tmp_path / "in" / "b.png", bright=False)]
+    sources = [make_image(tmp_path / "in" / "a.png"), make_image(tmp_path / "in" / "b.png", bright=False)]
     Predictor(Finder(), device="cpu").save(sources, tmp_path / "out")
     file = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [image["file_name"] for image in file["images"]] == [str(path) for path in sources]
@@ -108,19 +108,19 @@ def test_instances_go_into_one_coco_file(tmp_path: Path) -> None:
 
 
 def test_zero_detections_everywhere_still_give_a_valid_file(tmp_path: Path) -> None:
-    source = picture(tmp_path / "a.png", bright=False)
+    source = make_image(tmp_path / "a.png", bright=False)
     Predictor(Finder(), device="cpu").save([source], tmp_path / "out")
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"] == []
     assert (tmp_path / "out" / "overlays" / "a.png").exists()
 
 
 def test_a_corrupt_file_is_named_and_the_others_are_predicted(tmp_path: Path) -> None:
-    sources = [picture(tmp_path / "a.png"), corrupt(tmp_path / "b.png"), picture(tmp_path / "c.png")]
+    sources = [make_image(tmp_path / "a.png"), corrupt(tmp_path / "b.png"), make_image(tmp_path / "c.png")]
     report = Predictor(Threshold(), device="cpu", batch_size=4).save(sources, tmp_path / "out")
     assert [path.name for path in report.predicted] == ["a.png", "c.png"]
     (failure,) = report.failures
     assert failure.path.name == "b.png"
-    assert "not a readable picture" in failure.reason
+    assert "not a readable image" in failure.reason
     assert not failure.reason.startswith(str(failure.path))  # the report names it already
 
 
@@ -131,30 +131,28 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_an_error_that_says_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        ValueError, match=r"no pictures found in .*empty; expected files, folders or patterns"
-    ):
+    with pytest.raises(ValueError, match=r"no images found in .*empty; expected files, folders or patterns"):
         Predictor(Threshold(), device="cpu").save([tmp_path / "empty"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P"])
 def test_every_mode_is_read(tmp_path: Path, mode: str) -> None:
-    source = picture(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), mode=mode)
+    source = make_image(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), mode=mode)
     assert Predictor(Threshold(), device="cpu")(source).labels.sum() == 64
 
 
-def test_results_are_in_the_pixels_of_the_picture_as_it_is_seen(tmp_path: Path) -> None:
+def test_results_are_in_the_pixels_of_the_image_as_it_is_seen(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
-    with Image.open(picture(tmp_path / "a.png")) as image:
+    with Image.open(make_image(tmp_path / "a.png")) as image:
         image.save(tmp_path / "turned.jpg", exif=exif)
     assert Predictor(Threshold(), device="cpu")(tmp_path / "turned.jpg").labels.shape == (24, 16)
 
 
 def test_equal_stems_in_different_folders_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for name, bright in (("a/x.png", True), ("b/x.png", False)):
-        picture(tmp_path / "in" / name, bright=bright)
+        make_image(tmp_path / "in" / name, bright=bright)
     Predictor(Threshold(), device="cpu").save([tmp_path / "in"], tmp_path / "out")
     sums = [np.asarray(Image.open(tmp_path / "out" / "labels" / f / "x.png")).sum() for f in ("a", "b")]
     assert sums == [64, 0]
@@ -162,7 +160,7 @@ def test_equal_stems_in_different_folders_do_not_overwrite_each_other(tmp_path: 
 
 def test_only_neighbours_of_one_size_share_a_batch(tmp_path: Path) -> None:
     sizes = [(24, 16)] * 3 + [(30, 16)] * 2 + [(24, 16)]
-    sources = [picture(tmp_path / f"{i}.png", size) for i, size in enumerate(sizes)]
+    sources = [make_image(tmp_path / f"{i}.png", size) for i, size in enumerate(sizes)]
     model = Threshold()
     Predictor(model, device="cpu", batch_size=2).save(sources, tmp_path / "out", overlays=False)
     assert model.batches == [2, 1, 2, 1]
@@ -170,21 +168,21 @@ def test_only_neighbours_of_one_size_share_a_batch(tmp_path: Path) -> None:
 
 
 def test_predictions_come_in_the_order_of_the_files(tmp_path: Path) -> None:
-    sources = [picture(tmp_path / "0.png"), corrupt(tmp_path / "1.png"), picture(tmp_path / "2.png")]
+    sources = [make_image(tmp_path / "0.png"), corrupt(tmp_path / "1.png"), make_image(tmp_path / "2.png")]
     outcomes = list(Predictor(Threshold(), device="cpu", batch_size=8).stream(sources))
     assert [type(outcome) for outcome in outcomes] == [Prediction, Failure, Prediction]
     assert [outcome.path for outcome in outcomes] == sources
 
 
-def test_a_huge_picture_is_not_read_and_says_what_to_do(tmp_path: Path) -> None:
-    source = picture(tmp_path / "a.png", (300, 200))
+def test_a_huge_image_is_not_read_and_says_what_to_do(tmp_path: Path) -> None:
+    source = make_image(tmp_path / "a.png", (300, 200))
     (outcome,) = Predictor(Threshold(), device="cpu", max_pixels=1000).stream([source])
     assert isinstance(outcome, Failure)
-    assert "300x200 pixels are more than the limit of 1,000; scale the picture down" in outcome.reason
+    assert "300x200 pixels are more than the limit of 1,000; scale the image down" in outcome.reason
 
 
 class Forgetful(Threshold):
-    """Runs out of memory for more than one picture."""
+    """Runs out of memory for more than one image."""
 
     def predict(self, images: Sequence[Tensor]) -> list[SemanticResult]:
         if len(images) > 1:
@@ -193,13 +191,13 @@ class Forgetful(Threshold):
 
 
 def test_a_batch_that_does_not_fit_is_tried_one_by_one(tmp_path: Path) -> None:
-    sources = [picture(tmp_path / f"{i}.png") for i in range(3)]
+    sources = [make_image(tmp_path / f"{i}.png") for i in range(3)]
     report = Predictor(Forgetful(), device="cpu", batch_size=3).save(sources, tmp_path / "out")
     assert len(report.predicted) == 3
 
 
 class Broken(Finder):
-    """Fails at the second picture, as no picture of the user's is to blame for."""
+    """Fails at the second image, as no image of the user's is to blame for."""
 
     seen = 0
 
@@ -211,14 +209,14 @@ class Broken(Finder):
 
 
 def test_a_run_that_breaks_leaves_no_half_written_file(tmp_path: Path) -> None:
-    sources = [picture(tmp_path / f"{i}.png") for i in range(3)]
+    sources = [make_image(tmp_path / f"{i}.png") for i in range(3)]
     with pytest.raises(KeyError):
         Predictor(Broken(), device="cpu").save(sources, tmp_path / "out", overlays=False)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".unfinished"]
 
 
 def test_an_earlier_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
-    sources = [picture(tmp_path / f"{i}.png") for i in range(3)]
+    sources = [make_image(tmp_path / f"{i}.png") for i in range(3)]
     Predictor(Finder(), device="cpu").save(sources, tmp_path / "out", overlays=False)
     before = (tmp_path / "out" / "predictions.json").read_bytes()
     with pytest.raises(KeyError):
@@ -226,7 +224,7 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> 
     assert (tmp_path / "out" / "predictions.json").read_bytes() == before
 
 
-def test_one_picture_gives_one_result_and_a_list_gives_a_list() -> None:
+def test_one_image_gives_one_result_and_a_list_gives_a_list() -> None:
     predictor: Any = Predictor(Threshold(), device="cpu")
     image = torch.zeros(3, 4, 5, dtype=torch.uint8)
     assert predictor(image).labels.shape == (4, 5)
@@ -237,7 +235,7 @@ def test_one_picture_gives_one_result_and_a_list_gives_a_list() -> None:
 def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(ValueError, match="cannot be made into a folder"):
-        Predictor(Threshold(), device="cpu").save([picture(tmp_path / "a.png")], tmp_path / "out")
+        Predictor(Threshold(), device="cpu").save([make_image(tmp_path / "a.png")], tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
 
@@ -251,7 +249,7 @@ def test_more_than_255_classes_are_written_with_16_bits(tmp_path: Path) -> None:
         def predict(self, images: Sequence[Tensor]) -> list[SemanticResult]:
             return [SemanticResult(torch.full(tuple(image.shape[1:]), 1202)) for image in images]
 
-    Predictor(Many(), device="cpu").save([picture(tmp_path / "a.png")], tmp_path / "out", overlays=False)
+    Predictor(Many(), device="cpu").save([make_image(tmp_path / "a.png")], tmp_path / "out", overlays=False)
     with Image.open(tmp_path / "out" / "labels" / "a.png") as labels:
         assert labels.mode == "I;16"
         assert np.asarray(labels).max() == 1202

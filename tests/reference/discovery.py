@@ -1,7 +1,7 @@
 """Finds stored outputs of the originals below the folder that POINTREND_REFERENCE names, however they are arranged.
 
 A set of outputs is a JSON file that lists configurations (Detectron2's `meta.json` with "configs",
-MMSegmentation's `goldens.json`), with arrays, shapes, pictures and make_checkpoint.py beside it, in folders
+MMSegmentation's `goldens.json`), with arrays, shapes, images and make_checkpoint.py beside it, in folders
 around it, or, what does not depend on the seed, in the default reference. There may be many sets: other seeds,
 other models.
 """

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from pointrend.checkpoints.detectron2 import from_detectron2, to_detectron2
-from pointrend.checkpoints.foreign import read_foreign
+from pointrend.checkpoints.external import read_foreign
+from pointrend.checkpoints.key_mapping import reverse, translate
 from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation
-from pointrend.checkpoints.names import reverse, translate
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing, batch_images, resize_image
+from pointrend.models.inputs import Preprocessing, batch_images, resize_image
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.models.tta import augmented_probabilities, sliding_logits
 from tests.reference.discovery import load_module
@@ -63,8 +63,8 @@ def write_detectron2(folder: Path, make: Path, seed: int) -> None:
     maker, rng = load_module(make), np.random.default_rng(seed)
     goldens = folder / "goldens"
     goldens.mkdir(parents=True)
-    pictures = {"A": rng.integers(0, 256, (70, 100, 3), np.uint8), "T": maker.image(40, 64, seed)}
-    np.savez(goldens / "images.npz", **pictures)
+    images = {"A": rng.integers(0, 256, (70, 100, 3), np.uint8), "T": maker.image(40, 64, seed)}
+    np.savez(goldens / "images.npz", **images)
     configs: dict[str, Any] = {}
     for name, (classes, head, overrides, masks) in INSTANCES.items():
         network: Any = InstanceConfig(
@@ -80,7 +80,7 @@ def write_detectron2(folder: Path, make: Path, seed: int) -> None:
             model.mask_head.config, points=masks.points, side=masks.side
         )
         cases = {"A": {"image": "A", "INPUT.MIN_SIZE_TEST": 84, "INPUT.MAX_SIZE_TEST": 110}}
-        arrays = instance_arrays(model, pictures["A"], (84, 110))
+        arrays = instance_arrays(model, images["A"], (84, 110))
         np.savez(goldens / f"{name}.npz", **{f"A/{key}": value for key, value in arrays.items()})
         configs[name] = {
             "overrides": COMMON | overrides,
@@ -93,7 +93,7 @@ def write_detectron2(folder: Path, make: Path, seed: int) -> None:
         head_channels=32, point_rend=rend,
     )  # fmt: skip
     model = stand_in(SemanticSegmenter(semantic), folder, "semantic_points", maker, seed, count=300)
-    arrays = semantic_arrays(model, pictures["T"], (56, 2048))
+    arrays = semantic_arrays(model, images["T"], (56, 2048))
     np.savez(goldens / "semantic_points.npz", **{f"T/{key}": value for key, value in arrays.items()})
     cases = {"T": {"image": "T", "INPUT.MIN_SIZE_TEST": 56, "INPUT.MAX_SIZE_TEST": 2048}}
     configs["semantic_points"] = {"overrides": {POINTS: 300}, "cases": cases, "seed": seed}
@@ -118,14 +118,14 @@ def stand_in(model: Any, folder: Path, name: str, maker: Any, seed: int, count: 
 
 
 def at_size(model: Any, pixels: np.ndarray, edges: tuple[int | None, int | None]) -> torch.Tensor:
-    """The picture, (3, H, W); the model will see it at this size."""
+    """The image, (3, H, W); the model will see it at this size."""
     preprocessing = dataclasses.replace(model.config.preprocessing, short_edge=edges[0], long_edge=edges[1])
     model.config = dataclasses.replace(model.config, preprocessing=preprocessing)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def instance_arrays(model: Any, pixels: np.ndarray, edges: tuple[int, int]) -> dict[str, np.ndarray]:
-    """What Detectron2's sets store of a picture."""
+    """What Detectron2's sets store of an image."""
     image = at_size(model, pixels, edges)
     trace = model.trace([image])
     found, proposals, (result,) = trace.detections[0], trace.proposals[0], trace.results
@@ -156,7 +156,7 @@ def instance_arrays(model: Any, pixels: np.ndarray, edges: tuple[int, int]) -> d
 
 
 def semantic_arrays(model: Any, pixels: np.ndarray, edges: tuple[int, int]) -> dict[str, np.ndarray]:
-    """What Detectron2's sets store of a picture."""
+    """What Detectron2's sets store of an image."""
     image = at_size(model, pixels, edges)
     batch = batch_images([resize_image(image, model.config.preprocessing)], model.config.preprocessing)
     trace: list = []
@@ -203,23 +203,23 @@ def write_mmsegmentation(folder: Path, make: Path, seed: int) -> None:
     maker.save_checkpoint(folder / "x.pth", shapes, seed)
     model: Any = from_mmsegmentation(folder / "x.pth")
     (folder / "x.pth").unlink()
-    pictures = {"A": rng.integers(0, 256, (140, 256, 3), np.uint8), "C": maker_picture(rng, 61, 87)}
-    np.savez(folder / "inputs.npz", **pictures)
+    images = {"A": rng.integers(0, 256, (140, 256, 3), np.uint8), "C": maker_image(rng, 61, 87)}
+    np.savez(folder / "inputs.npz", **images)
     arrays: dict[str, np.ndarray] = {}
-    for name, pixels in pictures.items():
+    for name, pixels in images.items():
         arrays |= {f"{name}_{key}": value for key, value in mmseg_arrays(model, pixels).items()}
-    image = at_size(model, pictures["A"][..., ::-1].copy(), (None, None))
+    image = at_size(model, images["A"][..., ::-1].copy(), (None, None))
     sliding = sliding_logits(model, image, window=(128, 256), stride=(96, 160)).numpy()
     scaled = augmented_probabilities(model, image).numpy()
     arrays |= {"A_slide_logits": sliding[:, ::8, ::8], "A_slide_labels": labels(sliding)}
     arrays |= {"A_tta_probs": scaled[:, ::8, ::8], "A_tta_labels": labels(scaled)}
     arrays |= {"A_slide_stable": clear(sliding), "A_tta_stable": clear(scaled, 0.002)}
     np.savez(folder / "tiny_ade20k.npz", **arrays)
-    content = {"seed": seed, "weights_crc32": {}, **{name: {} for name in pictures}}
+    content = {"seed": seed, "weights_crc32": {}, **{name: {} for name in images}}
     (folder / "goldens.json").write_text(json.dumps({"tiny_ade20k": content}))
 
 
-def maker_picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def maker_image(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Smooth, in a size that is no multiple of 4."""
     rows, columns = np.mgrid[:height, :width]
     waves = [np.sin(rows / rng.uniform(3, 20) + columns / rng.uniform(3, 20)) for _ in range(3)]
@@ -227,7 +227,7 @@ def maker_picture(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 def mmseg_arrays(model: Any, bgr: np.ndarray) -> dict[str, np.ndarray]:
-    """What MMSegmentation's sets store of a picture at its own size."""
+    """What MMSegmentation's sets store of an image at its own size."""
     image = torch.from_numpy(bgr[..., ::-1].copy()).permute(2, 0, 1).contiguous()
     batch = batch_images([image], model.config.preprocessing)
     trace: list = []

@@ -18,10 +18,10 @@ import torch
 
 from pointrend.checkpoints.detectron2 import from_detectron2
 from pointrend.models.boxes import Regions
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import batch_images, resize_image
+from pointrend.models.inputs import batch_images, resize_image
 from pointrend.models.instance import InstanceSegmenter, InstanceTrace
-from pointrend.models.masks import paste_window
+from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.paste_masks import paste_window
 from tests.reference.discovery import ROOT, Golden, detectron2
 
 IGNORED = {
@@ -57,7 +57,7 @@ if not CONFIGURATIONS:
 
 
 class Reference:
-    """One configuration: its model with the stand-in weights, its pictures and stored outputs."""
+    """One configuration: its model with the stand-in weights, its images and stored outputs."""
 
     def __init__(self, golden: Golden, folder: Path) -> None:
         self.golden, self.config = golden, golden.content
@@ -82,7 +82,7 @@ class Reference:
             self.own[self.model.mask_head], settings, self.model.config.head
         )
 
-    def picture(self, case: str) -> torch.Tensor:
+    def image(self, case: str) -> torch.Tensor:
         name = self.config["cases"][case]["image"]
         pixels = np.load(self.golden.file("images.npz"))[name]
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
@@ -100,7 +100,7 @@ class Reference:
         self._apply(self.settings(case))
         if case not in self.traces:
             self.model.config = dataclasses.replace(self.model.config, preprocessing=self.preprocessing(case))
-            self.traces[case] = self.model.trace([self.picture(case)])
+            self.traces[case] = self.model.trace([self.image(case)])
         return self.traces[case], Outputs(self.stored, case)
 
 
@@ -160,7 +160,7 @@ def test_the_network_sees_the_same_pixels(reference):
         assert list(trace.batch.sizes[0]) == stored["input_size"].tolist()
         assert list(trace.batch.padded_size) == stored["padded_size"].tolist()
         if "resized_bgr" in stored:
-            resized = resize_image(reference.picture(case), reference.preprocessing(case))
+            resized = resize_image(reference.image(case), reference.preprocessing(case))
             assert torch.equal(resized.flip(0).permute(1, 2, 0), stored["resized_bgr"])
 
 
@@ -218,7 +218,7 @@ def test_the_fast_path_gives_the_same_masks(reference):
         found = trace.detections
         (logits,) = reference.model.masks_for_boxes(trace.features, [found[0].boxes], [found[0].labels])
         check_probabilities(logits, stored)
-        (result,) = reference.model.finish([reference.picture(case)], trace.batch, found, [logits])
+        (result,) = reference.model.finish([reference.image(case)], trace.batch, found, [logits])
         check_pasted(result, logits, stored)
 
 
@@ -241,16 +241,14 @@ def test_a_batch_gives_the_same_as_in_the_same_batch(reference):
     ]
     if not cases:
         pytest.skip("no batch was stored for this configuration")
-    pictures = [reference.picture(case) for case in cases]
-    resized = [
-        resize_image(p, reference.preprocessing(case)) for p, case in zip(pictures, cases, strict=True)
-    ]
+    images = [reference.image(case) for case in cases]
+    resized = [resize_image(p, reference.preprocessing(case)) for p, case in zip(images, cases, strict=True)]
     with torch.no_grad():
         batch = batch_images(resized, model.config.preprocessing)
         features = model.features(batch)
         found = model.detect(features, model.propose(features, batch), batch)
         logits = model.masks_for_boxes(features, [d.boxes for d in found], [d.labels for d in found])
-        results = model.finish(pictures, batch, found, logits)
+        results = model.finish(images, batch, found, logits)
     for number, result in enumerate(results):
         stored = Outputs(reference.stored, f"batch{number}")
         check_detections(result, stored)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from pointrend.checkpoints.detectron2 import from_detectron2
-from pointrend.models.images import batch_images, resize_image
+from pointrend.models.inputs import batch_images, resize_image
 from tests.reference.discovery import ROOT, detectron2
 
 # What the stored cases override and how it is followed here; anything else has to be looked at first.

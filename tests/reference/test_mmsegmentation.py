@@ -1,4 +1,4 @@
-"""Semantic models give MMSegmentation's stored numbers, on every model and picture found in the reference.
+"""Semantic models give MMSegmentation's stored numbers, on every model and image found in the reference.
 
 Weights are made from their names (make_checkpoint.py), saved as a zoo checkpoint and loaded as any other.
 float32 and float64 of the original differ by less than 1e-4 in all logits. A point at the end of the ranking
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
 from pointrend.core import PointSampling, margin_uncertainty, point_sample, sample_training_points
-from pointrend.models.images import batch_images, resize_image
+from pointrend.models.inputs import batch_images, resize_image
 from pointrend.models.tta import augmented_probabilities, sliding_logits
 from pointrend.structures import SemanticTarget
 from tests.reference.discovery import ROOT, Golden, mmsegmentation
@@ -49,7 +49,7 @@ class Reference:
         path.unlink()
         self.runs: dict[str, Run] = {}
 
-    def picture(self, name: str) -> torch.Tensor:
+    def image(self, name: str) -> torch.Tensor:
         """uint8 (3, H, W) in RGB; the file has BGR."""
         with np.load(self.source.file("inputs.npz")) as file:
             return torch.from_numpy(file[name][..., ::-1].copy()).permute(2, 0, 1).contiguous()
@@ -61,14 +61,14 @@ class Reference:
 
 
 class Run:
-    """What our model computes for one picture at its own size."""
+    """What our model computes for one image at its own size."""
 
     def __init__(self, reference: Reference, name: str) -> None:
         model = reference.model
         self.stored = {
             key[2:]: array for key, array in reference.stored.items() if key.startswith(f"{name}_")
         }
-        image = reference.picture(name)
+        image = reference.image(name)
         self.batch = batch_images([image], model.config.preprocessing)
         self.trace: list = []
         with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
@@ -98,7 +98,7 @@ def reference(request, tmp_path_factory):
 @pytest.fixture(params=["A", "B", "C"])
 def run(request, reference):
     if request.param not in reference.golden:
-        pytest.skip(f"no picture {request.param} stored")
+        pytest.skip(f"no image {request.param} stored")
     return reference.run(request.param)
 
 
@@ -181,7 +181,7 @@ def test_labels(run):
 def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name, fast, monkeypatch):
     if f"{name}_pipeline" not in reference.golden:
         pytest.skip("no pipeline stored")
-    golden, model, image = reference.golden[f"{name}_pipeline"], reference.model, reference.picture(name)
+    golden, model, image = reference.golden[f"{name}_pipeline"], reference.model, reference.image(name)
     resized = resize_image(image, model.config.preprocessing)
     assert tuple(resized.shape) == tuple(golden["net_input"])
     bgr = resized.flip(0).contiguous().numpy()
@@ -200,7 +200,7 @@ def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name, fast, mon
 def test_flips_and_scales(reference, name):
     if f"{name}_tta_probs" not in reference.stored:
         pytest.skip("no test-time augmentation stored")
-    probabilities = augmented_probabilities(reference.model, reference.picture(name))
+    probabilities = augmented_probabilities(reference.model, reference.image(name))
     close(probabilities, reference.stored[f"{name}_tta_probs"])
     theirs = torch.from_numpy(reference.stored[f"{name}_tta_labels"]).long()
     clear = stable(reference.stored, f"{name}_tta_", tuple(theirs.shape))
@@ -214,7 +214,7 @@ def test_sliding_windows(reference):
     own_size = dataclasses.replace(model.config.preprocessing, short_edge=None, long_edge=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model, "config", dataclasses.replace(model.config, preprocessing=own_size))
-        logits = sliding_logits(model, reference.picture("A"), window=(128, 256), stride=(96, 160))
+        logits = sliding_logits(model, reference.image("A"), window=(128, 256), stride=(96, 160))
     mine, stored = thinned(logits, reference.stored["A_slide_logits"])
     # One window's last two in rank are 3e-6 apart: with one thread their order changes, and the cells round them.
     assert int(((mine - stored).abs() > TOLERANCE).any(0).sum()) <= EXCHANGED
@@ -227,7 +227,7 @@ def training_batch(reference):
     stored = reference.stored
     if "loss_labels" not in stored:
         pytest.skip("no losses stored")
-    image = reference.picture("A")
+    image = reference.image("A")
     crops = [image[:, y : y + h, x : x + w] for y, x, h, w in stored["loss_crops_yxhw"].tolist()]
     labels = [SemanticTarget(torch.from_numpy(label)) for label in stored["loss_labels"]]
     return crops, labels
@@ -239,7 +239,7 @@ def at_stored_points(reference, monkeypatch):
     if "loss_points" not in reference.stored or "loss" not in reference.golden:
         pytest.skip("no losses stored")
     points = torch.from_numpy(reference.stored["loss_points"])
-    monkeypatch.setattr("pointrend.core.refiner.sample_training_points", lambda *_, **__: points)
+    monkeypatch.setattr("pointrend.core.point_rend.sample_training_points", lambda *_, **__: points)
 
 
 def test_losses_with_running_statistics(reference, at_stored_points):
@@ -278,8 +278,8 @@ def test_losses_and_gradients_with_batch_statistics(reference, at_stored_points)
 
 
 def check_gradients(model, norms, stored):
+    from pointrend.checkpoints.key_mapping import translate
     from pointrend.checkpoints.mmsegmentation import ROWS
-    from pointrend.checkpoints.names import translate
 
     parameters = dict(model.named_parameters())
     assert {translate(name, ROWS) for name in norms} == set(parameters)

@@ -17,7 +17,7 @@ from pointrend.structures import Sample, SemanticTarget
 
 
 class Greys:
-    """Pictures whose mean grey is the number of the picture, changed at random; some cannot be read."""
+    """Images whose mean grey is the number of the image, changed at random; some cannot be read."""
 
     def __init__(self, count: int = 10, broken: tuple[int, ...] = ()) -> None:
         self.count = count
@@ -28,15 +28,13 @@ class Greys:
 
     def __getitem__(self, index: int) -> Sample:
         if index in self.broken:
-            raise ValueError(f"picture{index}.png: not a readable picture")
+            raise ValueError(f"image{index}.png: not a readable image")
         image = (torch.full((3, 4, 4), float(index)) + torch.randint(0, 50, (3, 4, 4))).to(torch.uint8)
-        return Sample(
-            image, SemanticTarget(torch.zeros(4, 4, dtype=torch.uint8)), index, f"picture{index}.png"
-        )
+        return Sample(image, SemanticTarget(torch.zeros(4, 4, dtype=torch.uint8)), index, f"image{index}.png")
 
 
 class Fit(nn.Module):
-    """Predicts a picture's mean grey; drops inputs at random, and has a batch norm with statistics to keep."""
+    """Predicts an image's mean grey; drops inputs at random, and has a batch norm with statistics to keep."""
 
     def __init__(self) -> None:
         super().__init__()

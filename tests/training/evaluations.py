@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pointrend.evaluation.run import evaluate_semantic
-from pointrend.evaluation.sharding import leave
+from pointrend.distributed import leave
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.structures import Sample, SemanticResult, SemanticTarget
-from pointrend.training.loading import TrainingLoader
+from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
@@ -30,7 +30,7 @@ NAMES = ("dark", "middle", "bright")
 
 
 class Stripes:
-    """Noisy pictures of which each pixel's class is its grey; of a training, or what it is scored on."""
+    """Noisy images of which each pixel's class is its grey; of a training, or what it is scored on."""
 
     def __init__(self, count: int, first: int = 0) -> None:
         self.count, self.first = count, first
@@ -69,10 +69,10 @@ class Pixels(nn.Module):
 
 
 class Score:
-    """Scores in per cent on so many pictures; from the second evaluation on, something happens in the last process."""
+    """Scores in per cent on so many images; from the second evaluation on, something happens in the last process."""
 
-    def __init__(self, pictures: int, event: str = "") -> None:
-        self.pictures, self.event, self.calls = Stripes(pictures, 100), event, 0
+    def __init__(self, images: int, event: str = "") -> None:
+        self.images, self.event, self.calls = Stripes(images, 100), event, 0
 
     def __call__(self, model: nn.Module) -> Mapping[str, float]:
         self.calls += 1
@@ -81,8 +81,8 @@ class Score:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(60)
             if self.event == "broken":
-                raise ValueError("stripes1.png: not a readable picture")
-        found = evaluate_semantic(model, self.pictures).numbers
+                raise ValueError("stripes1.png: not a readable image")
+        found = evaluate_semantic(model, self.images).numbers
         return {name: 100 * value for name, value in found.items()}
 
 

@@ -17,14 +17,14 @@ from torch import nn
 
 from pointrend.core.selection import PointSampling
 from pointrend.data.shapes import ShapeScenes
-from pointrend.evaluation.sharding import leave
+from pointrend.distributed import leave
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
-from pointrend.training.loading import TrainingLoader
+from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 

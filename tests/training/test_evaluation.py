@@ -61,11 +61,11 @@ def test_sigterm_in_one_process_ends_the_evaluation_of_both_with_a_checkpoint(tw
     assert len(evaluations(two / "sigterm-0")) == 1
 
 
-def test_a_picture_that_one_process_cannot_read_stops_both_and_is_named_in_both(two: Path) -> None:
+def test_an_image_that_one_process_cannot_read_stops_both_and_is_named_in_both(two: Path) -> None:
     first, second = ended(two, "broken")
-    assert second == "2 evaluations\nValueError: stripes1.png: not a readable picture"
+    assert second == "2 evaluations\nValueError: stripes1.png: not a readable image"
     assert first == (
-        "2 evaluations\nGaveUp: process 1 gave up: ValueError: stripes1.png: not a readable picture"
+        "2 evaluations\nGaveUp: process 1 gave up: ValueError: stripes1.png: not a readable image"
     )
 
 

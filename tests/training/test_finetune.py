@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pointrend.checkpoints.files import load, save
+from pointrend.checkpoints.native import load, save
 from pointrend.cli import main
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.finetune import change_classes, class_axes, finetune_recipe
 

@@ -21,13 +21,14 @@ from pointrend.core.selection import PointSampling
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.training import loop, update
-from pointrend.training.failure import NonFiniteLoss
-from pointrend.training.loading import TrainingLoader
+from pointrend.training import gradient as update
+from pointrend.training import loop
+from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loop import train
+from pointrend.training.nonfinite import NonFiniteLoss
 from pointrend.training.processes import start
 from pointrend.training.recipe import Recipe
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, SemanticTarget
 
@@ -40,7 +40,7 @@ def test_a_detector_without_objects_has_gradients_everywhere(head: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["fpn", "deeplab"])
-def test_pictures_without_a_labelled_pixel_give_gradients_everywhere(head: str) -> None:
+def test_images_without_a_labelled_pixel_give_gradients_everywhere(head: str) -> None:
     features = ("p2",) if head == "fpn" else ("res2",)
     config = SemanticConfig(
         ("a", "b"),

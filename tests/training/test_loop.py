@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from pointrend.training.failure import load_batch
-from pointrend.training.loading import TrainingLoader
-from pointrend.training.log import MEASURES
-from pointrend.training.loop import NonFiniteLoss, train
+from pointrend.training.data_loading import TrainingLoader
+from pointrend.training.loggers import MEASURES
+from pointrend.training.loop import train
+from pointrend.training.nonfinite import NonFiniteLoss, load_batch
 from pointrend.training.recipe import Recipe
 
 
 class Line(nn.Module):
-    """Fits y = 2 x by one weight; a picture is a scalar here."""
+    """Fits y = 2 x by one weight; an image is a scalar here."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Line(nn.Module):
 
 def batches(count: int = 4, value: float = 1.0) -> list:
     pairs = [(torch.tensor(value * (n + 1)), torch.tensor(2 * value * (n + 1))) for n in range(count)]
-    data = [([x, x], [y, y], [f"picture{n}.png"] * 2) for n, (x, y) in enumerate(pairs)]
+    data = [([x, x], [y, y], [f"image{n}.png"] * 2) for n, (x, y) in enumerate(pairs)]
     return torch.utils.data.DataLoader(data, batch_size=None)
 
 
@@ -72,9 +72,9 @@ def test_checkpoints_are_written_when_asked(tmp_path: Path) -> None:
     assert names == ["model.safetensors", "step0000002.safetensors", "step0000004.safetensors"]
 
 
-def test_a_loss_that_is_no_number_stops_and_names_the_pictures() -> None:
+def test_a_loss_that_is_no_number_stops_and_names_the_images() -> None:
     model = Line()
-    with pytest.raises(NonFiniteLoss, match=r"update 1.*square.*picture0\.png"):
+    with pytest.raises(NonFiniteLoss, match=r"update 1.*square.*image0\.png"):
         train(model, batches(value=float("nan")), Recipe(steps=3), cpu=True)
     assert torch.isfinite(model.weight)
 
@@ -208,7 +208,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_pa
 
     model = Steep()
     recipe = Recipe(steps=3, accumulate=2)
-    with pytest.raises(NonFiniteLoss, match=r"update 1.*gradient.*picture0\.png.*picture1\.png"):
+    with pytest.raises(NonFiniteLoss, match=r"update 1.*gradient.*image0\.png.*image1\.png"):
         train(model, batches(), recipe, out=tmp_path, cpu=True)
     assert model.weight == 0
     failed = load_batch(tmp_path / "failed-update0000001-process0.pt")
@@ -220,7 +220,7 @@ def test_a_model_that_finds_its_own_loss_infinite_is_reported_like_any(tmp_path:
         def loss(self, images: list, targets: list) -> dict[str, torch.Tensor]:
             raise FloatingPointError("boxes are NaN")
 
-    with pytest.raises(NonFiniteLoss, match=r"boxes are NaN.*picture0\.png"):
+    with pytest.raises(NonFiniteLoss, match=r"boxes are NaN.*image0\.png"):
         train(Aware(), batches(), Recipe(steps=3), out=tmp_path, cpu=True)
     assert len(list(tmp_path.glob("failed-*.pt"))) == 1
 

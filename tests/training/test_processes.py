@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pointrend.training.log import MEASURES
+from pointrend.training.data_loading import Plan
+from pointrend.training.loggers import MEASURES
 from pointrend.training.processes import sigterm, start, synchronise_norms
 from pointrend.training.recipe import Recipe
-from pointrend.training.sampler import Plan
 from tests.training.scenarios import FILLED, SCENARIOS
 
 PROGRAM = Path(__file__).parent / "scenarios.py"
@@ -80,7 +80,7 @@ def test_two_processes_that_accumulate_do_what_one_does_at_once(two_processes: P
 
 def test_those_trainings_had_processes_without_any_object() -> None:
     parts = Plan(6, 4, parts=2, seed=3).parts_from(0)
-    filled = [tuple(sum(draw.picture < FILLED for draw in next(parts)) for _ in range(2)) for _ in range(20)]
+    filled = [tuple(sum(draw.image < FILLED for draw in next(parts)) for _ in range(2)) for _ in range(20)]
     assert any(min(pair) == 0 < max(pair) for pair in filled)
     assert any(0 < min(pair) != max(pair) for pair in filled)
 

@@ -1,4 +1,4 @@
-"""Every published training runs: its recipe and augmentation on a small network and small pictures.
+"""Every published training runs: its recipe and augmentation on a small network and small images.
 
 All thirteen for 30 updates take minutes: ``python benchmarks/recipes.py``, or POINTREND_SLOW=1 here.
 """
@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.recipes import falls, first_updates
-from pointrend.training.recipes import RECIPES
+from pointrend.training.published import RECIPES
 
 # One of each kind: what the others differ in are numbers that test_recipes.py looks at, and larger backbones.
 KINDS = (

@@ -15,8 +15,8 @@ from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget
 from pointrend.training.finetune import build
+from pointrend.training.published import RECIPES, find_recipe
 from pointrend.training.recipe import build_optimizer
-from pointrend.training.recipes import RECIPES, find_recipe
 
 COCO_1X = ("pointrend_rcnn_R_50_FPN_1x_coco", "implicit_pointrend_R_50_FPN_1x_coco")
 COCO_3X = (
@@ -211,7 +211,7 @@ def test_classes_and_points_are_exchanged_without_touching_the_rest() -> None:
 
 
 @pytest.mark.parametrize("size", [(30, 40), (45, 20)])
-def test_a_training_crop_of_any_picture_has_the_published_size(size: tuple[int, int]) -> None:
+def test_a_training_crop_of_any_image_has_the_published_size(size: tuple[int, int]) -> None:
     labels = torch.arange(size[0] * size[1]).reshape(size).remainder(3).to(torch.uint8)
     sample = Sample(torch.zeros(3, *size, dtype=torch.uint8), SemanticTarget(labels), "a", None)
     for name in ("pointrend_r50_4xb4-160k_ade20k-512x512",):

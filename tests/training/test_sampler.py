@@ -5,16 +5,16 @@ from itertools import islice
 
 import pytest
 
-from pointrend.training.sampler import Draw, PartSampler, Plan, derive_seed
+from pointrend.training.data_loading import Draw, PartSampler, Plan, derive_seed
 
 
 def parts(plan: Plan, count: int, update: int = 0) -> list[list[Draw]]:
     return list(islice(plan.parts_from(update), count))
 
 
-def test_each_epoch_has_every_picture_once_in_an_order_of_its_own() -> None:
+def test_each_epoch_has_every_image_once_in_an_order_of_its_own() -> None:
     draws = [Plan(7, 2).draw(number) for number in range(21)]
-    epochs = [[draw.picture for draw in draws[start : start + 7]] for start in (0, 7, 14)]
+    epochs = [[draw.image for draw in draws[start : start + 7]] for start in (0, 7, 14)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     assert [draw.number for draw in draws] == list(range(21))
@@ -22,7 +22,7 @@ def test_each_epoch_has_every_picture_once_in_an_order_of_its_own() -> None:
 
 def test_a_batch_may_be_larger_than_the_data_set() -> None:
     (batch,) = parts(Plan(2, 5), 1)
-    assert Counter(draw.picture for draw in batch).total() == 5
+    assert Counter(draw.image for draw in batch).total() == 5
 
 
 @pytest.mark.parametrize("wide", [None, [True, False, True, True, False]])
@@ -45,11 +45,11 @@ def test_an_accumulating_process_sees_the_parts_that_two_processes_see() -> None
     assert [part for update in zip(*ranks, strict=True) for part in update] == accumulated
 
 
-def test_wide_and_tall_pictures_do_not_share_a_part_and_none_is_lost() -> None:
+def test_wide_and_tall_images_do_not_share_a_part_and_none_is_lost() -> None:
     wide = [index % 3 != 0 for index in range(10)]
     found = parts(Plan(10, 4, parts=2, wide=wide), 200)
-    assert all(len({wide[draw.picture] for draw in part}) == 1 for part in found)
-    assert {draw.picture for part in found for draw in part} == set(range(10))
+    assert all(len({wide[draw.image] for draw in part}) == 1 for part in found)
+    assert {draw.image for part in found for draw in part} == set(range(10))
     numbers = [draw.number for part in found for draw in part]
     assert len(numbers) == len(set(numbers))
 
@@ -64,7 +64,7 @@ def test_seeds_of_neighbours_are_unrelated_and_fit_torch() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 0, "batch_size": 1}, "at least one picture"),
+        ({"size": 0, "batch_size": 1}, "at least one image"),
         ({"size": 5, "batch_size": 3, "parts": 2}, "multiple of processes x accumulate = 2, got 3"),
         ({"size": 5, "batch_size": 2, "wide": [True]}, "expected 5 values"),
     ],

@@ -15,9 +15,9 @@ from pointrend.cli import main
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceResult, SemanticResult
 from pointrend.visualize import (
@@ -36,9 +36,8 @@ from pointrend.visualize import (
     variants,
     write_gif,
 )
-from pointrend.visualize.features import crop_features
-from pointrend.visualize.panels import at_pixels
-from pointrend.visualize.sizes import TALLEST
+from pointrend.visualize.explain_figures import crop_features
+from pointrend.visualize.figures import TALLEST, at_pixels
 
 BACKBONE = BackboneConfig("resnet18", norm="batch")
 
@@ -80,7 +79,7 @@ def thing() -> Explanation:
     return explain(detector(), scene(), instance=1)
 
 
-def test_a_picture_is_explained_by_its_own_prediction(labels: Explanation) -> None:
+def test_an_image_is_explained_by_its_own_prediction(labels: Explanation) -> None:
     trace: list[pointrend.SubdivisionStep] = []
     (result,) = segmenter().predict([scene()], trace=trace)
     assert isinstance(labels.result, SemanticResult)
@@ -107,7 +106,7 @@ def test_masks_are_what_the_model_gives_at_that_resolution(thing: Explanation, n
     assert torch.equal(thing.masks().full(number), model.predict([scene()])[0].masks.full(1))
 
 
-def test_the_way_of_a_picture_has_a_column_for_each_resolution(labels: Explanation) -> None:
+def test_the_way_of_an_image_has_a_column_for_each_resolution(labels: Explanation) -> None:
     figure = plot_way(labels, window=Window(0, 0, 30, 30))
     assert len(figure.axes) == 3 + 3 * (1 + len(labels.steps))
     assert [axes.get_title() for axes in figure.axes[-2:]] == [
@@ -178,11 +177,11 @@ def test_models_without_points_are_refused() -> None:
 
 
 def test_an_object_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"objects 0\.\.97 in this picture, asked for 100"):
+    with pytest.raises(ValueError, match=r"objects 0\.\.97 in this image, asked for 100"):
         explain(detector(), scene(), instance=100)
 
 
-def test_a_picture_has_no_mask(labels: Explanation) -> None:
+def test_an_image_has_no_mask(labels: Explanation) -> None:
     with pytest.raises(ValueError, match="expected an object"):
         labels.masks()
 
@@ -239,19 +238,19 @@ def test_comparisons_show_where_two_predictions_differ() -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
-def test_comparisons_of_masks_rendered_larger_show_the_picture_as_large() -> None:
+def test_comparisons_of_masks_rendered_larger_show_the_image_as_large() -> None:
     figure = compare_results(scene(), variants(detector(), scene(), scale=3), min_score=0.0)
     assert figure.axes[0].images[0].get_array().shape == (3 * 135, 3 * 210, 3)  # and small ones are magnified
 
 
 def test_results_of_other_sizes_are_not_compared() -> None:
-    with pytest.raises(ValueError, match=r"multiple of the picture's \(45, 70\)"):
+    with pytest.raises(ValueError, match=r"multiple of the image's \(45, 70\)"):
         compare_results(scene(), {"one": SemanticResult(torch.zeros(9, 9, dtype=torch.uint8))})
     with pytest.raises(ValueError, match="at least one prediction"):
         compare_results(scene(), {})
 
 
-def test_windows_round_a_pixel_stay_in_the_picture() -> None:
+def test_windows_round_a_pixel_stay_in_the_image() -> None:
     assert Window.around(0, 39, 10, (40, 60)) == Window(30, 0, 40, 10)
     assert Window.around(30, 2, 99, (40, 60)) == Window(0, 0, 40, 60)
     with pytest.raises(ValueError, match="inside 60x40"):
@@ -275,7 +274,7 @@ def test_the_command_writes_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     assert names == {"steps.gif"} | {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     with Image.open(tmp_path / "out" / "way.png") as way:
         assert np.asarray(way).std() > 0
-    assert "the whole picture, explained in" in capsys.readouterr().out
+    assert "the whole image, explained in" in capsys.readouterr().out
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,7 +290,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_one_pixel_wide_does_not_ask_for_an_endless_figure() -> None:
+def test_an_image_one_pixel_wide_does_not_ask_for_an_endless_figure() -> None:
     coarse = torch.zeros(1, 2, 400, 1)
     figure = plot_training_points(coarse, training_choices(coarse, 4))
     assert figure.get_size_inches()[1] == TALLEST

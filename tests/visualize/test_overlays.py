@@ -1,4 +1,4 @@
-"""Pictures of results: right size, right colours, no collisions, nothing global."""
+"""Images of results: right size, right colours, no collisions, nothing global."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
 from pointrend.visualize import (
     add_legend,
-    as_picture,
+    as_image,
     color_labels,
     default_palette,
     draw,
@@ -25,7 +25,7 @@ from pointrend.visualize import (
     plot_instances,
     plot_semantic,
 )
-from pointrend.visualize.tags import place_tag
+from pointrend.visualize.label_placement import place_tag
 
 
 def instances(count: int, size: tuple[int, int] = (60, 80)) -> InstanceResult:
@@ -65,7 +65,7 @@ def test_a_palette_that_is_too_short_is_refused() -> None:
         color_labels(torch.tensor([[0, 2]]), [(0, 0, 0), (1, 1, 1)])
 
 
-def test_an_empty_label_map_is_an_empty_picture() -> None:
+def test_an_empty_label_map_is_an_empty_image() -> None:
     assert color_labels(torch.zeros(0, 5, dtype=torch.uint8)).shape == (0, 5, 3)
 
 
@@ -74,15 +74,15 @@ def test_heatmaps_stand_constant_and_odd_numbers(values: torch.Tensor) -> None:
     assert heatmap(values).shape == (*values.shape, 3)
 
 
-def test_pictures_may_be_tensors_arrays_grey_or_pil() -> None:
+def test_images_may_be_tensors_arrays_grey_or_pil() -> None:
     array = np.arange(24, dtype=np.uint8).reshape(4, 6)
-    assert as_picture(array).shape == (4, 6, 3)
-    assert (as_picture(torch.from_numpy(array)[None]) == as_picture(Image.fromarray(array))).all()
+    assert as_image(array).shape == (4, 6, 3)
+    assert (as_image(torch.from_numpy(array)[None]) == as_image(Image.fromarray(array))).all()
 
 
-def test_a_float_picture_is_refused_with_what_is_wanted() -> None:
+def test_a_float_image_is_refused_with_what_is_wanted() -> None:
     with pytest.raises(ValueError, match=r"expected uint8 RGB.*float32 of shape \(3, 4, 5\)"):
-        as_picture(torch.rand(3, 4, 5))
+        as_image(torch.rand(3, 4, 5))
 
 
 def test_the_outline_of_a_square_is_its_rim() -> None:
@@ -92,7 +92,7 @@ def test_the_outline_of_a_square_is_its_rim() -> None:
     assert outline(mask, 9).sum() == 25  # a wide one never leaves the mask
 
 
-def test_a_mask_that_fills_the_picture_has_the_picture_edge_as_outline() -> None:
+def test_a_mask_that_fills_the_image_has_the_image_edge_as_outline() -> None:
     assert outline(np.ones((4, 5), dtype=bool)).sum() == 14
 
 
@@ -107,7 +107,7 @@ def test_an_overlay_leaves_ignored_pixels_bare() -> None:
 
 
 def test_an_overlay_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected the picture's size \(60, 80\), got \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"expected the image's size \(60, 80\), got \(3, 3\)"):
         draw_labels(grey(), torch.zeros(3, 3, dtype=torch.uint8))
 
 
@@ -121,12 +121,12 @@ def test_detections_below_the_score_are_not_drawn() -> None:
     assert (draw_instances(grey(), instances(3), min_score=1.1) == 90).all()
 
 
-def test_no_detection_leaves_the_picture_as_it_was() -> None:
+def test_no_detection_leaves_the_image_as_it_was() -> None:
     assert (draw(grey(), instances(0)) == 90).all()
     assert draw(grey(), instances(0), legend=True).shape == (60, 80, 3)
 
 
-def test_windows_that_leave_the_picture_are_cut() -> None:
+def test_windows_that_leave_the_image_are_cut() -> None:
     masks = InstanceMasks([torch.ones(10, 10)], torch.tensor([[-4, 55]]), (60, 80))
     result = InstanceResult(
         torch.tensor([[-4.0, 55, 6, 65]]), torch.zeros(1).long(), torch.ones(1), masks, ("a",)
@@ -157,9 +157,9 @@ def test_tags_avoid_one_another_and_stay_inside() -> None:
         taken.append(place)
 
 
-def test_the_legend_grows_the_picture_downwards_only() -> None:
-    picture = np.zeros((50, 120, 3), dtype=np.uint8)
-    one, many = (add_legend(picture, ["sky"] * n, default_palette(n)) for n in (1, 9))
+def test_the_legend_grows_the_image_downwards_only() -> None:
+    image = np.zeros((50, 120, 3), dtype=np.uint8)
+    one, many = (add_legend(image, ["sky"] * n, default_palette(n)) for n in (1, 9))
     assert one.shape[1] == many.shape[1] == 120
     assert 50 < one.shape[0] < many.shape[0]
 
@@ -188,5 +188,5 @@ def test_results_plot_themselves_with_a_legend_and_without_pyplot(
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["tree"]
     assert [text.get_text() for text in instances(2).plot(grey()).legends[0].get_texts()] == ["a", "b"]
     figure.savefig(tmp_path / "figure.png")
-    with Image.open(tmp_path / "figure.png") as picture:
-        assert picture.width == 960
+    with Image.open(tmp_path / "figure.png") as image:
+        assert image.width == 960

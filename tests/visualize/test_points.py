@@ -1,4 +1,4 @@
-"""The pictures of point sampling show what the trace of `subdivide` says."""
+"""The images of point sampling show what the trace of `subdivide` says."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pointrend.core.refiner import PointRend
+from pointrend.core.point_rend import PointRend
 from pointrend.core.subdivision import SubdivisionStep
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.visualize import (
     Window,
     chosen_cells,
@@ -37,8 +37,8 @@ def refined(classes: int, size: tuple[int, int] = (20, 26)) -> list[SubdivisionS
 @pytest.mark.parametrize("classes", [1, 5])
 def test_every_step_is_a_column_with_its_points(classes: int) -> None:
     trace = refined(classes)
-    picture = torch.zeros(3, 20, 26, dtype=torch.uint8)
-    figure = plot_steps(trace, image=picture, region=1, title="way")
+    image = torch.zeros(3, 20, 26, dtype=torch.uint8)
+    figure = plot_steps(trace, image=image, region=1, title="way")
     axes = np.array(figure.axes).reshape(3, len(trace))
     for column, step in enumerate(trace):
         dots = axes[0, column].collections[0].get_offsets()
@@ -48,7 +48,7 @@ def test_every_step_is_a_column_with_its_points(classes: int) -> None:
         assert axes[2, column].images[0].get_array().shape == (*step.size, 3)
 
 
-def test_points_of_a_box_lie_in_that_box_of_the_picture() -> None:
+def test_points_of_a_box_lie_in_that_box_of_the_image() -> None:
     trace = refined(1)
     figure = plot_steps(trace, image=torch.zeros(3, 50, 60, dtype=torch.uint8), box=(10, 20, 30, 44))
     dots = np.asarray(figure.axes[len(trace)].collections[0].get_offsets())
@@ -57,7 +57,7 @@ def test_points_of_a_box_lie_in_that_box_of_the_picture() -> None:
     assert np.allclose(dots, trace[0].points[0].numpy() * (20, 24) + (10, 20))
 
 
-def test_a_region_larger_than_the_picture_is_shown_as_far_as_the_picture_goes() -> None:
+def test_a_region_larger_than_the_image_is_shown_as_far_as_the_image_goes() -> None:
     trace = refined(3)
     image = torch.zeros(3, 16, 26, dtype=torch.uint8)
     figure = plot_steps(trace, image=image, box=(0, 0, 26, 20))
@@ -79,12 +79,12 @@ def test_the_traced_box_includes_the_padding(size: tuple[int, int], expected: tu
     assert traced_box(torch.zeros(3, *size, dtype=torch.uint8), Preprocessing()) == (0, 0, *expected)
 
 
-def test_the_traced_box_is_in_the_pixels_of_the_picture_whatever_the_network_sees() -> None:
+def test_the_traced_box_is_in_the_pixels_of_the_image_whatever_the_network_sees() -> None:
     image = torch.zeros(3, 50, 100, dtype=torch.uint8)
     assert traced_box(image, Preprocessing(short_edge=100)) == (0, 0, 112, 64)
 
 
-def test_without_a_picture_that_row_is_left_out() -> None:
+def test_without_an_image_that_row_is_left_out() -> None:
     assert len(plot_steps(refined(3)).axes) == 2 * len(refined(3))
 
 
@@ -111,8 +111,8 @@ def test_chosen_cells_are_those_of_the_index() -> None:
 
 
 def test_binary_logits_are_grey_by_probability() -> None:
-    picture = color_logits(torch.tensor([[[-40.0, 0.0, 40.0]]]))
-    assert picture[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
+    image = color_logits(torch.tensor([[[-40.0, 0.0, 40.0]]]))
+    assert image[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
 
 
 def test_multiclass_logits_show_the_best_class() -> None:
@@ -127,11 +127,11 @@ def test_sampling_strategies_stand_side_by_side() -> None:
     assert [axes.get_title() for axes in figure.axes] == ["uniform", "grid"]
 
 
-def test_uncertainty_lies_over_the_picture_or_beside_it() -> None:
+def test_uncertainty_lies_over_the_image_or_beside_it() -> None:
     image = torch.zeros(3, 8, 9, dtype=torch.uint8)
     assert draw_uncertainty(image, torch.rand(8, 9)).shape == (8, 9, 3)
     assert len(plot_uncertainty(image, torch.rand(8, 9)).axes) == 3  # with the scale
-    with pytest.raises(ValueError, match="the picture's size"):
+    with pytest.raises(ValueError, match="the image's size"):
         draw_uncertainty(image, torch.rand(4, 4))
 
 
@@ -170,18 +170,18 @@ def test_maps_smaller_than_the_window_are_shown_whole(size: tuple[int, int]) -> 
 
 
 def test_panels_are_magnified_at_the_windows() -> None:
-    pictures = {name: np.zeros((40, 60, 3), dtype=np.uint8) for name in ("coarse", "refined")}
+    images = {name: np.zeros((40, 60, 3), dtype=np.uint8) for name in ("coarse", "refined")}
     windows = [Window(0, 0, 10, 10), Window(20, 20, 30, 30)]
-    figure = side_by_side(pictures, windows=windows, names=["a", "b"], title="gain")
+    figure = side_by_side(images, windows=windows, names=["a", "b"], title="gain")
     assert len(figure.axes) == 6
     assert figure.axes[2].images[0].get_array().shape == (10, 10, 3)
     assert len(figure.legends[0].get_texts()) == 2
 
 
 def test_panels_of_different_sizes_are_refused() -> None:
-    pictures = {str(n): np.zeros((n, 5, 3), dtype=np.uint8) for n in (4, 5)}
+    images = {str(n): np.zeros((n, 5, 3), dtype=np.uint8) for n in (4, 5)}
     with pytest.raises(ValueError, match="one size"):
-        side_by_side(pictures)
+        side_by_side(images)
 
 
 def test_drawing_changes_no_trace() -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import pointrend
-from pointrend.checkpoints import files
+from pointrend.checkpoints import native as files
 from pointrend.checkpoints.detectron2 import to_detectron2
-from pointrend.checkpoints.files import build, read_info, save
+from pointrend.checkpoints.native import build, read_info, save
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.zoo import ZOO, Entry, load

@@ -1,6 +1,6 @@
-"""The web application: the page, a way in for pictures, a way out for results, all behind the gate. Needs gradio.
+"""The web application: the page, a way in for images, a way out for results, all behind the gate. Needs gradio.
 
-Pictures come in by a route of ours that keeps them in memory, and results go out by another, so that neither side needs
+Images come in by a route of ours that keeps them in memory, and results go out by another, so that neither side needs
 files: gradio's own upload and file routes stay shut.
 """
 
@@ -15,9 +15,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from pointrend.app.desk import BusyError, Desk
-from pointrend.app.gate import App, Gate
-from pointrend.app.page import build_page, look
+from pointrend.app.request_filter import App, Gate
+from pointrend.app.service import BusyError, Desk
+from pointrend.app.ui import build_page, look
 
 ARRIVING = 16
 """Files on their way at the same time: each takes memory before it is complete."""
@@ -34,12 +34,10 @@ def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = N
     arriving = asyncio.Semaphore(ARRIVING)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
-    @app.post("/picture")
-    async def picture(request: Request) -> Response:
+    @app.post("/image")
+    async def image(request: Request) -> Response:
         if arriving.locked():
-            return JSONResponse(
-                {"error": "Busy: many pictures are arriving. Try again in a few seconds."}, 503
-            )
+            return JSONResponse({"error": "Busy: many images are arriving. Try again in a few seconds."}, 503)
         async with arriving:
             return await received(request)
 

@@ -16,17 +16,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pointrend.checkpoints.class_names import instance_names, semantic_names, semantic_palette
-from pointrend.checkpoints.files import build_from, kind_of
-from pointrend.checkpoints.foreign import read_foreign
-from pointrend.checkpoints.names import Row, count, rename, reverse, translate
+from pointrend.checkpoints.external import read_foreign
+from pointrend.checkpoints.key_mapping import Row, count, rename, reverse, translate
+from pointrend.checkpoints.native import build_from, kind_of
 from pointrend.core.selection import PointSampling
+from pointrend.io import atomic_write
+from pointrend.metadata.class_names import instance_names, semantic_names, semantic_palette
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.whole import whole_file
 
 BACKBONE: list[Row] = [
     ("backbone.bottom_up.stem.conv1.weight", "backbone.stem.0.weight"),
@@ -128,7 +128,7 @@ def to_detectron2(model: nn.Module, path: str | Path) -> None:
         if theirs is None:
             raise ValueError(f"{name}: Detectron2 has no name for it")
         arrays[theirs] = tensor.detach().cpu().float().numpy()
-    with whole_file(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         # "matching_heuristics" is absent: Detectron2 then wants the names exactly.
         pickle.dump({"model": arrays, "__author__": "pointrend"}, file, protocol=4)
 

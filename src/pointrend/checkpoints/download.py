@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pointrend.whole import whole_file
+from pointrend.io import atomic_write
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes on disk so far and, where the server tells, those of the whole file."""
@@ -114,7 +114,7 @@ def _fetch(url: str, target: Path, checksum: str, progress: Progress | None) -> 
                 "if it comes out the same and you trust it, load it from where you put it (`weights=PATH`): a file "
                 "that you name is not compared"
             )
-    with whole_file(_record(target)) as file:
+    with atomic_write(_record(target)) as file:
         file.write_text(f"{file_hash(part)}  {target.name}\n", encoding="utf-8")
     os.replace(part, target)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from pointrend.checkpoints.detectron2 import BACKBONE
-from pointrend.checkpoints.files import compare
-from pointrend.checkpoints.foreign import read_foreign
-from pointrend.checkpoints.names import Row, rename
+from pointrend.checkpoints.external import read_foreign
+from pointrend.checkpoints.key_mapping import Row, rename
+from pointrend.checkpoints.native import compare
 from pointrend.models.backbones import Backbone
 
 _CAFFE2_NORMS = {

@@ -15,8 +15,8 @@ numbers are met is not shown.
   our start at 28x28 (tests/checkpoints/test_mmdetection.py).
 - Different there, and not followed: proposals are ranked by sigmoids, which tie where they saturate (here by
   logits); a box may shrink by 62.5 at most (here without limit); final NMS runs after scaling to the original
-  picture (here before); boxes without area keep an (empty) mask.
-- Different and followed: pictures are resized as by OpenCV; masks are trained on proposals.
+  image (here before); boxes without area keep an (empty) mask.
+- Different and followed: images are resized as by OpenCV; masks are trained on proposals.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Any
 
 from torch import Tensor
 
-from pointrend.checkpoints.class_names import instance_names
-from pointrend.checkpoints.files import build_from
-from pointrend.checkpoints.foreign import read_foreign
-from pointrend.checkpoints.names import Row, count, rename
+from pointrend.checkpoints.external import read_foreign
+from pointrend.checkpoints.key_mapping import Row, count, rename
+from pointrend.checkpoints.native import build_from
+from pointrend.metadata.class_names import instance_names
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.coarse_mask_head import MaskConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.coarse import MaskConfig
 
 ROWS: list[Row] = [
     ("backbone.conv1.{rest}", "backbone.stem.0.{rest}"),

@@ -15,12 +15,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pointrend.checkpoints.class_names import semantic_names, semantic_palette
-from pointrend.checkpoints.files import build_from
-from pointrend.checkpoints.foreign import read_foreign
-from pointrend.checkpoints.names import Row, count, rename
+from pointrend.checkpoints.external import read_foreign
+from pointrend.checkpoints.key_mapping import Row, count, rename
+from pointrend.checkpoints.native import build_from
+from pointrend.metadata.class_names import semantic_names, semantic_palette
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.images import Preprocessing
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 
 ROWS: list[Row] = [

@@ -14,15 +14,13 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pointrend.cli.app import App
-from pointrend.cli.convert import Convert
-from pointrend.cli.data import Data
-from pointrend.cli.demo import Demo
+from pointrend.cli.data import Data, Demo
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
 from pointrend.cli.finetune import Finetune
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Train
-from pointrend.cli.zoo import Zoo
+from pointrend.cli.zoo import Convert, Zoo
 
 DONE, PARTLY, WRONG, STOPPED = 0, 1, 2, 130
 
@@ -62,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         code = int(chosen.run())
         if "torch.distributed" in sys.modules and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from pointrend.evaluation.sharding import leave
+            from pointrend.distributed import leave
 
             leave()
         return code

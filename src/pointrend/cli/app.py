@@ -13,7 +13,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class App:
-    """Watch subdivision in the browser: drop a picture, slide resolution and points. Needs no download to start.
+    """Watch subdivision in the browser: drop an image, slide resolution and points. Needs no download to start.
 
     Two small models that know generated scenes come with the package. For photographs name your own checkpoints, or
     choose a published model on the page, which is downloaded then.
@@ -32,11 +32,11 @@ class App:
     max_megabytes: float = 20.0
     """Largest file that visitors may send."""
     max_megapixels: float = 25.0
-    """Largest picture, known before it is decoded."""
+    """Largest image, known before it is decoded."""
     queue: int = 24
     """Visitors who may wait; further ones are told that the server is busy."""
     memory: int = 512
-    """Megabytes for what is kept of visitors' pictures."""
+    """Megabytes for what is kept of visitors' images."""
 
     def run(self) -> int:
         """Serve until Ctrl-C."""
@@ -48,13 +48,13 @@ class App:
         require_gradio()
         import torch
 
-        from pointrend.app.desk import Desk
-        from pointrend.app.models import Shelf
-        from pointrend.app.pictures import Limits
+        from pointrend.app.model_cache import ModelCache
+        from pointrend.app.service import Desk
+        from pointrend.app.uploads import Limits
 
         local = self.host in LOCAL
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        shelf = Shelf(self.models, zoo=self.zoo, device=device)
+        shelf = ModelCache(self.models, zoo=self.zoo, device=device)
         shelf.check()
         desk = Desk(shelf, Limits(self.max_megabytes, self.max_megapixels), megabytes=self.memory)
         port = free_port(self.host, self.port)

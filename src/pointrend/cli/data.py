@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg, subcommand
 
 if TYPE_CHECKING:
-    from pointrend.data.check import Findings
+    from pointrend.data.validate import Findings
 
 
 @dataclass(frozen=True)
 class Check:
     """Look a data set over before training on it.
 
-    Reads every picture with its labels and lists missing and unreadable files, empty or out-of-range labels, boxes that
-    do not fit their masks, and pictures that are there twice; counts the classes; and draws some pictures with their
+    Reads every image with its labels and lists missing and unreadable files, empty or out-of-range labels, boxes that
+    do not fit their masks, and images that are there twice; counts the classes; and draws some images with their
     labels on one sheet. The exit code is 0 if nothing was found, else 1.
     """
 
@@ -28,7 +28,7 @@ class Check:
     categories: tuple[str, ...] = ()
     """Categories or supercategories of COCO data, instead of all."""
     limit: int | None = None
-    """Look at so many pictures, evenly spread, instead of all."""
+    """Look at so many images, evenly spread, instead of all."""
     sheet: Path | None = None
     """Write a contact sheet to this PNG file."""
     show: int = 10
@@ -36,12 +36,12 @@ class Check:
 
     def run(self) -> int:
         """Check and print."""
-        from pointrend.cli.progress import counting
-        from pointrend.data.check import check_dataset
-        from pointrend.data.open import open_dataset
+        from pointrend.cli.console import counting
+        from pointrend.data.build import open_dataset
+        from pointrend.data.validate import check_dataset
 
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit: expected at least one picture, got {self.limit}")
+            raise ValueError(f"limit: expected at least one image, got {self.limit}")
         data = open_dataset(self.folder, self.split, categories=self.categories or None, gaps=True)
         count = len(data) if self.limit is None else min(self.limit, len(data))
         indices = [number * len(data) // count for number in range(count)]
@@ -58,20 +58,20 @@ class Check:
 
         what = "objects" if findings.task == "instance" else "pixels"
         total = max(1, sum(findings.amount_of))
-        table = Table("class", "pictures", what, "share", title=f"{self.folder}, {self.split}")
-        rows = zip(findings.class_names, findings.pictures_of, findings.amount_of, strict=True)
-        for name, pictures, amount in rows:
-            table.add_row(name, str(pictures), str(amount), f"{100 * amount / total:.2f} %")
+        table = Table("class", "images", what, "share", title=f"{self.folder}, {self.split}")
+        rows = zip(findings.class_names, findings.images_of, findings.amount_of, strict=True)
+        for name, images, amount in rows:
+            table.add_row(name, str(images), str(amount), f"{100 * amount / total:.2f} %")
         Console().print(table)
         if findings.sizes is not None:
             (low, narrow), (high, wide) = findings.sizes
-            print(f"{findings.pictures} pictures, {low} to {high} pixels high, {narrow} to {wide} wide")
+            print(f"{findings.images} images, {low} to {high} pixels high, {narrow} to {wide} wide")
         if findings.absent:
             print(f"classes that occur nowhere: {', '.join(findings.absent)}")
         for kind, problems in findings.by_kind().items():
             print(f"{kind}: {len(problems)}")
             for problem in problems[: self.show]:
-                print(f"  {problem.picture}: {problem.text}")
+                print(f"  {problem.image}: {problem.text}")
             if len(problems) > self.show:
                 print(f"  .. and {len(problems) - self.show} more (--show lists more)")
         if not findings.problems:
@@ -80,20 +80,20 @@ class Check:
     def _draw(self, data: Any, indices: list[int]) -> None:
         from PIL import Image
 
-        from pointrend.visualize.sheet import contact_sheet, draw_target
-        from pointrend.whole import whole_file
+        from pointrend.io import atomic_write
+        from pointrend.visualize.comparison import contact_sheet, draw_target
 
         assert self.sheet is not None
-        pictures = []
+        images = []
         wanted = min(16, len(indices))
         for number in range(wanted):
             try:
                 sample = data[indices[number * len(indices) // wanted]]
             except (ValueError, OSError):
                 continue  # listed already
-            pictures.append(draw_target(sample, data.class_names, data.palette))
-        with whole_file(self.sheet) as part:
-            Image.fromarray(contact_sheet(pictures)).save(part, format="PNG")
+            images.append(draw_target(sample, data.class_names, data.palette))
+        with atomic_write(self.sheet) as part:
+            Image.fromarray(contact_sheet(images)).save(part, format="PNG")
         print(f"contact sheet: {self.sheet}")
 
 
@@ -115,7 +115,7 @@ class CocofyLvis:
     def run(self) -> int:
         """Convert."""
         from pointrend.evaluation.lvis import write_cocofied_lvis
-        from pointrend.facts.coco import SYNSET_TABLE
+        from pointrend.metadata.coco import SYNSET_TABLE
 
         made = write_cocofied_lvis(
             self.lvis, self.synsets if self.synsets is not None else SYNSET_TABLE, self.output
@@ -127,7 +127,7 @@ class CocofyLvis:
 
 @dataclass(frozen=True)
 class DrawCityscapes:
-    """Draw the label and instance files of Cityscapes' pictures from its polygon files, where they are missing."""
+    """Draw the label and instance files of Cityscapes' images from its polygon files, where they are missing."""
 
     folder: Positional[Path]
     """Folder with leftImg8bit and gtFine."""
@@ -136,10 +136,10 @@ class DrawCityscapes:
 
     def run(self) -> int:
         """Draw."""
-        from pointrend.evaluation.cityscapes_polygons import write_label_files
+        from pointrend.formats.cityscapes_polygons import write_label_files
 
         count = write_label_files(self.folder, self.split)
-        print(f"{self.folder}, {self.split}: drew the label files of {count} pictures")
+        print(f"{self.folder}, {self.split}: drew the label files of {count} images")
         return 0
 
 
@@ -158,3 +158,25 @@ class Data:
     def run(self) -> int:
         """Do it."""
         return self.action.run()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """See what PointRend gains: train a small model on generated scenes, measure it, and draw it. Needs no download.
+
+    Takes about three minutes on the CPU of a laptop.
+    """
+
+    minutes: float = 3.0
+    """Time for training, at most; a slow machine does fewer steps."""
+    out: Path = Path("runs/demo")
+    """Folder for the model, the images and the scores."""
+    seed: int = 0
+    """Of the scenes and of the training."""
+
+    def run(self) -> int:
+        """Run the demo."""
+        from pointrend.demo import DemoSettings, run
+
+        run(DemoSettings(minutes=self.minutes, out=self.out, seed=self.seed))
+        return 0

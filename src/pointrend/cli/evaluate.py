@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from pointrend.cli.loading import Precision
+from pointrend.cli.console import Precision, show, shown
 
 Metric = Literal["miou", "categories", "trimap", "boundary", "box", "mask", "cityscapes"]
 
 # What fits into a terminal and a page; scores.json has everything.
-SHOWN = {
-    "instance": (
-        *("Cityscapes AP", "Cityscapes AP50", "box AP", "mask AP"),
-        *("mask AP50", "mask AP75", "mask AP75-95", "boundary AP"),
-    ),
-    "semantic": ("mIoU", "category mIoU", "mIoU@1px", "mIoU@3px", "mIoU@5px", "boundary IoU"),
-}
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,7 @@ class Evaluate:
     categories: tuple[str, ...] = ()
     """Categories or supercategories of COCO data to score, as they were chosen for training."""
     limit: int | None = None
-    """Score only the first so many pictures."""
+    """Score only the first so many images."""
     metrics: tuple[Metric, ...] = ()
     """What to compute; when not given, everything that fits. "boundary" is Boundary AP or boundary IoU, "categories"
     the mIoU of Cityscapes' classes and categories, "cityscapes" its AP."""
@@ -51,14 +43,14 @@ class Evaluate:
     """Score these instead of a model: what `pointrend predict` wrote (its predictions.json, or its folder labels), a
     COCO results file, or a folder of Cityscapes results."""
     lvis: Path | None = None
-    """LVIS v0.5 annotations of the pictures, as released or as `pointrend data cocofy-lvis` makes them: AP* instead of
-    AP, on the pictures that they name."""
+    """LVIS v0.5 annotations of the images, as released or as `pointrend data cocofy-lvis` makes them: AP* instead of
+    AP, on the images that they name."""
     points: tuple[int, ...] = ()
     """Compare so many points in each subdivision step, instead of the model's own number."""
     sides: tuple[int, ...] = ()
     """Compare the coarse masks with masks rendered at these resolutions, such as 28 56 112 224 (instance models)."""
     flip: bool = False
-    """Average with the mirrored picture."""
+    """Average with the mirrored image."""
     scales: tuple[float, ...] = ()
     """Average over these sizes, such as 0.5 0.75 1 1.25 1.5 1.75 (semantic models)."""
     out: Path | None = None
@@ -75,7 +67,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Score and print a table."""
-        from pointrend.cli.scoring import Job, joined_processes
+        from pointrend.evaluation.job import Job, joined_processes
 
         if bool(self.models) == (self.predictions is not None):
             raise ValueError("give one or more models to score, or --predictions to score without a model")
@@ -90,7 +82,7 @@ class Evaluate:
         from pointrend.evaluation.report import to_csv, to_json, to_markdown, write_text
 
         star = "AP is AP*, on LVIS annotations; " if self.lvis is not None else ""
-        show(rows, job.task, f"{self.data}, {self.split}: {rows[0].pictures} pictures; {star}per cent")
+        show(rows, job.task, f"{self.data}, {self.split}: {rows[0].images} images; {star}per cent")
         if self.json is not None:
             write_text(self.json, to_json(rows))
         if self.out is not None:
@@ -103,40 +95,3 @@ class Evaluate:
 
             self.curves.parent.mkdir(parents=True, exist_ok=True)
             plot_scores(rows).savefig(self.curves)
-
-
-def task_of(model: Any) -> str:
-    """What the model segments: "instance" or "semantic"."""
-    from pointrend.checkpoints.files import kind_of
-
-    return kind_of(model)
-
-
-def show(rows: list[Any], task: str, title: str) -> None:
-    """Print the scores that fit into a terminal; a file of scores has all of them."""
-    from rich.console import Console
-
-    from pointrend.evaluation.report import to_table
-
-    Console().print(to_table(rows, shown(rows, task), title=title))
-
-
-def shown(rows: list[Any], task: str) -> list[str] | None:
-    """The columns for people; None, which means all, if the rows have none of these."""
-    return [name for name in SHOWN[task] if any(name in row.numbers for row in rows)] or None
-
-
-def score(model: Any, data: Any, *, progress: Any = None) -> list[Any]:
-    """Rows of scores with everything as usual: for a semantic model with PointRend the coarse prediction first."""
-    from pointrend.cli.scoring import variants_of
-    from pointrend.evaluation.run import compare_instances, compare_semantic
-
-    compare = compare_instances if task_of(model) == "instance" else compare_semantic
-    return compare(model, data, variants_of(model)[1], progress=progress)
-
-
-def quiet_unless(first: bool, what: str, total: int) -> Any:
-    """A progress bar, in one process only."""
-    from pointrend.cli.progress import counting
-
-    return counting(what, total) if first else nullcontext()

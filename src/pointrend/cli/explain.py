@@ -26,7 +26,7 @@ class Explain:
     """
 
     image: Positional[Path]
-    """A picture."""
+    """An image."""
     model: str
     """A checkpoint written by `pointrend train`, or a name listed by `pointrend zoo`; with a point head."""
     instance: int = 0
@@ -46,7 +46,7 @@ class Explain:
 
     def run(self) -> int:
         """Explain."""
-        from pointrend.cli.loading import load_model
+        from pointrend.cli.console import load_model
         from pointrend.predict import Predictor
         from pointrend.visualize import animate_steps, explain, save_figure, write_gif
 
@@ -109,7 +109,7 @@ class Explain:
 
     def _comparison(self, model: Any, image: Tensor, window: Window | None) -> Figure:
         """4x conv (or whatever --against names), coarse, PointRend."""
-        from pointrend.cli.loading import load_model
+        from pointrend.cli.console import load_model
         from pointrend.visualize import compare_results, variants
 
         scale = max(1, min(4, 1600 // max(image.shape[1:]))) if model.kind == "instance" else 1

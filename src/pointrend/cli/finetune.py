@@ -9,7 +9,7 @@ from typing import Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from pointrend.cli.engine import Engine
+from pointrend.cli.training_run import Engine
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Finetune:
     categories: tuple[str, ...] = ()
     """Categories or supercategories of COCO data to learn, instead of all."""
     steps: int | None = None
-    """Updates of the weights; by the number of pictures if not given."""
+    """Updates of the weights; by the number of images if not given."""
     batch: int | None = None
-    """Pictures in each update; 8, or 4 for instances, if not given."""
+    """Images in each update; 8, or 4 for instances, if not given."""
     lr: float | None = None
     """Learning rate of the heads; the backbone has a tenth of it."""
     metric: str | None = None
@@ -41,9 +41,9 @@ class Finetune:
     crop: tuple[int, int] = (256, 320)
     """Height and width of the crops that semantic models are trained on."""
     size: int | None = None
-    """Short edge in pixels at which instance models see pictures; the model's own if not given."""
+    """Short edge in pixels at which instance models see images; the model's own if not given."""
     seed: int = 0
-    """Of new weights, the order of the pictures and their random changes."""
+    """Of new weights, the order of the images and their random changes."""
     out: Path = Path("runs/finetune")
     """Folder for the models, the log and the scores."""
     engine: OmitArgPrefixes[Engine] = field(default_factory=Engine)
@@ -52,22 +52,23 @@ class Finetune:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
         import torch
 
-        from pointrend.cli.evaluate import task_of
-        from pointrend.cli.loading import load_model
-        from pointrend.cli.running import Pictures, main_process, run_training
+        from pointrend.cli.console import load_model
+        from pointrend.cli.training_run import Images, run_training
+        from pointrend.distributed import main_process
+        from pointrend.evaluation.job import task_of
         from pointrend.training.finetune import change_classes
 
         torch.manual_seed(self.seed)
         old: Any = load_model(self.model)
         task = task_of(old)
-        pictures = Pictures(self.data, task, self.categories)
-        data = pictures.training(self._transforms(task, old))
+        images = Images(self.data, task, self.categories)
+        data = images.training(self._transforms(task, old))
         model, transfer = change_classes(old, data.class_names, data.palette)
         if main_process():
             print(transfer, file=sys.stderr)
         known = {"data": self.data, "from": Path(self.model).name, "seed": self.seed}
         recipe = self._recipe(task, len(data))
-        return run_training(model, data, pictures, recipe, self.engine, out=self.out, extra=known)
+        return run_training(model, data, images, recipe, self.engine, out=self.out, extra=known)
 
     def _transforms(self, task: str, model: Any) -> Any:
         from pointrend.data.transforms import instance_training_transforms, training_transforms
@@ -78,11 +79,11 @@ class Finetune:
         edges = tuple(round(size * factor) for factor in (0.8, 0.9, 1.0, 1.1, 1.2))
         return instance_training_transforms(edges, 2 * size)
 
-    def _recipe(self, task: str, pictures: int) -> Any:
+    def _recipe(self, task: str, images: int) -> Any:
         from pointrend.training.finetune import finetune_recipe
 
         metric = self.metric or ("mIoU" if task == "semantic" else "mask AP")
-        recipe = finetune_recipe(pictures, task, metric=metric)
+        recipe = finetune_recipe(images, task, metric=metric)
         if self.steps is not None:
             every = max(1, self.steps // 20)
             recipe = replace(

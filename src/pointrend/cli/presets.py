@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from pointrend.models.backbones import BackboneConfig
-    from pointrend.models.images import Preprocessing
+    from pointrend.models.inputs import Preprocessing
     from pointrend.models.instance import InstanceConfig
     from pointrend.models.semantic import SemanticConfig
 
@@ -61,8 +61,8 @@ def instance_config(
 ) -> InstanceConfig:
     """The configuration of an instance preset; without PointRend the paper's baseline, 4x conv with 28x28 masks."""
     from pointrend.models.box_head import BoxHeadConfig
-    from pointrend.models.coarse_mask_head import MaskConfig
     from pointrend.models.instance import InstanceConfig
+    from pointrend.models.mask_heads.coarse import MaskConfig
 
     large = preset.endswith("50")
     return InstanceConfig(
@@ -84,7 +84,7 @@ def _backbone(preset: str, pretrained: bool, output_stride: Literal[16, 32] = 32
 
 
 def _preprocessing(preset: str, short_edge: int | None = None, long_edge: int | None = None) -> Preprocessing:
-    from pointrend.models.images import Preprocessing
+    from pointrend.models.inputs import Preprocessing
 
     sizes = Preprocessing(short_edge=short_edge, long_edge=long_edge)
     if preset.endswith("mobilenet"):  # TensorFlow's MobileNetV2 wants pixels in -1..1

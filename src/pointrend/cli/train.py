@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from pointrend.cli.engine import Engine
 from pointrend.cli.presets import PRESETS, PresetName, instance_config, semantic_config, task_of
+from pointrend.cli.training_run import Engine
 
 
 @dataclass(frozen=True)
@@ -21,7 +17,7 @@ class Train:
     """Train a model on your own data, or on generated scenes, and save it as OUT/model.safetensors.
 
     Data is "shapes" (generated scenes) or a folder: COCO format (instances_train.json beside train/), label maps
-    (train.txt with lines "picture labels", or images/ beside labels/), or Cityscapes. Ctrl-C ends the training after
+    (train.txt with lines "image labels", or images/ beside labels/), or Cityscapes. Ctrl-C ends the training after
     the current step and saves the model; a second one gives up at once. SIGTERM saves a checkpoint and exits with 143;
     --resume goes on from there, from Ctrl-C, or from the last checkpoint that was due.
 
@@ -45,11 +41,11 @@ class Train:
     steps: int | None = None
     """Updates of the weights; 1000, or as published, if not given."""
     batch: int | None = None
-    """Pictures in each update, of all processes together; 8, or as published, if not given."""
+    """Images in each update, of all processes together; 8, or as published, if not given."""
     lr: float | None = None
     """Learning rate; 6e-4, or 2e-4 for instances, or as published for this batch, if not given."""
     train_points: int | None = None
-    """N of a published training: points on which the point head is trained, in each box or picture."""
+    """N of a published training: points on which the point head is trained, in each box or image."""
     oversample: float | None = None
     """k of a published training: candidates for each training point."""
     importance: float | None = None
@@ -59,11 +55,11 @@ class Train:
     subdivisions: int | None = None
     """Subdivision steps of a published training's network."""
     seed: int = 0
-    """Of the initial weights, the order of the pictures and their random changes."""
+    """Of the initial weights, the order of the images and their random changes."""
     crop: tuple[int, int] = (256, 320)
     """Height and width of the crops that semantic models are trained on."""
     size: int = 320
-    """Short edge in pixels at which instance models see pictures."""
+    """Short edge in pixels at which instance models see images."""
     evaluate: bool = True
     """Score the model on the validation part at the end."""
     evaluate_every: int = 0
@@ -81,7 +77,7 @@ class Train:
         if self.recipe in PRESETS:
             return replace(self, recipe="", model=cast(PresetName, self.recipe)).run()
         if self.recipe:
-            from pointrend.cli.published import run_published
+            from pointrend.cli.training_run import run_published
 
             return run_published(self)
         chosen = (self.train_points, self.oversample, self.importance, self.points, self.subdivisions)
@@ -89,17 +85,17 @@ class Train:
             raise ValueError("points can be chosen for published trainings: pointrend train NAME")
         import torch
 
-        from pointrend.cli.running import Pictures, run_training
+        from pointrend.cli.training_run import Images, run_training
 
         task = task_of(self.model)
-        pictures = Pictures(self.data, task, self.categories)
-        data = pictures.training(self._transforms(task))
+        images = Images(self.data, task, self.categories)
+        data = images.training(self._transforms(task))
         torch.manual_seed(self.seed)
         recipe = self._recipe(task)
         known = {"data": self.data, "preset": self.model, "seed": self.seed, "steps": recipe.steps}
         model = self._build(task, data)
         return run_training(
-            model, data, pictures, recipe, self.engine, out=self.out, evaluate=self.evaluate, extra=known
+            model, data, images, recipe, self.engine, out=self.out, evaluate=self.evaluate, extra=known
         )
 
     def _transforms(self, task: str) -> Any:
@@ -110,10 +106,10 @@ class Train:
         return training_transforms(self.crop)
 
     def _build(self, task: str, data: Any) -> Any:
-        from pointrend.cli.loading import downloading
+        from pointrend.cli.console import downloading
         from pointrend.models.instance import InstanceSegmenter
         from pointrend.models.semantic import SemanticSegmenter
-        from pointrend.zoo.pretrained import fill_backbone
+        from pointrend.zoo.backbones import fill_backbone
 
         common: dict[str, Any] = {"point_rend": self.pointrend, "pretrained": self.weights is not None}
         names = tuple(data.class_names)
@@ -146,26 +142,3 @@ class Train:
             metric=self.metric,
             state_every=500 if self.checkpoint_every is None else self.checkpoint_every,
         )
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks for an orderly end (the function then says True); the second one is a KeyboardInterrupt."""
-    asked = False
-
-    def ask(*_: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        print("stopping after this step; Ctrl-C again gives up at once", file=sys.stderr)
-
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -6,12 +6,11 @@ Letters: N regions, B images, R boxes, C channels, P points, H W rows and column
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from pointrend.core.coordinates import points_in_image, without_autocast
 
 
 def point_sample(
@@ -107,3 +106,49 @@ def _sample_by_image(features: Tensor, points: Tensor, image_index: Tensor) -> T
         flat = point_sample(features[image : image + 1], points[here].reshape(1, -1, 2))
         out = out.index_copy(0, here, flat.reshape(channels, len(here), per_box).transpose(0, 1))
     return out
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Full precision inside; nothing to do on the meta device, of which autocast does not know."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
+def regular_grid(
+    height: int, width: int, *, regions: int = 1, device: torch.device | str | None = None
+) -> Tensor:
+    """Centres of all cells of an ``height x width`` grid, row by row: (N, H*W, 2) float32 in [0, 1].
+
+    Raises:
+        ValueError: if a side of the grid is below 1.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"regular_grid: expected sides of at least 1 cell, got {height} x {width}")
+    # In affine_grid's order of operations, as Detectron2: last bits of published models' coarse logits depend on it.
+    to_unit_square = torch.tensor([[[0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]], device=device)
+    with without_autocast(to_unit_square.device):  # it would multiply in half precision
+        grid = F.affine_grid(to_unit_square, [1, 1, height, width], align_corners=False)
+    return grid.view(1, height * width, 2).expand(regions, -1, -1)
+
+
+def cell_centers(index: Tensor, height: int, width: int) -> Tensor:
+    """Centres of the cells with flat index ``row * width + column``: (N, P) -> (N, P, 2) float32 in [0, 1]."""
+    columns = (index % width).float()
+    rows = torch.div(index, width, rounding_mode="floor").float()
+    x = 0.5 / width + columns * (1.0 / width)
+    y = 0.5 / height + rows * (1.0 / height)
+    return torch.stack((x, y), dim=-1)
+
+
+def points_in_image(points: Tensor, boxes: Tensor) -> Tensor:
+    """From the unit squares of boxes to pixels: (R, P, 2) in [0, 1] and (R, 4) -> (R, P, 2) in the boxes' pixels.
+
+    Raises:
+        ValueError: if the number of boxes and of point sets differ.
+    """
+    if boxes.ndim != 2 or boxes.shape[-1] != 4 or points.ndim != 3 or len(points) != len(boxes):
+        raise ValueError(
+            f"expected points (R, P, 2) and boxes (R, 4), got {tuple(points.shape)} and {tuple(boxes.shape)}"
+        )
+    top_left = boxes[:, None, :2].to(points.dtype)
+    size = boxes[:, None, 2:].to(points.dtype) - top_left
+    return points * size + top_left

@@ -18,14 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pointrend.core.coordinates import regular_grid
-from pointrend.core.sampling import point_sample
+from pointrend.core.sampling import point_sample, regular_grid
 
 Uncertainty = Callable[[Tensor], Tensor]
 """Maps logits (N, C, ...) to an uncertainty (N, ...), larger where less sure."""
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
-"""Where random numbers come from: torch's own generator, one for all, or one for each region or picture."""
+"""Where random numbers come from: torch's own generator, one for all, or one for each region or image."""
 
 
 def binary_uncertainty(logits: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ def most_uncertain_cells(uncertainty: Tensor, count: int) -> Tensor:
     return torch.topk(flat, k=min(count, flat.shape[1]), dim=1, sorted=False).indices
 
 
-def doubtful_cells(uncertainty: Tensor, count: int, certain: float) -> Tensor:
+def uncertain_cells(uncertainty: Tensor, count: int, certain: float) -> Tensor:
     """Of :func:`most_uncertain_cells` those whose uncertainty is above ``-certain``: (N, P), P as the region with most.
 
     Other regions get their next most uncertain cells besides.

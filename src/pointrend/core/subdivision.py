@@ -1,4 +1,4 @@
-"""The one subdivision loop, for boxes and whole pictures alike (paper section 3.1, figure 4).
+"""The one subdivision loop, for boxes and whole images alike (paper section 3.1, figure 4).
 
 Letters: N regions, C classes, P points, H W rows and columns of the grid.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointrend.core.coordinates import cell_centers
-from pointrend.core.selection import Uncertainty, doubtful_cells, most_uncertain_cells
+from pointrend.core.sampling import cell_centers
+from pointrend.core.selection import Uncertainty, most_uncertain_cells, uncertain_cells
 
 Size = tuple[int, int]
 """Rows and columns of a grid."""
@@ -23,7 +23,7 @@ PredictAt = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SubdivisionStep:
-    """What one step did: record for pictures and tests."""
+    """What one step did: record for images and tests."""
 
     size: Size
     """Rows and columns of the step's grid."""
@@ -68,7 +68,7 @@ def subdivide(
         if certain is None:
             index = most_uncertain_cells(doubt, count)  # (N, P)
         else:
-            index = doubtful_cells(doubt, count, certain)
+            index = uncertain_cells(doubt, count, certain)
         points = cell_centers(index, *size)  # (N, P, 2)
         logits = put_back(upsampled, index, predict_at(points))
         if trace is not None:

@@ -1,1 +1,1 @@
-"""Reading and making training pictures: everything here gives `structures.Sample`."""
+"""Reading and making training images: everything here gives `structures.Sample`."""

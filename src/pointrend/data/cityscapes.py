@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pointrend.data.loading import read_image, read_labels
+from pointrend.data.image_io import read_image, read_labels
 from pointrend.data.transforms import finished
-from pointrend.facts.cityscapes import GROUP, INSTANCE_LABELS, LAST_ID, TRAIN_LABELS
+from pointrend.metadata.cityscapes import GROUP, INSTANCE_LABELS, LAST_ID, TRAIN_LABELS
 from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
 FIRST_THING = INSTANCE_LABELS[0].id  # persons and vehicles are told apart one by one
@@ -30,7 +30,7 @@ FIRST_THING = INSTANCE_LABELS[0].id  # persons and vehicles are told apart one b
 class Cityscapes(Dataset[Sample]):
     """One split ("train" or "val") of the folder, as samples of one task.
 
-    Groups of things are crowds. Raises ValueError if the folders are not there or, without `gaps`, a picture has no
+    Groups of things are crowds. Raises ValueError if the folders are not there or, without `gaps`, an image has no
     labels, and on reading a sample if a file is missing or unreadable, holds an unknown id, or the sizes differ.
     """
 
@@ -67,11 +67,11 @@ class Cityscapes(Dataset[Sample]):
 
     @property
     def image_ids(self) -> list[str]:
-        """CITY_SEQUENCE_FRAME of each picture."""
+        """CITY_SEQUENCE_FRAME of each image."""
         return [image.name.removesuffix("_leftImg8bit.png") for image, _ in self.pairs]
 
     def instance_ids(self, index: int) -> Tensor:
-        """(H, W) int32 ids of a picture's instance file, 0 for licence plates; for the instance task."""
+        """(H, W) int32 ids of an image's instance file, 0 for licence plates; for the instance task."""
         if self.task != "instance":
             raise ValueError("instance_ids: expected data opened for the instance task")
         ids = read_labels(self.pairs[index][1])
@@ -85,7 +85,7 @@ class Cityscapes(Dataset[Sample]):
         image, ids = read_image(image_path), read_labels(label_path)
         if image.shape[-2:] != ids.shape:
             raise ValueError(
-                f"{label_path}: expected the size of its picture, {tuple(image.shape[-2:])}, got {tuple(ids.shape)}"
+                f"{label_path}: expected the size of its image, {tuple(image.shape[-2:])}, got {tuple(ids.shape)}"
             )
         try:
             target = semantic_target(ids) if self.task == "semantic" else instance_target(ids)
@@ -97,15 +97,13 @@ class Cityscapes(Dataset[Sample]):
 
 
 def find_pairs(root: Path, split: str, kind: str, *, gaps: bool = False) -> list[tuple[Path, Path]]:
-    """Pictures of a split with their label files of a kind, by name.
+    """Images of a split with their label files of a kind, by name.
 
     Raises ValueError if there are none, or a label file is missing and that is not allowed for by `gaps`.
     """
     images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
     if not images:
-        raise ValueError(
-            f"{root}: expected pictures in leftImg8bit/{split}/CITY/*_leftImg8bit.png, found none"
-        )
+        raise ValueError(f"{root}: expected images in leftImg8bit/{split}/CITY/*_leftImg8bit.png, found none")
     pairs = []
     for image in images:
         name = image.name.replace("_leftImg8bit.png", f"_gtFine_{kind}.png")
@@ -168,7 +166,7 @@ def _regions(
     values: NDArray[np.int32],
 ) -> list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
     """(id, rows, columns) of the pixels of each id from the first thing on, in the order of the ids."""
-    rows, columns = np.nonzero(values >= FIRST_THING)  # once over the picture, however many objects
+    rows, columns = np.nonzero(values >= FIRST_THING)  # once over the image, however many objects
     numbers = values[rows, columns]
     order = np.argsort(numbers, kind="stable")
     rows, columns, numbers = rows[order], columns[order], numbers[order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,29 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pointrend.data.classes import generate_palette
-from pointrend.data.coco_file import Annotation, CocoFile, Picture, read_coco
-from pointrend.data.loading import read_image
-from pointrend.data.objects import PlacedObjects
+from pointrend.data.annotations import PlacedObjects
+from pointrend.data.class_table import generate_palette
+from pointrend.data.image_io import read_image
 from pointrend.data.transforms import finished
+from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, read_coco
+from pointrend.metadata import coco
 from pointrend.structures import Sample
 
 
 class CocoInstances(Dataset[Sample]):
-    """Pictures of a folder with the objects of a COCO annotation file, as samples with an `InstanceTarget`.
+    """Images of a folder with the objects of a COCO annotation file, as samples with an `InstanceTarget`.
 
     Labels are 0..K-1 in the order of the category ids (`category_ids` leads back), or in the order of
     `categories`: names to keep, of categories or of supercategories (then all of its categories become one
     class). Objects below `min_area` (square pixels, as annotated; crowds stay) are left out, and without
-    `keep_empty` so are pictures in which no object, crowds aside, is left.
+    `keep_empty` so are images in which no object, crowds aside, is left.
 
     `annotations` is the file, or its content.
 
     Transforms see a sample whose target is a `PlacedObjects`; masks are rasterized after them.
 
     Raises ValueError if the file is malformed (see `read_coco`) or a name is unknown, and on reading a sample
-    if the picture is unreadable or has another size than the file says.
+    if the image is unreadable or has another size than the file says.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class CocoInstances(Dataset[Sample]):
     ) -> None:
         self.images = Path(images)
         if not self.images.is_dir():
-            raise ValueError(f"{self.images}: no such folder of pictures")
+            raise ValueError(f"{self.images}: no such folder of images")
         self.file = annotations if isinstance(annotations, CocoFile) else read_coco(annotations)
         self.transforms = transforms
         self.classes = choose_classes(self.file, categories)
@@ -57,7 +59,7 @@ class CocoInstances(Dataset[Sample]):
         }
         self.image_ids = [
             number
-            for number in self.file.pictures
+            for number in self.file.images
             if keep_empty or any(not o.crowd for o in self._objects[number])
         ]
 
@@ -88,15 +90,15 @@ class CocoInstances(Dataset[Sample]):
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        picture = self.file.pictures[self.image_ids[index]]
-        path = self.images / picture.file_name
-        sample = Sample(read_annotated(path, picture), self.placed(picture.id), picture.id, str(path))
+        image = self.file.images[self.image_ids[index]]
+        path = self.images / image.file_name
+        sample = Sample(read_annotated(path, image), self.placed(image.id), image.id, str(path))
         return finished(sample if self.transforms is None else self.transforms(sample))
 
     def placed(self, image_id: int | str) -> PlacedObjects:
-        """The objects of a picture, not rasterized yet."""
-        picture, objects = self.file.pictures[image_id], self._objects[image_id]
-        size = (picture.height, picture.width)
+        """The objects of an image, not rasterized yet."""
+        image, objects = self.file.images[image_id], self._objects[image_id]
+        size = (image.height, image.width)
         return PlacedObjects(
             shapes=[item.shape for item in objects],
             boxes=np.array([item.box for item in objects], dtype=np.float64).reshape(-1, 4),
@@ -107,20 +109,20 @@ class CocoInstances(Dataset[Sample]):
         )
 
     def as_coco(self) -> dict[str, list[dict[str, Any]]]:
-        """What is left of the file after the choice of categories and pictures, in its own format: the ground
+        """What is left of the file after the choice of categories and images, in its own format: the ground
         truth for an evaluation. Merged categories have the id of their class (`category_ids`).
         """
         ids = self.category_ids
-        pictures = [self.file.pictures[number] for number in self.image_ids]
+        images = [self.file.images[number] for number in self.image_ids]
         return {
             "images": [
-                {"id": p.id, "file_name": p.file_name, "height": p.height, "width": p.width} for p in pictures
+                {"id": p.id, "file_name": p.file_name, "height": p.height, "width": p.width} for p in images
             ],
             "categories": [{"id": ids[label], "name": name} for label, name in enumerate(self.class_names)],
             "annotations": [
                 _as_coco(item, ids[self._label_of[item.category_id]])
-                for picture in pictures
-                for item in self._objects[picture.id]
+                for image in images
+                for item in self._objects[image.id]
             ],
         }
 
@@ -165,13 +167,13 @@ def choose_classes(file: CocoFile, names: Sequence[str] | None) -> list[tuple[st
     return chosen
 
 
-def read_annotated(path: Path, picture: Picture) -> Tensor:
-    """The picture, in the orientation that its annotations were made in: upright, or as stored if only that
+def read_annotated(path: Path, img: ImageRecord) -> Tensor:
+    """The image, in the orientation that its annotations were made in: upright, or as stored if only that
     fits.
 
     Raises ValueError if neither has the annotated size.
     """
-    size = (picture.height, picture.width)
+    size = (img.height, img.width)
     image = read_image(path)
     if tuple(image.shape[-2:]) == size:
         return image
@@ -179,6 +181,61 @@ def read_annotated(path: Path, picture: Picture) -> Tensor:
     if tuple(stored.shape[-2:]) == size:
         return stored
     raise ValueError(
-        f"{path}: the annotation file says {size[0]}x{size[1]} (height x width) for picture {picture.id}, the "
+        f"{path}: the annotation file says {size[0]}x{size[1]} (height x width) for image {img.id}, the "
         f"file has {image.shape[-2]}x{image.shape[-1]}; annotate the file as it is, or restore the original"
     )
+
+
+FILES = {split: (f"lvis_v1_{split}.json", f"lvis_v0.5_{split}.json") for split in ("train", "val")}
+"""Released names, the newer first."""
+
+
+def read_lvis_as_coco(path: str | Path) -> CocoFile:
+    """The objects of an LVIS file whose category is one of COCO's, by WordNet synset, under COCO's names and ids.
+
+    All 80 classes are there, also the two that LVIS v0.5 does not have (oven and hot dog). Images are named by the
+    folder and file of COCO 2017 that their address says, "train2017/000000000009.jpg": v1's validation part has
+    images of both. LVIS does not outline every object of a class in every image; scores need its own protocol
+    (`pointrend eval --lvis`).
+
+    Raises:
+        ValueError: the file is malformed, or its categories have no synsets.
+    """
+    file = read_coco(path)
+    if not any(category.synset for category in file.categories.values()):
+        raise ValueError(f"{path}, categories: expected a synset of each, as LVIS has them, got none")
+    own = {category.synset: category.id for category in coco.CATEGORIES}
+    known = {
+        number: own[category.synset]
+        for number, category in file.categories.items()
+        if category.synset is not None and category.synset in own
+    }
+    return CocoFile(
+        file.path,
+        {number: _released(image) for number, image in file.images.items()},
+        {category.id: Category(category.id, category.name, None) for category in coco.CATEGORIES},
+        {
+            number: [
+                replace(item, category_id=known[item.category_id])
+                for item in objects
+                if item.category_id in known
+            ]
+            for number, objects in file.objects.items()
+        },
+    )
+
+
+def _released(image: ImageRecord) -> ImageRecord:
+    parts = image.url.split("/")[-2:]
+    if len(parts) < 2 or parts[0] not in ("train2017", "val2017"):
+        return image  # no address: as the file says
+    return replace(image, file_name="/".join(parts))
+
+
+def find_lvis(root: Path, split: str) -> tuple[Path, Path] | None:
+    """The folder that holds COCO's, and the annotation file, if they are there."""
+    for name in FILES[split]:
+        for folder in (root, root / "annotations"):
+            if (folder / name).is_file():
+                return root, folder / name
+    return None

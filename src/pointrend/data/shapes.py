@@ -1,7 +1,7 @@
 """Generated scenes: textured shapes with exact vector outlines, for both tasks, without any download.
 
-A scene is a list of outlines. Its picture is rendered with antialiasing, its labels are taken exactly at the
-pixel centres, at the picture's resolution or any other (`Scene.labels_at`), so boundaries can be measured
+A scene is a list of outlines. Its image is rendered with antialiasing, its labels are taken exactly at the
+pixel centres, at the image's resolution or any other (`Scene.labels_at`), so boundaries can be measured
 beyond pixels. Shapes overlap, have holes, thin parts and needles. A class leans towards a hue, but patterns,
 brightness and saturation vary and the background has every hue: no colour threshold finds the boundaries.
 """
@@ -18,14 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from pointrend.data import outlines
-from pointrend.data.classes import generate_palette
-from pointrend.data.outlines import Contour
-from pointrend.data.paint import PATTERNS, Texture, background, blurred
+from pointrend.data import shape_drawing
+from pointrend.data.class_table import generate_palette
+from pointrend.data.shape_drawing import PATTERNS, Texture, background, blurred
 from pointrend.data.transforms import finished
+from pointrend.masks import polygons
+from pointrend.masks.polygons import Contour
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
-KINDS = (outlines.ellipse, outlines.polygon, outlines.star, outlines.ring, outlines.bar)
+KINDS = (
+    shape_drawing.ellipse,
+    shape_drawing.polygon,
+    shape_drawing.star,
+    shape_drawing.ring,
+    shape_drawing.bar,
+)
 OBJECT_NAMES = ("ellipse", "polygon", "star", "ring", "bar")
 PALETTE = ((60, 60, 72), (231, 111, 81), (233, 196, 106), (42, 157, 143), (69, 123, 201), (175, 99, 201))
 
@@ -88,11 +95,11 @@ class Scene:
         return canvas.clip(0, 255).astype(np.uint8)
 
     def _paint(self, rng: np.random.Generator, canvas: NDArray[np.float32], item: SceneObject) -> None:
-        window = outlines.bounds(item.contours, self.height, self.width)
+        window = polygons.bounds(item.contours, self.height, self.width)
         top, left, height, width = window
         if height == 0 or width == 0:
             return
-        share = outlines.coverage(item.contours, window)[..., None]
+        share = polygons.coverage(item.contours, window)[..., None]
         region = canvas[top : top + height, left : left + width]
         color = item.texture.paint(rng, *window)
         if item.shadow:  # inside, along the lower right edge: a hint of relief, and of confusion
@@ -121,9 +128,9 @@ class Scene:
         result = np.zeros((height, width), dtype=np.int64)
         for number, item in enumerate(self.objects, start=1):
             contours = [contour * scale for contour in item.contours]
-            window = outlines.bounds(contours, height, width)
+            window = polygons.bounds(contours, height, width)
             top, left, rows, columns = window
-            result[top : top + rows, left : left + columns][outlines.inside(contours, window)] = number
+            result[top : top + rows, left : left + columns][polygons.inside(contours, window)] = number
         return result
 
 
@@ -135,7 +142,7 @@ def _draw_object(rng: np.random.Generator, height: int, width: int, hue_spread: 
     x, y = rng.uniform(0.02, 0.98) * width, rng.uniform(0.02, 0.98) * height
     return SceneObject(
         kind=kind,
-        contours=outlines.placed(contours, x, y, rng.uniform(0, 2 * np.pi)),
+        contours=shape_drawing.placed(contours, x, y, rng.uniform(0, 2 * np.pi)),
         texture=Texture.drawn(rng, kind / len(KINDS), hue_spread, side),
         shadow=side * 0.015 if rng.random() < 0.6 else 0.0,
     )
@@ -230,7 +237,7 @@ def visible_objects(scene: Scene, min_area: int = 1, *, patterned: bool = False)
     owner = scene.objects_at(scene.height, scene.width)
     windows, offsets, boxes, labels = [], [], [], []
     for number, item in enumerate(scene.objects, start=1):
-        top, left, height, width = outlines.bounds(item.contours, scene.height, scene.width)
+        top, left, height, width = polygons.bounds(item.contours, scene.height, scene.width)
         mask = owner[top : top + height, left : left + width] == number
         if mask.sum() < max(min_area, 1):
             continue

@@ -1,10 +1,10 @@
-"""Random changes of a picture and what is known about it, built on torchvision.transforms.v2.
+"""Random changes of an image and what is known about it, built on torchvision.transforms.v2.
 
 The target of a sample is a `SemanticTarget` or, while transforms work, `PlacedObjects`, which move without
 being rasterized; `finished` makes an `InstanceTarget` of them.
 
 Every random number comes from torch's generator, so `torch.manual_seed` and the seeds that a DataLoader gives
-its workers decide all. Pictures are resized bilinearly with antialiasing, labels by taking the nearest pixel
+its workers decide all. Images are resized bilinearly with antialiasing, labels by taking the nearest pixel
 *centre* ("nearest-exact"; plain "nearest" would shift every boundary by up to half a pixel).
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from pointrend.data.objects import PlacedObjects
+from pointrend.data.annotations import PlacedObjects
 from pointrend.structures import IGNORE_LABEL, InstanceTarget, Sample, SemanticTarget
 
 PADDING_RGB = (124, 116, 104)  # ImageNet's mean colour: what zero padding after normalisation looks like
@@ -40,7 +40,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class RandomScale:
-    """Resize by a factor, uniform in [`smallest`, `largest`], of the size the picture has."""
+    """Resize by a factor, uniform in [`smallest`, `largest`], of the size the image has."""
 
     smallest: float = 0.5
     largest: float = 2.0
@@ -60,7 +60,7 @@ class RandomFit:
     """Resize to fit, in either orientation, a frame of `long` x `short` pixels times a factor in [`smallest`,
     `largest`].
 
-    For pictures of one size it is `RandomScale`; for others it first brings them to one scale. Source:
+    For images of one size it is `RandomScale`; for others it first brings them to one scale. Source:
     MMSegmentation's `RandomResize` with keep_ratio.
     """
 
@@ -118,7 +118,7 @@ def short_edge_size(height: int, width: int, short: int, longest: int | None) ->
 class RandomCrop:
     """A window of `height` x `width` pixels.
 
-    With a label map a smaller picture is padded right and below, labels with 255; with objects the window is
+    With a label map a smaller image is padded right and below, labels with 255; with objects the window is
     smaller then. With a label map, up to `tries` windows are drawn, until one holds at least two classes and
     none of them covers `largest_share` or more of the labelled pixels; the last one is taken as it is. With
     `largest_share` 1 the first window is taken. Source: MMSegmentation's `RandomCrop` (cat_max_ratio) and
@@ -144,7 +144,7 @@ class RandomCrop:
             window = cropped(sample, top, left, min(self.height, height), min(self.width, width))
             if self.largest_share >= 1 or self._is_mixed(window.target):
                 break
-        # Not a view: a worker process would send all of the picture that it looks into.
+        # Not a view: a worker process would send all of the image that it looks into.
         return padded(replace(window, image=window.image.contiguous()), self.height, self.width)
 
     def _is_mixed(self, target: object) -> bool:
@@ -184,7 +184,7 @@ class ColorJitter:
         return replace(sample, image=self.jitter(sample.image))
 
     def jitter(self, image: Tensor) -> Tensor:
-        """The uint8 (3, H, W) picture in other colours."""
+        """The uint8 (3, H, W) image in other colours."""
         pixels = image.float()
         if happens(0.5):
             pixels = pixels + uniform(-self.brightness, self.brightness)
@@ -260,9 +260,9 @@ def cropped(sample: Sample, top: int, left: int, height: int, width: int) -> Sam
 
 
 def padded(sample: Sample, height: int, width: int) -> Sample:
-    """Picture and label map filled up right and below to at least this size, the labels with 255.
+    """Image and label map filled up right and below to at least this size, the labels with 255.
 
-    With objects the sample stays as it is: pictures of a batch are padded anyway, after normalisation.
+    With objects the sample stays as it is: images of a batch are padded anyway, after normalisation.
     """
     below, right = max(height - sample.image.shape[-2], 0), max(width - sample.image.shape[-1], 0)
     target = movable(sample)

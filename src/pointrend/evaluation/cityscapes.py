@@ -4,7 +4,7 @@ Our own implementation of the rules that the Cityscapes benchmark states and its
 CVPR 2016, sec. 4.2; evalInstanceLevelSemanticLabeling, evalPixelLevelSemanticLabeling); those scripts have a
 non-commercial licence and are not needed. A test compares the two where they are installed.
 
-Letters: H W rows and columns of the picture, P predictions and G annotated regions of one class, T overlaps.
+Letters: H W rows and columns of the image, P predictions and G annotated regions of one class, T overlaps.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from faster_coco_eval.core import mask as rle
 from torch import Tensor
 
-from pointrend.evaluation.semantic_iou import MeanIoU
-from pointrend.facts.cityscapes import GROUP, INSTANCE_LABELS, LABELS, TRAIN_LABELS
+from pointrend.evaluation.semantic_metrics import MeanIoU
+from pointrend.metadata.cityscapes import GROUP, INSTANCE_LABELS, LABELS, TRAIN_LABELS
 from pointrend.structures import IGNORE_LABEL, InstanceMasks
 
 __all__ = ["CityscapesAP", "CityscapesIoU", "to_train_ids"]
@@ -76,7 +76,7 @@ class CityscapesIoU(MeanIoU):
 
 @dataclass
 class _Tally:
-    """What the pictures so far say about one class at one overlap."""
+    """What the images so far say about one class at one overlap."""
 
     hits: list[float] = field(default_factory=list)
     """Scores of the detections that found an object."""
@@ -110,10 +110,10 @@ class CityscapesAP:
         scores: Sequence[float] | Tensor,
         truth: Tensor,
     ) -> None:
-        """Count one picture.
+        """Count one image.
 
         Args:
-            masks: of the D detections, in the picture's pixels; empty ones are left out.
+            masks: of the D detections, in the image's pixels; empty ones are left out.
             labels: (D,) contiguous class 0..7, in the order of `INSTANCE_LABELS`.
             scores: (D,) finite.
             truth: (H, W) ids of the *_instanceIds.png file.
@@ -150,7 +150,7 @@ class CityscapesAP:
     def update_records(
         self, records: Sequence[Mapping[str, Any]], truth: Tensor, category_ids: Sequence[int] | None = None
     ) -> None:
-        """Count one picture's detections in COCO's format; their `category_id`s are labels 0..7, or `category_ids`
+        """Count one image's detections in COCO's format; their `category_id`s are labels 0..7, or `category_ids`
         of these.
         """
         ids = list(category_ids) if category_ids is not None else list(range(len(INSTANCE_LABELS)))
@@ -203,7 +203,7 @@ class CityscapesAP:
         group: np.ndarray,
         void: np.ndarray,
     ) -> None:
-        """One class of one picture.
+        """One class of one image.
 
         Args:
             tallies: T of them.
@@ -238,7 +238,7 @@ class CityscapesAP:
         ids = np.asarray(truth)
         if ids.ndim != 2 or ids.dtype.kind not in "iu" or ids.shape != tuple(masks.image_size):
             raise ValueError(
-                f"truth: expected instance ids of the masks' picture {tuple(masks.image_size)},"
+                f"truth: expected instance ids of the masks' image {tuple(masks.image_size)},"
                 f" got {ids.dtype} {ids.shape}"
             )
         if classes.shape != (len(masks),) or confidence.shape != (len(masks),):
@@ -261,7 +261,7 @@ class CityscapesAP:
 
 
 def decode_masks(encoded: Sequence[Any], image_size: tuple[int, int]) -> InstanceMasks:
-    """COCO run lengths (checked ones) as masks on their windows, one full-picture mask at a time."""
+    """COCO run lengths (checked ones) as masks on their windows, one full-image mask at a time."""
     windows: list[Tensor] = []
     offsets: list[Tensor] = []
     for mask in encoded:

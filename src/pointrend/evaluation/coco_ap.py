@@ -19,16 +19,16 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 
-from pointrend.evaluation.coco_fields import brief
-from pointrend.evaluation.coco_files import (
+from pointrend.evaluation.coco_summary import coco_numbers, lvis_numbers, mean_of
+from pointrend.evaluation.lvis import check_lvis
+from pointrend.formats.coco_json import (
     GroundTruth,
+    brief,
     check_records,
     consumed,
     read_ground_truth,
     read_json,
 )
-from pointrend.evaluation.coco_numbers import coco_numbers, lvis_numbers, mean_of
-from pointrend.evaluation.lvis import check_lvis
 
 __all__ = ["CocoEvaluator"]
 
@@ -47,22 +47,22 @@ class CocoEvaluator:
 
     Names: `{box, mask, boundary} AP`, `AP50`, `AP75`, `AP75-95` (mean over IoU 0.75 to 0.95: how good are the
     good ones), `APs`, `APm`, `APl` (areas below 32^2, below 96^2, above), and `AR1`, `AR10`, `AR100`, `ARs`,
-    `ARm`, `ARl` for COCO (at most 100 detections per picture and category) or `APr`, `APc`, `APf`, `AR@300`,
-    `ARs@300` ... for LVIS (at most 300 per picture).
+    `ARm`, `ARl` for COCO (at most 100 detections per image and category) or `APr`, `APc`, `APf`, `AR@300`,
+    `ARs@300` ... for LVIS (at most 300 per image).
 
     Args:
         ground_truth: COCO- or LVIS-format JSON file, or its content.
         kinds: what to score.
-        protocol: "lvis" scores a category only on pictures that LVIS's annotators checked for it.
-        image_ids: score these pictures only; detections on the data set's other pictures are left out.
-        dilation_ratio: width of the boundary as a share of the picture's diagonal.
+        protocol: "lvis" scores a category only on images that LVIS's annotators checked for it.
+        image_ids: score these images only; detections on the data set's other images are left out.
+        dilation_ratio: width of the boundary as a share of the image's diagonal.
         detection_area: what puts a detected mask into small, medium or large: its own area, as in Detectron2
             and the published PointRend numbers, or "box", the area of the record's `bbox` where it has one,
             as pycocotools and lvis do when they are given both. AP, AP50 and AP75 do not depend on it.
         other_category_ids: categories that a model may predict though the data set does not have them (AP*
             lacks two of COCO's 80); their detections are not scored, but count among LVIS's 300. Any other unknown
             category is an error.
-        other_image_ids: pictures that predictions may speak of though the data set does not have them: LVIS
+        other_image_ids: images that predictions may speak of though the data set does not have them: LVIS
             annotated a part of COCO's.
         size_edges: rising lengths in pixels, such as (0, 16, 32, 64, 128, 256): `curves` then has AP of objects
             whose square root of area lies between each two.
@@ -115,15 +115,15 @@ class CocoEvaluator:
         self._scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def update(self, records: Iterable[Mapping[str, Any]], *, source: str = "predictions") -> None:
-        """Add the detections of one or more pictures, each picture's all at once.
+        """Add the detections of one or more images, each image's all at once.
 
         Args:
             records: as `InstanceResult.to_coco` gives them: `image_id`, `category_id`, `score`, `bbox` (x, y,
-                width, height) and `segmentation` (RLE of the whole picture).
+                width, height) and `segmentation` (RLE of the whole image).
             source: the file they come from, for messages.
 
         Raises:
-            ValueError: for records that do not fit the data set, or a picture that came before. Nothing is
+            ValueError: for records that do not fit the data set, or an image that came before. Nothing is
                 added then.
         """
         checked = check_records(
@@ -207,7 +207,7 @@ class CocoEvaluator:
         again = sorted(fresh.keys() & self._detections.keys(), key=str)
         if again:
             raise ValueError(
-                f"{source}: image_id: {brief(again[0])} was already given; a picture's detections belong together"
+                f"{source}: image_id: {brief(again[0])} was already given; an image's detections belong together"
             )
         self._detections.update(fresh)
         self._scores.clear()
@@ -260,7 +260,7 @@ class CocoEvaluator:
         return np.asarray(scorer.eval["precision"]), np.asarray(scorer.eval["recall"])
 
     def _limited(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """LVIS keeps the 300 best of a picture whatever their category; COCO's limit is per category, the
+        """LVIS keeps the 300 best of an image whatever their category; COCO's limit is per category, the
         scorer's task."""
         if self.protocol == "coco" or len(records) <= 300:
             return records
@@ -276,13 +276,13 @@ class CocoEvaluator:
 
 
 def _chosen(truth: GroundTruth, image_ids: Iterable[int | str] | None) -> list[int | str]:
-    """The pictures to score, in the order of their ids."""
+    """The images to score, in the order of their ids."""
     if image_ids is None:
         return list(truth.images)
     wanted = set(image_ids)
     unknown = sorted(wanted - truth.images.keys(), key=str)
     if unknown or (truth.images and not wanted):
         raise ValueError(
-            f"image_ids: expected some of the pictures of {truth.source}, got {unknown[:5] or 'none'}"
+            f"image_ids: expected some of the images of {truth.source}, got {unknown[:5] or 'none'}"
         )
     return [image_id for image_id in truth.images if image_id in wanted]

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pointrend.evaluation.coco_fields import brief
-from pointrend.evaluation.coco_files import GroundTruth, read_json
-from pointrend.evaluation.coco_numbers import FREQUENCIES
+from pointrend.evaluation.coco_summary import FREQUENCIES
 from pointrend.evaluation.report import write_text
+from pointrend.formats.coco_json import GroundTruth, brief, read_json
 
 __all__ = ["check_lvis", "cocofy_lvis", "write_cocofied_lvis"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pointrend.whole import whole_file
+from pointrend.io import atomic_write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,9 +40,9 @@ class Scores:
     per_class: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Column name -> one fraction per class."""
     class_names: tuple[str, ...] = ()
-    pictures: int = 0
+    images: int = 0
     seconds: float = 0.0
-    """Spent in `predict`, all pictures together."""
+    """Spent in `predict`, all images together."""
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     """Name of a curve ("mask AP by size", "mIoU by width") -> its points (pixels, fraction), from left to right."""
 
@@ -69,7 +69,7 @@ class Evaluator(Protocol):
 
 
 def collect_scores(
-    name: str, class_names: Sequence[str], evaluators: Iterable[Evaluator], pictures: int, seconds: float
+    name: str, class_names: Sequence[str], evaluators: Iterable[Evaluator], images: int, seconds: float
 ) -> Scores:
     """What several evaluators of the same classes found, as one row. Curves of one name are joined."""
     numbers: dict[str, float] = {}
@@ -80,7 +80,7 @@ def collect_scores(
         per_class.update(evaluator.per_class())
         for curve, points in evaluator.curves().items():
             curves[curve] = sorted([*curves.get(curve, []), *points])
-    return Scores(name, numbers, per_class, tuple(class_names), pictures, seconds, curves)
+    return Scores(name, numbers, per_class, tuple(class_names), images, seconds, curves)
 
 
 def gain(before: Scores, after: Scores, *, name: str = "gain") -> Scores:
@@ -92,7 +92,7 @@ def gain(before: Scores, after: Scores, *, name: str = "gain") -> Scores:
         for key in before.per_class
         if key in after.per_class
     }
-    return Scores(name, numbers, per_class, after.class_names, after.pictures, after.seconds - before.seconds)
+    return Scores(name, numbers, per_class, after.class_names, after.images, after.seconds - before.seconds)
 
 
 def to_table(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, title: str = "") -> Table:
@@ -144,7 +144,7 @@ def to_csv(scores: Scores) -> str:
 
 def write_text(path: str | Path, text: str) -> None:
     """The text as a file that appears whole or not at all; missing folders are made."""
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
@@ -169,7 +169,7 @@ def _plain(row: Scores) -> dict[str, Any]:
         "numbers": {key: number(value) for key, value in row.numbers.items()},
         "per_class": {key: [number(value) for value in column] for key, column in row.per_class.items()},
         "class_names": list(row.class_names),
-        "pictures": row.pictures,
+        "images": row.images,
         "seconds": row.seconds,
         "curves": {
             key: [[pixels, number(value)] for pixels, value in points] for key, points in row.curves.items()

@@ -1,1 +1,1 @@
-"""Whole networks: pictures in, typed results out. `instance` and `semantic` are the two stories to read."""
+"""Whole networks: images in, typed results out. `instance` and `semantic` are the two stories to read."""

@@ -29,8 +29,8 @@ from pointrend.models.boxes import (
     overlaps,
     pyramid_level,
 )
-from pointrend.models.initial import normal_fill, xavier_fill
-from pointrend.models.pooling import pools_by_table, roi_align_rows
+from pointrend.models.roi_align import pools_by_table, roi_align_rows
+from pointrend.models.weight_init import normal_fill, xavier_fill
 
 POOLED = ("p2", "p3", "p4", "p5")
 """The pyramid levels that boxes are pooled from."""

@@ -1,6 +1,6 @@
 """Instance segmentation: Mask R-CNN whose masks are rendered point by point (paper section 4.1).
 
-    picture -> backbone + FPN -> proposals -> boxes, classes, scores -> mask logits -> masks in the picture
+    image -> backbone + FPN -> proposals -> boxes, classes, scores -> mask logits -> masks in the image
 
 Each arrow is a method of :class:`InstanceSegmenter`; ``predict`` and ``loss`` are their stories.
 
@@ -19,18 +19,24 @@ from torch import Tensor
 
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
+from pointrend.models.base import Pretrained, in_own_precision
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
-from pointrend.models.coarse_mask_head import CoarseMaskHead, MaskConfig
-from pointrend.models.conv_mask_head import ConvMaskHead
-from pointrend.models.images import ImageBatch, Preprocessing, batch_images, prepare_images
-from pointrend.models.implicit import ImplicitMaskHead
-from pointrend.models.mask_head import PointRendMaskHead
-from pointrend.models.masks import paste_masks
-from pointrend.models.pretrained import Pretrained, in_own_precision
-from pointrend.models.proposals import ProposalConfig, ProposalNetwork, Proposals
-from pointrend.models.rendering import MaskTrace
-from pointrend.models.targets import check_instance_targets, objects_to_learn
+from pointrend.models.inputs import (
+    ImageBatch,
+    Preprocessing,
+    batch_images,
+    check_instance_targets,
+    objects_to_learn,
+    prepare_images,
+)
+from pointrend.models.mask_heads.coarse import CoarseMaskHead, MaskConfig
+from pointrend.models.mask_heads.conv import ConvMaskHead
+from pointrend.models.mask_heads.implicit import ImplicitMaskHead
+from pointrend.models.mask_heads.pointrend import PointRendMaskHead
+from pointrend.models.mask_heads.rendering import MaskTrace
+from pointrend.models.paste_masks import paste_masks
+from pointrend.models.rpn import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceResult, InstanceTarget
 
 HeadName = Literal["pointrend", "coarse", "conv28", "conv224", "implicit"]
@@ -76,7 +82,7 @@ class InstanceConfig:
 
 @dataclass(frozen=True)
 class InstanceTrace:
-    """Every intermediate value of a prediction, for pictures and tests."""
+    """Every intermediate value of a prediction, for images and tests."""
 
     batch: ImageBatch
     features: Features
@@ -123,7 +129,7 @@ class InstanceSegmenter(Pretrained):
 
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], *, uncertainty: bool = False) -> list[InstanceResult]:
-        """The objects in each picture, best first, in its own pixels; on the CPU.
+        """The objects in each image, best first, in its own pixels; on the CPU.
 
         Args:
             images: uint8 (3, H, W) RGB of any sizes; resized as ``config.preprocessing`` says. They share one
@@ -167,15 +173,15 @@ class InstanceSegmenter(Pretrained):
     ) -> dict[str, Tensor]:
         """Training losses by name, scalars to be summed.
 
-        Crowds and boxes without area are no targets. A picture without objects is background everywhere.
+        Crowds and boxes without area are no targets. An image without objects is background everywhere.
 
         Args:
             images: uint8 (3, h, w) RGB at the size to train on.
             targets: their objects, in these pixels.
-            generator: for a reproducible choice of anchors, proposals and points; one, or one for each picture.
+            generator: for a reproducible choice of anchors, proposals and points; one, or one for each image.
 
         Raises:
-            ValueError: on targets that do not fit their pictures or classes.
+            ValueError: on targets that do not fit their images or classes.
             FloatingPointError: when a loss or a box is NaN or infinite; says which.
         """
         return self.loss_and_counts(images, targets, generator=generator)[0]
@@ -187,7 +193,7 @@ class InstanceSegmenter(Pretrained):
         *,
         generator: Generators = None,
     ) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """What :meth:`loss` gives, and how many things each of them is a mean over: pictures, proposals, boxes."""
+        """What :meth:`loss` gives, and how many things each of them is a mean over: images, proposals, boxes."""
         check_instance_targets(images, targets, self.config.num_classes)
         batch = batch_images(images, self.config.preprocessing, self.device)
         boxes, labels, masks = objects_to_learn(targets, self.device)
@@ -215,7 +221,7 @@ class InstanceSegmenter(Pretrained):
     # The steps of a prediction.
 
     def prepare(self, images: Sequence[Tensor]) -> ImageBatch:
-        """Pictures of any sizes, resized, normalised and padded into one batch."""
+        """Images of any sizes, resized, normalised and padded into one batch."""
         return prepare_images(images, self.config.preprocessing, self.device)
 
     @in_own_precision
@@ -268,7 +274,7 @@ class InstanceSegmenter(Pretrained):
         *,
         uncertainty: bool = False,
     ) -> list[InstanceResult]:
-        """Boxes and masks in the pixels of the original pictures; boxes that vanish there are dropped."""
+        """Boxes and masks in the pixels of the original images; boxes that vanish there are dropped."""
         results = []
         for image, size, found, mask in zip(images, batch.sizes, detections, logits, strict=True):
             original = (image.shape[1], image.shape[2])

@@ -1,6 +1,6 @@
-"""Semantic segmentation with PointRend: the whole picture is one region.
+"""Semantic segmentation with PointRend: the whole image is one region.
 
-    picture -> backbone (+ FPN) -> coarse logits at stride 4, 8 or 16 -> subdivision with the point head -> labels
+    image -> backbone (+ FPN) -> coarse logits at stride 4, 8 or 16 -> subdivision with the point head -> labels
 
 Letters: B images, C classes, H W rows and columns.
 """
@@ -15,19 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.bands import label_doubt, label_map
-from pointrend.core.grids import CroppedGrid, FinerGrid, Grid, HeldGrid
+from pointrend.core.lazy_grid import CroppedLogits, DenseLogits, Grid, UpsampledLogits, label_doubt, label_map
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
-from pointrend.core.refiner import PointRend
+from pointrend.core.point_rend import PointRend
 from pointrend.core.selection import Generators, PointSampling
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
-from pointrend.models.deeplab import DeepLabV3Head
-from pointrend.models.images import ImageBatch, Preprocessing, batch_images, prepare_images
+from pointrend.models.base import Pretrained, in_own_precision
+from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
 from pointrend.models.memory import require_memory
-from pointrend.models.pretrained import Pretrained, in_own_precision
-from pointrend.models.semantic_fpn import HeadNorm, SemanticFPNHead
-from pointrend.models.targets import batch_labels
+from pointrend.models.semantic_heads import DeepLabV3Head, HeadNorm, SemanticFPNHead
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
 
@@ -48,8 +45,8 @@ class SemanticPointRendConfig:
     count: int = 8192
     """Points in each subdivision step."""
     steps: int | None = None
-    """Doublings of the coarse grid, as the published models count; what is missing to the picture's size is then
-    resized bilinearly. None: as many as needed, the last one exactly to the picture's size."""
+    """Doublings of the coarse grid, as the published models count; what is missing to the image's size is then
+    resized bilinearly. None: as many as needed, the last one exactly to the image's size."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ class SemanticSegmenter(Pretrained):
 
     @in_own_precision
     def features(self, batch: Tensor) -> dict[str, Tensor]:
-        """Normalised pictures (B, 3, H, W) -> maps by name: "image", "stem", "res2".., and with an FPN "p2".."p5"."""
+        """Normalised images (B, 3, H, W) -> maps by name: "image", "stem", "res2".., and with an FPN "p2".."p5"."""
         maps: dict[str, Tensor] = {"image": batch, **self.backbone(batch)}
         if self.fpn is not None:
             maps |= self.fpn(maps)
@@ -168,7 +165,7 @@ class SemanticSegmenter(Pretrained):
         Args:
             images: uint8 (3, h, w) RGB at the size to train on; smaller ones are padded.
             targets: labels (h, w) of the same sizes.
-            generator: for a reproducible choice of points; one, or one for each picture.
+            generator: for a reproducible choice of points; one, or one for each image.
         """
         return self.loss_and_counts(images, targets, generator=generator)[0]
 
@@ -233,14 +230,14 @@ class SemanticSegmenter(Pretrained):
     @torch.no_grad()
     @in_own_precision
     def grids(self, batch: ImageBatch, *, refine: bool = True, count: int | None = None) -> list[Grid]:
-        """The logits (C, H, W) of each picture in the padded batch, to be read band by band: never held whole."""
+        """The logits (C, H, W) of each image in the padded batch, to be read band by band: never held whole."""
         if not self.fast:
-            return [HeldGrid(one) for one in self.logits(batch, refine=refine, count=count)]
+            return [DenseLogits(one) for one in self.logits(batch, refine=refine, count=count)]
         self._check_memory(batch, grids=0)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
         if self.point_rend is None or not refine:
-            grids: list[Grid] = [HeldGrid(logits) for logits in coarse]
+            grids: list[Grid] = [DenseLogits(logits) for logits in coarse]
         else:
             grids = self.point_rend.render(
                 coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), count=count
@@ -248,7 +245,7 @@ class SemanticSegmenter(Pretrained):
         return [resized(grid, batch.padded_size) for grid in grids]
 
     def _sizes(self, coarse: Tensor) -> list[Size] | None:
-        """The grids of the configured number of steps; None for doubling up to the picture."""
+        """The grids of the configured number of steps; None for doubling up to the image."""
         steps = self.config.point_rend.steps if self.config.point_rend else None
         if steps is None:
             return None
@@ -265,7 +262,7 @@ class SemanticSegmenter(Pretrained):
         uncertainty: bool = False,
         trace: list[SubdivisionStep] | None = None,
     ) -> list[SemanticResult]:
-        """Label maps of pictures, each in its own size.
+        """Label maps of images, each in its own size.
 
         Args:
             images: uint8 (3, H, W) RGB of any sizes; resized as ``config.preprocessing`` says. They share one batch,
@@ -281,10 +278,10 @@ class SemanticSegmenter(Pretrained):
         if trace is None:
             grids = self.grids(batch, refine=refine, count=count)
         else:
-            grids = [HeldGrid(one) for one in self.logits(batch, refine=refine, count=count, trace=trace)]
+            grids = [DenseLogits(one) for one in self.logits(batch, refine=refine, count=count, trace=trace)]
         results = []
         for grid, image, size in zip(grids, images, batch.sizes, strict=True):
-            whole = resized(CroppedGrid(grid, size), image.shape[-2:])
+            whole = resized(CroppedLogits(grid, size), image.shape[-2:])
             doubt = label_doubt(whole) if uncertainty else None
             results.append(self.config.result(label_map(whole), doubt))
         return results
@@ -296,7 +293,7 @@ class SemanticSegmenter(Pretrained):
         return self.head.predictor.weight.device
 
     def _check_memory(self, batch: ImageBatch, *, grids: int) -> None:
-        """So many grids of logits in the picture's size and the finest features are alive at once: a lower bound."""
+        """So many grids of logits in the image's size and the finest features are alive at once: a lower bound."""
         rows, columns = batch.padded_size
         features = self.config.fpn_channels / 16 if self.fpn is not None else 0
         needed = int(len(batch) * rows * columns * 4 * (grids * self.config.num_classes + features))
@@ -304,7 +301,7 @@ class SemanticSegmenter(Pretrained):
             needed,
             batch.tensor.device,
             f"{len(batch)} x {self.config.num_classes} classes x {rows}x{columns} pixels",
-            "set long_edge in the preprocessing, give fewer pictures at once, or cut the picture into pieces",
+            "set long_edge in the preprocessing, give fewer images at once, or cut the image into pieces",
         )
 
     def _fine(self, maps: dict[str, Tensor]) -> list[Tensor]:
@@ -315,7 +312,7 @@ class SemanticSegmenter(Pretrained):
 def resized(grid: Grid, size: tuple[int, ...]) -> Grid:
     """The grid in another size (rows, columns); itself where it has that size."""
     rows, columns = size
-    return grid if grid.shape[1:] == (rows, columns) else FinerGrid(grid, (rows, columns))
+    return grid if grid.shape[1:] == (rows, columns) else UpsampledLogits(grid, (rows, columns))
 
 
 def _build_point_rend(

@@ -7,15 +7,21 @@ Letters: C classes, H W rows and columns.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pointrend.core.grids import CroppedGrid, Grid
+from pointrend.core.lazy_grid import CroppedLogits, Grid, label_map
 from pointrend.core.subdivision import Size
-from pointrend.models.images import batch_images, check_image, resize_image, resize_to
+from pointrend.models.box_head import Detections
+from pointrend.models.boxes import clip_boxes, grouped_nms
+from pointrend.models.inputs import batch_images, check_image, resize_image, resize_to
+from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter, resized
+from pointrend.structures import InstanceResult, SemanticResult
 
 MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
@@ -30,10 +36,10 @@ def augmented_probabilities(
     refine: bool = True,
     count: int | None = None,
 ) -> Tensor:
-    """Mean class probabilities of a picture over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H, W).
+    """Mean class probabilities of an image over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H, W).
 
     Args:
-        scales: sizes relative to the picture's own (not to the model's test size, as MMSegmentation 0.x had it: the
+        scales: sizes relative to the image's own (not to the model's test size, as MMSegmentation 0.x had it: the
             same for Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way.
         flip: each size also mirrored left to right.
         refine, count: as of the model's `predict`.
@@ -67,7 +73,7 @@ def augmented_grid(
             batch = batch_images(
                 [view.flip(-1) if mirrored else view], model.config.preprocessing, model.device
             )
-            grid: Grid = CroppedGrid(model.grids(batch, refine=refine, count=count)[0], size)
+            grid: Grid = CroppedLogits(model.grids(batch, refine=refine, count=count)[0], size)
             views.append(resized(MirroredGrid(grid) if mirrored else grid, (height, width)))
     return MeanProbabilities(views)
 
@@ -121,9 +127,9 @@ class MeanProbabilities:
 def sliding_logits(
     model: SemanticSegmenter, image: Tensor, *, window: tuple[int, int], stride: tuple[int, int]
 ) -> Tensor:
-    """Logits of a picture seen through overlapping windows, averaged: uint8 (3, H, W) -> float32 (C, H, W).
+    """Logits of an image seen through overlapping windows, averaged: uint8 (3, H, W) -> float32 (C, H, W).
 
-    The picture is first resized to the model's test size, where `window` and `stride` are (rows, columns) in
+    The image is first resized to the model's test size, where `window` and `stride` are (rows, columns) in
     pixels; the last window of each row and column is shifted back inside. Memory for the network is that of
     one window; :func:`sliding_grid` never holds the (C, H, W) either.
 
@@ -147,14 +153,14 @@ def sliding_grid(
     check_image(image)
     check_windows(window, stride)
     preprocessing = model.config.preprocessing
-    picture = resize_image(image, preprocessing)
-    height, width = picture.shape[1:]
+    img = resize_image(image, preprocessing)
+    height, width = img.shape[1:]
     views = []
     for rows in _windows(height, window[0], stride[0]):
         for columns in _windows(width, window[1], stride[1]):
-            part = picture[:, rows, columns]
+            part = img[:, rows, columns]
             grid = model.grids(batch_images([part], preprocessing, model.device), refine=refine, count=count)
-            views.append((rows.start, columns.start, CroppedGrid(grid[0], (part.shape[1], part.shape[2]))))
+            views.append((rows.start, columns.start, CroppedLogits(grid[0], (part.shape[1], part.shape[2]))))
     return resized(SlidingGrid(views, (height, width)), image.shape[1:])
 
 
@@ -205,3 +211,164 @@ def _windows(length: int, window: int, stride: int) -> list[slice]:
     count = max(0, -(-(length - window) // stride)) + 1
     starts = [max(0, min(i * stride, length - window)) for i in range(count)]
     return [slice(start, min(start + window, length)) for start in starts]
+
+
+# What Detectron2 keeps when it merges the views (test_time_augmentation.py): every detection was above the model's own
+# threshold already.
+MERGE_THRESHOLD = 1e-8
+
+
+class _Wrapped:
+    """What a stand-in shares with its model: configuration, training mode and device."""
+
+    options: tuple[Any, ...] = ()
+    """What else its predictions depend on."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = model.config
+
+    @property
+    def training(self) -> bool:
+        """Of the model."""
+        return bool(self.model.training)
+
+    def train(self, mode: bool = True) -> _Wrapped:
+        """Put the model into training mode, or out of it."""
+        self.model.train(mode)
+        return self
+
+    def eval(self) -> _Wrapped:
+        """Put the model into evaluation mode."""
+        return self.train(False)
+
+    def to(self, device: torch.device | str) -> _Wrapped:
+        """Move the model."""
+        self.model.to(device)
+        return self
+
+
+class _Labelled(_Wrapped, ABC):
+    """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
+
+    @abstractmethod
+    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+        """Logits or probabilities (C, H, W) of one image uint8 (3, H, W), in its own size."""
+
+    @torch.no_grad()
+    def predict(
+        self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
+    ) -> list[SemanticResult]:
+        """Label maps of images uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
+        grids = (self.grid(image, refine=refine, count=count) for image in images)
+        return [self.config.result(label_map(grid)) for grid in grids]
+
+
+class AugmentedSemantic(_Labelled):
+    """A semantic model averaged over sizes and mirror images, see `tta.augmented_probabilities`.
+
+    Args:
+        scales: sizes relative to the image's own.
+        flip: each size also mirrored left to right.
+    """
+
+    def __init__(
+        self,
+        model: SemanticSegmenter,
+        *,
+        scales: Sequence[float] = MMSEGMENTATION_SCALES,
+        flip: bool = True,
+    ) -> None:
+        if not scales or min(scales) <= 0:
+            raise ValueError(f"scales: expected one or more positive numbers, got {tuple(scales)}")
+        super().__init__(model)
+        self.scales, self.flip = tuple(scales), flip
+        self.options = (self.scales, flip)
+
+    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+        return augmented_grid(
+            self.model, image, scales=self.scales, flip=self.flip, refine=refine, count=count
+        )
+
+
+class SlidingSemantic(_Labelled):
+    """A semantic model that looks through overlapping windows and averages their logits, see `tta.sliding_grid`.
+
+    The network holds the features of one window at a time; labels at boundaries are as fine as ever, and what a class
+    is must show within a window.
+
+    Args:
+        window: rows and columns in pixels, at the model's test size.
+        stride: from one window to the next; two thirds of the window if not given.
+    """
+
+    def __init__(
+        self, model: SemanticSegmenter, window: tuple[int, int], stride: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(model)
+        if stride is None:
+            stride = max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)
+        check_windows(window, stride)
+        self.window, self.stride = window, stride
+        self.options = (window, stride)
+
+    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+        return sliding_grid(
+            self.model, image, window=self.window, stride=self.stride, refine=refine, count=count
+        )
+
+
+class FlippedInstances(_Wrapped):
+    """An instance model that sees each image and its mirror image.
+
+    Boxes of both views are put together and suppressed within each class; the mask head then predicts each box that
+    is left in both views, and the two mask probabilities, S x S over the box, are averaged before pasting.
+    """
+
+    def __init__(self, model: InstanceSegmenter) -> None:
+        super().__init__(model)
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[Tensor], *, uncertainty: bool = False) -> list[InstanceResult]:
+        """The objects in each image uint8 (3, H, W), best first, in its own pixels."""
+        return [self._predict(image, uncertainty) for image in images]
+
+    def _predict(self, image: Tensor, uncertainty: bool) -> InstanceResult:
+        model: InstanceSegmenter = self.model
+        check_image(image)
+        resized = resize_image(image, self.config.preprocessing)
+        width = resized.shape[-1]
+        # The mirrored image is padded on the right as the other, so that its pixels are x -> width - x.
+        views = [
+            batch_images([view], self.config.preprocessing, model.device)
+            for view in (resized, resized.flip(-1))
+        ]
+        maps = [model.features(view) for view in views]
+        seen = [
+            model.detect(features, model.propose(features, view), view)[0]
+            for features, view in zip(maps, views, strict=True)
+        ]
+        seen[1] = Detections(_mirrored(seen[1].boxes, width), seen[1].scores, seen[1].labels)
+        merged = self._merge(seen, views[0].sizes[0])
+        logits = [
+            model.masks_for_boxes(features, [boxes], [merged.labels])[0]
+            for features, boxes in zip(maps, (merged.boxes, _mirrored(merged.boxes, width)), strict=True)
+        ]
+        mean = (logits[0].sigmoid() + logits[1].flip(-1).sigmoid()) / 2  # (D, S, S)
+        return model.finish([image], views[0], [merged], [mean.logit()], uncertainty=uncertainty)[0]
+
+    def _merge(self, seen: Sequence[Detections], size: tuple[int, int]) -> Detections:
+        boxes = clip_boxes(torch.cat([found.boxes for found in seen]), size)
+        scores = torch.cat([found.scores for found in seen])
+        labels = torch.cat([found.labels for found in seen])
+        there = scores > MERGE_THRESHOLD
+        boxes, scores, labels = boxes[there], scores[there], labels[there]
+        settings = self.config.boxes
+        kept = grouped_nms(boxes, scores, labels, settings.nms_threshold, settings.max_detections)
+        return Detections(boxes[kept], scores[kept], labels[kept])
+
+
+def _mirrored(boxes: Tensor, width: int) -> Tensor:
+    """Boxes (D, 4) in the left-right mirror image of an image so many pixels wide."""
+    x1, y1, x2, y2 = boxes.unbind(1)
+    return torch.stack([width - x2, y1, width - x1, y2], dim=1)

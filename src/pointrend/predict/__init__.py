@@ -1,9 +1,9 @@
-"""A trained model on pictures from disk: find, read, predict, write."""
+"""A trained model on images from disk: find, read, predict, write."""
 
 from __future__ import annotations
 
-from pointrend.predict.files import find_pictures, output_names
-from pointrend.predict.outcomes import Failure, Prediction, Report
+from pointrend.predict.inputs import find_images, output_names
 from pointrend.predict.predictor import Predictor
+from pointrend.predict.results import Failure, Prediction, Report
 
-__all__ = ["Failure", "Prediction", "Predictor", "Report", "find_pictures", "output_names"]
+__all__ = ["Failure", "Prediction", "Predictor", "Report", "find_images", "output_names"]

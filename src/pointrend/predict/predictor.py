@@ -1,12 +1,12 @@
-"""Run a model over pictures on disk: find them, predict, write overlays, label maps and COCO JSON.
+"""Run a model over images on disk: find them, predict, write overlays, label maps and COCO JSON.
 
     predictor = Predictor(pointrend.load("model.safetensors"))
     report = predictor.save(["photos/", "more/*.jpg"], "predictions")
     report.failures   # files that could not be read, and why
 
 One bad file never ends the run. Every output appears under its name only when it is complete. Reading, the network and
-writing overlap; memory does not grow with the number of pictures; a run that was stopped or killed goes on where it
-was; and processes started by torchrun share the pictures.
+writing overlap; memory does not grow with the number of images; a run that was stopped or killed goes on where it
+was; and processes started by torchrun share the images.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any, Protocol, overload
 import torch
 from torch import Tensor
 
-from pointrend.data.loading import IMAGE_SUFFIXES, image_size, read_image
-from pointrend.predict.ahead import Behind, ahead
-from pointrend.predict.files import find_pictures, output_names
-from pointrend.predict.journal import Journal, fingerprint
-from pointrend.predict.outcomes import Failure, Prediction, Report, Result
-from pointrend.predict.processes import Processes, local_device
-from pointrend.predict.writing import Writer, track
+from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
+from pointrend.distributed import Processes, local_device
+from pointrend.predict.inputs import find_images, output_names
+from pointrend.predict.prefetch import Behind, ahead
+from pointrend.predict.results import Failure, Prediction, Report, Result
+from pointrend.predict.resume import Journal, fingerprint
+from pointrend.predict.writers import Writer, track
 
 # A network's features are held at once: 33 million pixels and a ResNet-50 are 10 GB and more.
 MAX_PIXELS = 2**25
 WAITING = 2
-"""Pictures beyond a batch that are read before they are wanted, and predictions that wait to be written."""
+"""Images beyond a batch that are read before they are wanted, and predictions that wait to be written."""
 
 
-Picture = Tensor | str | Path
+Image = Tensor | str | Path
 
 
 class Model(Protocol):
@@ -42,19 +42,19 @@ class Model(Protocol):
     config: Any
 
     def predict(self, images: Sequence[Tensor]) -> Sequence[Result]:
-        """Pictures, uint8 (3, H, W) RGB of any sizes, to one result each."""
+        """Images, uint8 (3, H, W) RGB of any sizes, to one result each."""
 
 
 class Predictor:
-    """A model in evaluation mode on a device, with pictures read and batched for it.
+    """A model in evaluation mode on a device, with images read and batched for it.
 
     Args:
         model: an `InstanceSegmenter` or a `SemanticSegmenter`; it is moved to `device` and put into eval
             mode.
         device: a torch device; the GPU if there is one, else the CPU, if not given.
-        batch_size: pictures predicted at once. Only neighbours of the same size share a batch, so that no
-            prediction depends on the pictures beside it.
-        max_pixels: larger pictures are not read at all (the failure says so).
+        batch_size: images predicted at once. Only neighbours of the same size share a batch, so that no
+            prediction depends on the images beside it.
+        max_pixels: larger images are not read at all (the failure says so).
     """
 
     def __init__(
@@ -78,29 +78,29 @@ class Predictor:
         self.model, self.batch_size, self.max_pixels = model, batch_size, max_pixels
 
     @overload
-    def __call__(self, images: Picture) -> Result: ...  # type: ignore[overload-overlap]  # str is a sequence
+    def __call__(self, images: Image) -> Result: ...  # type: ignore[overload-overlap]  # str is a sequence
 
     @overload
-    def __call__(self, images: Sequence[Picture]) -> list[Result]: ...
+    def __call__(self, images: Sequence[Image]) -> list[Result]: ...
 
-    def __call__(self, images: Picture | Sequence[Picture]) -> Result | list[Result]:
-        """The result of one picture, given as tensor (3, H, W) uint8 RGB or as path; or a list of results for several.
+    def __call__(self, images: Image | Sequence[Image]) -> Result | list[Result]:
+        """The result of one image, given as tensor (3, H, W) uint8 RGB or as path; or a list of results for several.
 
         Raises:
-            ValueError: a picture cannot be read or predicted.
+            ValueError: an image cannot be read or predicted.
         """
         if isinstance(images, Tensor | str | Path):
-            picture = images if isinstance(images, Tensor) else self.read(Path(images))
-            return self._predict([picture])[0]
+            img = images if isinstance(images, Tensor) else self.read(Path(images))
+            return self._predict([img])[0]
         return [self(image) for image in images]
 
     def stream(self, paths: Iterable[Path]) -> Iterator[Prediction | Failure]:
         """Predictions in the order of the paths; a `Failure` in its place for each file without one."""
         waiting: list[tuple[int, Path, Tensor]] = []
         read = ahead(self.read, paths, depth=self.batch_size + WAITING)
-        for number, (path, picture) in enumerate(read):
+        for number, (path, img) in enumerate(read):
             try:
-                image = picture.result()
+                image = img.result()
             except ValueError as error:
                 yield from self._flush(waiting)
                 yield Failure(path, _without_prefix(str(error), path))
@@ -120,13 +120,13 @@ class Predictor:
         min_score: float = 0.5,
         progress: bool = False,
     ) -> Report:
-        """Predict every picture of `sources` and write into the folder `out`.
+        """Predict every image of `sources` and write into the folder `out`.
 
-        overlays/NAME.png    the prediction drawn on the picture
+        overlays/NAME.png    the prediction drawn on the image
         labels/NAME.png      semantic models: the label map, class numbers with a palette
         predictions.json     instance models: one COCO file (images, categories, annotations with scores)
 
-        NAME keeps the folders below the pictures' common parent, so equal names in different folders stay
+        NAME keeps the folders below the images' common parent, so equal names in different folders stay
         apart. A run with the same model and settings that did not come to its end is continued; until the
         end, OUT/.unfinished has its state.
 
@@ -138,14 +138,14 @@ class Predictor:
             progress: show a progress bar on the terminal (stderr).
 
         Raises:
-            ValueError: no picture at all was found, or the folder cannot be written.
+            ValueError: no image at all was found, or the folder cannot be written.
         """
         folder = Path(out)
-        paths, failures = find_pictures(sources, skip=[folder / "overlays", folder / "labels"])
+        paths, failures = find_images(sources, skip=[folder / "overlays", folder / "labels"])
         if not paths and not failures:
             shown = ", ".join(map(str, sources)) or "nothing"
             raise ValueError(
-                f"no pictures found in {shown}; expected files, folders or patterns of "
+                f"no images found in {shown}; expected files, folders or patterns of "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         names, class_names = output_names(paths), self.model.config.class_names
@@ -172,7 +172,7 @@ class Predictor:
         journal: Journal,
         progress: bool,
     ) -> None:
-        """Predict and write the pictures with these numbers; what is done or failed goes into the journal."""
+        """Predict and write the images with these numbers; what is done or failed goes into the journal."""
 
         def write(outcome: tuple[int, Prediction | Failure]) -> None:
             number, found = outcome
@@ -191,7 +191,7 @@ class Predictor:
                 behind(write, outcome)
 
     def read(self, path: Path) -> Tensor:
-        """A picture from its file, (3, H, W) uint8 RGB.
+        """An image from its file, (3, H, W) uint8 RGB.
 
         Raises:
             ValueError: it cannot be read, or has more than `max_pixels` (which is seen before it is read).
@@ -200,7 +200,7 @@ class Predictor:
         if height * width > self.max_pixels:
             raise ValueError(
                 f"{path}: {width}x{height} pixels are more than the limit of {self.max_pixels:,}; scale the "
-                "picture down, cut it into tiles, or raise max_pixels if the memory suffices"
+                "image down, cut it into tiles, or raise max_pixels if the memory suffices"
             )
         return read_image(path)
 

@@ -165,21 +165,21 @@ def _copy_classes(
     return True
 
 
-def finetune_recipe(pictures: int, task: str, *, metric: str | None = None) -> Recipe:
-    """Settings that suit most fine-tunings of a trained model on so many pictures of one's own.
+def finetune_recipe(images: int, task: str, *, metric: str | None = None) -> Recipe:
+    """Settings that suit most fine-tunings of a trained model on so many images of one's own.
 
-    About 60 looks at each picture, at least 300 and at most 20 000 updates of 8 pictures (4 for instances): few
-    pictures are learnt by heart after that, and with many of them fewer looks are enough. The norm layers' decay is 0,
+    About 60 looks at each image, at least 300 and at most 20 000 updates of 8 images (4 for instances): few
+    images are learnt by heart after that, and with many of them fewer looks are enough. The norm layers' decay is 0,
     the backbone learns at a tenth of the heads' rate, and the training ends early after five evaluations, of twenty,
     without a better `metric`.
 
     Raises:
-        ValueError: without pictures.
+        ValueError: without images.
     """
-    if pictures < 1:
-        raise ValueError(f"pictures: expected at least one to train on, got {pictures}")
+    if images < 1:
+        raise ValueError(f"images: expected at least one to train on, got {images}")
     batch = 8 if task == "semantic" else 4
-    steps = min(20_000, max(300, 60 * pictures // batch))
+    steps = min(20_000, max(300, 60 * images // batch))
     return Recipe(
         steps=steps,
         batch_size=batch,

@@ -16,11 +16,12 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from pointrend.training.average import MovingAverage
-from pointrend.training.boards import Board, Picture, installed_boards
-from pointrend.training.failure import NonFiniteLoss
-from pointrend.training.loading import Batch, TrainingLoader
-from pointrend.training.log import Log, Pace, peak_memory
+from pointrend.training.checkpointing import Checkpoints, Training
+from pointrend.training.data_loading import Batch, TrainingLoader
+from pointrend.training.ema import MovingAverage
+from pointrend.training.gradient import Updates
+from pointrend.training.loggers import Board, Image, Log, Pace, installed_boards, peak_memory
+from pointrend.training.nonfinite import NonFiniteLoss
 from pointrend.training.processes import (
     Terminated,
     anyone,
@@ -33,8 +34,6 @@ from pointrend.training.processes import (
     start,
 )
 from pointrend.training.recipe import Recipe, build_optimizer
-from pointrend.training.state import Checkpoints, Training
-from pointrend.training.update import Updates
 
 __all__ = ["Batch", "NonFiniteLoss", "Terminated", "train"]
 
@@ -51,7 +50,7 @@ def train(
     evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     save: Callable[[nn.Module, Path], None] | None = None,
     report: Report | None = None,
-    draw: Callable[[nn.Module], Mapping[str, Picture]] | None = None,
+    draw: Callable[[nn.Module], Mapping[str, Image]] | None = None,
     boards: Sequence[Board] | None = None,
     stop: Callable[[], bool] | None = None,
     cpu: bool = False,
@@ -65,12 +64,12 @@ def train(
             of which resuming leaves out those already seen.
         recipe: what to do.
         out: folder for ``log.jsonl`` (one JSON object an entry) and checkpoints; nothing is written without it.
-        evaluate: named numbers of the model. Every process calls it, so that they can share the pictures, as
+        evaluate: named numbers of the model. Every process calls it, so that they can share the images, as
             `evaluation.run` does by itself; the first one's numbers count.
         save: writes one model file.
         report: for progress bars.
-        draw: pictures of what the model does, by name, on the main process every ``recipe.draw_every`` updates.
-        boards: where numbers and pictures go besides ``out``; TensorBoard where it is installed if not given.
+        draw: images of what the model does, by name, on the main process every ``recipe.draw_every`` updates.
+        boards: where numbers and images go besides ``out``; TensorBoard where it is installed if not given.
         stop: asked before each update; True ends the training early, with its model file and a checkpoint to resume
             from, but without another evaluation.
         cpu: stay on the CPU where a GPU is there.
@@ -202,7 +201,7 @@ def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
             yield batch
         if empty:
             raise ValueError(
-                f"the loader gave no batch in epoch {epoch}: expected at least batch_size pictures in the data set"
+                f"the loader gave no batch in epoch {epoch}: expected at least batch_size images in the data set"
             )
 
 

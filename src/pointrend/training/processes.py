@@ -16,7 +16,7 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from pointrend.evaluation.sharding import GaveUp, Shard, between_exchanges
+from pointrend.distributed import RemoteError, Shard, defer_signal
 from pointrend.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class LossModule(nn.Module):
     ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
         """Losses, and what each is a mean over, where the model has ``loss_and_counts``.
 
-        Its random choices are then seeded picture by picture, so that they do not depend on those beside it.
+        Its random choices are then seeded image by image, so that they do not depend on those beside it.
         """
         if not hasattr(self.model, "loss_and_counts"):
             return self.model.loss(images, targets), {}  # type: ignore[operator]
@@ -128,7 +128,7 @@ class Sigterm:
     def note(self, *_: object) -> None:
         """The signal handler."""
         self.came = True
-        between_exchanges(self._interrupt)
+        defer_signal(self._interrupt)
 
     def unless(self, work: Callable[[], T]) -> T | None:
         """What the work gives; None if the signal came before or comes meanwhile, which ends it at once.
@@ -157,11 +157,11 @@ def evaluate_together(
 ) -> dict[str, float] | None:
     """The first process's scores, in all of them; None in all of them if SIGTERM comes to any.
 
-    Each process calls ``evaluate``, which may share its pictures between them by `Shard.current`. One that is told to
+    Each process calls ``evaluate``, which may share its images between them by `Shard.current`. One that is told to
     end does so at once; the others hear of it where they next exchange what they have.
 
     Raises:
-        GaveUp: the evaluation of another process failed; that one raises what was wrong.
+        RemoteError: the evaluation of another process failed; that one raises what was wrong.
     """
     shard = Shard.current()
     try:
@@ -170,7 +170,7 @@ def evaluate_together(
             shard.give_up(_SIGTERM)
             return None
         return shard.gather(mine)[0]
-    except GaveUp as others:
+    except RemoteError as others:
         if others.reason != _SIGTERM:
             raise
         return None
@@ -196,7 +196,7 @@ def check_same_start(step: int, out: Path | None) -> None:
 def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
     """Give all processes the first one's buffers, among them the batch norms' running statistics.
 
-    Without SyncBatchNorm each process has those of its own pictures.
+    Without SyncBatchNorm each process has those of its own images.
     """
     if accelerator.num_processes > 1:
         for buffer in model.buffers():

@@ -25,11 +25,11 @@ class Recipe:
     steps: int = 1000
     """Updates of the weights."""
     batch_size: int = 8
-    """Pictures in each update: of all processes and accumulated parts together, so that neither changes it."""
+    """Images in each update: of all processes and accumulated parts together, so that neither changes it."""
     accumulate: int = 1
     """Parts that each process takes its share of an update in, one after the other, to save memory."""
     mean_over: Literal["update", "part"] = "update"
-    """What losses are means over, where pictures differ in objects or labelled pixels: the whole update, however it is
+    """What losses are means over, where images differ in objects or labelled pixels: the whole update, however it is
     shared out, or each part, and then over the parts, as the originals do on their 8 GPUs."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 0.01
@@ -61,7 +61,7 @@ class Recipe:
     average: float = 0.0
     """Decay of a moving average of the weights, which is then what is scored and saved; 0: none."""
     group_by_aspect: bool = False
-    """Wide pictures in parts of their own, and tall ones: less padding."""
+    """Wide images in parts of their own, and tall ones: less padding."""
     channels_last: bool = False
     """Memory layout of convolutions that suits tensor cores."""
     compile: str | None = None
@@ -71,7 +71,7 @@ class Recipe:
     evaluate_every: int = 0
     """Steps between evaluations; 0: only at the end."""
     draw_every: int = 0
-    """Steps between pictures of what the model does; 0: none."""
+    """Steps between images of what the model does; 0: none."""
     save_every: int = 0
     """Steps between model files that are kept; 0: only at the end."""
     state_every: int = 0

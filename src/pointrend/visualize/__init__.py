@@ -1,6 +1,6 @@
-"""Pictures of predictions: overlays, label maps, comparisons, and the whole way of a prediction, `explain`.
+"""Images of predictions: overlays, label maps, comparisons, and the whole way of a prediction, `explain`.
 
-Functions named `draw_*` and `color_*` return arrays (H, W, 3) of uint8 RGB at the picture's own resolution;
+Functions named `draw_*` and `color_*` return arrays (H, W, 3) of uint8 RGB at the image's own resolution;
 `plot*` and `side_by_side` return `matplotlib.figure.Figure` objects that belong to the caller (no window, no
 global state): save one with `save_figure(figure, "way")`.
 """
@@ -8,22 +8,21 @@ global state): save one with `save_figure(figure, "way")`.
 from __future__ import annotations
 
 from pointrend.visualize.animation import animate_steps, write_gif
-from pointrend.visualize.compare import Window, compare_results, largest_differences, side_by_side
+from pointrend.visualize.colors import color_labels, default_palette, heatmap
+from pointrend.visualize.comparison import Window, compare_results, largest_differences, side_by_side
 from pointrend.visualize.curves import plot_scores
-from pointrend.visualize.explanation import Explanation, explain, variants
-from pointrend.visualize.features import color_features
-from pointrend.visualize.figures import plot_instances, plot_semantic
-from pointrend.visualize.files import save_figure
+from pointrend.visualize.explain import Explanation, explain, variants
+from pointrend.visualize.explain_figures import color_features, plot_features, plot_resolutions, plot_way
+from pointrend.visualize.figures import plot_instances, plot_semantic, save_figure
 from pointrend.visualize.overlays import (
     add_legend,
-    as_picture,
+    as_image,
     draw,
     draw_instances,
     draw_labels,
     label_borders,
     outline,
 )
-from pointrend.visualize.palettes import color_labels, default_palette, heatmap
 from pointrend.visualize.points import (
     chosen_cells,
     color_logits,
@@ -32,18 +31,18 @@ from pointrend.visualize.points import (
     draw_uncertainty,
     enlarge,
     plot_steps,
+    plot_training_points,
     plot_uncertainty,
     traced_box,
+    training_choices,
 )
-from pointrend.visualize.strategies import plot_training_points, training_choices
-from pointrend.visualize.way import plot_features, plot_resolutions, plot_way
 
 __all__ = [
     "Explanation",
     "Window",
     "add_legend",
     "animate_steps",
-    "as_picture",
+    "as_image",
     "chosen_cells",
     "color_features",
     "color_labels",

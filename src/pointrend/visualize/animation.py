@@ -11,25 +11,25 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from pointrend.core.subdivision import SubdivisionStep
-from pointrend.visualize.compare import Window
-from pointrend.visualize.explanation import Explanation
-from pointrend.visualize.palettes import Picture
-from pointrend.visualize.panels import extent_of, show
+from pointrend.io import atomic_write
+from pointrend.visualize.colors import RGBImage
+from pointrend.visualize.comparison import Window
+from pointrend.visualize.explain import Explanation
+from pointrend.visualize.explain_figures import EMPTY, draw_result, view_of
+from pointrend.visualize.figures import extent_of, show
 from pointrend.visualize.points import color_logits, draw_points
-from pointrend.visualize.way import EMPTY, draw_result, view_of
-from pointrend.whole import whole_file
 
 
 def animate_steps(
     explanation: Explanation, *, window: Window | None = None, inches: float = 3.0
-) -> list[Picture]:
-    """Frames (H, W, 3), all of one size: the picture beside the prediction, at each moment of the subdivision.
+) -> list[RGBImage]:
+    """Frames (H, W, 3), all of one size: the image beside the prediction, at each moment of the subdivision.
 
     Three frames for each step (upsampled; the points chosen; predicted there), before them the starting grid and for an
-    object its coarse mask, at the end the result on the picture.
+    object its coarse mask, at the end the result on the image.
 
     Args:
-        window: of a whole picture, the part that is shown; where the steps change most if not given.
+        window: of a whole image, the part that is shown; where the steps change most if not given.
         inches: width of each of the two panels; 100 pixels to the inch.
     """
     view = view_of(explanation, window)
@@ -38,12 +38,12 @@ def animate_steps(
     extent, whole = extent_of(None, explanation.box), extent_of(image, None)
 
     def frame(
-        picture: Picture, text: str, grid: Picture, step: SubdivisionStep | None = None, *, predicted: str
-    ) -> Picture:
+        img: RGBImage, text: str, grid: RGBImage, step: SubdivisionStep | None = None, *, predicted: str
+    ) -> RGBImage:
         figure = Figure(figsize=size, dpi=100)
         panels = figure.subplots(1, 2)
         figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=1 - 0.3 / size[1], wspace=0.02)
-        show(panels[0], picture, whole, text)
+        show(panels[0], img, whole, text)
         show(panels[1], grid, extent, predicted)
         for panel in panels:
             if step is not None:
@@ -55,27 +55,27 @@ def animate_steps(
     if not explanation.semantic and explanation.coarse is not None:
         rows, columns = explanation.coarse.shape[1:]
         frames.append(
-            frame(image, "picture", color_logits(explanation.coarse), predicted=f"coarse, {rows}×{columns}")
+            frame(image, "image", color_logits(explanation.coarse), predicted=f"coarse, {rows}×{columns}")
         )
     rows, columns = explanation.start.shape[1:]
     start = color_logits(explanation.start, palette)
-    frames.append(frame(image, "picture", start, predicted=f"start, {rows}×{columns}"))
+    frames.append(frame(image, "image", start, predicted=f"start, {rows}×{columns}"))
     for step in explanation.steps:
         grid = f"{step.size[0]}×{step.size[1]}"
         before = color_logits(step.upsampled[0], palette)
         after = color_logits(step.logits[0], palette)
-        frames.append(frame(image, "picture", before, predicted=f"upsampled to {grid}"))
+        frames.append(frame(image, "image", before, predicted=f"upsampled to {grid}"))
         frames.append(
             frame(image, f"{step.index.shape[1]} points", before, step, predicted=f"upsampled to {grid}")
         )
-        frames.append(frame(image, "picture", after, predicted=f"predicted there, {grid}"))
+        frames.append(frame(image, "image", after, predicted=f"predicted there, {grid}"))
     last = color_logits(explanation.grids[-1], palette)
     rows, columns = explanation.grids[-1].shape[1:]
     frames.append(frame(draw_result(explanation), explanation.title, last, predicted=f"{rows}×{columns}"))
     return frames
 
 
-def write_gif(frames: Sequence[Picture], path: str | Path, *, seconds: float = 1.1) -> None:
+def write_gif(frames: Sequence[RGBImage], path: str | Path, *, seconds: float = 1.1) -> None:
     """Write frames (H, W, 3) of one size as an endless GIF, whole or not at all; the last frame stays twice as long.
 
     All frames share one palette of 255 colours, so that nothing flickers.
@@ -85,25 +85,23 @@ def write_gif(frames: Sequence[Picture], path: str | Path, *, seconds: float = 1
     """
     if not len(frames):
         raise ValueError("expected at least one frame, got none")
-    # A palette from all frames at once: their thumbnails in one tall picture.
+    # A palette from all frames at once: their thumbnails in one tall image.
     tall = np.concatenate([frame[::2, ::2] for frame in frames])
     palette = Image.fromarray(tall).quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    pictures = [
-        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
-    ]
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [round(1000 * seconds)] * (len(frames) - 1) + [round(2000 * seconds)]
-    with whole_file(path) as unfinished:
-        pictures[0].save(
+    with atomic_write(path) as unfinished:
+        images[0].save(
             unfinished,
             format="GIF",
             save_all=True,
-            append_images=pictures[1:],
+            append_images=images[1:],
             duration=times if len(times) > 1 else times[0],
             loop=0,
         )
 
 
-def _pixels(figure: Figure) -> Picture:
+def _pixels(figure: Figure) -> RGBImage:
     """The figure as an array (H, W, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

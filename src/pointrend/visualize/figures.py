@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
+from pointrend.io import atomic_write
 from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.visualize.colors import RGBImage, as_palette
+from pointrend.visualize.label_placement import Box
 from pointrend.visualize.overlays import (
     Drawable,
     draw_instances,
@@ -18,8 +26,6 @@ from pointrend.visualize.overlays import (
     name_of,
     present_classes,
 )
-from pointrend.visualize.palettes import Picture, as_palette
-from pointrend.visualize.sizes import bounded
 
 
 def plot_instances(
@@ -34,31 +40,31 @@ def plot_instances(
     """`draw_instances` in a figure `width` inches wide, with a legend of the classes found (where they have
     the colours).
 
-    The picture keeps its own pixels: `figure.savefig(path, dpi=...)` scales the text, not the masks.
+    The image keeps its own pixels: `figure.savefig(path, dpi=...)` scales the text, not the masks.
     """
-    picture = draw_instances(image, result, min_score=min_score, color_by=color_by, boxes=boxes)
+    img = draw_instances(image, result, min_score=min_score, color_by=color_by, boxes=boxes)
     present = present_classes(result, min_score) if color_by == "class" else []
     colors = instance_colors(result)
     first = {label: number for number, label in reversed(list(enumerate(result.labels.tolist())))}
     names = [name_of(result.class_names, label) for label in present]
-    return _figure(picture, names, colors[[first[label] for label in present]], width)
+    return _figure(img, names, colors[[first[label] for label in present]], width)
 
 
 def plot_semantic(
     image: Drawable, result: SemanticResult, *, opacity: float = 0.55, width: float = 8.0
 ) -> Figure:
     """`draw_labels` in a figure `width` inches wide, with a legend of the classes found."""
-    picture = draw_labels(image, result.labels, result.palette, opacity=opacity)
+    img = draw_labels(image, result.labels, result.palette, opacity=opacity)
     present = present_classes(result)
     colors = as_palette(result.palette, max(present, default=-1) + 1)[present]
-    return _figure(picture, [name_of(result.class_names, label) for label in present], colors, width)
+    return _figure(img, [name_of(result.class_names, label) for label in present], colors, width)
 
 
-def _figure(picture: Picture, names: Sequence[str], colors: npt.NDArray[Any], width: float) -> Figure:
-    height = width * picture.shape[0] / picture.shape[1] + 0.4
+def _figure(image: RGBImage, names: Sequence[str], colors: npt.NDArray[Any], width: float) -> Figure:
+    height = width * image.shape[0] / image.shape[1] + 0.4
     figure = Figure(figsize=(width, bounded(height)), dpi=120, layout="constrained")
     axes = figure.subplots()
-    axes.imshow(picture, interpolation="antialiased")
+    axes.imshow(image, interpolation="antialiased")
     axes.set_axis_off()
     if names:
         handles = [
@@ -69,3 +75,90 @@ def _figure(picture: Picture, names: Sequence[str], colors: npt.NDArray[Any], wi
             handles=handles, loc="outside lower center", ncols=min(len(names), 6), fontsize=8, frameon=False
         )
     return figure
+
+
+TALLEST = 50.0
+"""Inches. An image of 1x200 pixels would otherwise ask for a figure of gigabytes."""
+
+
+def bounded(height: float) -> float:
+    """A figure's height in inches, from 1 to `TALLEST`; what would be higher is drawn smaller."""
+    return min(max(height, 1.0), TALLEST)
+
+
+FORMATS = ("png", "svg")
+
+
+def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write `path` with each format's suffix in place of its own; returns the files. Folders are made.
+
+    Grids and images stay in their own cells and pixels in SVG, so that it can be magnified.
+    """
+    files = [Path(path).with_suffix(f".{kind}") for kind in formats]
+    for file, kind in zip(files, formats, strict=True):
+        # A fixed salt and no date: figures that are kept under version control change when their content does.
+        with rc_context({"svg.hashsalt": "pointrend"}), atomic_write(file) as unfinished:
+            figure.savefig(
+                unfinished, format=kind, dpi=figure.dpi, metadata={"Date": None} if kind == "svg" else None
+            )
+    return files
+
+
+Extent = tuple[float, float, float, float]
+"""Left, right, bottom, top, as imshow wants it for an image whose y axis points down."""
+
+
+def extent_of(image: RGBImage | None, box: Box | None) -> Extent:
+    """Of the region: its box, the image, or the unit square."""
+    if box is not None:
+        x1, y1, x2, y2 = (float(side) for side in box)
+        if not (x2 > x1 and y2 > y1):
+            raise ValueError(f"box: expected x1 < x2 and y1 < y2, got {tuple(box)}")
+        return x1, x2, y2, y1
+    return (0.0, 1.0, 1.0, 0.0) if image is None else (0.0, image.shape[1], image.shape[0], 0.0)
+
+
+def inside_of(extent: Extent, image: RGBImage) -> Extent:
+    """The part of the extent that lies in the image; all of it where none does."""
+    left, right = max(extent[0], 0.0), min(extent[1], float(image.shape[1]))
+    bottom, top = min(extent[2], float(image.shape[0])), max(extent[3], 0.0)
+    return (left, right, bottom, top) if left < right and top < bottom else extent
+
+
+def show(axes: Axes, image: RGBImage, extent: Extent, title: str, *, smooth: bool = False) -> None:
+    """The image at its place, without ticks; `smooth` for photographs that are shown smaller than they are."""
+    # "none" keeps a grid's own cells in vector files, too; in pixels it is the nearest cell.
+    axes.imshow(image, extent=extent, interpolation="antialiased" if smooth else "none")
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9)
+
+
+def around(box: Box, image: RGBImage, margin: float = 0.12) -> Extent:
+    """The box and a margin (a share of its longer side, at least 2 pixels) round it, as far as the image goes; in
+    whole pixels."""
+    x1, y1, x2, y2 = box
+    wider = max(margin * max(x2 - x1, y2 - y1), 2.0)
+    low, high = (
+        (math.floor(x1 - wider), math.floor(y1 - wider)),
+        (math.ceil(x2 + wider), math.ceil(y2 + wider)),
+    )
+    return inside_of((low[0], high[0], high[1], low[1]), image)
+
+
+def at_pixels(grid: npt.NDArray[Any], box: Box, size: tuple[int, int]) -> npt.NDArray[Any]:
+    """A grid (h, w) of cells over `box` as seen at each pixel's centre, (H, W) of `size`, without interpolation.
+
+    `box` is in the pixels of `size` and covers them all.
+    """
+    rows, columns = (
+        ((np.arange(count) + 0.5 - low) * cells / (high - low)).astype(np.int64).clip(0, cells - 1)
+        for count, cells, low, high in zip(size, grid.shape, (box[1], box[0]), (box[3], box[2]), strict=True)
+    )
+    return grid[rows[:, None], columns[None]]
+
+
+def frame(axes: Axes, extent: Extent, color: str = "#ffe14d") -> None:
+    """A rectangle round a part of the panel's plane, light on dark so that it shows on any image."""
+    corner, wide, high = (extent[0], extent[3]), extent[1] - extent[0], extent[2] - extent[3]
+    for edge, line in (("black", 2.8), (color, 1.4)):
+        axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=edge, linewidth=line))

@@ -1,4 +1,4 @@
-"""Predictions drawn on the picture, at the picture's own resolution: fills, crisp outlines, names, a legend.
+"""Predictions drawn on the image, at the image's own resolution: fills, crisp outlines, names, a legend.
 
 Everything here takes and returns arrays (H, W, 3) of uint8 RGB; nothing opens a window or keeps global state.
 """
@@ -14,21 +14,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
-from pointrend.visualize.palettes import (
-    Colors,
-    Picture,
-    as_labels,
-    as_palette,
-    color_labels,
-    default_palette,
-)
-from pointrend.visualize.tags import Box, Mask, draw_tags, rgb, text_size, visible_part
+from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels, default_palette
+from pointrend.visualize.label_placement import Box, Mask, draw_tags, rgb, text_size, visible_part
 
 Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image  # (3, H, W), (H, W, 3) or (H, W); uint8 RGB
 
 
-def as_picture(image: Drawable) -> Picture:
-    """A fresh (H, W, 3) uint8 copy of a picture given as tensor (3, H, W), array (H, W, 3) or (H, W), or PIL
+def as_image(image: Drawable) -> RGBImage:
+    """A fresh (H, W, 3) uint8 copy of an image given as tensor (3, H, W), array (H, W, 3) or (H, W), or PIL
     image.
     """
     if isinstance(image, Image.Image):
@@ -52,7 +45,7 @@ def as_picture(image: Drawable) -> Picture:
 
 
 def outline(mask: Mask, width: int = 1) -> Mask:
-    """Pixels of `mask` (H, W) within `width` steps of its edge. The picture's border counts as an edge."""
+    """Pixels of `mask` (H, W) within `width` steps of its edge. The image's border counts as an edge."""
     inner = mask
     for _ in range(width):
         padded = np.pad(inner, 1)
@@ -77,20 +70,20 @@ def draw_labels(
     opacity: float = 0.55,
     borders: bool = True,
     ignore: int = 255,
-) -> Picture:
-    """The picture under its label map (H, W), regions parted by a white line one pixel wide; `ignore` stays
+) -> RGBImage:
+    """The image under its label map (H, W), regions parted by a white line one pixel wide; `ignore` stays
     bare.
     """
-    picture, array = as_picture(image), as_labels(labels)
-    if picture.shape[:2] != array.shape:
-        raise ValueError(f"labels: expected the picture's size {picture.shape[:2]}, got {array.shape}")
+    img, array = as_image(image), as_labels(labels)
+    if img.shape[:2] != array.shape:
+        raise ValueError(f"labels: expected the image's size {img.shape[:2]}, got {array.shape}")
     shown = array != ignore
     colors = color_labels(array, palette, ignore=ignore)
-    mixed = np.rint(picture * (1 - opacity) + colors * opacity).astype(np.uint8)
-    picture[shown] = mixed[shown]
+    mixed = np.rint(img * (1 - opacity) + colors * opacity).astype(np.uint8)
+    img[shown] = mixed[shown]
     if borders:
-        picture[label_borders(array)] = 255
-    return picture
+        img[label_borders(array)] = 255
+    return img
 
 
 def draw_instances(
@@ -103,27 +96,25 @@ def draw_instances(
     opacity: float = 0.45,
     boxes: bool = False,
     tags: bool = True,
-) -> Picture:
-    """The picture with each instance filled, outlined at full resolution, and tagged with class name and
+) -> RGBImage:
+    """The image with each instance filled, outlined at full resolution, and tagged with class name and
     score.
 
     Drawn from the lowest score to the highest, so that the surest lies on top. A tag takes the first free
     place of a few in and beside its object: tags do not cover one another, nor other objects, while there is room.
     """
-    picture = as_picture(image)
-    if picture.shape[:2] != tuple(result.masks.image_size):
+    img = as_image(image)
+    if img.shape[:2] != tuple(result.masks.image_size):
         raise ValueError(
-            f"image: expected the result's size {tuple(result.masks.image_size)}, got {picture.shape[:2]}"
+            f"image: expected the result's size {tuple(result.masks.image_size)}, got {img.shape[:2]}"
         )
     scores = result.scores.tolist()
     chosen = [i for i in np.argsort(np.asarray(scores), kind="stable").tolist() if scores[i] >= min_score]
     colors = default_palette(len(scores)) if color_by == "instance" else instance_colors(result, palette)
-    width = max(1, round(min(picture.shape[:2]) / 400))
+    width = max(1, round(min(img.shape[:2]) / 400))
     for i in chosen:
-        fill_mask(
-            picture, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width
-        )
-    canvas = Image.fromarray(picture)
+        fill_mask(img, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width)
+    canvas = Image.fromarray(img)
     draw = ImageDraw.Draw(canvas)
     if boxes:
         for i in chosen:
@@ -145,19 +136,19 @@ def draw(
     *,
     min_score: float = 0.0,
     legend: bool = False,
-) -> Picture:
-    """The overlay that fits the result; with `legend` a strip under the picture names its classes."""
-    picture = (
+) -> RGBImage:
+    """The overlay that fits the result; with `legend` a strip under the image names its classes."""
+    img = (
         draw_labels(image, result.labels, result.palette)
         if isinstance(result, SemanticResult)
         else draw_instances(image, result, min_score=min_score)
     )
     if not legend:
-        return picture
+        return img
     present = present_classes(result, min_score)
     given = result.palette if isinstance(result, SemanticResult) else None
     colors = as_palette(given, max(present, default=-1) + 1)[present]
-    return add_legend(picture, [name_of(result.class_names, label) for label in present], colors)
+    return add_legend(img, [name_of(result.class_names, label) for label in present], colors)
 
 
 def present_classes(result: InstanceResult | SemanticResult, min_score: float = 0.0) -> list[int]:
@@ -179,11 +170,11 @@ def instance_colors(result: InstanceResult, palette: Colors | None = None) -> np
     return as_palette(palette, int(labels.max(initial=-1)) + 1)[labels]
 
 
-def add_legend(picture: Picture, names: Sequence[str], colors: Colors) -> Picture:
-    """The picture with a white strip below it: a square of each colour and its name, in as many rows as they
+def add_legend(image: RGBImage, names: Sequence[str], colors: Colors) -> RGBImage:
+    """The image with a white strip below it: a square of each colour and its name, in as many rows as they
     need.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     size = text_size(width, height)
     font, gap, x, y = ImageFont.load_default(size), size // 2, size // 2, size // 2
     places = []
@@ -198,25 +189,25 @@ def add_legend(picture: Picture, names: Sequence[str], colors: Colors) -> Pictur
     for (left, top), name, color in zip(places, names, colors, strict=True):
         draw.rectangle((left, top, left + size, top + size), fill=rgb(color), outline=(60, 60, 60))
         draw.text((left + size + gap, top + size // 2), name, fill="black", font=font, anchor="lm")
-    return np.concatenate([picture, np.asarray(strip)])
+    return np.concatenate([image, np.asarray(strip)])
 
 
 def fill_mask(
-    picture: Picture,
+    image: RGBImage,
     window: torch.Tensor | npt.NDArray[Any],
     offset: Sequence[int],
     color: Any,
     opacity: float,
     width: int,
 ) -> None:
-    """Blend one mask's window into the picture in place, then draw its outline in full colour with a light
+    """Blend one mask's window into the image in place, then draw its outline in full colour with a light
     rim.
 
     Args:
-        window: (h, w), non-zero inside. offset: (x, y) of its top-left pixel; it may lie partly outside of the picture.
+        window: (h, w), non-zero inside. offset: (x, y) of its top-left pixel; it may lie partly outside of the image.
         width: of the outline's colour and of its rim, in pixels, both inside the mask.
     """
-    area, mask = visible_part(picture, window, offset)
+    area, mask = visible_part(image, window, offset)
     area[mask] = np.rint(area[mask] * (1 - opacity) + np.asarray(color) * opacity).astype(np.uint8)
     area[outline(mask, 2 * width)] = color
     area[outline(mask, width)] = 255

@@ -7,7 +7,7 @@ cell by cell, without interpolation, on the pixels that they cover.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,28 @@ import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image, ImageDraw
 
+from pointrend.core.selection import (
+    PointSampling,
+    Uncertainty,
+    sample_training_points,
+    uncertainty_for,
+)
 from pointrend.core.subdivision import SubdivisionStep
-from pointrend.models.images import Preprocessing, resized_size
-from pointrend.visualize.overlays import Box, Drawable, as_picture
-from pointrend.visualize.palettes import Colors, Picture, as_palette, color_labels, heatmap
-from pointrend.visualize.panels import Extent, extent_of, inside_of, show
-from pointrend.visualize.sizes import bounded
+from pointrend.models.inputs import Preprocessing, resized_size
+from pointrend.visualize.colors import Colors, RGBImage, as_palette, color_labels, heatmap
+from pointrend.visualize.figures import Extent, bounded, extent_of, inside_of, show
+from pointrend.visualize.label_placement import Box
+from pointrend.visualize.overlays import Drawable, as_image
 
 POINT_COLOR = "#ff2a2a"
 MANY_POINTS = 1500
 
 
-def color_logits(logits: torch.Tensor, palette: Colors | None = None) -> Picture:
-    """Logits (C, H, W) as a picture (H, W, 3): the best class in its colour, or for C = 1 the probability in
+def color_logits(logits: torch.Tensor, palette: Colors | None = None) -> RGBImage:
+    """Logits (C, H, W) as an image (H, W, 3): the best class in its colour, or for C = 1 the probability in
     grey.
     """
     if logits.ndim != 3:
@@ -56,15 +63,15 @@ def plot_steps(
     palette: Colors | None = None,
     title: str | None = None,
 ) -> Figure:
-    """One column per subdivision step: what was upsampled, the points chosen on it and on the picture, what
+    """One column per subdivision step: what was upsampled, the points chosen on it and on the image, what
     came out.
 
     Args:
-        image: the picture, for a row that shows it with the chosen points; without it that row is left out.
-        box: where the region lies in the picture, in its pixels; the whole picture if not given. It may reach
-            beyond the picture (`traced_box`: the network saw it padded), of which nothing is shown then. Without a
-            picture the axes are the region's unit square.
-        region: which of the N regions of the trace (which box, or which picture of the batch).
+        image: the image, for a row that shows it with the chosen points; without it that row is left out.
+        box: where the region lies in the image, in its pixels; the whole image if not given. It may reach
+            beyond the image (`traced_box`: the network saw it padded), of which nothing is shown then. Without an
+            image the axes are the region's unit square.
+        region: which of the N regions of the trace (which box, or which image of the batch).
         palette: colours of the classes, for logits of more than one class.
 
     Raises:
@@ -75,10 +82,10 @@ def plot_steps(
         raise ValueError("trace: no step to draw; pass `trace=[]` to subdivide or refine, and that list here")
     if not 0 <= region < len(trace[0].logits):
         raise ValueError(f"region: the trace has regions 0..{len(trace[0].logits) - 1}, got {region}")
-    picture = None if image is None else as_picture(image)
-    extent = extent_of(picture, box)
-    shown = extent if picture is None else inside_of(extent, picture)
-    rows = 2 if picture is None else 3
+    img = None if image is None else as_image(image)
+    extent = extent_of(img, box)
+    shown = extent if img is None else inside_of(extent, img)
+    rows = 2 if img is None else 3
     aspect = abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
     figure = Figure(
         figsize=(2.9 * len(trace), bounded((2.9 * aspect + 0.28) * rows + 0.45)),
@@ -96,9 +103,9 @@ def plot_steps(
             f"{step.size[0]}×{step.size[1]}, upsampled",
         )
         draw_points(grid[0, column], step, extent, region, shown=shown)
-        if picture is not None:
+        if img is not None:
             name = f"{step.index.shape[1]} points ({share:.0%} of the cells)"
-            show(grid[1, column], picture, (0, picture.shape[1], picture.shape[0], 0), name)
+            show(grid[1, column], img, (0, img.shape[1], img.shape[0], 0), name)
             draw_points(grid[1, column], step, extent, region, shown=shown)
         show(grid[-1, column], color_logits(after, palette), extent, "predicted at the points")
     for axes in grid.flat:
@@ -144,17 +151,17 @@ def draw_chosen(
     box: Box | None = None,
     region: int = 0,
     scale: int = 4,
-) -> Picture:
-    """The darkened picture, `scale` times as large, with a dot at every point of every step (H * scale, W * scale, 3).
+) -> RGBImage:
+    """The darkened image, `scale` times as large, with a dot at every point of every step (H * scale, W * scale, 3).
 
     Colours go from yellow (first step, largest dots) to red (last step); later dots lie on top. `box` is where the
-    region lies in the picture, as for `plot_steps`.
+    region lies in the image, as for `plot_steps`.
     """
     from matplotlib import colormaps
 
-    picture = as_picture(image)
-    left, right, bottom, top = (scale * side for side in extent_of(picture, box))
-    canvas = Image.fromarray(np.rint(enlarge(picture, scale) * 0.35).astype(np.uint8))
+    img = as_image(image)
+    left, right, bottom, top = (scale * side for side in extent_of(img, box))
+    canvas = Image.fromarray(np.rint(enlarge(img, scale) * 0.35).astype(np.uint8))
     draw = ImageDraw.Draw(canvas)
     for number, step in enumerate(trace):
         shade = 0.15 + 0.7 * number / max(len(trace) - 1, 1)
@@ -168,21 +175,21 @@ def draw_chosen(
 
 
 def traced_box(image: Drawable, preprocessing: Preprocessing) -> Box:
-    """What part of a picture's plane the trace of a semantic `predict` covers, in the picture's own pixels.
+    """What part of an image's plane the trace of a semantic `predict` covers, in the image's own pixels.
 
-    The network sees the picture resized, and padded on the right and at the bottom (alone in its batch): subdivision
-    runs over the padding, too, so that the box reaches beyond the picture.
+    The network sees the image resized, and padded on the right and at the bottom (alone in its batch): subdivision
+    runs over the padding, too, so that the box reaches beyond the image.
     """
-    height, width = as_picture(image).shape[:2]
+    height, width = as_image(image).shape[:2]
     rows, columns = resized_size(height, width, preprocessing)
     divisor = preprocessing.divisor
     padded_rows, padded_columns = -(-rows // divisor) * divisor, -(-columns // divisor) * divisor
     return 0.0, 0.0, width * padded_columns / columns, height * padded_rows / rows
 
 
-def enlarge(image: Drawable, factor: int) -> Picture:
-    """The picture with each pixel repeated `factor` times along both axes."""
-    return as_picture(image).repeat(factor, axis=0).repeat(factor, axis=1)
+def enlarge(image: Drawable, factor: int) -> RGBImage:
+    """The image with each pixel repeated `factor` times along both axes."""
+    return as_image(image).repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def plot_uncertainty(
@@ -191,16 +198,16 @@ def plot_uncertainty(
     *,
     box: Box | None = None,
 ) -> Figure:
-    """The picture and beside it the uncertainty map (H, W), with its scale.
+    """The image and beside it the uncertainty map (H, W), with its scale.
 
-    `box` is the part of the picture it covers.
+    `box` is the part of the image it covers.
     """
-    picture = as_picture(image)
-    extent = extent_of(picture, box)
+    img = as_image(image)
+    extent = extent_of(img, box)
     aspect = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
     figure = Figure(figsize=(10, bounded(4.6 * aspect + 0.5)), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2)
-    show(left, picture, (0, picture.shape[1], picture.shape[0], 0), "picture")
+    show(left, img, (0, img.shape[1], img.shape[0], 0), "image")
     left.set(xlim=extent[:2], ylim=extent[2:])
     values = (
         uncertainty.detach().cpu().float().numpy() if isinstance(uncertainty, torch.Tensor) else uncertainty
@@ -213,12 +220,83 @@ def plot_uncertainty(
     return figure
 
 
-def draw_uncertainty(image: Drawable, uncertainty: torch.Tensor, *, opacity: float = 0.7) -> Picture:
-    """The greyed picture under its uncertainty map (H, W) with values in [0, 1], as an array (H, W, 3)."""
-    picture = as_picture(image)
-    if picture.shape[:2] != tuple(uncertainty.shape):
+def draw_uncertainty(image: Drawable, uncertainty: torch.Tensor, *, opacity: float = 0.7) -> RGBImage:
+    """The greyed image under its uncertainty map (H, W) with values in [0, 1], as an array (H, W, 3)."""
+    img = as_image(image)
+    if img.shape[:2] != tuple(uncertainty.shape):
         raise ValueError(
-            f"uncertainty: expected the picture's size {picture.shape[:2]}, got {tuple(uncertainty.shape)}"
+            f"uncertainty: expected the image's size {img.shape[:2]}, got {tuple(uncertainty.shape)}"
         )
-    grey = picture.mean(axis=2, keepdims=True)
+    grey = img.mean(axis=2, keepdims=True)
     return np.rint(grey * (1 - opacity) + heatmap(uncertainty, 0.0, 1.0) * opacity).astype(np.uint8)
+
+
+def training_choices(
+    coarse: torch.Tensor, count: int = 196, *, seed: int = 0, uncertainty: Uncertainty | None = None
+) -> dict[str, torch.Tensor]:
+    """The paper's four ways to choose training points, on the same coarse logits (N, C, H, W) (figure 5, table 4).
+
+    Args:
+        count: points for each region, 14 x 14 as in the paper; must be a square for the regular grid.
+        uncertainty: by the number of channels if not given.
+
+    Returns:
+        name -> points (N, count, 2) in the unit square, as `sample_training_points` draws them.
+    """
+    ways = {
+        "regular grid": PointSampling.regular(count),
+        "uniform\nk = 1, β = 0": PointSampling.uniform(count),
+        "mildly biased\nk = 3, β = 0.75": PointSampling.mildly_biased(count),
+        "heavily biased\nk = 10, β = 1": PointSampling.heavily_biased(count),
+    }
+    measure = uncertainty_for(coarse.shape[1]) if uncertainty is None else uncertainty
+    return {
+        name: sample_training_points(
+            coarse, way, measure, generator=torch.Generator().manual_seed(seed)
+        ).cpu()
+        for name, way in ways.items()
+    }
+
+
+def plot_training_points(
+    coarse: torch.Tensor,
+    choices: Mapping[str, torch.Tensor],
+    *,
+    image: Drawable | None = None,
+    box: Box | None = None,
+    region: int = 0,
+    palette: Colors | None = None,
+) -> Figure:
+    """Training points of several strategies on the same coarse prediction (paper figure 5).
+
+    Args:
+        coarse: logits (N, C, H, W).
+        choices: name of the strategy -> its points (N, P, 2) in the unit square, see `training_choices`.
+        image, box: for a second row, with the points on the image; as in `plot_steps`.
+    """
+    background = color_logits(coarse[region], palette)
+    img = None if image is None else as_image(image)
+    extent = extent_of(img, box)
+    shown = extent if img is None else inside_of(extent, img)
+    ratio = coarse.shape[2] / coarse.shape[3] if img is None else 1.0
+    aspect = ratio * abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
+    columns, rows = max(len(choices), 1), 1 if img is None else 2
+    titles = max((name.count("\n") + 1 for name in choices), default=1)
+    figure = Figure(
+        figsize=(2.9 * columns, bounded(rows * (2.9 * aspect + 0.05) + 0.17 * titles + 0.1)),
+        dpi=110,
+        layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0),
+    )
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for column, (name, points) in enumerate(choices.items()):
+        unit = points[region].detach().cpu().numpy()
+        where = unit * (extent[1] - extent[0], extent[2] - extent[3]) + (extent[0], extent[3])
+        size = float(np.clip(1600 / max(len(unit), 1), 2.0, 9.0))
+        for row, axes in enumerate(panels[:, column]):
+            if row == 0 or img is None:
+                show(axes, background, extent, name)
+            else:
+                show(axes, img, (0, img.shape[1], img.shape[0], 0), "")
+            axes.set(xlim=shown[:2], ylim=shown[2:], aspect=ratio)
+            axes.scatter(where[:, 0], where[:, 1], s=size, c=POINT_COLOR, edgecolors="white", linewidths=0.3)
+    return figure

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_hash, only_one_makes
+from pointrend.zoo.backbones import PRETRAINED, PretrainedBackbone, fill_backbone
 from pointrend.zoo.entries import ZOO, Entry
-from pointrend.zoo.pretrained import PRETRAINED, PretrainedBackbone, fill_backbone
 
 __all__ = ["PRETRAINED", "ZOO", "Entry", "PretrainedBackbone", "fill_backbone", "load"]
 
@@ -58,7 +58,7 @@ def load(
 
 
 def _load_published(entry: Entry, progress: Progress | None) -> Any:
-    from pointrend.checkpoints import files
+    from pointrend.checkpoints import native as files
 
     if not entry.url:
         raise ValueError(
@@ -115,7 +115,7 @@ def _find_file(name: str | Path) -> Path:
 
 
 def _load_path(path: Path) -> Any:
-    from pointrend.checkpoints import files
+    from pointrend.checkpoints import native as files
 
     if path.suffix == ".safetensors":
         return files.load(path)
@@ -127,7 +127,7 @@ def _load_path(path: Path) -> Any:
 def _read(path: Path, project: str | None) -> Any:
     """A foreign checkpoint; which project's is told by its names unless it is known."""
     from pointrend.checkpoints.detectron2 import from_detectron2
-    from pointrend.checkpoints.foreign import read_foreign
+    from pointrend.checkpoints.external import read_foreign
     from pointrend.checkpoints.mmdetection import from_mmdetection
     from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
 

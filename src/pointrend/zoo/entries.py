@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pointrend.models.instance import InstanceConfig
     from pointrend.models.semantic import SemanticConfig
-    from pointrend.training.recipes import Published
+    from pointrend.training.published import Published
 
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/PointRend"
 MMSEGMENTATION = "https://download.openmmlab.com/mmsegmentation/v0.5/point_rend"
@@ -57,13 +57,13 @@ class Entry:
 
     def published(self) -> Published:
         """The training that made it: network, augmentation and recipe."""
-        from pointrend.training.recipes import find_recipe
+        from pointrend.training.published import find_recipe
 
         return find_recipe(self.training or self.name)
 
     def config(self) -> InstanceConfig | SemanticConfig:
         """The model's configuration with its data set's class names."""
-        from pointrend.checkpoints.class_names import instance_names, semantic_names, semantic_palette
+        from pointrend.metadata.class_names import instance_names, semantic_names, semantic_palette
 
         published = self.published()
         count = published.network.num_classes
@@ -71,9 +71,9 @@ class Entry:
             return published.config(semantic_names(count), semantic_palette(count))
         config = published.config(instance_names(count))
         if self.project == "MMDetection":
-            pictures = replace(config.preprocessing, resize="cv2")
+            images = replace(config.preprocessing, resize="cv2")
             masks = replace(config.masks, train_on_predicted_boxes=False)
-            return replace(config, preprocessing=pictures, masks=masks)
+            return replace(config, preprocessing=images, masks=masks)
         return replace(config, head="implicit" if self.name.startswith("implicit_") else "pointrend")
 
 

@@ -8,7 +8,7 @@ let sending = false;
 function choose(ticket) {
   props.value = ticket;
   mark(ticket);
-  trigger("picture");
+  trigger("image");
 }
 
 function mark(ticket) {
@@ -29,7 +29,7 @@ async function send(file) {
   sending = true;
   say(`Reading ${file.name} …`);
   try {
-    const answer = await fetch(new URL("picture", document.baseURI), {
+    const answer = await fetch(new URL("image", document.baseURI), {
       method: "POST",
       body: file,
       headers: { "X-File-Name": encodeURIComponent(file.name) },
@@ -85,7 +85,7 @@ for (const name of ["dragleave", "drop"]) {
   });
 }
 zone.addEventListener("drop", (event) => send(imageOf(event.dataTransfer.files)));
-// A picture dropped beside the zone must not replace the page; one in the clipboard may be pasted anywhere.
+// An image dropped beside the zone must not replace the page; one in the clipboard may be pasted anywhere.
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 window.addEventListener("paste", (event) => {
   const file = imageOf(event.clipboardData && event.clipboardData.files);

@@ -1,7 +1,7 @@
 // Shows what the server computed. Names come from model files and visitors: they only ever become text, never markup.
 const find = (name) => element.querySelector(name);
 let shown = 0; // the panel that is large
-let at = null; // where the cross is, in pixels of the picture
+let at = null; // where the cross is, in pixels of the image
 let view = null;
 let index = null; // region of every pixel
 let certainty = null; // probability of every pixel, 255 for 1

@@ -1,0 +1,143 @@
+"""An image through an instance network: features and boxes once, their masks at any settings.
+
+Letters: D detections, R boxes, S side of a mask's grid, H W pixels of the image.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pointrend.app.types import Range, Rendering, Settings, Step, tensor_bytes
+from pointrend.core.sampling import points_in_image
+from pointrend.core.subdivision import SubdivisionStep, share_predicted, subdivision_sizes
+from pointrend.models.box_head import Detections
+from pointrend.models.boxes import Regions
+from pointrend.models.inputs import ImageBatch
+from pointrend.models.instance import InstanceSegmenter
+from pointrend.models.mask_heads.pointrend import PointRendMaskHead
+from pointrend.models.mask_heads.rendering import MaskTrace
+from pointrend.models.paste_masks import paste_window
+from pointrend.structures import InstanceResult
+
+MOST_CELLS = 448
+"""Cells along each side of a mask, at most."""
+
+
+class PreparedObjects:
+    """Features and boxes of an image, uint8 (3, H, W) RGB, that a network has seen."""
+
+    @torch.no_grad()
+    def __init__(self, model: InstanceSegmenter, image: Tensor) -> None:
+        assert isinstance(model.mask_head, PointRendMaskHead)
+        started = time.perf_counter()
+        self.model, self.head, self.image = model, model.mask_head, image
+        batch = model.prepare([image])
+        features = model.features(batch)
+        (self.found,) = model.detect(features, model.propose(features, batch), batch)
+        self.batch = ImageBatch(
+            batch.tensor[..., :1, :1].clone(), batch.sizes
+        )  # only the sizes are asked for again
+        config = model.config.masks
+        self.features = {name: features[name] for name in {"p2", *config.features}}
+        self.seconds = time.perf_counter() - started
+        self.sides = Range.around(
+            config.side, least=config.coarse_side, most=MOST_CELLS, step=config.coarse_side
+        )
+        self.counts = Range.of_points(config.points)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that keeping this takes."""
+        return tensor_bytes([self.image, self.found.boxes, *self.features.values()])
+
+    @torch.no_grad()
+    def render(self, settings: Settings) -> Rendering:
+        """Subdivide the mask of every box that scores enough; values out of range are moved inside."""
+        settings = settings.within(self.sides, self.counts)
+        chosen = self.found.scores >= settings.min_score
+        found = Detections(self.found.boxes[chosen], self.found.scores[chosen], self.found.labels[chosen])
+        head = head_at(self.head, settings)
+        logits, coarse, traces = [], [], []
+        started = time.perf_counter()
+        regions = Regions.from_lists([found.boxes], [found.labels])
+        for part in regions.chunks(head.boxes_at_once) if len(regions) else ():
+            fine, trace = head.trace(self.features, part)
+            logits.append(fine)
+            coarse.append(own_class(trace, part))
+            traces.append(steps_of(trace.steps, part.boxes))
+        seconds = time.perf_counter() - started
+        result = self._finish(found, logits, settings.side)
+        start, grid = head.config.start_side, (settings.side, settings.side)
+        sizes = subdivision_sizes((start, start), grid) if start < settings.side else []
+        height, width = self.image.shape[1:]
+        scale = torch.tensor([width / self.batch.sizes[0][1], height / self.batch.sizes[0][0]])
+        return Rendering(
+            image=self.image,
+            settings=settings,
+            result=result,
+            coarse=self._finish(found, coarse, head.config.coarse_side),
+            uncertainty=pasted_uncertainty(result),
+            certainty=None,
+            steps=joined(traces, scale),
+            regions=len(regions),
+            grid=grid,
+            computed=start**2 + round(share_predicted(sizes, settings.points) * settings.side**2),
+            seconds=seconds,
+            feature_seconds=self.seconds,
+        )
+
+    def _finish(self, found: Detections, logits: Sequence[Tensor], side: int) -> InstanceResult:
+        grids = torch.cat(list(logits)) if logits else found.boxes.new_zeros((0, side, side))
+        return self.model.finish([self.image], self.batch, [found], [grids], uncertainty=True)[0]
+
+
+def head_at(head: PointRendMaskHead, settings: Settings) -> PointRendMaskHead:
+    """The same head, sharing its weights, at another resolution and number of points."""
+    other = copy.copy(head)
+    other.config = replace(head.config, side=settings.side, points=settings.points)
+    return other
+
+
+def own_class(trace: MaskTrace, regions: Regions) -> Tensor:
+    """The coarse logits (R, s, s) of each box's class."""
+    rows = torch.zeros_like(regions.labels) if trace.coarse.shape[1] == 1 else regions.labels
+    return trace.coarse[torch.arange(len(regions), device=rows.device), rows]
+
+
+def steps_of(trace: Sequence[SubdivisionStep], boxes: Tensor) -> list[Step]:
+    """The chosen points of all boxes (R, 4), in the pixels that the boxes are in."""
+    steps = []
+    for step in trace:
+        points = points_in_image(step.points, boxes)  # (R, P, 2)
+        cells = ((boxes[:, 2] - boxes[:, 0]) / step.size[1])[:, None].expand(points.shape[:2])
+        steps.append(Step(step.size, points.flatten(0, 1).cpu(), cells.flatten().cpu()))
+    return steps
+
+
+def joined(parts: Sequence[Sequence[Step]], scale: Tensor) -> list[Step]:
+    """The same steps of several lots of boxes together, their points times `scale` (x, y)."""
+    return [
+        Step(
+            same[0].size,
+            torch.cat([step.points for step in same]) * scale,
+            torch.cat([step.cells for step in same]) * scale[0],
+        )
+        for same in zip(*parts, strict=True)
+    ]
+
+
+def pasted_uncertainty(result: InstanceResult) -> Tensor:
+    """(H, W) float32: how undecided the masks are at each pixel; where boxes overlap, the least sure one counts."""
+    plane = torch.zeros(result.masks.image_size)
+    if result.uncertainty is not None:
+        for doubt, box in zip(result.uncertainty, result.boxes, strict=True):
+            window, (x, y) = paste_window(doubt, box, result.masks.image_size)
+            area = plane[y : y + window.shape[0], x : x + window.shape[1]]
+            torch.maximum(area, window.clamp(0, 1), out=area)
+    return plane

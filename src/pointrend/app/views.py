@@ -1,0 +1,189 @@
+"""What the page shows of a rendering: four images, what lies under the pointer, and a few numbers.
+
+Everything returned is JSON: images as data URIs, so that the server keeps no files and serves none.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from PIL import Image
+
+from pointrend.app.types import Rendering, Step
+from pointrend.predict.results import Result
+from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.visualize import as_image, draw_instances, draw_labels, draw_uncertainty
+from pointrend.visualize.colors import RGBImage, as_palette
+from pointrend.visualize.overlays import instance_colors, name_of, present_classes
+
+NOTHING = 255
+"""In the hover map: no object here."""
+DARK = 0.35
+
+
+def view(rendering: Rendering) -> dict[str, Any]:
+    """Everything the page needs: "panels", "hover", "legend", "numbers", "summary"."""
+    return {
+        "panels": [
+            {"name": name, "source": data_uri(image)} for name, image in draw_panels(rendering).items()
+        ],
+        "hover": hover_map(rendering),
+        "legend": legend(rendering.result),
+        "numbers": numbers(rendering),
+        "summary": summary(rendering.result),
+    }
+
+
+def draw_panels(rendering: Rendering) -> dict[str, RGBImage]:
+    """Title -> image (H, W, 3): the mask first."""
+    return {
+        "PointRend": draw_result(rendering, rendering.result, tags=True),
+        "Coarse": draw_result(rendering, rendering.coarse, tags=False),
+        "Points": draw_dots(as_image(rendering.image), rendering.steps),
+        "Uncertainty": draw_uncertainty(rendering.image, rendering.uncertainty),
+    }
+
+
+def draw_result(rendering: Rendering, result: Result, *, tags: bool) -> RGBImage:
+    """The image under a result, with class names and scores beside objects if `tags`."""
+    if isinstance(result, SemanticResult):
+        return draw_labels(rendering.image, result.labels, result.palette)
+    return draw_instances(rendering.image, result, tags=tags)
+
+
+def draw_dots(image: RGBImage, steps: Sequence[Step]) -> RGBImage:
+    """The darkened image (H, W, 3) with a dot at every point: yellow and large in the first step, red in the last.
+
+    Thousands of points of many boxes at once, which `visualize.draw_chosen` would draw one by one.
+    """
+    height, width = image.shape[:2]
+    canvas: RGBImage = np.rint(image * DARK).astype(np.uint8)
+    for number, step in enumerate(steps):
+        shade = 0.15 + 0.7 * number / max(len(steps) - 1, 1)
+        color = np.asarray(colormaps["YlOrRd"](shade)[:3]) * 255
+        radii = np.clip(0.32 * step.cells.numpy(), 0.5, 6.0).round(1)
+        pixels = np.floor(step.points.numpy()).astype(np.int64)
+        for radius in np.unique(radii):
+            here = pixels[radii == radius]
+            for dx, dy in disc(float(radius)):
+                x, y = here[:, 0] + dx, here[:, 1] + dy
+                inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+                canvas[y[inside], x[inside]] = color
+    return canvas
+
+
+def disc(radius: float) -> list[tuple[int, int]]:
+    """Pixels (dx, dy) whose centres lie within `radius` of that of pixel (0, 0)."""
+    reach = range(-int(radius), int(radius) + 1)
+    return [(dx, dy) for dx in reach for dy in reach if dx * dx + dy * dy <= radius * radius]
+
+
+def hover_map(rendering: Rendering) -> dict[str, Any]:
+    """What to say at each pixel.
+
+    "regions" has the name and (instances) the score of each region; "index" the region of every pixel, row by row, one
+    byte each, 255 for none; "certainty" (semantic) a byte for the probability, 255 for 1. Both deflated, in base64.
+    """
+    result = rendering.result
+    height, width = rendering.image.shape[1:]
+    certainty = None
+    if isinstance(result, SemanticResult):
+        present = present_classes(result)[:NOTHING]
+        table = np.full(max(present, default=0) + 1, NOTHING, dtype=np.uint8)
+        table[present] = np.arange(len(present))
+        labels = result.labels.numpy()
+        index = np.where(labels < len(table), table[np.minimum(labels, len(table) - 1)], NOTHING)
+        regions: list[dict[str, Any]] = [{"name": name_of(result.class_names, label)} for label in present]
+        assert rendering.certainty is not None
+        certainty = packed(np.rint(rendering.certainty.numpy() * 255))
+    else:
+        index = object_index(result, nothing=NOTHING, most=NOTHING)
+        regions = [
+            {"name": name_of(result.class_names, label), "score": round(score, 4)}
+            for label, score in zip(result.labels.tolist()[:NOTHING], result.scores.tolist(), strict=False)
+        ]
+    return {
+        "width": width,
+        "height": height,
+        "regions": regions,
+        "index": packed(index),
+        "certainty": certainty,
+    }
+
+
+def object_index(result: InstanceResult, *, nothing: int, most: int) -> npt.NDArray[np.int64]:
+    """(H, W): the number of the best of the first `most` objects whose mask covers the pixel, or `nothing`."""
+    index = np.full(result.masks.image_size, nothing, dtype=np.int64)
+    for number in reversed(range(min(len(result), most))):
+        window = result.masks.windows[number].numpy() != 0
+        x, y = result.masks.offsets[number].tolist()
+        index[y : y + window.shape[0], x : x + window.shape[1]][window] = number
+    return index
+
+
+def legend(result: Result) -> list[dict[str, Any]]:
+    """Name and colour ("#rrggbb") of each class found; for instances with their number."""
+    present = present_classes(result)
+    if isinstance(result, SemanticResult):
+        colors = as_palette(result.palette, max(present, default=-1) + 1)
+        return [{"name": name_of(result.class_names, i), "color": css_color(colors[i])} for i in present]
+    labels, colors = result.labels.tolist(), instance_colors(result)
+    return [
+        {
+            "name": f"{labels.count(i)} × {name_of(result.class_names, i)}",
+            "color": css_color(colors[labels.index(i)]),
+        }
+        for i in present
+    ]
+
+
+def numbers(rendering: Rendering) -> list[dict[str, str]]:
+    """Label and value of what changes with the sliders."""
+    rows, columns = rendering.grid
+    each = "" if isinstance(rendering.result, SemanticResult) else " for each object"
+    cells = f"{rendering.computed:,} points for {rows * columns:,} cells{each}"
+    return [
+        {"label": "Cells computed", "value": f"{rendering.share:.1%}", "note": cells},
+        {
+            "label": "Output",
+            "value": f"{columns} × {rows}",
+            "note": f"cells, {len(rendering.steps)} steps",
+        },
+        {"label": "Subdivision", "value": milliseconds(rendering.seconds), "note": "at each slide"},
+        {"label": "Network", "value": milliseconds(rendering.feature_seconds), "note": "once an image"},
+    ]
+
+
+def summary(result: Result) -> str:
+    """One sentence for those who cannot see the image."""
+    found = ", ".join(str(item["name"]) for item in legend(result))
+    return f"Found: {found}." if found else "Nothing was found. A lower least score may show more."
+
+
+def milliseconds(seconds: float) -> str:
+    """A duration to be read at a glance."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def css_color(color: Sequence[int] | npt.NDArray[Any]) -> str:
+    """RGB as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*(int(part) for part in color))
+
+
+def packed(values: npt.NDArray[Any]) -> str:
+    """Numbers 0..255 as bytes, deflated (zlib), in base64."""
+    return base64.b64encode(zlib.compress(values.astype(np.uint8).tobytes(), 1)).decode("ascii")
+
+
+def data_uri(image: RGBImage, quality: int = 88) -> str:
+    """An image (H, W, 3) as JPEG in a data URI, its colours at full resolution."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,0 +1,180 @@
+"""Reading other projects' checkpoint files without trusting them.
+
+A pickle is a program: unpickling a `.pkl` or an old `.pth` from the internet runs whatever its author wrote. Here
+
+- a bare pickle (Detectron2's and Caffe2's `.pkl`) is read by the unpickler of `pickles`, which knows arrays of
+  numbers and plain values only;
+- `.pth` files are read by `torch.load(weights_only=True)`, both the zip and the older serialisation.
+
+Every size that a file claims is compared with the size of the file before anything is allocated, and whatever
+is wrong with a file ends in one `ValueError` that names it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointrend.checkpoints.safe_pickle import PickledArray, read_pickle
+
+_ZIP_MAGIC = b"PK\x03\x04"
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of torch < 1.6: its magic number
+# Classes of training logs in the metadata of OpenMMLab's and our users' files: skipped over, never made.
+_SKIPPED_CLASSES = frozenset(
+    {
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "numpy.core.multiarray._reconstruct",
+        "numpy._core.multiarray._reconstruct",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+        "numpy.ndarray",
+        "numpy.dtype",
+        "argparse.Namespace",
+        "_codecs.encode",
+    }
+)
+_READ_ERRORS = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    EOFError,
+    OSError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class ForeignCheckpoint:
+    """What a file holds.
+
+    tensors: on the CPU, by the file's own names (a leading "module." is taken off).
+    meta: the rest of the file's outermost dictionary, plain values: author, iteration, class names..
+    """
+
+    tensors: dict[str, Tensor]
+    meta: dict[str, Any]
+
+
+def read_foreign(path: str | Path) -> ForeignCheckpoint:
+    """The tensors of a `.pkl`, `.pth` or `.safetensors` file; what it is, is told by its first bytes.
+
+    The state dict may be the file itself or its entry "model" (Detectron2), "state_dict" (OpenMMLab) or
+    "blobs" (Caffe2).
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged, is none of these or tries to run
+    code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: expected a checkpoint file, got a folder")
+    with path.open("rb") as file:
+        head = file.read(16)
+    try:
+        if head.startswith(_ZIP_MAGIC):
+            content = _read_zip(path)
+        elif head.startswith(_LEGACY_MAGIC):
+            content = _torch_load(path, use_mmap=False)
+        elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+            content = _read_safetensors(path)
+        else:
+            content = read_pickle(path)
+        return _split(content, path.stat().st_size)
+    except _READ_ERRORS as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint ({reason}). It is damaged, is no checkpoint, or holds "
+            "more than tensors and plain values; nothing in it was run. Fetch it anew and compare its SHA-256"
+        ) from error
+
+
+def _split(content: Any, file_size: int) -> ForeignCheckpoint:
+    """Tell the state dict from the metadata around it."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"expected a dictionary, got {type(content).__name__}")
+    state: Any = content
+    meta: dict[str, Any] = {}
+    for key in ("model", "state_dict", "blobs"):
+        if isinstance(content.get(key), Mapping):
+            state = content[key]
+            meta = {str(k): v for k, v in content.items() if k != key}
+            break
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        tensor = value.value if isinstance(value, PickledArray) else value
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise ValueError(f"expected tensors by name, got {type(tensor).__name__} under {name!r}")
+        # A view with stride 0 looks as large as it likes.
+        if tensor.numel() * tensor.element_size() > file_size:
+            raise ValueError(f"{name} claims {tuple(tensor.shape)}, more than the file's {file_size} bytes")
+        plain = name.removeprefix("module.")
+        if plain in tensors:
+            raise ValueError(f"{plain} is there twice, with and without 'module.'")
+        tensors[plain] = tensor.detach()
+    if not tensors:
+        raise ValueError("no tensors in it")
+    return ForeignCheckpoint(tensors, meta)
+
+
+class _Skipped:
+    """Stands for an object of a skipped class: takes anything, keeps and does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _read_zip(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("compressed zip entries, which torch never writes")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its zip entries claim more bytes than it has")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"checksum of {damaged} is wrong")
+    return _torch_load(path, use_mmap=True)
+
+
+def _torch_load(path: Path, use_mmap: bool) -> Any:
+    def load() -> Any:
+        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=use_mmap)
+
+    try:
+        return load()
+    except pickle.UnpicklingError:
+        find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+        names = set(find(str(path))) if find is not None and use_mmap else set()
+        if not names or not names <= _SKIPPED_CLASSES:
+            raise
+        with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
+            return load()
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,218 @@
+"""Our own checkpoint: one safetensors file that says what it is.
+
+The header's metadata holds, as strings:
+
+- "format": "pointrend";
+- "version": of the package that wrote it;
+- "kind": "instance" or "semantic";
+- "config": the model's configuration as JSON: architecture, class names, palette, normalisation, test size..;
+- "extra": what the caller adds, as JSON: where it was trained, its scores;
+- "sha256": of all the others and of each tensor's name, type, shape and bytes: a flipped bit is noticed.
+
+Loading needs nothing but the file and runs nothing from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pointrend import __version__
+from pointrend.checkpoints.config_io import from_dict
+from pointrend.io import atomic_write
+
+FORMAT = "pointrend"
+# The header is read before anything else: a configuration of more than this is none.
+_MAX_HEADER = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A checkpoint's header.
+
+    version: of the package that wrote it.
+    kind: "instance" or "semantic".
+    config: `InstanceConfig` or `SemanticConfig`.
+    extra: what was handed to `save`.
+    """
+
+    version: str
+    kind: str
+    config: Any
+    extra: dict[str, Any]
+
+
+def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a model of ours so that `load` can build it again, in the tensors' own dtypes.
+
+    The file appears under its name only when it is complete. extra: plain JSON values kept beside the
+    configuration; if not given, what the model's own file said (`model.origin`), such as its licence.
+
+    Raises ValueError for another module than ours, and for one made by `optimize`, whose weights are folded.
+    """
+    from safetensors.torch import save_file
+
+    if getattr(model, "only_predicts", False):
+        raise ValueError("this model was made by optimize(): save the one that it was made from")
+
+    path = Path(path)
+    kind = kind_of(model)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "version": __version__,
+        "kind": kind,
+        "config": json.dumps(dataclasses.asdict(model.config)),  # type: ignore[call-overload]
+        "extra": json.dumps(dict(model.origin if extra is None else extra)),  # type: ignore[arg-type]
+    }
+    metadata["sha256"] = _digest(metadata, tensors)
+    with atomic_write(path, durable=True) as part:
+        save_file(tensors, part, metadata)
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
+    """The model of a file written by `save`, in evaluation mode on `device`.
+
+    Raises FileNotFoundError, and ValueError naming the reason for a file that is none of ours, is damaged, or
+    whose tensors are not exactly those of the model it describes.
+    """
+    info, tensors = read(path)
+    model: Any = build_from(info.kind, info.config, tensors, source=str(path))
+    model.origin = info.extra
+    return model.to(device)
+
+
+def read_info(path: str | Path) -> FileInfo:
+    """The header of a file written by `save`; no tensor is read. Raises as `load`."""
+    return read(path, with_tensors=False)[0]
+
+
+def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict[str, Tensor]]:
+    """Header and tensors of a file written by `save`. Raises as `load`."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint file")
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+    if not 2 <= header_size <= min(_MAX_HEADER, path.stat().st_size - 8):
+        raise ValueError(f"{path}: not a safetensors file; convert other formats first (`pointrend convert`)")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            names = file.keys() if with_tensors else []
+            tensors = {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: no checkpoint of this package (its metadata lacks format={FORMAT!r}); for files of "
+            "Detectron2 or MMSegmentation use from_detectron2 or from_mmsegmentation"
+        )
+    if with_tensors and not _intact(metadata, tensors):
+        raise ValueError(f"{path}: damaged, its contents do not have the SHA-256 in its header")
+    try:
+        kind = metadata["kind"]
+        config: Any = from_dict(_config_class(kind), json.loads(metadata["config"]))
+        extra = json.loads(metadata.get("extra", "{}"))
+        if not isinstance(extra, dict):
+            raise ValueError(f"extra: expected a dictionary, got {type(extra).__name__}")
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path} (written by version {metadata.get('version')}, this is {__version__}): {error}"
+        ) from error
+    return FileInfo(metadata.get("version", "unknown"), kind, config, extra), tensors
+
+
+def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise ValueError unless both have the same names with the same shapes, listing all that differ."""
+    lines = [f"missing: {name} {tuple(expected[name].shape)}" for name in expected if name not in tensors]
+    lines += [
+        f"not in the model: {name} {tuple(tensors[name].shape)}" for name in tensors if name not in expected
+    ]
+    lines += [
+        f"{name}: expected {tuple(tensor.shape)}, got {tuple(tensors[name].shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if lines:
+        shown = lines if len(lines) <= 40 else [*lines[:40], f".. and {len(lines) - 40} more"]
+        raise ValueError(f"{source}: its tensors do not fit the model:\n  " + "\n  ".join(shown))
+
+
+def build_from(kind: str, config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
+    """The model with exactly these tensors, in evaluation mode.
+
+    Raises ValueError, beginning with `source`, for a configuration that no model has, and listing tensors that do not
+    fit.
+    """
+    # Shapes are compared before anything is built: a small file may describe a model that fills the memory.
+    try:
+        with torch.device("meta"):
+            expected = build(kind, config).state_dict()
+    except ValueError as error:
+        raise ValueError(f"{source}: its configuration is of no model: {error}") from error
+    compare(expected, tensors, source=source)
+    model = build(kind, config)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def build(kind: str, config: Any) -> nn.Module:
+    """A freshly initialised model. kind: "instance" or "semantic"."""
+    from pointrend.models.instance import InstanceSegmenter
+    from pointrend.models.semantic import SemanticSegmenter
+
+    _config_class(kind)
+    return InstanceSegmenter(config) if kind == "instance" else SemanticSegmenter(config)
+
+
+def kind_of(model: nn.Module) -> str:
+    """ "instance" or "semantic"; ValueError for anything else."""
+    from pointrend.models.instance import InstanceSegmenter
+    from pointrend.models.semantic import SemanticSegmenter
+
+    if isinstance(model, InstanceSegmenter):
+        return "instance"
+    if isinstance(model, SemanticSegmenter):
+        return "semantic"
+    raise ValueError(f"expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}")
+
+
+def _config_class(kind: str) -> type:
+    from pointrend.models.instance import InstanceConfig
+    from pointrend.models.semantic import SemanticConfig
+
+    classes: dict[str, type] = {"instance": InstanceConfig, "semantic": SemanticConfig}
+    if kind not in classes:
+        raise ValueError(f"kind: expected 'instance' or 'semantic', got {kind!r}")
+    return classes[kind]
+
+
+def _intact(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bool:
+    noted = metadata.get("sha256")
+    # The sum of the first files covers the configuration and the tensors' bytes alone.
+    return noted == _digest(metadata, tensors) or noted == _sum(metadata.get("config", ""), tensors)
+
+
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Of every entry but the sum itself, and of the tensors with what the header says of them."""
+    entries = sorted((key, value) for key, value in metadata.items() if key != "sha256")
+    described = [(name, str(tensor.dtype), list(tensor.shape)) for name, tensor in sorted(tensors.items())]
+    return _sum(json.dumps([entries, described]), tensors)
+
+
+def _sum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

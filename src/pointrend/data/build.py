@@ -1,0 +1,215 @@
+"""One argument, any data set: what `--data` of the command line understands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pointrend.data.cityscapes import Cityscapes
+from pointrend.data.class_table import ClassTable, generate_palette, infer_classes, read_classes
+from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
+from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, read_pairs
+from pointrend.data.shapes import ShapeScenes
+from pointrend.metadata import ade20k, coco
+from pointrend.structures import Sample
+
+Split = Literal["train", "val"]
+Task = Literal["semantic", "instance"]
+Transforms = Callable[[Sample], Sample]
+
+LAYOUTS = """\
+  shapes, shapes:instance                       generated scenes, nothing to download
+  DIR/instances_{train,val}.json, DIR/{train,val}/                       COCO format
+  DIR/annotations/instances_{train,val}2017.json, DIR/{train,val}2017/   COCO as released
+  DIR/annotations/lvis_v{1,0.5}_{train,val}.json, DIR/{train,val}2017/   LVIS, COCO's classes (DIR:lvis beside COCO)
+  DIR/leftImg8bit/, DIR/gtFine/                 Cityscapes (DIR:instance for its objects)
+  DIR/{train,val}.txt                           lines "image labels", relative to DIR
+  DIR/images/{train,val}/, DIR/labels/{train,val}/   images and label maps of the same names
+  DIR/images/, DIR/labels/                      the same, every tenth for validation
+  DIR/images/{training,validation}/, DIR/annotations/..., DIR/objectInfo150.txt      ADE20K as released
+  DIR/{train,val}2017/, DIR/stuffthingmaps/{train,val}2017/    COCO-Stuff (DIR:semantic beside COCO)
+with an optional DIR/classes.json for label maps:
+  {"classes": [names], "ignore_label": 255, "ids": [numbers in the files], "reduce_zero_label": true}"""
+
+SPLIT_NAMES = {"train": ("train", "training", "train2017"), "val": ("val", "valid", "validation", "val2017")}
+LABEL_FOLDERS = ("stuffthingmaps", "labels", "masks", "annotations")
+SCENES = {"train": (0, 20_000), "val": (1_000_000, 200)}  # first scene and how many
+HOLD_OUT = 10
+
+
+class SegmentationData(Protocol):
+    """What every data set here offers: samples, and what their labels mean."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0..K-1."""
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """A colour (0..255) for each class."""
+
+    @property
+    def task(self) -> str:
+        """ "semantic" or "instance": the kind of target."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+def open_dataset(
+    data: str | Path,
+    split: Split,
+    *,
+    transforms: Transforms | None = None,
+    categories: Sequence[str] | None = None,
+    gaps: bool = False,
+) -> SegmentationData:
+    """The data set that `data` names (LAYOUTS), its task by its kind or by a ":semantic" or ":instance"
+    behind it.
+
+    `categories` chooses categories or supercategories of COCO data (see `CocoInstances`). In training,
+    images without objects are left out of COCO data, as Detectron2 does.
+
+    `gaps`: a missing label map or image is an error when it is read, not at once: to look a data set over.
+
+    Raises ValueError if the layout is none of those, or something in it is wrong.
+    """
+    if split not in SPLIT_NAMES:
+        raise ValueError(f'split: expected "train" or "val", got {split!r}')
+    name, task = _split_task(str(data))
+    lvis = name.endswith(":lvis")
+    name = name.removesuffix(":lvis")
+    if lvis and task == "semantic":
+        raise ValueError(f"{data}: LVIS is data for instance segmentation, not semantic")
+    if name == "shapes" and not Path(name).exists():
+        found: SegmentationData | None = _shapes(split, task or "semantic", transforms)
+    elif Path(name).is_dir():
+        root = Path(name)
+        found = None if lvis else _folder(root, split, task, transforms, categories, gaps)
+        if found is None and task != "semantic":
+            found = _lvis(root, split, transforms, categories)
+    else:
+        raise ValueError(f"{name}: no such folder. A data set is one of\n{LAYOUTS}")
+    if found is None:
+        raise ValueError(f"{name}: found none of the layouts below for the split {split!r}\n{LAYOUTS}")
+    if task is not None and found.task != task:
+        raise ValueError(f"{name}: this is data for {found.task} segmentation, not {task}")
+    if categories is not None and not isinstance(found, CocoInstances):
+        raise ValueError(f"{name}: categories can be chosen in COCO data only")
+    return found
+
+
+def _split_task(data: str) -> tuple[str, Task | None]:
+    if data.endswith(":semantic"):
+        return data.removesuffix(":semantic"), "semantic"
+    if data.endswith(":instance"):
+        return data.removesuffix(":instance"), "instance"
+    return data, None
+
+
+def _shapes(split: Split, task: Task, transforms: Transforms | None) -> ShapeScenes:
+    first, count = SCENES[split]
+    return ShapeScenes(count, task, first=first, transforms=transforms)
+
+
+def _folder(
+    root: Path,
+    split: Split,
+    task: Task | None,
+    transforms: Transforms | None,
+    categories: Sequence[str] | None,
+    gaps: bool,
+) -> SegmentationData | None:
+    stuff = task == "semantic" and (root / "stuffthingmaps").is_dir()  # it has both kinds of annotation
+    found = None if stuff else _find_coco(root, split)
+    if found is not None:
+        images, annotations = found
+        return CocoInstances(
+            images, annotations, transforms=transforms, categories=categories, keep_empty=split != "train"
+        )
+    if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
+        return Cityscapes(root, split, task or "semantic", transforms=transforms, gaps=gaps)
+    pairs = find_semantic_pairs(root, gaps=gaps)
+    if not pairs[split]:
+        return None
+    # Both splits' label maps count: a class may occur in one of them only.
+    classes = _classes(root, (label_path for _, label_path in [*pairs["train"], *pairs["val"]]), gaps)
+    return SemanticFolder(pairs[split], classes, transforms=transforms)
+
+
+def _lvis(
+    root: Path, split: Split, transforms: Transforms | None, categories: Sequence[str] | None
+) -> SegmentationData | None:
+    found = find_lvis(root, split)
+    if found is None:
+        return None
+    images, annotations = found
+    return CocoInstances(
+        images,
+        read_lvis_as_coco(annotations),
+        transforms=transforms,
+        categories=categories,
+        keep_empty=split != "train",
+    )
+
+
+def _classes(root: Path, maps: Iterable[Path], gaps: bool) -> ClassTable:
+    """What the folder says its labels mean, what is known of this data set, or what its label maps need."""
+    if (root / "classes.json").is_file():
+        return read_classes(root / "classes.json")
+    if (root / "objectInfo150.txt").is_file() or root.name == "ADEChallengeData2016":
+        names = ade20k.CLASSES
+        return ClassTable(
+            names, generate_palette(len(names)), ignore_label=0, ids=tuple(range(1, len(names) + 1))
+        )
+    if (root / "stuffthingmaps").is_dir():
+        ids, names = zip(*coco.STUFF_MAP_CLASSES, strict=True)
+        return ClassTable(names, generate_palette(len(names)), ids=ids)
+    return infer_classes(maps, gaps=gaps)
+
+
+def _find_coco(root: Path, split: str) -> tuple[Path, Path] | None:
+    """Images and annotation file, if they are there; the newest year if there are several."""
+    for name in SPLIT_NAMES[split]:
+        for folder in (root, root / "annotations"):
+            for file in sorted(folder.glob(f"instances_{name}*.json"), reverse=True):
+                stem = file.stem.removeprefix("instances_")
+                for images in (root / stem, root / "images" / stem, root / "images"):
+                    if images.is_dir():
+                        return images, file
+    return None
+
+
+def find_semantic_pairs(root: Path, *, gaps: bool = False) -> dict[str, list[Pair]]:
+    """Images with label maps of both splits, empty lists where there are none."""
+    lists = {split: _first_file(root, split) for split in SPLIT_NAMES}
+    if any(lists.values()):
+        return {split: read_pairs(file) if file else [] for split, file in lists.items()}
+    labels = next((root / name for name in LABEL_FOLDERS if (root / name).is_dir()), None)
+    images = root / "images"
+    if labels is not None and labels.name == "stuffthingmaps" and not images.is_dir():
+        images = root
+    if labels is None or not images.is_dir():
+        return {split: [] for split in SPLIT_NAMES}
+    # COCO-Stuff's images are COCO's, and often only one split of the maps was fetched.
+    parts = {split: _first_folder(labels if images == root else images, split) for split in SPLIT_NAMES}
+    if any(parts.values()):
+        return {
+            split: match_folders(images / folder.name, labels / folder.name, gaps=gaps) if folder else []
+            for split, folder in parts.items()
+        }
+    pairs = match_folders(images, labels, gaps=gaps)
+    return {
+        "train": [pair for number, pair in enumerate(pairs) if number % HOLD_OUT or len(pairs) == 1],
+        "val": pairs[::HOLD_OUT],
+    }
+
+
+def _first_file(root: Path, split: str) -> Path | None:
+    return next((root / f"{n}.txt" for n in SPLIT_NAMES[split] if (root / f"{n}.txt").is_file()), None)
+
+
+def _first_folder(root: Path, split: str) -> Path | None:
+    return next((root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()), None)

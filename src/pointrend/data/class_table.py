@@ -1,0 +1,177 @@
+"""What the numbers in label files mean: names, colours, ids and what is ignored; read from a file, or inferred."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointrend.data.image_io import read_labels
+from pointrend.structures import IGNORE_LABEL
+
+MOST_CLASSES = 255  # labels are uint8 and 255 means ignored
+
+RGB = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Names, colours and the number that means "no class" in the label files (it becomes 255 in memory)."""
+
+    names: tuple[str, ...]
+    palette: tuple[RGB, ...]
+    ignore_label: int | None = IGNORE_LABEL
+    ids: tuple[int, ...] | None = None
+    """The number of each class in the label files; 0..K-1 if not given. With ids, 255 is ignored too."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= MOST_CLASSES:
+            raise ValueError(f"names: expected 1 to {MOST_CLASSES} classes, got {len(self.names)}")
+        if len(self.palette) != len(self.names):
+            raise ValueError(f"palette: expected {len(self.names)} colours, got {len(self.palette)}")
+        if self.ids is not None and not (len(self.ids) == len(set(self.ids)) == len(self.names)):
+            raise ValueError(f"ids: expected {len(self.names)} different numbers, got {len(self.ids)}")
+
+
+def to_contiguous(labels: Tensor, classes: ClassTable, path: Path) -> Tensor:
+    """File numbers (H, W) as uint8 0..K-1, and 255 for what is ignored.
+
+    Raises ValueError, naming file and value, for any other number.
+    """
+    ignored = torch.zeros_like(labels, dtype=torch.bool)
+    if classes.ignore_label is not None:
+        ignored = labels == classes.ignore_label
+    if classes.ids is not None:
+        ignored |= (labels == IGNORE_LABEL) & (IGNORE_LABEL not in classes.ids)
+    own, known = _class_of(labels, classes)
+    bad = ~ignored & ~known
+    if bad.any():
+        row, column = (int(v) for v in bad.nonzero()[0])
+        numbers = f"0..{len(classes.names) - 1}" if classes.ids is None else f"the {len(classes.ids)} ids"
+        raise ValueError(
+            f"{path}: expected labels {numbers} or {classes.ignore_label} (ignored), got "
+            f"{int(labels[row, column])} at row {row}, column {column}; name the class or the ignore label "
+            "in classes.json"
+        )
+    return own.masked_fill(ignored, IGNORE_LABEL).to(torch.uint8)
+
+
+def _class_of(labels: Tensor, classes: ClassTable) -> tuple[Tensor, Tensor]:
+    """The class 0..K-1 of each file number, and whether it is one."""
+    if classes.ids is None:
+        return labels, (labels >= 0) & (labels < len(classes.names))
+    ids, order = torch.tensor(classes.ids, dtype=labels.dtype).sort()
+    place = torch.searchsorted(ids, labels.contiguous()).clamp(max=len(ids) - 1)
+    return order[place], ids[place] == labels
+
+
+def find_classes(folder: Path, pairs: Iterable[tuple[Path, Path]]) -> ClassTable:
+    """The table in `classes.json` of this folder or the two above it, else inferred from all label maps."""
+    for candidate in (folder, folder.parent, folder.parent.parent):
+        if (candidate / "classes.json").is_file():
+            return read_classes(candidate / "classes.json")
+    return infer_classes(label_path for _, label_path in pairs)
+
+
+def read_classes(path: Path) -> ClassTable:
+    """The table of a file such as {"classes": [names], "ignore_label": 11, "palette": [[r, g, b], ...]}.
+
+    The last two may be left out (255, generated colours). A palette may have more colours than classes. "ids" lists
+    the classes' numbers in the label files, if they are not 0..K-1; "reduce_zero_label": true is short for 1..K
+    with 0 ignored.
+
+    Raises ValueError, naming file and field, if something has another form.
+    """
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(table, dict) or not isinstance(table.get("classes"), list):
+        raise ValueError(f'{path}: expected an object with a list "classes"')
+    names = table["classes"]
+    if not all(isinstance(name, str) for name in names) or not 1 <= len(names) <= MOST_CLASSES:
+        raise ValueError(f"{path}, classes: expected 1 to {MOST_CLASSES} names, got {str(names)[:80]}")
+    ids = _ids(table, path)
+    ignore = table.get("ignore_label", IGNORE_LABEL if not table.get("reduce_zero_label") else 0)
+    taken = range(len(names)) if ids is None else ids
+    if ignore is not None and (type(ignore) is not int or ignore in taken):
+        raise ValueError(f"{path}, ignore_label: expected a number that is no class, got {ignore!r}")
+    palette = [_color(value, path) for value in table.get("palette") or generate_palette(len(names))]
+    if len(palette) < len(names):
+        raise ValueError(f"{path}, palette: expected {len(names)} colours, got {len(palette)}")
+    return ClassTable(tuple(names), tuple(palette[: len(names)]), ignore, ids)
+
+
+def _ids(table: dict[str, Any], path: Path) -> tuple[int, ...] | None:
+    count = len(table["classes"])
+    if table.get("reduce_zero_label"):
+        if table["reduce_zero_label"] is not True or "ids" in table:
+            raise ValueError(f"{path}, reduce_zero_label: expected true, and no ids besides")
+        return tuple(range(1, count + 1))
+    ids = table.get("ids")
+    if ids is None:
+        return None
+    fits = isinstance(ids, list) and all(type(one) is int and 0 <= one < 2**16 for one in ids)
+    if not fits or not len(ids) == len(set(ids)) == count:
+        raise ValueError(f"{path}, ids: expected {count} different numbers of 0..65535, got {str(ids)[:80]}")
+    return tuple(ids)
+
+
+def _color(value: object, path: Path) -> RGB:
+    if isinstance(value, (list, tuple)) and len(value) == 3:
+        red, green, blue = value
+        if all(isinstance(v, int) and 0 <= v <= 255 for v in value):
+            return red, green, blue
+    raise ValueError(f"{path}, palette: expected [red, green, blue] of 0..255, got {value!r}")
+
+
+def infer_classes(
+    label_paths: Iterable[Path], ignore_label: int = IGNORE_LABEL, *, gaps: bool = False
+) -> ClassTable:
+    """As many classes as the largest label needs; every file is read. Names are "class 0", "class 1", ...
+
+    Raises ValueError if no label is found or, unless `gaps` has them passed over, a file is unreadable or its labels
+    do not fit into 0..254.
+    """
+    largest = -1
+    for path in label_paths:
+        try:
+            largest = max(largest, _largest_label(path, ignore_label))
+        except ValueError:
+            if not gaps:
+                raise
+    if largest < 0:
+        raise ValueError("expected at least one labelled pixel to infer the classes from, got none")
+    names = tuple(f"class {index}" for index in range(largest + 1))
+    return ClassTable(names, generate_palette(len(names)), ignore_label)
+
+
+def _largest_label(path: Path, ignore_label: int) -> int:
+    """The largest label of a file, -1 if all are ignored."""
+    labels = read_labels(path)
+    labels = labels[labels != ignore_label]
+    if not labels.numel():
+        return -1
+    least, most = int(labels.min()), int(labels.max())
+    if not 0 <= least <= most < MOST_CLASSES:
+        raise ValueError(
+            f"{path}: expected labels 0..{MOST_CLASSES - 1} or {ignore_label} (ignored), got {least}..{most}"
+        )
+    return most
+
+
+def generate_palette(count: int) -> tuple[RGB, ...]:
+    """Distinct colours: the golden angle around the colour circle, in changing lightness."""
+    colors = []
+    for index in range(count):
+        red, green, blue = colorsys.hsv_to_rgb(
+            index * 0.618034 % 1, (0.85, 0.55, 0.7)[index % 3], (0.95, 0.8, 0.6)[index // 3 % 3]
+        )
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colors)

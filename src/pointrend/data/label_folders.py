@@ -1,0 +1,161 @@
+"""Images with label maps: two folders matched by name, or a list of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from pointrend.data.class_table import RGB, ClassTable, find_classes, to_contiguous
+from pointrend.data.image_io import IMAGE_SUFFIXES, read_image, read_labels
+from pointrend.structures import Sample, SemanticTarget
+
+Pair = tuple[Path, Path]
+
+
+class SemanticFolder(Dataset[Sample]):
+    """Images and label maps as `Sample`s with a `SemanticTarget`: labels 0..K-1, 255 ignored.
+
+    Build it by `from_folders` or `from_list`, or from pairs of paths (image, label map). Reading raises
+    ValueError, naming the files, if an image is unreadable, if its label map has another size, or if a label
+    is neither a class nor the ignore label.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        classes: ClassTable,
+        *,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        if not pairs:
+            raise ValueError("expected at least one pair of image and label map, got none")
+        self.pairs = list(pairs)
+        self.classes = classes
+        self.transforms = transforms
+
+    @classmethod
+    def from_folders(
+        cls,
+        images: str | Path,
+        labels: str | Path,
+        classes: ClassTable | None = None,
+        *,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> SemanticFolder:
+        """`images/a/b.jpg` belongs to `labels/a/b.png`. Without `classes`, see `find_classes`."""
+        pairs = match_folders(Path(images), Path(labels))
+        return cls(pairs, classes or find_classes(Path(labels), pairs), transforms=transforms)
+
+    @classmethod
+    def from_list(
+        cls,
+        file: str | Path,
+        classes: ClassTable | None = None,
+        *,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> SemanticFolder:
+        """A text file with "image labels" in each line, relative to its folder; see `find_classes`."""
+        pairs = read_pairs(Path(file))
+        return cls(pairs, classes or find_classes(Path(file).parent, pairs), transforms=transforms)
+
+    @property
+    def task(self) -> str:
+        """The kind of target."""
+        return "semantic"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0..K-1."""
+        return self.classes.names
+
+    @property
+    def palette(self) -> tuple[RGB, ...]:
+        """A colour (0..255) for each class."""
+        return self.classes.palette
+
+    @property
+    def image_ids(self) -> list[str]:
+        """Names of the image files, without suffix."""
+        return [image.stem for image, _ in self.pairs]
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        image_path, label_path = self.pairs[index]
+        image = read_image(image_path)
+        labels = to_contiguous(read_labels(label_path), self.classes, label_path)
+        if image.shape[-2:] != labels.shape:
+            raise ValueError(
+                f"{label_path}: expected the size of {image_path}, {image.shape[-2]}x{image.shape[-1]} "
+                f"(height x width, after EXIF rotation), got {labels.shape[0]}x{labels.shape[1]}"
+            )
+        sample = Sample(image, SemanticTarget(labels), image_id=image_path.stem, path=str(image_path))
+        return sample if self.transforms is None else self.transforms(sample)
+
+
+def match_folders(images: Path, labels: Path, *, gaps: bool = False) -> list[Pair]:
+    """Pairs with equal names but for the suffix, in the order of their names, subfolders included.
+
+    With `gaps`, an image without a label map, and a map without an image, is paired with a file that is not there.
+
+    Raises ValueError if a folder is missing, if nothing matches, or if an image has two label maps or, without
+    `gaps`, none.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder")
+    imgs, maps = _by_stem(images), _by_stem(labels)
+    if not imgs:
+        raise ValueError(f"{images}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")
+    if gaps:
+        return [
+            (imgs.get(stem, images / f"{stem}.jpg"), maps.get(stem, labels / f"{stem}.png"))
+            for stem in sorted(imgs.keys() | maps.keys())
+        ]
+    missing = [str(imgs[stem]) for stem in imgs if stem not in maps]
+    if missing:
+        raise ValueError(
+            f"{labels}: expected a label map of the same name for each image of {images}; {len(missing)} "
+            f"of {len(imgs)} have none, such as {', '.join(missing[:3])}"
+        )
+    return [(imgs[stem], maps[stem]) for stem in sorted(imgs)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise ValueError(f"{path}: expected one file of this name, but there is {found[stem].name} too")
+        found[stem] = path
+    return found
+
+
+def read_pairs(file: Path) -> list[Pair]:
+    """Pairs of a text file, one per line, separated by white space (or by one tab, if names contain spaces).
+
+    Raises ValueError, naming the line, if it does not hold two names.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not a readable text file ({error})") from error
+    pairs: list[Pair] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        names = line.strip().split("\t") if "\t" in line else line.split()
+        if len(names) != 2:
+            raise ValueError(
+                f"{file}, line {number}: expected an image and a label map, got {len(names)} names; put a "
+                "tab between names that contain spaces"
+            )
+        pairs.append((file.parent / names[0].strip(), file.parent / names[1].strip()))
+    if not pairs:
+        raise ValueError(f"{file}: expected at least one line with an image and a label map, got none")
+    return pairs

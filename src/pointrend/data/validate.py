@@ -1,0 +1,171 @@
+"""Look a data set over before a night of training does: what is missing, empty, out of range, or there twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pointrend.data.build import SegmentationData
+from pointrend.structures import IGNORE_LABEL, InstanceTarget, Sample, SemanticTarget
+
+# A box counts as fitting its mask if no side is further off than this share of the box's longer side, or two pixels.
+FIT = 0.1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with one image.
+
+    kind: "unreadable", "empty", "box", "object" or "duplicate".
+    """
+
+    kind: str
+    image: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.image}: {self.text}"
+
+
+@dataclass
+class Findings:
+    """What a look over a data set gave."""
+
+    class_names: tuple[str, ...]
+    task: str
+    images: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    images_of: list[int] = field(default_factory=list)
+    """Images in which each class occurs."""
+    amount_of: list[int] = field(default_factory=list)
+    """Objects (crowds left out) or pixels of each class."""
+    ignored: int = 0
+    """Pixels without a class."""
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
+    """Smallest and largest (height, width), each by its own."""
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes that occur nowhere."""
+        return tuple(name for name, count in zip(self.class_names, self.images_of, strict=True) if count == 0)
+
+    def by_kind(self) -> dict[str, list[Problem]]:
+        """Problems, each kind together."""
+        found: dict[str, list[Problem]] = defaultdict(list)
+        for problem in self.problems:
+            found[problem.kind].append(problem)
+        return dict(found)
+
+
+def check_dataset(
+    data: SegmentationData, *, indices: Iterable[int] | None = None, progress: Progress | None = None
+) -> Findings:
+    """Read every image with its labels, and say what is wrong.
+
+    Found are: files that are missing or unreadable, label maps of another size or with numbers that are no class (all
+    "unreadable"); images without a labelled pixel or an object ("empty"); objects without a pixel ("object"); boxes
+    that do not fit their masks ("box"); images whose files are equal to the byte ("duplicate").
+
+    Args:
+        data: without random changes of the images.
+        indices: only these images.
+        progress: called as progress(done, total).
+    """
+    chosen = list(range(len(data)) if indices is None else indices)
+    classes = len(data.class_names)
+    findings = Findings(data.class_names, data.task, images_of=[0] * classes, amount_of=[0] * classes)
+    seen: dict[bytes, str] = {}
+    for done, index in enumerate(chosen, start=1):
+        try:
+            sample = data[index]
+        except (ValueError, OSError) as error:
+            findings.problems.append(Problem("unreadable", f"image {index}", str(error)))
+            continue
+        finally:
+            if progress is not None:
+                progress(done, len(chosen))
+        name = str(sample.path or sample.image_id)
+        findings.images += 1
+        _note_size(findings, sample)
+        _note_duplicate(findings, seen, sample, name)
+        if isinstance(sample.target, InstanceTarget):
+            _look_at_objects(findings, sample.target, name, _annotated(data, sample))
+        else:
+            _look_at_labels(findings, sample.target, name)
+    return findings
+
+
+def _note_size(findings: Findings, sample: Sample) -> None:
+    height, width = sample.image.shape[-2:]
+    (low, narrow), (high, wide) = findings.sizes or ((height, width), (height, width))
+    findings.sizes = (min(low, height), min(narrow, width)), (max(high, height), max(wide, width))
+
+
+def _note_duplicate(findings: Findings, seen: dict[bytes, str], sample: Sample, name: str) -> None:
+    if sample.path is None or not Path(sample.path).is_file():
+        return  # generated images have no file
+    with Path(sample.path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else b""
+        if not digest:  # Python 3.10
+            digest = hashlib.sha256(file.read()).digest()
+    first = seen.setdefault(digest, name)
+    if first != name:
+        findings.problems.append(Problem("duplicate", name, f"the same file as {first}"))
+
+
+def _annotated(data: Any, sample: Sample) -> int | None:
+    """How many objects the image's annotation has, where that is known before they are rasterized."""
+    return len(data.placed(sample.image_id).shapes) if hasattr(data, "placed") else None
+
+
+def _look_at_labels(findings: Findings, target: SemanticTarget, name: str) -> None:
+    counts = torch.bincount(target.labels.flatten().long(), minlength=256)
+    findings.ignored += int(counts[IGNORE_LABEL])
+    if int(counts[:IGNORE_LABEL].sum()) == 0:
+        findings.problems.append(Problem("empty", name, "every pixel of the label map is ignored"))
+    _count(findings, counts[: len(findings.class_names)])
+
+
+def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, annotated: int | None) -> None:
+    counted = ~target.crowd
+    if not bool(counted.any()):
+        findings.problems.append(Problem("empty", name, "no object, crowds aside"))
+    if annotated is not None and annotated > len(target):
+        lost = annotated - len(target)
+        text = f"{lost} of {annotated} objects have no pixel or no box inside the image"
+        findings.problems.append(Problem("object", name, text))
+    _count(findings, torch.bincount(target.labels[counted], minlength=len(findings.class_names)))
+    for number, (box, window) in enumerate(zip(target.boxes.tolist(), target.masks.windows, strict=True)):
+        if bool(target.crowd[number]):
+            continue
+        rows, columns = torch.where(window != 0)
+        if len(rows) == 0:
+            findings.problems.append(Problem("object", name, f"object {number} has an empty mask"))
+            continue
+        x, y = target.masks.offsets[number].tolist()
+        tight = [
+            x + int(columns.min()),
+            y + int(rows.min()),
+            x + int(columns.max()) + 1,
+            y + int(rows.max()) + 1,
+        ]
+        allowed = max(2.0, FIT * max(box[2] - box[0], box[3] - box[1]))
+        if max(abs(a - b) for a, b in zip(box, tight, strict=True)) > allowed:
+            shown = ", ".join(f"{value:.0f}" for value in box)
+            label = findings.class_names[int(target.labels[number])]
+            text = f"object {number} ({label}): the box ({shown}) does not fit the mask, which spans {tuple(tight)}"
+            findings.problems.append(Problem("box", name, text))
+
+
+def _count(findings: Findings, counts: torch.Tensor) -> None:
+    for label, count in enumerate(counts.tolist()):
+        findings.amount_of[label] += count
+        findings.images_of[label] += count > 0

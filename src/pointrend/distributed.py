@@ -1,0 +1,175 @@
+"""One evaluation shared between processes: each takes every n-th image, and all end with the whole result.
+
+torch.distributed.init_process_group("gloo")   # torchrun sets what it needs
+scores = evaluate_semantic(model, dataset)     # the same in every process, to the last digit as in one
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+GRACE = 0.5
+"""Seconds for gloo's threads to free what they hold, see `leave`."""
+
+__all__ = ["RemoteError", "Shard", "defer_signal", "leave"]
+
+
+class RemoteError(ConnectionError):
+    """Another process leaves the work that is shared, and says why; see `Shard.give_up`."""
+
+    def __init__(self, process: int, reason: str) -> None:
+        super().__init__(f"process {process} gave up: {reason}")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class _Farewell:
+    """What a process that gives up sends in place of what the others wait for."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which process of how many this is; alone by default."""
+
+    index: int = 0
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"shard: expected an index from 0 to {self.count - 1}, got {self.index}")
+
+    @classmethod
+    def current(cls) -> Shard:
+        """This process among those of `torch.distributed`, alone where that was not initialised."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that prints and writes what all have found."""
+        return self.index == 0
+
+    def images(self, total: int) -> range:
+        """The images of this process. Every n-th one: neighbours in a data set often cost alike."""
+        return range(self.index, total, self.count)
+
+    def gather(self, mine: T) -> list[T]:
+        """What every process has, in their order, in every process; each of them must call it.
+
+        The processes must trust each other: the values travel pickled. With the NCCL backend, set each process's
+        own CUDA device first.
+
+        Raises:
+            RemoteError: in all of them but those that called `give_up` instead.
+        """
+        if self.count == 1:
+            return [mine]
+        everything: list[Any] = self._exchange(mine)
+        for process, value in enumerate(everything):
+            if isinstance(value, _Farewell):
+                raise RemoteError(process, value.reason)
+        return everything
+
+    def give_up(self, reason: str) -> None:
+        """Call this in place of the next `gather` where this process cannot go on: the others stop waiting for it."""
+        if self.count > 1:
+            self._exchange(_Farewell(reason))
+
+    def _exchange(self, mine: Any) -> list[Any]:
+        everything: list[Any] = [None] * self.count
+        with _exchanging():
+            dist.all_gather_object(everything, mine)
+            if dist.get_backend() == "gloo":
+                # Its thread frees the tensors of the exchange, for which it needs the interpreter: a process that
+                # ends right now would take that away under it and abort. A barrier frees nothing.
+                dist.barrier()
+        return everything
+
+
+def leave() -> None:
+    """End the process group, if there is one, in good order: call this before the process ends.
+
+    gloo's threads free the tensors of an exchange a moment after it is over, and need the interpreter for it; a process
+    that ends in that moment aborts. Nothing tells when they are done, so they are given time.
+    """
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # what holds the group, such as the reducer of a model that is no longer used
+        dist.destroy_process_group()
+        gc.collect()
+        time.sleep(GRACE)
+
+
+_under_way = False
+_postponed: Callable[[], object] | None = None
+
+
+@contextmanager
+def _exchanging() -> Iterator[None]:
+    global _under_way, _postponed
+    _under_way = True
+    try:
+        yield
+    finally:
+        _under_way = False
+        act, _postponed = _postponed, None
+        if act is not None:
+            act()
+
+
+def defer_signal(act: Callable[[], object]) -> None:
+    """Call `act` now, or after the exchange between processes that is under way.
+
+    For handlers of signals that raise: an exception in the middle of an exchange leaves the others waiting for ever.
+    """
+    global _postponed
+    if _under_way:
+        _postponed = act
+    else:
+        act()
+
+
+class Processes:
+    """This process among those of the run; alone without torchrun."""
+
+    def __init__(self) -> None:
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.count > 1 and not torch.distributed.is_initialized():
+            # No data travels, so gloo will do; the fastest waits for the slowest, however long that takes.
+            torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that opens, finishes and speaks."""
+        return main_process()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+
+def main_process() -> bool:
+    """Whether this is the process that speaks: the only one, or the first of torchrun's."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def local_device() -> str:
+    """The GPU of this process, or the CPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"

@@ -1,0 +1,217 @@
+"""Score instance models over data sets; see `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pointrend.distributed import Shard
+from pointrend.evaluation.cityscapes import CityscapesAP
+from pointrend.evaluation.coco_ap import KINDS, CocoEvaluator, Kind
+from pointrend.evaluation.external_results import read_detections
+from pointrend.evaluation.ground_truth import (
+    Samples,
+    annotation_records,
+    assemble,
+    ground_truth_of,
+    image_record,
+)
+from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_image, merged
+from pointrend.evaluation.report import Scores, collect_scores
+from pointrend.formats.coco_json import consumed
+from pointrend.structures import Sample
+
+__all__ = ["INSTANCE_METRICS", "compare_instances", "evaluate_instances", "score_detections"]
+
+InstanceMetric = Literal["box", "mask", "boundary", "cityscapes"]
+INSTANCE_METRICS: tuple[Kind, ...] = ("box", "mask", "boundary")
+
+Records = list[dict[str, Any]]
+"""An image's detections in COCO's format, as `InstanceResult.to_coco` gives them."""
+T = TypeVar("T")
+
+
+def evaluate_instances(
+    model: Any,
+    dataset: Samples,
+    *,
+    ground_truth: str | Path | Mapping[str, Any] | None = None,
+    category_ids: Sequence[int] | None = None,
+    kinds: Sequence[InstanceMetric] = INSTANCE_METRICS,
+    protocol: Literal["coco", "lvis"] = "coco",
+    other_category_ids: Sequence[int] = (),
+    size_edges: Sequence[float] = (),
+    options: Options | None = None,
+    name: str = "model",
+    store: InstanceStore | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score an instance model on a data set.
+
+    Args:
+        model: `predict(images) -> [InstanceResult]`; put into evaluation mode meanwhile. None if the store has
+            every prediction.
+        dataset: samples with an `InstanceTarget` and the ids of the ground truth's images.
+        ground_truth: COCO- or LVIS-format file or content. If not given, what the data set says itself
+            (`dataset.as_coco()`, for the official numbers), or else its samples' targets. Images that the
+            data set does not have are not scored.
+        category_ids: the ground truth's id of each label 0..K-1; the data set's own (`dataset.category_ids`)
+            or 0..K-1.
+        kinds: "box", "mask" and "boundary" AP as of `CocoEvaluator`; "cityscapes" for `CityscapesAP`, which
+            needs a data set with `instance_ids(index)`.
+        protocol, other_category_ids: of `CocoEvaluator`.
+        size_edges: in pixels; also a curve of AP by object size, see `CocoEvaluator.by_size`.
+        options: for `predict`.
+        name: of the row in tables.
+        store: predictions on disk, to resume from and to add to; see `saved.SavedDetections`.
+        progress: for progress bars.
+
+    Raises:
+        ValueError: naming file, image and field, if something does not fit.
+    """
+    return compare_instances(
+        model,
+        dataset,
+        {name: dict(options or {})},
+        ground_truth=ground_truth,
+        category_ids=category_ids,
+        kinds=kinds,
+        protocol=protocol,
+        other_category_ids=other_category_ids,
+        size_edges=size_edges,
+        stores={} if store is None else {name: store},
+        progress=progress,
+    )[0]
+
+
+def compare_instances(
+    model: Any,
+    dataset: Samples,
+    variants: Mapping[str, Options],
+    *,
+    ground_truth: str | Path | Mapping[str, Any] | None = None,
+    category_ids: Sequence[int] | None = None,
+    kinds: Sequence[InstanceMetric] = INSTANCE_METRICS,
+    protocol: Literal["coco", "lvis"] = "coco",
+    other_category_ids: Sequence[int] = (),
+    size_edges: Sequence[float] = (),
+    stores: Mapping[str, InstanceStore] | None = None,
+    progress: Progress | None = None,
+) -> list[Scores]:
+    """Score one model with several sets of options; arguments as for `evaluate_instances`."""
+    if ground_truth is None and hasattr(dataset, "as_coco"):
+        ground_truth = dataset.as_coco()
+    if category_ids is None:
+        category_ids = getattr(dataset, "category_ids", None)
+    coco_kinds = [kind for kind in kinds if kind in KINDS]
+    street = {variant: CityscapesAP() for variant in variants if "cityscapes" in kinds}
+    imgs: dict[int, tuple[dict[str, Any], Records]] = {}  # index -> its records in the ground truth
+    found: dict[str, dict[int, Records]] = {variant: {} for variant in variants}
+    kept = dict(stores or {})
+    shard = Shard.current()
+
+    def collect(variant: str, index: int, sample: Sample, records: Records) -> None:
+        if variant in street:
+            street[variant].update_records(records, dataset.instance_ids(index), category_ids)  # type: ignore[attr-defined]
+        if coco_kinds or variant in kept:
+            found[variant][index] = records
+        if index not in imgs:
+            made = annotation_records(sample) if ground_truth is None and coco_kinds else []
+            imgs[index] = image_record(sample), made
+
+    seconds = each_image(
+        model,
+        dataset,
+        variants,
+        convert=lambda sample, result: result.to_coco(sample.image_id, category_ids),
+        use=collect,
+        stores=kept,
+        progress=progress,
+        shard=shard,
+    )
+    every = _whole(shard.gather(imgs))
+    images = [image for image, _ in every]
+    truth = ground_truth
+    if truth is None and coco_kinds:
+        annotations = [record for _, own in every for record in own]
+        truth = assemble(images, annotations, _class_names(model, dataset), category_ids)
+    rows = []
+    for variant in variants:
+        evaluators: list[CityscapesAP | CocoEvaluator] = []
+        detections = _whole(shard.gather(found.pop(variant)))
+        if variant in kept and shard.first:
+            kept[variant].finish(detections)
+        if variant in street:
+            evaluators.append(merged(shard.gather(street[variant])))
+        if coco_kinds:
+            assert truth is not None
+            coco = CocoEvaluator(
+                truth,
+                kinds=coco_kinds,  # type: ignore[arg-type]
+                protocol=protocol,
+                image_ids=[image["id"] for image in images],
+                other_category_ids=other_category_ids,
+                size_edges=size_edges,
+            )
+            for records in detections:
+                coco.update(records, source=variant)
+            evaluators.append(coco)
+        total = sum(shard.gather(seconds[variant]))
+        rows.append(collect_scores(variant, evaluators[-1].class_names, evaluators, len(images), total))
+    return rows
+
+
+def score_detections(
+    file: str | Path,
+    dataset: Any,
+    *,
+    class_names: Sequence[str] = (),
+    ground_truth: str | Path | Mapping[str, Any] | None = None,
+    kinds: Sequence[Kind] = INSTANCE_METRICS,
+    protocol: Literal["coco", "lvis"] = "coco",
+    other_category_ids: Sequence[int] = (),
+    other_image_ids: Collection[int | str] = (),
+    size_edges: Sequence[float] = (),
+    name: str | None = None,
+) -> Scores:
+    """Score a COCO results file, without a model and without reading images where the data set knows its ids.
+
+    Args:
+        file: a JSON list of detections, or what `pointrend predict` writes (see `given.read_detections`); those of
+            images that `dataset` leaves out are not scored.
+        dataset: as for `evaluate_instances`.
+        class_names: of the labels, where the ground truth is the samples' targets.
+        ground_truth, kinds, protocol, other_category_ids, size_edges: as for `evaluate_instances`.
+        other_image_ids: images that the file may speak of though the ground truth does not have them.
+        name: of the row; the file's if not given.
+    """
+    if ground_truth is None:
+        if hasattr(dataset, "as_coco"):
+            ground_truth = dataset.as_coco()
+        else:
+            own = getattr(dataset, "category_ids", None)
+            ground_truth = ground_truth_of(dataset, class_names, own)
+    ids = getattr(dataset, "image_ids", None)
+    evaluator = CocoEvaluator(
+        ground_truth,
+        kinds=kinds,
+        protocol=protocol,
+        image_ids=ids,
+        other_category_ids=other_category_ids,
+        other_image_ids=other_image_ids,
+        size_edges=size_edges,
+    )
+    evaluator.update(consumed(read_detections(file, dataset)), source=str(file))
+    label = name if name is not None else Path(file).stem
+    return collect_scores(label, evaluator.class_names, [evaluator], len(evaluator.image_ids), 0.0)
+
+
+def _whole(parts: Iterable[Mapping[int, T]]) -> list[T]:
+    """What the processes found by index of the image, in the data set's order."""
+    together = {index: value for part in parts for index, value in part.items()}
+    return [together[index] for index in sorted(together)]
+
+
+def _class_names(model: Any, dataset: Any) -> tuple[str, ...]:
+    return tuple(dataset.class_names if model is None else model.config.class_names)

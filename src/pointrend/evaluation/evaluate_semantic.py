@@ -1,0 +1,147 @@
+"""Score semantic models over data sets; see `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from pointrend.distributed import Shard
+from pointrend.evaluation.cityscapes import CityscapesIoU
+from pointrend.evaluation.coco_ap import CocoEvaluator
+from pointrend.evaluation.ground_truth import Samples
+from pointrend.evaluation.loop import Options, Progress, Store, each_image, merged
+from pointrend.evaluation.report import Scores, collect_scores
+from pointrend.evaluation.semantic_metrics import BoundaryIoU, LabelMapEvaluator, MeanIoU, TrimapIoU
+from pointrend.structures import Sample, SemanticTarget
+
+SemanticMetric = Literal["miou", "categories", "trimap", "boundary"]
+SEMANTIC_METRICS: tuple[SemanticMetric, ...] = ("miou", "trimap", "boundary")
+
+
+def semantic_evaluators(
+    class_names: Sequence[str],
+    metrics: Iterable[SemanticMetric] = SEMANTIC_METRICS,
+    widths: Sequence[int] | None = None,
+) -> list[LabelMapEvaluator]:
+    """The evaluators of these metrics with their usual settings.
+
+    Args:
+        metrics: "miou"; "categories" (mIoU of Cityscapes' classes and categories); "trimap" at 1, 3, 5 px;
+            "boundary" at 2 % of the diagonal.
+        widths: in pixels, for "trimap" instead of its own, and for "boundary" besides its own.
+    """
+    wanted = list(metrics)
+    unknown = [metric for metric in wanted if metric not in ("miou", "categories", "trimap", "boundary")]
+    if unknown:
+        raise ValueError(
+            f"metrics: expected some of {', '.join(SEMANTIC_METRICS)}, categories, got {unknown}"
+        )
+    names, count = tuple(class_names), len(class_names)
+    made: list[LabelMapEvaluator] = []
+    for metric in wanted:
+        if metric == "miou":
+            made.append(MeanIoU(count, class_names=names))
+        elif metric == "categories":
+            made.append(CityscapesIoU(class_names=names))
+        elif metric == "trimap":
+            made.append(TrimapIoU(count, widths or (1, 3, 5), class_names=names))
+        else:
+            made.append(BoundaryIoU(count, class_names=names))
+            made.extend(BoundaryIoU(count, width=width, class_names=names) for width in widths or ())
+    return made
+
+
+def evaluate_semantic(
+    model: Any,
+    dataset: Samples,
+    *,
+    class_names: Sequence[str] | None = None,
+    metrics: Iterable[SemanticMetric] = SEMANTIC_METRICS,
+    widths: Sequence[int] | None = None,
+    options: Options | None = None,
+    name: str = "model",
+    store: Store | None = None,
+    progress: Progress | None = None,
+) -> Scores:
+    """Score a semantic model on a data set.
+
+    Args:
+        model: `predict(images) -> [SemanticResult]`; put into evaluation mode meanwhile. None if the store has
+            every prediction.
+        dataset: samples with a `SemanticTarget`.
+        class_names: of the labels 0..C-1; the model's own (`model.config.class_names`) if not given.
+        metrics, widths: which to compute, see `semantic_evaluators`.
+        options: for `predict`, such as `refine=False` or `count=2048`.
+        name: of the row in tables.
+        store: predictions on disk, to resume from and to add to; see `saved.SavedLabels`.
+        progress: for progress bars.
+
+    Raises:
+        ValueError: naming the image, if a target or result does not fit.
+    """
+    return compare_semantic(
+        model,
+        dataset,
+        {name: dict(options or {})},
+        class_names=class_names,
+        metrics=metrics,
+        widths=widths,
+        stores={} if store is None else {name: store},
+        progress=progress,
+    )[0]
+
+
+def compare_semantic(
+    model: Any,
+    dataset: Samples,
+    variants: Mapping[str, Options],
+    *,
+    class_names: Sequence[str] | None = None,
+    metrics: Iterable[SemanticMetric] = SEMANTIC_METRICS,
+    widths: Sequence[int] | None = None,
+    stores: Mapping[str, Store] | None = None,
+    progress: Progress | None = None,
+) -> list[Scores]:
+    """Score one model with several sets of options; arguments as for `evaluate_semantic`.
+
+    Args:
+        variants: name of the row -> options of `predict`.
+        stores: name of the row -> its predictions on disk.
+    """
+    names = tuple(class_names if class_names is not None else model.config.class_names)
+    wanted = tuple(metrics)
+    evaluators = {variant: semantic_evaluators(names, wanted, widths) for variant in variants}
+    shard = Shard.current()
+
+    def count(variant: str, index: int, sample: Sample, labels: Tensor) -> None:
+        if not isinstance(sample.target, SemanticTarget):
+            raise ValueError(f"expected a label map for each image, got {type(sample.target).__name__}")
+        for evaluator in evaluators[variant]:
+            evaluator.update(labels, sample.target.labels)
+
+    seconds = each_image(
+        model,
+        dataset,
+        variants,
+        convert=lambda sample, result: result.labels,
+        use=count,
+        stores=stores or {},
+        progress=progress,
+        shard=shard,
+    )
+    rows = []
+    for variant in variants:
+        counted = [merged(shard.gather(evaluator)) for evaluator in evaluators[variant]]
+        total = sum(shard.gather(seconds[variant]))
+        rows.append(collect_scores(variant, names, counted, len(dataset), total))
+    return rows
+
+
+def score_names(task: str) -> tuple[str, ...]:
+    """What the scores of "semantic" or "instance" models are called that are computed unless others are asked for."""
+    if task == "semantic":
+        return tuple(name for one in semantic_evaluators(("any",)) for name in one.compute())
+    nothing = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "any"}]}
+    return tuple(CocoEvaluator(nothing).compute())

@@ -1,0 +1,230 @@
+"""Detections from a file: a COCO results list, or the COCO data set with scores that `pointrend predict` writes.
+
+The second names its own images and classes, with ids of its own. They become those of the data set that is scored:
+images by file name (an id alone could be another image's), classes by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pointrend.evaluation.ground_truth import file_names_of, sizes_of
+from pointrend.formats.coco_json import GroundTruth, brief, check_records, read_json
+from pointrend.structures import Sample
+
+__all__ = ["GivenDetections", "read_detections"]
+
+Records = list[dict[str, Any]]
+
+
+def read_detections(path: str | Path, data: Any) -> list[Any]:
+    """The detections in the file, with the ids of the data set's images and classes where the file has its own.
+
+    Of a plain list nothing is checked here: `coco_files.check_records` does that.
+
+    Args:
+        path: a JSON list of detections, or an object with `images`, `categories` and `annotations` that have scores.
+        data: the data set; for the second form its `image_ids` are needed.
+
+    Raises:
+        ValueError: naming file, id and field, if an image or class of the file is not in the data set, has another
+            size there or is named twice, or if an image to be scored is not in the file.
+    """
+    content = read_json(path)
+    if isinstance(content, list):
+        return content
+    if not isinstance(content, Mapping) or not isinstance(content.get("annotations"), list):
+        raise ValueError(
+            f"{path}: expected a list of detections, or an object with images, categories and annotations,"
+            f" got {type(content).__name__}"
+        )
+    if not hasattr(data, "image_ids"):
+        raise ValueError(
+            f"{path}: the data set does not name its images; give a list of detections with its ids"
+        )
+    file = _File(str(path), content)
+    images = file.images(data)
+    there = set(images.values())
+    missing = [one for one in data.image_ids if one not in there]
+    if missing:
+        name = file_names_of(data).get(missing[0])
+        which = f"image {brief(missing[0])} of the data set" + (f" ({name})" if name else "")
+        raise ValueError(
+            f"{path}: images: {which} is not among them; predict all {len(data.image_ids)} images,"
+            " or score fewer by --limit"
+        )
+    return file.records(images, file.classes(data))
+
+
+class _File:
+    """One COCO data set with scores."""
+
+    def __init__(self, source: str, content: Mapping[str, Any]) -> None:
+        self.source, self.content = source, content
+
+    def images(self, data: Any) -> dict[int | str, int | str]:
+        """The data set's id of each image of the file."""
+        names, sizes = file_names_of(data), sizes_of(data)
+        found: dict[int | str, int | str] = {}
+        taken: set[int | str] = set()
+        known = set(getattr(data, "whole", data).image_ids)
+        finder = _Finder(names)
+        for own, record in self._by_id("image", "images").items():
+            where = f"{self.source}: image {brief(own)}"
+            chosen = self._image(where, own, record.get("file_name"), known, finder)
+            size = (record.get("height"), record.get("width"))
+            if sizes and size != (None, None) and size != sizes[chosen]:
+                raise ValueError(
+                    f"{where}: height, width: expected the image's {sizes[chosen]}, got {brief(size)};"
+                    " predict the images of the data set as they are"
+                )
+            if chosen in taken:
+                raise ValueError(f"{where}: file_name: image {brief(chosen)} of the data set is there twice")
+            taken.add(chosen)
+            found[own] = chosen
+        return found
+
+    def classes(self, data: Any) -> dict[Any, int] | None:
+        """The data set's id of each class of the file; None if it names none."""
+        if "categories" not in self.content:
+            return None
+        ids = getattr(data, "category_ids", None) or range(len(data.class_names))
+        known = dict(zip(data.class_names, ids, strict=True))
+        found: dict[Any, int] = {}
+        for own, record in self._by_id("category", "categories").items():
+            name = record.get("name")
+            if not isinstance(name, str) or name not in known:
+                raise ValueError(
+                    f"{self.source}: category {brief(own)}: name: {brief(name)} is no class of the data set, which has"
+                    f" {brief(list(known))}"
+                )
+            if known[name] in found.values():
+                raise ValueError(f"{self.source}: category {brief(own)}: name: {brief(name)} is there twice")
+            found[own] = known[name]
+        return found
+
+    def records(self, images: Mapping[Any, int | str], classes: Mapping[Any, int] | None) -> Records:
+        """The annotations with the data set's ids."""
+        changed = []
+        for number, record in enumerate(self.content["annotations"]):
+            where = f"{self.source}: record {number}"
+            if not isinstance(record, Mapping):
+                raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
+            fresh = {**record, "image_id": self._own(where, "image_id", record, images, "images")}
+            if classes is not None:
+                fresh["category_id"] = self._own(where, "category_id", record, classes, "categories")
+            changed.append(fresh)
+        return changed
+
+    def _image(
+        self, where: str, own: int | str, name: Any, known: set[int | str], finder: _Finder
+    ) -> int | str:
+        if not isinstance(name, str) or not finder.names:  # nothing but the id says which image it is
+            if own not in known:
+                raise ValueError(
+                    f"{where}: id: is not in the data set, and there is no file_name to find it by"
+                )
+            return own
+        same = finder.find(name)
+        if own in same:
+            return own
+        if len(same) != 1:
+            problem = "is not in the data set" if not same else f"may be any of {brief(same)}"
+            raise ValueError(f"{where}: file_name: {brief(name)} {problem}")
+        return same[0]
+
+    def _by_id(self, kind: str, key: str) -> dict[Any, Mapping[str, Any]]:
+        listed = self.content.get(key)
+        if not isinstance(listed, list):
+            raise ValueError(f"{self.source}: {key}: expected a list, got {type(listed).__name__}")
+        found: dict[Any, Mapping[str, Any]] = {}
+        for number, record in enumerate(listed):
+            own = record.get("id") if isinstance(record, Mapping) else None
+            if isinstance(own, bool) or not isinstance(own, int | str):
+                raise ValueError(
+                    f"{self.source}: {kind} number {number}: id: expected a whole number, got {brief(own)}"
+                )
+            if own in found:
+                raise ValueError(f"{self.source}: {kind} {brief(own)}: id: appears twice")
+            found[own] = record
+        return found
+
+    def _own(
+        self, where: str, field: str, record: Mapping[str, Any], known: Mapping[Any, Any], key: str
+    ) -> Any:
+        value = record.get(field)
+        if not isinstance(value, int | str) or value not in known:
+            raise ValueError(f"{where}: {field}: {brief(value)} is not among its {key}")
+        return known[value]
+
+
+class _Finder:
+    """Images by file name: the same last part, and as many equal folders before it as possible."""
+
+    def __init__(self, names: Mapping[int | str, str]) -> None:
+        self.names = names
+        self._by_last: dict[str, list[tuple[int | str, list[str]]]] = {}
+        for image_id, name in names.items():
+            parts = _parts(name)
+            self._by_last.setdefault(parts[0], []).append((image_id, parts))
+
+    def find(self, name: str) -> list[int | str]:
+        """The ids of those that agree best; none if no last part agrees."""
+        parts = _parts(name)
+        shared = [(image_id, _common(parts, own)) for image_id, own in self._by_last.get(parts[0], [])]
+        most = max((count for _, count in shared), default=0)
+        return [image_id for image_id, count in shared if count == most]
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"[/\\]", name)[::-1]
+
+
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    count = 0
+    while count < min(len(one), len(other)) and one[count] == other[count]:
+        count += 1
+    return count
+
+
+class GivenDetections:
+    """The detections of a file, checked image by image; a `passes.InstanceStore` that nothing is added to.
+
+    Raises:
+        ValueError: as `read_detections`, and for images that the data set does not have.
+    """
+
+    def __init__(self, path: str | Path, data: Any) -> None:
+        self.source = str(path)
+        self.category_ids = list(getattr(data, "category_ids", None) or range(len(data.class_names)))
+        self._of: dict[int | str, list[tuple[int, Any]]] = {}
+        known = set(getattr(data, "whole", data).image_ids)
+        for number, record in enumerate(read_detections(path, data)):
+            own = record.get("image_id") if isinstance(record, Mapping) else None
+            if not isinstance(own, int | str) or own not in known:
+                raise ValueError(f"{path}: record {number}: image_id: {brief(own)} is not in the data set")
+            self._of.setdefault(own, []).append((number, record))
+
+    def load(self, sample: Sample) -> Records:
+        """The image's detections, checked; none if the file has none."""
+        height, width = sample.image.shape[-2:]
+        images = {sample.image_id: {"height": int(height), "width": int(width)}}
+        truth = GroundTruth("the data set", images, {one: {} for one in self.category_ids}, [])
+        found = self._of.pop(sample.image_id, [])
+        return check_records(
+            [record for _, record in found],
+            truth,
+            source=self.source,
+            boxes=False,
+            numbers=[number for number, _ in found],
+        )
+
+    def save(self, sample: Sample, prediction: Records) -> None:
+        """Never called: every image has its detections."""
+        raise AssertionError("predictions from a file are not added to")
+
+    def finish(self, records: Iterable[Records]) -> None:
+        """Nothing."""

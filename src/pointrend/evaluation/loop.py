@@ -1,0 +1,119 @@
+"""The one pass over a data set that every evaluation makes: predict or read back, save, hand on to be counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+from pointrend.distributed import Shard
+from pointrend.evaluation.ground_truth import Samples
+from pointrend.structures import Sample
+
+__all__ = ["InstanceStore", "Options", "Progress", "Store", "each_image", "merged"]
+
+Options = Mapping[str, Any]
+"""Keyword arguments of a model's `predict`."""
+Progress = Callable[[int, int], None]
+"""Called after each image with the number done and the number of all (of this process)."""
+
+
+class _Merges(Protocol):
+    def merge(self, other: Any, /) -> None: ...
+
+
+Mergeable = TypeVar("Mergeable", bound=_Merges)
+
+
+class Store(Protocol):
+    """Predictions on disk, image by image; what a prediction is depends on the task."""
+
+    def load(self, sample: Sample) -> Any:
+        """The image's prediction, or None if there is none yet."""
+
+    def save(self, sample: Sample, prediction: Any) -> None:
+        """Keep a prediction, so that it outlives an interruption."""
+
+
+class InstanceStore(Store, Protocol):
+    """Detections on disk: COCO-format records."""
+
+    def finish(self, records: Iterable[list[dict[str, Any]]]) -> None:
+        """Told once, when all images are done, with the detections of each."""
+
+
+def each_image(
+    model: Any,
+    dataset: Samples,
+    variants: Mapping[str, Options],
+    *,
+    convert: Callable[[Sample, Any], Any],
+    use: Callable[[str, int, Sample, Any], None],
+    stores: Mapping[str, Store],
+    progress: Progress | None,
+    shard: Shard,
+) -> dict[str, float]:
+    """Have every image of this process predicted with each variant, unless its store has it, and counted.
+
+    Args:
+        model: has `predict(images, **options)`; None if the stores have everything.
+        convert: a result into what is counted and stored.
+        use: called with variant, index of the image, sample and prediction.
+        stores: of some or all variants.
+
+    Returns:
+        The seconds that each variant spent in `predict`.
+
+    Raises:
+        ValueError: naming the image, whatever is wrong with it or its prediction.
+    """
+    seconds = dict.fromkeys(variants, 0.0)
+    mine = shard.images(len(dataset))
+    with _evaluating(model):
+        for done, index in enumerate(mine, 1):
+            sample = dataset[index]
+            try:
+                for variant, options in variants.items():
+                    store = stores.get(variant)
+                    prediction = store.load(sample) if store is not None else None
+                    if prediction is None:
+                        started = time.perf_counter()
+                        result = _predict(model, sample, options)
+                        seconds[variant] += time.perf_counter() - started
+                        prediction = convert(sample, result)
+                        if store is not None:
+                            store.save(sample, prediction)
+                    use(variant, index, sample, prediction)
+            except ValueError as error:
+                raise ValueError(f"image {sample.path or sample.image_id}: {error}") from error
+            if progress is not None:
+                progress(done, len(mine))
+    return seconds
+
+
+def merged(parts: Sequence[Mergeable]) -> Mergeable:
+    """The evaluators of all processes as one."""
+    whole, *others = parts
+    for other in others:
+        whole.merge(other)
+    return whole
+
+
+def _predict(model: Any, sample: Sample, options: Options) -> Any:
+    if model is None:
+        raise ValueError("there is no saved prediction, and no model to make one")
+    return model.predict([sample.image], **options)[0]
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards as it was."""
+    training = getattr(model, "training", False)
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

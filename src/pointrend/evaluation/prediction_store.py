@@ -1,0 +1,228 @@
+"""Predictions on disk: written while an evaluation runs, read back when it is resumed or scored again.
+
+    OUT/run.json            what was run; another run is refused
+    OUT/detections.*.jsonl  instances: a line for each image, while the run goes on
+    OUT/predictions.json    instances: all detections as a COCO results file, when it is complete
+    OUT/labels/NAME.png     semantic: the label map of each image
+
+Every file but the lines appears whole or not at all, and of the lines a torn last one is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pointrend.distributed import Shard
+from pointrend.evaluation.report import write_text
+from pointrend.formats.coco_json import read_json
+from pointrend.io import atomic_write
+from pointrend.structures import Sample
+
+__all__ = ["SavedDetections", "SavedLabels", "claim_folder", "file_name_of"]
+
+Records = list[dict[str, Any]]
+
+
+def claim_folder(folder: str | Path, run: Mapping[str, Any], *, shard: Shard | None = None) -> None:
+    """Make the folder one run's, or check that it is already.
+
+    Args:
+        run: what decides the predictions (model, data, options), as JSON can hold it.
+
+    Raises:
+        ValueError: the folder has another run's predictions; says what differs.
+    """
+    file = Path(folder) / "run.json"
+    mine = json.loads(json.dumps(run))
+    if file.exists():
+        theirs = read_json(file)
+        theirs = theirs if isinstance(theirs, dict) else {}
+        for key in [*mine, *theirs]:
+            if mine.get(key) != theirs.get(key):
+                raise ValueError(
+                    f"{folder}: holds predictions of another run ({key}: {theirs.get(key)!r}, now {mine.get(key)!r});"
+                    " choose another folder, or remove this one"
+                )
+    elif shard is None or shard.first:
+        write_text(file, json.dumps(mine, indent=1) + "\n")
+
+
+class SavedDetections:
+    """The detections of each image of one run; a `passes.Store`.
+
+    Args:
+        folder: of this run (and of this row, where several are compared).
+        shard: the process; each writes a file of its own and reads those of all.
+
+    Raises:
+        ValueError: naming file and line, if what is there is not of this form.
+    """
+
+    def __init__(self, folder: str | Path, *, shard: Shard | None = None) -> None:
+        self.folder, self.shard = Path(folder), shard or Shard()
+        self.results = self.folder / "predictions.json"
+        self._own = self.folder / f"detections.{self.shard.index}-of-{self.shard.count}.jsonl"
+        self._known: dict[int | str, Records] = {}
+        self._complete = self.results.exists()
+        if self._complete:
+            self._read_results()
+        else:
+            for file in sorted(self.folder.glob("detections.*.jsonl")):
+                self._read_lines(file)
+
+    def load(self, sample: Sample) -> Records | None:
+        """The image's detections; none at all once the run is complete and the file does not mention it."""
+        return self._known.pop(sample.image_id, [] if self._complete else None)
+
+    def save(self, sample: Sample, prediction: Records) -> None:
+        """Append the image's line; it is on its way to the disk when this returns."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"image_id": sample.image_id, "detections": prediction}, allow_nan=False)
+        with self._own.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def finish(self, records: Iterable[Records]) -> None:
+        """Write the COCO results file from all images' detections, and remove the lines; for the first process,
+        after all have ended their pass.
+        """
+        if not self._complete:
+            together = [record for image in records for record in image]
+            write_text(self.results, json.dumps(together, allow_nan=False))
+            self._complete = True
+        for file in self.folder.glob("detections.*.jsonl"):
+            file.unlink()
+
+    def _read_results(self) -> None:
+        content = read_json(self.results)
+        if not isinstance(content, list):
+            raise ValueError(f"{self.results}: expected a list of detections, got {type(content).__name__}")
+        for number, record in enumerate(content):
+            if not isinstance(record, dict) or not isinstance(record.get("image_id"), int | str):
+                raise ValueError(f"{self.results}: record {number}: expected an object with an image_id")
+            self._known.setdefault(record["image_id"], []).append(record)
+
+    def _read_lines(self, file: Path) -> None:
+        raw = file.read_bytes()
+        whole = raw.rfind(b"\n") + 1  # beyond it, a line that an interruption tore
+        if file == self._own and whole < len(raw):
+            os.truncate(file, whole)
+        for number, line in enumerate(raw[:whole].splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                image_id, found = entry["image_id"], entry["detections"]
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise ValueError(
+                    f"{file}, line {number}: expected image_id and detections, {error!r}"
+                ) from error
+            if not isinstance(image_id, int | str) or not isinstance(found, list):
+                raise ValueError(f"{file}, line {number}: expected an id and a list of detections")
+            self._known[image_id] = found
+
+
+class SavedLabels:
+    """A folder with the label map of each image as an 8-bit PNG, NAME.png for the image's id; a `passes.Store`.
+
+    Those that are there may lie in subfolders, as `pointrend predict` arranges them.
+
+    Args:
+        folder: of the label maps.
+        file_ids: the number that each class 0..K-1 has in the files; itself if not given.
+        palette: colours (RGB, 0..255) of the classes, for viewers; the numbers stay what they are.
+        known: ids of the data set's images, to notice label maps that belong to none of them.
+
+    Raises:
+        ValueError: for a file that belongs to no image.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        file_ids: Sequence[int] | None = None,
+        palette: Sequence[Sequence[int]] = (),
+        known: Iterable[int | str] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.file_ids = tuple(file_ids) if file_ids is not None else None
+        # All 256 colours: with fewer, Pillow writes fewer bits per pixel, in which large file ids have no room.
+        self.palette = np.zeros((256, 3), dtype=np.uint8)
+        if len(palette):
+            self.palette[list(file_ids or range(len(palette)))[: len(palette)]] = palette
+        self._seen: set[str] = set()
+        names = None if known is None else {file_name_of(one) + ".png" for one in known}
+        self._there: dict[str, Path] = {}  # by the name without folders
+        for file in sorted(self.folder.rglob("*.png")):
+            if names is not None and file.name not in names:
+                raise ValueError(f"{file}: belongs to no image of the data set")
+            if file.name in self._there:
+                raise ValueError(f"{file}: there is another label map of this name, {self._there[file.name]}")
+            self._there[file.name] = file
+
+    def load(self, sample: Sample) -> Tensor | None:
+        """(H, W) uint8 labels 0..K-1, or None. To be asked once for each image.
+
+        Raises:
+            ValueError: naming the file, if it is no label map of the image's size, or another image's.
+        """
+        file = self._file(sample)
+        file = self._there.get(file.name, file)
+        if file.name in self._seen:
+            raise ValueError(f"{file}: two images of the data set are called {sample.image_id!r}")
+        self._seen.add(file.name)
+        if not file.exists():
+            return None
+        try:
+            with Image.open(file, formats=("PNG",)) as image:
+                size = (image.height, image.width)
+                expected = tuple(sample.image.shape[-2:])
+                if size != expected:  # before anything is decoded
+                    raise ValueError(f"expected the image's height and width {expected}, got {size}")
+                if image.mode not in ("L", "P"):
+                    raise ValueError(f"expected 8 bits per pixel, grey or palette, got mode {image.mode}")
+                labels = np.array(image)
+        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ...
+            raise ValueError(f"{file}: {error}") from error
+        return torch.from_numpy(self._to_labels(labels, file))
+
+    def save(self, sample: Sample, prediction: Tensor) -> None:
+        """Write the image's label map; ValueError for more classes than 8 bits can hold."""
+        labels = prediction.detach().cpu().numpy()
+        if labels.size and not 0 <= labels.min() <= labels.max() <= 255:
+            raise ValueError(f"expected labels 0..255 to save as 8 bits, got {labels.min()}..{labels.max()}")
+        if self.file_ids is not None:
+            labels = np.array(self.file_ids, dtype=np.uint8)[labels.astype(np.int64)]
+        image = Image.fromarray(labels.astype(np.uint8))
+        if self.palette.any():
+            image.putpalette(self.palette.ravel().tolist())
+        with atomic_write(self._file(sample)) as unfinished:
+            image.save(unfinished, format="PNG")
+
+    def _file(self, sample: Sample) -> Path:
+        return self.folder / f"{file_name_of(sample.image_id)}.png"
+
+    def _to_labels(self, numbers: np.ndarray, file: Path) -> np.ndarray:
+        if self.file_ids is None:
+            return numbers
+        table = np.full(256, -1, dtype=np.int16)
+        table[list(self.file_ids)] = np.arange(len(self.file_ids))
+        labels = table[numbers]
+        if (labels < 0).any():
+            raise ValueError(
+                f"{file}: expected class numbers {sorted(self.file_ids)}, got {int(numbers[labels < 0][0])}"
+            )
+        return labels.astype(np.uint8)
+
+
+def file_name_of(image_id: int | str) -> str:
+    """An image's id as a file name without suffix: "/" and the like as %2F."""
+    return quote(str(image_id), safe=" ()[]{}+,=@#&!$'~^;")

@@ -1,0 +1,104 @@
+"""The 4x conv mask head of Mask R-CNN: the baseline that the paper compares with (section 4.1, Table 2).
+
+As Detectron2's ``MaskRCNNConvUpsampleHead``.
+
+Letters: B images, R boxes of all images, K classes, C channels, S side of the mask grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointrend.core.selection import Generators
+from pointrend.models.box_head import POOLED, pool_regions
+from pointrend.models.boxes import Regions
+from pointrend.models.mask_heads.coarse import MaskConfig, grid_loss
+from pointrend.models.weight_init import msra_fill, normal_fill
+from pointrend.structures import InstanceMasks
+
+
+class ConvMaskHead(nn.Module):
+    """The 4x conv baseline of Mask R-CNN: RoIAlign, four 3x3 convolutions, one upsampling by 2.
+
+    Args:
+        channels: C of each map. strides: input pixels per cell of each map; by name, "p2".."p5" among them.
+        num_classes: K.
+        side: S of the mask, 28 (from 14x14 features) or 224 (from 112x112, the costly head of Table 2).
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        num_classes: int,
+        config: MaskConfig | None = None,
+        *,
+        side: int = 28,
+    ) -> None:
+        super().__init__()
+        config = config or MaskConfig()
+        if side < 2 or side % 2:
+            raise ValueError(f"side: expected an even number of cells (28 or 224), got {side}")
+        self.side = side
+        self.strides = {level: strides[level] for level in POOLED}
+        self.masks = 1 if config.class_agnostic else num_classes
+        width = config.width
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels["p2"] if i == 0 else width, width, 3, padding=1) for i in range(4)
+        )
+        self.deconv = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.predictor = nn.Conv2d(width, self.masks, 1)
+        for layer in (*self.convs, self.deconv):
+            assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+            msra_fill(layer)
+        normal_fill(self.predictor, 0.001)
+
+    def pool(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """(R, C, S/2, S/2) from the pyramid level that suits each box."""
+        maps, strides = [features[name] for name in self.strides], list(self.strides.values())
+        return pool_regions(maps, strides, regions.boxes, regions.image_index, self.side // 2)
+
+    def hidden(self, pooled: Tensor) -> Tensor:
+        """(R, C, S/2, S/2) -> (R, width, S, S)."""
+        for conv in self.convs:
+            pooled = F.relu(conv(pooled))
+        return F.relu(self.deconv(pooled))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Mask logits (R, K, S, S) of all classes."""
+        logits: Tensor = self.predictor(self.hidden(pooled))
+        return logits.float()
+
+    def _logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """(R, S, S) for each box's class: the other rows of the last layer are not computed."""
+        hidden = self.hidden(self.pool(features, regions))
+        rows = regions.channels(self.masks)
+        assert self.predictor.bias is not None
+        weight = self.predictor.weight[rows].flatten(1)  # (R, width)
+        return torch.einsum("rc,rchw->rhw", weight, hidden).float() + self.predictor.bias[rows][:, None, None]
+
+    def loss(
+        self,
+        features: Mapping[str, Tensor],
+        regions: Regions,
+        matched: Tensor,
+        masks: Sequence[InstanceMasks],
+        *,
+        generator: Generators = None,
+    ) -> dict[str, Tensor]:
+        """``mask``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5.
+
+        Arguments as for :class:`~pointrend.models.mask_heads.coarse.CoarseMaskHead`; ``generator`` has no use here.
+        """
+        return {"mask": grid_loss(self._logits(features, regions), regions, matched, masks)}
+
+    @torch.no_grad()
+    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """Mask logits (R, S, S) of each box's class."""
+        # 64 boxes at 28x28 take 50 MB a layer; at 224x224 one box takes as much.
+        at_once = max(1, 64 * 28**2 // self.side**2)
+        return torch.cat([self._logits(features, part) for part in regions.chunks(at_once)])

@@ -1,0 +1,197 @@
+"""Implicit PointRend: each box gets a point head of its own, whose weights a network predicts for it.
+
+There is no coarse mask: the point head sees where a point lies in the box and the fine features there. From
+"Pointly supervised instance segmentation" (arXiv 2104.06404, section 5); numbers as in Detectron2
+``projects/PointRend/point_rend/point_head.py`` (``ImplicitPointHead``).
+
+Letters: R boxes of all images, K classes, C channels, P points, W numbers that make up one point head, S side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pointrend.core import SubdivisionStep, point_sample_boxes
+from pointrend.core.sampling import without_autocast
+from pointrend.core.selection import Generators
+from pointrend.core.subdivision import PredictAt
+from pointrend.models.boxes import Regions
+from pointrend.models.mask_heads.coarse import CoarseHead, MaskConfig
+from pointrend.models.mask_heads.rendering import MaskTrace, grid_sizes, loss_at_points, render_masks
+from pointrend.structures import InstanceMasks
+
+FREQUENCIES = 128
+"""Random directions of the positional encoding; each gives a sine and a cosine."""
+PARAMETER_DECAY = 1e-5
+"""Weight of the mean square of the predicted weights in the loss."""
+
+
+def encode_positions(points: Tensor, frequencies: Tensor) -> Tensor:
+    """Random Fourier features of points: (R, P, 2) in [0, 1] and (2, 128) -> (R, P, 256), sines first."""
+    with without_autocast(points.device):  # angles of 20 turns leave bfloat16 no digits
+        angles = 2 * math.pi * ((2 * points - 1) @ frequencies.to(points.dtype))
+        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
+
+
+class ImplicitPointHead(nn.Module):
+    """A multi-layer perceptron without weights of its own: they come with every call.
+
+    Args:
+        channels: C of the fine features.
+        outputs: masks, K or 1.
+        width, depth: hidden layers.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int, outputs: int, *, width: int = 256, depth: int = 3) -> None:
+        super().__init__()
+        sizes = [2 * FREQUENCIES + channels, *[width] * depth, outputs]
+        self.shapes = [(after, before) for before, after in pairwise(sizes)]
+        self.register_buffer("frequencies", torch.randn(2, FREQUENCIES))
+
+    @property
+    def num_parameters(self) -> int:
+        """W: all weight matrices, layer by layer, each row by row; then all biases."""
+        return sum(after * before for after, before in self.shapes) + sum(after for after, _ in self.shapes)
+
+    def forward(
+        self, parameters: Tensor, fine: Tensor, points: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        """Mask logits at points, float32.
+
+        Args:
+            parameters: (R, W), a point head for each box.
+            fine: (R, C, P) features at the points.
+            points: (R, P, 2) in the unit squares of the boxes.
+            labels: (R,) predict only this output of each box.
+
+        Returns:
+            (R, K, P), or (R, 1, P) with ``labels``.
+        """
+        counts = [after * before for after, before in self.shapes] + [after for after, _ in self.shapes]
+        parts = parameters.split(counts, dim=1)
+        layers = len(self.shapes)
+        hidden = torch.cat(
+            [encode_positions(points, self.frequencies).to(fine.dtype), fine.transpose(1, 2)], dim=2
+        )
+        for number, (shape, weight, bias) in enumerate(zip(self.shapes, parts, parts[layers:], strict=False)):
+            matrix = weight.unflatten(1, shape)  # (R, out, in)
+            if number == layers - 1 and labels is not None:
+                row = torch.arange(len(labels), device=labels.device)
+                matrix, bias = matrix[row, labels][:, None], bias[row, labels][:, None]
+            hidden = torch.baddbmm(
+                bias[:, None].to(hidden.dtype), hidden, matrix.transpose(1, 2).to(hidden.dtype)
+            )
+            if number < layers - 1:
+                hidden = F.relu(hidden)
+        return hidden.transpose(1, 2).float()
+
+
+class ImplicitMaskHead(nn.Module):
+    """Predicts a point head for each box, and renders the mask with it.
+
+    Args: as for :class:`~pointrend.models.mask_heads.coarse.CoarseMaskHead`. ``config.sampling`` should be uniform:
+    without a coarse mask there is no uncertainty to prefer points by, so its bias is ignored. Of K = 80
+    classes the parameter head's last layer alone holds 290 million weights, 1.2 GB; ``class_agnostic`` saves
+    a twelfth of that.
+    """
+
+    # A box's points take 4 MB at a time, its own point head 1 MB.
+    boxes_at_once = 64
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        num_classes: int,
+        config: MaskConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config or MaskConfig(train_on_predicted_boxes=False)
+        self.strides = dict(strides)
+        self.masks = 1 if self.config.class_agnostic else num_classes
+        fine = sum(channels[name] for name in self.config.features)
+        self.point_head = ImplicitPointHead(
+            fine, self.masks, width=self.config.width, depth=self.config.depth
+        )
+        self.parameter_head = CoarseHead(
+            channels["p2"],
+            self.point_head.num_parameters,
+            side=self.config.coarse_side,
+            width=self.config.width,
+            hidden=self.config.coarse_width,
+        )
+
+    def parameters_of(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """A point head for each box: (R, W)."""
+        pooled = self.parameter_head.pool(features["p2"], self.strides["p2"], regions)
+        parameters: Tensor = self.parameter_head(pooled)
+        return parameters
+
+    def loss(
+        self,
+        features: Mapping[str, Tensor],
+        regions: Regions,
+        matched: Tensor,
+        masks: Sequence[InstanceMasks],
+        *,
+        generator: Generators = None,
+    ) -> dict[str, Tensor]:
+        """``mask_points``: cross-entropy with soft labels at uniform points; ``mask_parameters``: weight decay."""
+        parameters = self.parameters_of(features, regions)
+        uniform = type(self.config.sampling).uniform(self.config.sampling.count)
+        nothing = regions.boxes.new_zeros((len(regions), 1, 1, 1))
+        predict_at = self.predictor(features, parameters, regions)
+        loss = loss_at_points(predict_at, nothing, uniform, regions, matched, masks, generator=generator)
+        size = parameters.square().sum() / max(parameters.numel(), 1)
+        return {"mask_points": loss, "mask_parameters": PARAMETER_DECAY * size}
+
+    @torch.no_grad()
+    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """Mask logits (R, S, S) of each box's class."""
+        parts = regions.chunks(self.boxes_at_once)
+        return torch.cat([self._render(features, part, None)[0] for part in parts])
+
+    @torch.no_grad()
+    def trace(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[Tensor, MaskTrace]:
+        """What :meth:`predict` returns, and how it came about. There is no coarse mask: ``coarse`` is (R, 0, 0, 0)."""
+        steps: list[SubdivisionStep] = []
+        logits, start = self._render(features, regions, steps)
+        return logits, MaskTrace(logits.new_zeros((len(regions), 0, 0, 0)), start, steps)
+
+    def _render(
+        self, features: Mapping[str, Tensor], regions: Regions, steps: list[SubdivisionStep] | None
+    ) -> tuple[Tensor, Tensor]:
+        predict_at = self.predictor(features, self.parameters_of(features, regions), regions)
+        output = self.config.side
+        side = min(math.isqrt(self.config.points), output)  # the first N points are a square grid
+        logits, start = render_masks(
+            predict_at,
+            len(regions),
+            regions.boxes.device,
+            start=side,
+            sizes=grid_sizes(side, output),
+            count=self.config.points,
+            trace=steps,
+        )
+        return logits[:, 0], start
+
+    def predictor(self, features: Mapping[str, Tensor], parameters: Tensor, regions: Regions) -> PredictAt:
+        """Each box's point head for its class: from points (R, P, 2) in the boxes to logits (R, 1, P)."""
+        maps = [features[name] for name in self.config.features]
+        strides = [self.strides[name] for name in self.config.features]
+        channels = regions.channels(self.masks)
+
+        def predict_at(points: Tensor) -> Tensor:
+            fine = point_sample_boxes(maps, strides, regions.boxes, regions.image_index, points)  # (R, C, P)
+            logits: Tensor = self.point_head(parameters, fine, points, channels)
+            return logits
+
+        return predict_at

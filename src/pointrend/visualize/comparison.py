@@ -1,0 +1,285 @@
+"""Predictions side by side, magnified where they differ most (the paper's figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch, Rectangle
+from PIL import Image
+
+from pointrend.masks.export import label_map
+from pointrend.structures import InstanceResult, InstanceTarget, Sample, SemanticResult
+from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette
+from pointrend.visualize.figures import bounded
+from pointrend.visualize.overlays import (
+    Drawable,
+    as_image,
+    draw,
+    draw_instances,
+    draw_labels,
+    name_of,
+    present_classes,
+)
+
+LabelMap = torch.Tensor | npt.NDArray[Any]  # (H, W)
+SMALL = 720  # pixels; images with a long side below half of it are shown magnified
+MARKS = ("#ffffff", "#ffe14d", "#7df9ff", "#ff9df5")  # frames of the first, second, ... window
+
+
+class Window(NamedTuple):
+    """A rectangle of pixels: rows top..bottom and columns left..right, the ends not included."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def crop(self, image: RGBImage) -> RGBImage:
+        """What the window shows of the image."""
+        return image[self.top : self.bottom, self.left : self.right]
+
+    @classmethod
+    def around(cls, x: int, y: int, side: int, size: tuple[int, int]) -> Window:
+        """`side` pixels a side with (x, y) in the middle, moved (and cut if it must) into an image of `size` (H, W).
+
+        Raises ValueError where (x, y) is outside of the image.
+        """
+        if not (0 <= x < size[1] and 0 <= y < size[0]):
+            raise ValueError(f"expected a pixel (x, y) inside {size[1]}x{size[0]}, got ({x}, {y})")
+        rows, columns = min(side, size[0]), min(side, size[1])
+        top, left = (
+            min(max(y - rows // 2, 0), size[0] - rows),
+            min(max(x - columns // 2, 0), size[1] - columns),
+        )
+        return cls(top, left, top + rows, left + columns)
+
+    def scaled(self, factor: int) -> Window:
+        """The same part of an image `factor` times as large."""
+        return Window(*(factor * side for side in self))
+
+
+def largest_differences(
+    before: LabelMap, after: LabelMap, *, truth: LabelMap | None = None, size: int = 64, count: int = 1
+) -> list[Window]:
+    """The `count` windows, `size` pixels a side and not overlapping, in which two label maps (H, W) differ
+    most.
+
+    With `truth` (255 ignored) a pixel counts +1 where `after` mended it and -1 where it broke it, so the
+    windows show what was gained; without, every changed pixel counts. Fewer windows come back where nothing
+    more differs; one (the first, at the top left) where nothing differs at all. Windows are cut to maps
+    smaller than `size`.
+    """
+    first, second = as_labels(before), as_labels(after)
+    if first.shape != second.shape:
+        raise ValueError(f"label maps: expected one size, got {first.shape} and {second.shape}")
+    score = (first != second).astype(np.float64)
+    if truth is not None:
+        target = as_labels(truth)
+        score = ((second == target).astype(np.float64) - (first == target)) * (target != 255)
+    rows, columns = min(size, score.shape[0]), min(size, score.shape[1])
+    windows: list[Window] = []
+    while len(windows) < count:
+        sums = _window_sums(score, rows, columns)
+        for other in windows:  # no window that would overlap one already chosen
+            sums[
+                max(0, other.top - rows + 1) : other.bottom, max(0, other.left - columns + 1) : other.right
+            ] = -np.inf
+        top, left = np.unravel_index(int(np.argmax(sums)), sums.shape)
+        if windows and sums[top, left] <= 0:
+            break
+        windows.append(Window(int(top), int(left), int(top) + rows, int(left) + columns))
+    return windows
+
+
+def side_by_side(
+    panels: Mapping[str, RGBImage],
+    *,
+    windows: Sequence[Window] = (),
+    names: Sequence[str] = (),
+    colors: Colors | None = None,
+    title: str | None = None,
+    width: float = 3.0,
+) -> Figure:
+    """Images of one size in a row under their names; below each, its `windows` magnified without
+    interpolation.
+
+    Args:
+        panels: title -> image (H, W, 3). A newline in a title is kept (a second line for a score, say).
+        names, colors: a legend of classes under it all; no legend without names.
+        width: of a panel, in inches.
+    """
+    if not panels:
+        raise ValueError("panels: expected at least one image, got none")
+    sizes = {image.shape[:2] for image in panels.values()}
+    if len(sizes) > 1:
+        raise ValueError(f"panels: expected images of one size, got {sorted(sizes)}")
+    ((rows, columns),) = sizes
+    heights = [rows / columns] + [(w.bottom - w.top) / max(w.right - w.left, 1) for w in windows]
+    height = width * sum(heights) + 0.45 + (0.35 if names else 0) + (0.3 if title else 0)
+    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+    figure = Figure(figsize=(width * len(panels), bounded(height)), dpi=120, layout=layout)
+    grid = figure.subplots(1 + len(windows), len(panels), squeeze=False, height_ratios=heights)
+    for column, (name, image) in enumerate(panels.items()):
+        grid[0, column].imshow(image, interpolation="antialiased")
+        grid[0, column].set_title(name, fontsize=10)
+        for row, window in enumerate(windows):
+            mark = MARKS[row % len(MARKS)]
+            corner, extent = (
+                (window.left - 0.5, window.top - 0.5),
+                (window.right - window.left, window.bottom - window.top),
+            )
+            for edge, line in (("black", 2.6), (mark, 1.3)):
+                grid[0, column].add_patch(
+                    Rectangle(corner, *extent, fill=False, edgecolor=edge, linewidth=line)
+                )
+            grid[row + 1, column].imshow(window.crop(image), interpolation="nearest")
+            for spine in grid[row + 1, column].spines.values():
+                spine.set(edgecolor="#444444", linewidth=1.0)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+    if names:
+        figure.legend(
+            handles=[
+                Patch(facecolor=color / 255, edgecolor="#444444", label=name)
+                for name, color in zip(names, as_palette(colors, len(names)), strict=False)
+            ],
+            loc="outside lower center",
+            ncols=min(len(names), 3 * len(panels)),
+            fontsize=8,
+            frameon=False,
+        )
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def compare_results(
+    image: Drawable,
+    results: Mapping[str, InstanceResult | SemanticResult],
+    *,
+    between: tuple[str, str] | None = None,
+    windows: Sequence[Window] | None = None,
+    min_score: float = 0.5,
+    width: float = 3.6,
+) -> Figure:
+    """Predictions of one image, each drawn on it, side by side; below, magnified where two of them differ most.
+
+    Args:
+        image: uint8 RGB; shown larger, smoothly, where the masks are those of an image so many times as large
+            (`variants` renders them so).
+        results: name -> prediction.
+        between: the two that the magnified windows tell apart; the first and the last if not given.
+        windows: what to magnify, in pixels of the masks; two places of the largest difference if not given.
+        min_score: objects with a lower score are not drawn.
+        width: of a panel, in inches.
+
+    Raises:
+        ValueError: there is no result, or their sizes differ, or are no multiple of the image's.
+    """
+    if not results:
+        raise ValueError("results: expected at least one prediction, got none")
+    large = _as_large_as(as_image(image), list(results.values()))
+    if windows is None:
+        first, last = (
+            label_map(results[name], min_score=min_score, nothing=-1)
+            for name in between or (next(iter(results)), list(results)[-1])
+        )
+        side = max(24, min(large.shape[:2]) // 5)
+        windows = largest_differences(first, last, size=side, count=2)
+    present = sorted({label for result in results.values() for label in present_classes(result, min_score)})
+    some = next(iter(results.values()))
+    palette = some.palette if isinstance(some, SemanticResult) else None
+    scale = max(1, SMALL // max(large.shape[:2]))  # thin lines on small images, too
+    return side_by_side(
+        {name: _drawn(large, result, scale, min_score) for name, result in results.items()},
+        windows=[window.scaled(scale) for window in windows],
+        names=[name_of(some.class_names, label) for label in present],
+        colors=as_palette(palette, max(present, default=-1) + 1)[present],
+        width=width,
+    )
+
+
+def _drawn(
+    image: RGBImage, result: InstanceResult | SemanticResult, scale: int, min_score: float
+) -> RGBImage:
+    """The prediction on the image, each pixel of both `scale` times as large; lines are one pixel of the outcome."""
+    if isinstance(result, InstanceResult):
+        drawn = draw_instances(image, result, min_score=min_score, tags=False)
+        return drawn.repeat(scale, axis=0).repeat(scale, axis=1)
+    labels = as_labels(result.labels).repeat(scale, axis=0).repeat(scale, axis=1)
+    return draw_labels(image.repeat(scale, axis=0).repeat(scale, axis=1), labels, result.palette)
+
+
+def _as_large_as(image: RGBImage, results: Sequence[InstanceResult | SemanticResult]) -> RGBImage:
+    """The image magnified smoothly to the size of the masks, all of which have the same."""
+    sizes = {tuple(r.labels.shape if isinstance(r, SemanticResult) else r.masks.image_size) for r in results}
+    rows, columns = image.shape[:2]
+    if len(sizes) > 1 or any(h % rows or w % columns or h // rows != w // columns for h, w in sizes):
+        raise ValueError(
+            f"results: expected one size, a multiple of the image's {(rows, columns)}, got {sorted(sizes)}"
+        )
+    ((height, width),) = sizes
+    if (height, width) == (rows, columns):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _window_sums(score: npt.NDArray[np.float64], rows: int, columns: int) -> npt.NDArray[np.float64]:
+    """Sum of `score` over every window of rows x columns, by the window's top left pixel (a summed-area
+    table).
+    """
+    table = np.pad(score.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums: npt.NDArray[np.float64] = (
+        table[rows:, columns:] - table[:-rows, columns:] - table[rows:, :-columns] + table[:-rows, :-columns]
+    )
+    return sums
+
+
+def draw_target(
+    sample: Sample, class_names: Sequence[str], palette: Sequence[tuple[int, int, int]] = ()
+) -> RGBImage:
+    """The sample's image under what is known about it, (H, W, 3)."""
+    target = sample.target
+    if isinstance(target, InstanceTarget):
+        scores = torch.ones(len(target))
+        return draw(
+            sample.image,
+            InstanceResult(target.boxes, target.labels, scores, target.masks, tuple(class_names), None),
+        )
+    return draw(sample.image, SemanticResult(target.labels, tuple(class_names), tuple(palette), None))
+
+
+def contact_sheet(images: Sequence[RGBImage], *, columns: int = 4, tile: int = 320, gap: int = 8) -> RGBImage:
+    """Images (H, W, 3) of any sizes, row by row on white, each as large as fits into `tile` pixels a side.
+
+    Small images are enlarged by whole factors; a row is as high as its highest image. Raises ValueError if there is
+    none.
+    """
+    if not images:
+        raise ValueError("expected at least one image for the sheet, got none")
+    columns = min(columns, len(images))
+    tiles = [_fitted(Image.fromarray(image), tile) for image in images]
+    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+    heights = [max(small.height for small in row) for row in rows]
+    sheet = Image.new("RGB", (columns * (tile + gap) + gap, sum(heights) + gap * (len(rows) + 1)), "white")
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, small in enumerate(row):
+            left = gap + column * (tile + gap) + (tile - small.width) // 2
+            sheet.paste(small, (left, top + (height - small.height) // 2))
+        top += height + gap
+    return np.asarray(sheet)
+
+
+def _fitted(image: Image.Image, tile: int) -> Image.Image:
+    factor = tile // max(image.size)
+    if factor > 1:
+        return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+    image.thumbnail((tile, tile))
+    return image

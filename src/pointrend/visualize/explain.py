@@ -1,0 +1,246 @@
+"""What a model did on the way to one prediction: `explain` collects it, the figures of `way` show it.
+
+Nothing is computed a second time: features, coarse logits and the steps of the subdivision are those of the
+prediction itself, as `trace` of the models and of `core.subdivide` keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pointrend.core.selection import PointSampling, binary_uncertainty, margin_uncertainty
+from pointrend.core.subdivision import SubdivisionStep
+from pointrend.models.boxes import clip_boxes, has_area
+from pointrend.models.inputs import prepare_images
+from pointrend.models.paste_masks import paste_masks
+from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+from pointrend.visualize.colors import RGBImage
+from pointrend.visualize.label_placement import Box
+from pointrend.visualize.overlays import Drawable, as_image, name_of
+from pointrend.visualize.points import traced_box
+
+if TYPE_CHECKING:
+    from pointrend.models.instance import InstanceSegmenter, InstanceTrace
+    from pointrend.models.semantic import SemanticSegmenter
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How one region came about: a whole image (semantic) or one object's box (instance). On the CPU."""
+
+    image: RGBImage
+    """(H, W, 3) uint8 RGB."""
+    result: InstanceResult | SemanticResult
+    """What the model says of the image; of an instance model, this one object alone. With its uncertainty."""
+    box: Box
+    """What the grids cover, in pixels of the image. A whole image's box reaches over its padding."""
+    plane: Box
+    """What the feature maps cover, in pixels of the image."""
+    features: dict[str, torch.Tensor]
+    """(C, h, w), the maps that the point head looks at, by name."""
+    coarse: torch.Tensor | None
+    """(C, h, w) coarse logits, one channel for an object; None for a head without a coarse prediction."""
+    start: torch.Tensor
+    """(C, h, w) logits from which the subdivision starts: the coarse ones of a whole image, or an object's first
+    grid, every cell of which was predicted."""
+    steps: tuple[SubdivisionStep, ...]
+    """The subdivision, of this region alone (N = 1)."""
+    sampling: PointSampling
+    """How the model's training chose points."""
+
+    @property
+    def semantic(self) -> bool:
+        return isinstance(self.result, SemanticResult)
+
+    @property
+    def grids(self) -> list[torch.Tensor]:
+        """Logits (C, h, w) at each resolution that was rendered, the starting one first."""
+        return [self.start, *(step.logits[0] for step in self.steps)]
+
+    @property
+    def palette(self) -> tuple[tuple[int, int, int], ...]:
+        """Colours of the classes; empty where the default holds."""
+        return self.result.palette if isinstance(self.result, SemanticResult) else ()
+
+    @property
+    def title(self) -> str:
+        """Class and score of the object, or "the whole image"."""
+        if isinstance(self.result, SemanticResult):
+            return "the whole image"
+        return f"{name_of(self.result.class_names, int(self.result.labels[0]))} {float(self.result.scores[0]):.2f}"
+
+    def uncertainty(self, logits: torch.Tensor) -> torch.Tensor:
+        """How undecided logits (1, C, ...) of this region are, (1, ...): the measure by which points were chosen."""
+        return margin_uncertainty(logits) if self.semantic else binary_uncertainty(logits)
+
+    def masks(self, scale: int = 1) -> InstanceMasks:
+        """The object as it is at each resolution, in the image's pixels; what the model gives at that resolution.
+
+        With a `scale`, in the pixels of an image so many times as large.
+
+        Raises:
+            ValueError: of a whole image, which has labels and no mask.
+        """
+        if self.semantic:
+            raise ValueError("masks: expected an object, got a whole image; its label maps are in grids")
+        height, width = self.image.shape[:2]
+        size = (scale * height, scale * width)
+        box = torch.tensor([self.box]) * scale
+        pasted = [paste_masks(grid.sigmoid(), box, size) for grid in self.grids]
+        return InstanceMasks(
+            [masks.windows[0] for masks in pasted], torch.cat([masks.offsets for masks in pasted]), size
+        )
+
+
+def explain(model: Any, image: Drawable, *, instance: int = 0) -> Explanation:
+    """Predict one image and keep everything on the way to the prediction.
+
+    Args:
+        model: an `InstanceSegmenter` or `SemanticSegmenter` with a point head, in eval mode.
+        image: uint8 RGB, a tensor (3, H, W) or an array (H, W, 3).
+        instance: of an instance model, which object; 0 is the surest.
+
+    Raises:
+        ValueError: the model has no point head, or the image has no such object.
+    """
+    img = as_image(image)
+    tensor = torch.from_numpy(img).permute(2, 0, 1).contiguous()
+    kind = getattr(model, "kind", None)
+    if kind == "instance":
+        return _explain_instance(model, img, tensor, instance)
+    if kind == "semantic":
+        return _explain_semantic(model, img, tensor)
+    raise ValueError(
+        f"model: expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}; for a network of "
+        "your own pass `trace=[]` to PointRend.refine and that list to plot_steps"
+    )
+
+
+@torch.no_grad()
+def _explain_semantic(model: SemanticSegmenter, img: RGBImage, image: torch.Tensor) -> Explanation:
+    rend = model.config.point_rend
+    if rend is None or model.point_rend is None:
+        raise ValueError("this model predicts without points; explain one trained with PointRend")
+    trace: list[SubdivisionStep] = []
+    (result,) = model.predict([image], uncertainty=True, trace=trace)
+    maps = model.features(prepare_images([image], model.config.preprocessing, model.device).tensor)
+    coarse = model.coarse(maps)[0].cpu()
+    box = traced_box(img, model.config.preprocessing)
+    return Explanation(
+        img,
+        replace(result, labels=result.labels.cpu(), uncertainty=_cpu(result.uncertainty)),
+        box,
+        box,
+        {name: maps[name][0].cpu() for name in rend.features},
+        coarse,
+        coarse,
+        _of_region(trace, 0),
+        rend.sampling,
+    )
+
+
+def _explain_instance(
+    model: InstanceSegmenter, img: RGBImage, image: torch.Tensor, instance: int
+) -> Explanation:
+    trace = model.trace([image])
+    (result,) = trace.results
+    if trace.masks is None:
+        raise ValueError(
+            f"this model's mask head ({model.config.head}) predicts without points; explain one with PointRend"
+        )
+    if not 0 <= instance < len(result):
+        found = f"objects 0..{len(result) - 1}" if len(result) else "no object"
+        raise ValueError(f"instance: the model found {found} in this image, asked for {instance}")
+    region = int(kept_regions(trace, img)[instance])
+    coarse = trace.masks.coarse[region].cpu()  # (K, 7, 7), or (0, 0, 0) where there is none
+    label = int(trace.regions.labels[region]) if len(coarse) > 1 else 0
+    rows, columns = trace.batch.sizes[0]
+    padded_rows, padded_columns = trace.batch.padded_size
+    height, width = img.shape[:2]
+    x1, y1, x2, y2 = (float(side) for side in result.boxes[instance])
+    return Explanation(
+        img,
+        result[[instance]],
+        (x1, y1, x2, y2),
+        (0.0, 0.0, width * padded_columns / columns, height * padded_rows / rows),
+        {name: trace.features[name][0].cpu() for name in model.config.masks.features},
+        coarse[label : label + 1] if coarse.numel() else None,
+        trace.masks.start[region].cpu(),
+        _of_region(trace.masks.steps, region),
+        model.config.masks.sampling,
+    )
+
+
+def kept_regions(trace: InstanceTrace, image: Drawable) -> torch.Tensor:
+    """(D,) which regions of the trace of one image became its D objects: those with area in the image."""
+    return torch.nonzero(has_area(_boxes_in_image(trace, image))).flatten()
+
+
+def variants(
+    model: InstanceSegmenter | SemanticSegmenter, image: Drawable, *, scale: int = 1
+) -> dict[str, InstanceResult | SemanticResult]:
+    """The same prediction without and with points: "coarse" (where the model has it) and the final one.
+
+    The final one is called "PointRend", or "4x conv" for the paper's baseline. Of an instance model both have the same
+    boxes, classes and scores.
+
+    Args:
+        scale: of an instance model: render boxes and masks in the pixels of an image so many times as large.
+    """
+    img = as_image(image)
+    tensor = torch.from_numpy(img).permute(2, 0, 1).contiguous()
+    if model.kind == "instance":
+        return dict(_instance_variants(model, img, tensor, scale))
+    ways = {"coarse": False, "PointRend": True} if model.point_rend is not None else {"coarse": False}
+    return {name: model.predict([tensor], refine=refine)[0] for name, refine in ways.items()}
+
+
+def _instance_variants(
+    model: InstanceSegmenter, img: RGBImage, image: torch.Tensor, scale: int
+) -> Iterator[tuple[str, InstanceResult]]:
+    trace = model.trace([image])
+    (result,) = trace.results
+    keep = kept_regions(trace, img)
+    size, boxes = (scale * img.shape[0], scale * img.shape[1]), scale * result.boxes
+    logits = {}
+    if trace.masks is not None and trace.masks.coarse.numel():
+        coarse = trace.masks.coarse  # (R, K, 7, 7), K = 1 where class-agnostic
+        labels = trace.regions.labels if coarse.shape[1] > 1 else torch.zeros_like(trace.regions.labels)
+        logits["coarse"] = coarse[torch.arange(len(labels)), labels]
+    logits[FINAL_NAMES.get(model.config.head, "PointRend")] = trace.logits
+    for name, values in logits.items():
+        masks = paste_masks(values[keep].sigmoid().cpu(), boxes, size)
+        yield name, replace(result, boxes=boxes, masks=masks, uncertainty=None)
+
+
+FINAL_NAMES = {"conv28": "4x conv, 28×28", "conv224": "4x conv, 224×224", "coarse": "coarse"}
+
+
+def _boxes_in_image(trace: InstanceTrace, image: Drawable) -> torch.Tensor:
+    """(R, 4) the regions' boxes in the pixels of the image, which stood alone in its batch."""
+    height, width = as_image(image).shape[:2]
+    rows, columns = trace.batch.sizes[0]
+    scale = trace.regions.boxes.new_tensor([width / columns, height / rows]).repeat(2)
+    return clip_boxes(trace.regions.boxes * scale, (height, width))
+
+
+def _of_region(trace: Sequence[SubdivisionStep], region: int) -> tuple[SubdivisionStep, ...]:
+    own = slice(region, region + 1)
+    return tuple(
+        SubdivisionStep(
+            step.size,
+            step.upsampled[own].cpu(),
+            step.index[own].cpu(),
+            step.points[own].cpu(),
+            step.logits[own].cpu(),
+        )
+        for step in trace
+    )
+
+
+def _cpu(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.cpu()
