@@ -116,7 +116,7 @@ def score_pointrend(folder: Path) -> dict[str, float]:
     """With everything that we check on the way."""
     from pointrend.evaluation.coco_ap import CocoEvaluator
 
-    evaluator = CocoEvaluator(folder / "truth.json", kinds=("mask",))
+    evaluator = CocoEvaluator(folder / "truth.json", metrics=("mask",))
     evaluator.update_from_file(folder / "results.json")
     numbers = evaluator.compute()
     return {name: numbers[f"mask {name}"] for name in NAMES}

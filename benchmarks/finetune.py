@@ -156,7 +156,7 @@ def finetune(name: str, setting: Setting, arguments: argparse.Namespace) -> dict
     evaluate = evaluate_semantic if setting.task == "semantic" else evaluate_instances
 
     def score(one: Any) -> Mapping[str, float]:
-        numbers = evaluate(one, part).numbers
+        numbers = evaluate(one, part)[0].numbers
         curve.append({key: round(100 * value, 3) for key, value in numbers.items()})
         print(name, {key: curve[-1][key] for key in setting.shown}, flush=True)
         return numbers

@@ -85,7 +85,7 @@ def score(model: InstanceSegmenter, data: CocoInstances, truth: dict, sides: tup
     for side in sides:
         if side and model.config.head == "pointrend":
             model.mask_head.config = replace(model.mask_head.config, side=side)
-        scores = evaluate_instances(model, data, ground_truth=truth, category_ids=data.category_ids)
+        scores = evaluate_instances(model, data, ground_truth=truth, category_ids=data.category_ids)[0]
         found[str(side or "28")] = {name: round(100 * value, 3) for name, value in scores.numbers.items()}
     return found
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from pointrend.app.model_cache import load_embedded
 from pointrend.data.shapes import ShapeScenes
-from pointrend.evaluation.evaluate_semantic import compare_semantic
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.visualize import color_labels, plot_scores, side_by_side
 
@@ -45,7 +45,7 @@ variants = {
     "64 points a step": {"count": 64},
     "512 points a step": {"count": 512},
 }
-rows = compare_semantic(model, scenes, variants, widths=(1, 2, 3, 5, 8, 12, 16))
+rows = evaluate_semantic(model, scenes, variants, widths=(1, 2, 3, 5, 8, 12, 16))
 
 shown = [name for name in rows[0].numbers if name.startswith("mIoU") or name == "boundary IoU"]
 table = Table("per cent", *shown)

@@ -19,9 +19,10 @@ import torch
 import torch.distributed as dist
 from types import SimpleNamespace
 from pointrend.evaluation.report import to_json
-from pointrend.evaluation.evaluate_semantic import compare_semantic, evaluate_instances
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
+from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.prediction_store import SavedDetections
-from pointrend.distributed import Shard, leave
+from pointrend.distributed import Shard, shutdown
 from pointrend.structures import *
 
 rank, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -73,18 +74,18 @@ for n in range(5):
     instances.append(Sample(make_image(n), target, n))
 shard, rows = Shard.current(), []
 for size in (5, 2):  # shared by three: two, two, one; one, one, none
-    rows += compare_semantic(Painter(), semantic[:size], {"as is": {}, "moved": {"shift": 1}}, widths=(1, 2))
+    rows += evaluate_semantic(Painter(), semantic[:size], {"as is": {}, "moved": {"shift": 1}}, widths=(1, 2))
     store = SavedDetections(folder / f"out{size}", shard=shard)
     some = Streets(instances[:size])
-    rows.append(evaluate_instances(Finder(), some, store=store, size_edges=(0, 8, 64)))
-    rows.append(evaluate_instances(Finder(), some, kinds=("cityscapes",)))
+    rows += evaluate_instances(Finder(), some, stores={"model": store}, size_edges=(0, 8, 64))
+    rows += evaluate_instances(Finder(), some, metrics=("cityscapes",))
 if count > 1:
     dist.barrier()
 found = json.loads(to_json(rows))
 for row in found:
     row.pop("seconds")
 (folder / f"scores{rank}.json").write_text(json.dumps(found))
-leave()
+shutdown()
 """
 
 

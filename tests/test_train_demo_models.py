@@ -14,7 +14,7 @@ from pointrend.app.semantic_session import PreparedLabels
 from pointrend.app.types import Settings
 from pointrend.checkpoints.native import load, read
 from pointrend.data.shapes import ShapeScenes
-from pointrend.evaluation.evaluate_semantic import compare_semantic
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.structures import InstanceMasks, InstanceResult
 from tools import train_demo_models as embedded
 from tools.train_demo_models import MAKINGS, SIZE, TRAINING_SEED, Making, make
@@ -44,7 +44,7 @@ def test_the_file_is_small_and_says_where_it_comes_from(task: str, config: str) 
 def test_labels_are_better_with_points_on_scenes_never_trained_on() -> None:
     assert HELD_OUT != TRAINING_SEED
     scenes = ShapeScenes(12, seed=HELD_OUT, size=SIZE)
-    coarse, refined = compare_semantic(
+    coarse, refined = evaluate_semantic(
         load_embedded("semantic"), scenes, {"coarse": {"refine": False}, "refined": {}}
     )
     assert coarse.numbers["mIoU"] > 0.6

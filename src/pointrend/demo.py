@@ -26,7 +26,7 @@ from pointrend.core.selection import PointSampling
 from pointrend.core.subdivision import SubdivisionStep, share_predicted, subdivision_sizes
 from pointrend.data.image_io import build_loader
 from pointrend.data.shapes import ShapeScenes
-from pointrend.evaluation.evaluate_semantic import compare_semantic
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.report import Scores, gain, to_json, write_text
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
@@ -99,7 +99,7 @@ def run(settings: DemoSettings) -> list[Scores]:
         console.print(f"The time was enough for {steps} of {settings.steps} steps; --minutes gives more.")
     held_out = ShapeScenes(settings.held_out, first=TEST_SCENES, seed=settings.seed, size=settings.size)
     with counting("scoring", len(held_out)) as progress:
-        rows = compare_semantic(
+        rows = evaluate_semantic(
             model,
             held_out,
             {"coarse, interpolated": {"refine": False}, "with PointRend": {}},

@@ -1,7 +1,10 @@
-"""One evaluation shared between processes: each takes every n-th image, and all end with the whole result.
+"""This process among those that torchrun started: which it is, its share of the work, its device, its end.
 
-torch.distributed.init_process_group("gloo")   # torchrun sets what it needs
-scores = evaluate_semantic(model, dataset)     # the same in every process, to the last digit as in one
+    shard = join_processes()                       # alone without torchrun
+    scores = evaluate_semantic(model, dataset)     # the same in every process, to the last digit as in one
+    shutdown()
+
+Trainings form the same group by accelerate; `Shard.current()` is right in either case.
 """
 
 from __future__ import annotations
@@ -20,9 +23,17 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 GRACE = 0.5
-"""Seconds for gloo's threads to free what they hold, see `leave`."""
+"""Seconds for gloo's threads to free what they hold, see `shutdown`."""
 
-__all__ = ["RemoteError", "Shard", "defer_signal", "leave"]
+__all__ = [
+    "RemoteError",
+    "Shard",
+    "defer_signal",
+    "join_processes",
+    "local_device",
+    "main_process",
+    "shutdown",
+]
 
 
 class RemoteError(ConnectionError):
@@ -63,6 +74,11 @@ class Shard:
         """Whether this is the process that prints and writes what all have found."""
         return self.index == 0
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
     def images(self, total: int) -> range:
         """The images of this process. Every n-th one: neighbours in a data set often cost alike."""
         return range(self.index, total, self.count)
@@ -100,7 +116,7 @@ class Shard:
         return everything
 
 
-def leave() -> None:
+def shutdown() -> None:
     """End the process group, if there is one, in good order: call this before the process ends.
 
     gloo's threads free the tensors of an exchange a moment after it is over, and need the interpreter for it; a process
@@ -142,29 +158,19 @@ def defer_signal(act: Callable[[], object]) -> None:
         act()
 
 
-class Processes:
-    """This process among those of the run; alone without torchrun."""
+def join_processes() -> Shard:
+    """This process among those that torchrun started, alone otherwise; `shutdown` ends what this begins.
 
-    def __init__(self) -> None:
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.count = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.count > 1 and not torch.distributed.is_initialized():
-            # No data travels, so gloo will do; the fastest waits for the slowest, however long that takes.
-            torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
-
-    @property
-    def first(self) -> bool:
-        """Whether this is the process that opens, finishes and speaks."""
-        return main_process()
-
-    def wait(self) -> None:
-        """Until all processes are here."""
-        if self.count > 1:
-            torch.distributed.barrier()
+    Where nobody has formed the process group yet (accelerate does so for trainings), it is gloo's: what is exchanged is
+    small, and the fastest process waits for the slowest, however long that takes.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=timedelta(days=30))
+    return Shard.current()
 
 
 def main_process() -> bool:
-    """Whether this is the process that speaks: the only one, or the first of torchrun's."""
+    """Whether this is the process that prints: the only one, or the first of torchrun's."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

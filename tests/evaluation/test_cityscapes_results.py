@@ -76,8 +76,8 @@ def test_instances_are_written_as_the_server_wants_them_and_score_the_same_when_
     root: Path, tmp_path: Path
 ) -> None:
     data, out = Cityscapes(root, "val", "instance"), tmp_path / "out"
-    kinds: Any = ("cityscapes", "mask")
-    whole = evaluate_instances(Cars(), data, kinds=kinds, store=CityscapesResults(out))
+    metrics: Any = ("cityscapes", "mask")
+    whole = evaluate_instances(Cars(), data, metrics=metrics, stores={"model": CityscapesResults(out)})[0]
     assert whole.class_names == data.class_names
     assert 0 < whole.numbers["Cityscapes AP"] < 1
     lines = (out / "ulm_000001_000019_pred.txt").read_text().splitlines()
@@ -85,9 +85,9 @@ def test_instances_are_written_as_the_server_wants_them_and_score_the_same_when_
     with Image.open(out / lines[0].split()[0]) as mask:
         assert (mask.mode, mask.size) == ("L", (50, 30))
         assert np.unique(np.array(mask)).tolist() == [0, 255]
-    again = evaluate_instances(None, data, kinds=kinds, store=CityscapesResults(out))
+    again = evaluate_instances(None, data, metrics=metrics, stores={"model": CityscapesResults(out)})[0]
     assert again.numbers == pytest.approx(whole.numbers, abs=0, nan_ok=True)
-    alone = evaluate_instances(Cars(), data, kinds=("cityscapes",))
+    alone = evaluate_instances(Cars(), data, metrics=("cityscapes",))[0]
     assert alone.numbers["Cityscapes AP"] == whole.numbers["Cityscapes AP"]
 
 
@@ -97,8 +97,8 @@ def test_a_part_of_the_data_keeps_its_own_images(root: Path) -> None:
     assert part.image_ids == ["ulm_000001_000019"]
     assert torch.equal(part.instance_ids(0), data.instance_ids(1))
     assert (
-        evaluate_instances(Cars(), part, kinds=("cityscapes",)).numbers
-        != evaluate_instances(Cars(), Part.first(data, 1), kinds=("cityscapes",)).numbers
+        evaluate_instances(Cars(), part, metrics=("cityscapes",))[0].numbers
+        != evaluate_instances(Cars(), Part.first(data, 1), metrics=("cityscapes",))[0].numbers
     )
     with pytest.raises(ValueError, match="at least one image"):
         Part.with_ids(data, ["bonn"])
@@ -109,13 +109,15 @@ def test_a_part_of_the_data_keeps_its_own_images(root: Path) -> None:
 def test_label_maps_carry_label_ids_and_score_the_same_when_read_back(root: Path, tmp_path: Path) -> None:
     data, ids = Cityscapes(root, "val"), [label.id for label in TRAIN_LABELS]
     store = SavedLabels(tmp_path / "out", file_ids=ids)
-    whole = evaluate_semantic(Roads(), data, metrics=("categories",), store=store)
+    whole = evaluate_semantic(Roads(), data, metrics=("categories",), stores={"model": store})[0]
     assert 0 < whole.numbers["category mIoU"] < 1
     with Image.open(tmp_path / "out" / "ulm_000000_000019.png") as image:
         assert np.unique(np.array(image)).tolist() == [7, 26]
     names = data.class_names
     known = SavedLabels(tmp_path / "out", file_ids=ids, known=data.image_ids)
-    again = evaluate_semantic(None, data, class_names=names, metrics=("categories",), store=known)
+    again = evaluate_semantic(
+        None, data, class_names=names, metrics=("categories",), stores={"model": known}
+    )[0]
     assert again.numbers == whole.numbers
 
 
@@ -146,9 +148,9 @@ def test_what_the_server_would_not_take_is_refused_by_line(
     root: Path, tmp_path: Path, line: str, message: str
 ) -> None:
     data, out = Cityscapes(root, "val", "instance"), tmp_path / "out"
-    evaluate_instances(Cars(), data, kinds=("cityscapes",), store=CityscapesResults(out))
+    evaluate_instances(Cars(), data, metrics=("cityscapes",), stores={"model": CityscapesResults(out)})
     Image.new("L", (3, 3)).save(out / "masks" / "small.png")
     file = out / "ulm_000000_000019_pred.txt"
     file.write_text(file.read_text() + line + "\n")
     with pytest.raises(ValueError, match=rf"ulm_000000_000019_pred\.txt, line 4: .*{message}"):
-        evaluate_instances(None, data, kinds=("cityscapes",), store=CityscapesResults(out))
+        evaluate_instances(None, data, metrics=("cityscapes",), stores={"model": CityscapesResults(out)})

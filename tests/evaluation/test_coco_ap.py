@@ -101,7 +101,7 @@ def expect(
 @pytest.mark.parametrize("kind", ["box", "mask", "boundary"])
 def test_coco_sample_gives_the_stored_numbers_of_the_official_tools(kind: Any) -> None:
     results = "fakebbox100" if kind == "box" else "fakesegm100"
-    evaluator = CocoEvaluator(COCO_SAMPLE / "instances_val2014_100.json", kinds=(kind,))
+    evaluator = CocoEvaluator(COCO_SAMPLE / "instances_val2014_100.json", metrics=(kind,))
     evaluator.update_from_file(COCO_SAMPLE / f"instances_val2014_{results}_results.json")
     key = {"box": "pycocotools bbox", "mask": "pycocotools segm"}.get(
         kind, "boundary_iou boundary (dilation_ratio 0.02)"
@@ -127,7 +127,7 @@ def test_lvis_sample_gives_the_stored_numbers_of_the_official_tools(name: str) -
 @pytest.mark.parametrize("seed", range(4))
 def test_random_images_score_as_pycocotools_scores_them(seed: int) -> None:
     truth, records = random_data(seed)
-    evaluator = CocoEvaluator(truth, kinds=("box", "mask"))
+    evaluator = CocoEvaluator(truth, metrics=("box", "mask"))
     evaluator.update(records)
     scores = evaluator.compute()
     boxes = [
@@ -143,7 +143,7 @@ def test_random_images_score_as_pycocotools_scores_them(seed: int) -> None:
 
 def test_a_subset_of_images_scores_as_pycocotools_does_and_leaves_other_detections_out() -> None:
     truth, records = random_data(5, images=9)
-    evaluator = CocoEvaluator(truth, kinds=("mask",), image_ids=[17, 11, 12])
+    evaluator = CocoEvaluator(truth, metrics=("mask",), image_ids=[17, 11, 12])
     evaluator.update(records)
     expected = oracle(truth, records, "segm", [11, 12, 17])
     expect(evaluator.compute(), "mask", dict(zip(COCO_NAMES, expected, strict=True)), tolerance=1e-12)
@@ -158,7 +158,7 @@ def test_ap_above_three_quarters_is_the_mean_of_the_upper_thresholds() -> None:
     scorer.evaluate()
     scorer.accumulate()
     upper = scorer.eval["precision"][5:, :, :, 0, -1]
-    evaluator = CocoEvaluator(truth, kinds=("mask",))
+    evaluator = CocoEvaluator(truth, metrics=("mask",))
     evaluator.update(records)
     assert evaluator.compute()["mask AP75-95"] == pytest.approx(upper[upper > -1].mean(), abs=1e-12)
 
@@ -239,7 +239,7 @@ def test_no_detections_score_zero_and_no_objects_score_nan() -> None:
 def test_mask_area_decides_the_size_unless_asked_to_do_as_pycocotools_with_boxes() -> None:
     truth, records = random_data(4)
     boxed = [{**record, "bbox": [0.0, 0.0, 5.0, 5.0]} for record in records]  # small boxes beside large masks
-    by_mask, by_box = (CocoEvaluator(truth, kinds=("mask",), detection_area=how) for how in ("mask", "box"))
+    by_mask, by_box = (CocoEvaluator(truth, metrics=("mask",), detection_area=how) for how in ("mask", "box"))
     by_mask.update(boxed)
     by_box.update(boxed)
     expect(
@@ -274,16 +274,16 @@ def test_federated_protocol_ignores_categories_nobody_checked() -> None:
     }
     scores = {}
     for extra in (2, 3):
-        evaluator = CocoEvaluator(truth, protocol="lvis", kinds=("mask",))
+        evaluator = CocoEvaluator(truth, protocol="lvis", metrics=("mask",))
         evaluator.update([hit, {**hit, "category_id": extra, "score": 0.9}])
         scores[extra] = evaluator.compute()["mask AP"]
     assert scores == {2: 1.0, 3: 1.0}  # another category never lowers category 1, whether checked or not
-    evaluator = CocoEvaluator(truth, protocol="lvis", kinds=("mask",))
+    evaluator = CocoEvaluator(truth, protocol="lvis", metrics=("mask",))
     miss = {**hit, "score": 0.9, "segmentation": encode(np.eye(20))}
     evaluator.update([hit, miss])
     assert evaluator.compute()["mask AP"] == pytest.approx(0.5)
     truth["images"][0]["not_exhaustive_category_ids"] = [1]
-    evaluator = CocoEvaluator(truth, protocol="lvis", kinds=("mask",))
+    evaluator = CocoEvaluator(truth, protocol="lvis", metrics=("mask",))
     evaluator.update([hit, miss])
     assert evaluator.compute()["mask AP"] == pytest.approx(1.0)  # the miss may be an object nobody annotated
 
@@ -299,7 +299,7 @@ def test_lvis_keeps_the_best_three_hundred_of_an_image() -> None:
     for category in (3, 79):  # the second is not scored, but the model said it
         others = [{**hit, "category_id": category, "score": 0.9} for _ in range(300)]
         for crowd, expected in ((others[:299], 1.0), (others, 0.0)):
-            evaluator = CocoEvaluator(truth, protocol="lvis", kinds=("mask",), other_category_ids=(79,))
+            evaluator = CocoEvaluator(truth, protocol="lvis", metrics=("mask",), other_category_ids=(79,))
             evaluator.update([hit, *crowd])
             assert evaluator.compute()["mask AP"] == expected
 
@@ -501,8 +501,8 @@ def test_files_that_are_no_data_set_are_refused_by_name(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused() -> None:
     truth, _ = random_data(0)
     for settings in (
-        {"kinds": ()},
-        {"kinds": ("segm",)},
+        {"metrics": ()},
+        {"metrics": ("segm",)},
         {"protocol": "voc"},
         {"dilation_ratio": 0},
         {"image_ids": []},

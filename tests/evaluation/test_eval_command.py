@@ -152,7 +152,7 @@ def test_a_model_without_points_has_one_row_beside_those_with_several(
         file.parent.mkdir()
         instance_model(file, head=head)
     out, curves = tmp_path / "out", tmp_path / "curves.png"
-    choice = ["--sides", 14, 28, "--metrics", "mask", "boundary", "--out", out, "--curves", curves]
+    choice = ["--mask-sizes", 14, 28, "--metrics", "mask", "boundary", "--out", out, "--curves", curves]
     assert evaluate(*files.values(), "--data", coco, *choice) == 0
     assert capsys.readouterr().err.count("span") == 0  # the scorer's remark on the sizes of the curves
     rows = scores(out)
@@ -182,7 +182,7 @@ def test_masks_are_compared_by_resolution_and_points_and_scored_again_from_their
     coco: Path, tmp_path: Path
 ) -> None:
     model, out = instance_model(tmp_path / "m.safetensors"), tmp_path / "out"
-    choice = ["--sides", 14, 28, "--points", 16, "--metrics", "mask", "boundary"]
+    choice = ["--mask-sizes", 14, 28, "--points", 16, "--metrics", "mask", "boundary"]
     assert evaluate(model, "--data", coco, "--out", out, *choice) == 0
     rows = scores(out)
     assert [row["name"] for row in rows] == ["coarse", "14 x 14, N = 16", "28 x 28, N = 16"]
@@ -259,15 +259,15 @@ def test_models_can_look_several_times(streets: Path, coco: Path, tmp_path: Path
         (["{semantic}", "--predictions", "x"], "give one or more models"),
         (["--predictions", "nowhere"], "nowhere: no such file or folder"),
         (["{semantic}", "--metrics", "mask"], "for semantic segmentation, got mask"),
-        (["{semantic}", "--sides", "28"], "sides: label maps are rendered"),
+        (["{semantic}", "--mask-sizes", "28"], "mask_sizes: label maps have"),
         (["{semantic}", "--lvis", "x.json"], "lvis: expected COCO's images"),
         (["{semantic}", "--limit", "0"], "limit: expected at least one image"),
         (
             ["{instance}", "--data", "{coco}", "--metrics", "cityscapes"],
             "cityscapes is for data in Cityscapes'",
         ),
-        (["{instance}", "--data", "{coco}", "--flip", "--sides", "28"], "flip: instances are averaged"),
-        (["{conv}", "--data", "{coco}", "--sides", "28"], "expected a model with a point head"),
+        (["{instance}", "--data", "{coco}", "--flip", "--mask-sizes", "28"], "flip: instances are averaged"),
+        (["{conv}", "--data", "{coco}", "--mask-sizes", "28"], "expected a model with a point head"),
         (["--data", "{coco}", "--predictions", "{coco}"], "expected a COCO results file"),
     ],
 )

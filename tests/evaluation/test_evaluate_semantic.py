@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pointrend.evaluation.evaluate_instances import compare_instances, evaluate_instances
-from pointrend.evaluation.evaluate_semantic import compare_semantic, evaluate_semantic, semantic_evaluators
+from pointrend.evaluation.evaluate_instances import evaluate_instances
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic, semantic_evaluators
 from pointrend.evaluation.ground_truth import ground_truth_of
 from pointrend.structures import (
     InstanceMasks,
@@ -95,7 +95,7 @@ def pairs(count: int = 3) -> list[Sample]:
 
 
 def test_a_perfect_semantic_model_scores_one_everywhere() -> None:
-    scores = evaluate_semantic(Threshold(), blobs())
+    scores = evaluate_semantic(Threshold(), blobs())[0]
     assert scores.numbers == dict.fromkeys(
         ("mIoU", "pixel accuracy", "mean accuracy", "mIoU@1px", "mIoU@3px", "mIoU@5px", "boundary IoU"), 1.0
     )
@@ -105,14 +105,17 @@ def test_a_perfect_semantic_model_scores_one_everywhere() -> None:
 
 
 def test_coarse_and_refined_are_compared_in_one_run() -> None:
-    coarse, refined = compare_semantic(Threshold(), blobs(), {"coarse": {"refine": False}, "refined": {}})
+    coarse, refined = evaluate_semantic(Threshold(), blobs(), {"coarse": {"refine": False}, "refined": {}})
     assert (coarse.name, refined.name) == ("coarse", "refined")
     assert coarse.numbers["mIoU"] < refined.numbers["mIoU"] == 1.0
-    assert coarse.numbers == evaluate_semantic(Threshold(), blobs(), options={"refine": False}).numbers
+    assert (
+        coarse.numbers
+        == evaluate_semantic(Threshold(), blobs(), variants={"model": {"refine": False}})[0].numbers
+    )
 
 
 def test_only_the_wanted_metrics_are_computed() -> None:
-    assert list(evaluate_semantic(Threshold(), blobs(), metrics=("boundary",)).numbers) == ["boundary IoU"]
+    assert list(evaluate_semantic(Threshold(), blobs(), metrics=("boundary",))[0].numbers) == ["boundary IoU"]
     with pytest.raises(ValueError, match=r"metrics: .*got \['dice'\]"):
         semantic_evaluators(NAMES, ("dice",))  # type: ignore[arg-type]
 
@@ -131,8 +134,8 @@ def test_progress_is_told_after_each_image() -> None:
 
 
 def test_an_empty_data_set_gives_nan() -> None:
-    assert all(math.isnan(value) for value in evaluate_semantic(Threshold(), []).numbers.values())
-    assert all(math.isnan(value) for value in evaluate_instances(Copycat(), []).numbers.values())
+    assert all(math.isnan(value) for value in evaluate_semantic(Threshold(), [])[0].numbers.values())
+    assert all(math.isnan(value) for value in evaluate_instances(Copycat(), [])[0].numbers.values())
 
 
 def test_a_target_that_does_not_fit_is_refused_by_image() -> None:
@@ -153,15 +156,15 @@ class BoxesOnly(Copycat):
 
 
 def test_a_perfect_instance_model_scores_one_against_the_samples_own_targets() -> None:
-    scores = evaluate_instances(Copycat(), pairs())
+    scores = evaluate_instances(Copycat(), pairs())[0]
     assert [scores.numbers[f"{kind} AP"] for kind in ("box", "mask", "boundary")] == [1.0, 1.0, 1.0]
     assert scores.class_names == ("left", "right")
     assert scores.images == 3
 
 
 def test_instance_variants_share_one_ground_truth() -> None:
-    exact, shifted = compare_instances(
-        Copycat(), pairs(), {"exact": {}, "shifted": {"shift": 2}}, kinds=("mask",)
+    exact, shifted = evaluate_instances(
+        Copycat(), pairs(), {"exact": {}, "shifted": {"shift": 2}}, metrics=("mask",)
     )
     assert exact.numbers["mask AP"] == 1.0
     assert 0 < shifted.numbers["mask AP75-95"] < shifted.numbers["mask AP"] < 1
@@ -172,19 +175,19 @@ def test_a_ground_truth_file_is_scored_with_its_own_category_ids_and_only_on_the
     for record in (*truth["annotations"], *truth["categories"]):
         key = "category_id" if "category_id" in record else "id"
         record[key] = {0: 18, 1: 44}[record[key]]
-    scores = evaluate_instances(Copycat(), pairs(3), ground_truth=truth, category_ids=(18, 44))
+    scores = evaluate_instances(Copycat(), pairs(3), ground_truth=truth, category_ids=(18, 44))[0]
     assert scores.numbers["mask AP"] == 1.0  # the fourth image's objects are not missed
 
     class Named(list[Sample]):
         category_ids = (18, 44)
 
-    assert evaluate_instances(Copycat(), Named(pairs(3)), ground_truth=truth).numbers["mask AP"] == 1.0
+    assert evaluate_instances(Copycat(), Named(pairs(3)), ground_truth=truth)[0].numbers["mask AP"] == 1.0
     with pytest.raises(ValueError, match="category_id: 0 is not in"):
         evaluate_instances(Copycat(), pairs(3), ground_truth=truth)
 
 
 def test_no_detections_at_all_score_zero() -> None:
-    scores = evaluate_instances(BoxesOnly(), pairs())
+    scores = evaluate_instances(BoxesOnly(), pairs())[0]
     assert scores.numbers["mask AP"] == 0.0
 
 
@@ -198,13 +201,13 @@ def test_targets_become_coco_ground_truth() -> None:
 
 
 def test_widths_and_sizes_give_curves() -> None:
-    rows = compare_semantic(
+    rows = evaluate_semantic(
         Threshold(), blobs(), {"coarse": {"refine": False}, "refined": {}}, widths=(1, 4, 2)
     )
     assert [x for x, _ in rows[0].curves["trimap mIoU by width"]] == [1, 2, 4]
     assert [y for _, y in rows[1].curves["boundary IoU by width"]] == [1.0, 1.0, 1.0]
     assert rows[0].curves["boundary IoU by width"][0][1] == rows[0].numbers["boundary IoU@1px"] < 1
-    scores = evaluate_instances(Copycat(), pairs(), kinds=("box", "mask"), size_edges=(0, 16, 20, 64))
+    scores = evaluate_instances(Copycat(), pairs(), metrics=("box", "mask"), size_edges=(0, 16, 20, 64))[0]
     by_size = dict(scores.curves["mask AP by size"])  # objects of 16x20 and 28x22 pixels
     assert math.isnan(by_size[8.0])
     assert (by_size[18.0], by_size[42.0]) == (1.0, 1.0)
@@ -214,8 +217,8 @@ def test_widths_and_sizes_give_curves() -> None:
 
 
 def test_ap_by_size_at_coco_sizes_is_coco_ap_by_size() -> None:
-    numbers = evaluate_instances(Copycat(), pairs(), options={"shift": 2}, kinds=("mask",))
+    numbers = evaluate_instances(Copycat(), pairs(), variants={"model": {"shift": 2}}, metrics=("mask",))[0]
     curve = evaluate_instances(
-        Copycat(), pairs(), options={"shift": 2}, kinds=("mask",), size_edges=(0, 32, 96, 1e5)
-    ).curves["mask AP by size"]
+        Copycat(), pairs(), variants={"model": {"shift": 2}}, metrics=("mask",), size_edges=(0, 32, 96, 1e5)
+    )[0].curves["mask AP by size"]
     assert curve[0][1] == numbers.numbers["mask APs"] > 0

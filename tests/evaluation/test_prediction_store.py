@@ -109,12 +109,12 @@ def maps(count: int = 4) -> list[Sample]:
 
 
 def test_an_interrupted_instance_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
-    whole = evaluate_instances(Finder(), objects())
+    whole = evaluate_instances(Finder(), objects())[0]
     with pytest.raises(Interrupted):
-        evaluate_instances(Finder(stop_at=3), objects(), store=SavedDetections(tmp_path))
+        evaluate_instances(Finder(stop_at=3), objects(), stores={"model": SavedDetections(tmp_path)})
     assert not (tmp_path / "predictions.json").exists()
     second = Finder()
-    scores = evaluate_instances(second, objects(), store=SavedDetections(tmp_path))
+    scores = evaluate_instances(second, objects(), stores={"model": SavedDetections(tmp_path)})[0]
     assert second.calls == 2
     assert scores.numbers == exactly(whole)
     assert [file.name for file in tmp_path.iterdir()] == ["predictions.json"]
@@ -124,7 +124,8 @@ KILLED = """
 import os, signal
 from pathlib import Path
 from tests.evaluation import test_prediction_store as ours
-from pointrend.evaluation.evaluate_instances import evaluate_instances, evaluate_semantic
+from pointrend.evaluation.evaluate_instances import evaluate_instances
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels
 
 class Kill:
@@ -137,9 +138,9 @@ class Finder(Kill, ours.Finder): ...
 class Painter(Kill, ours.Painter): ...
 
 if os.fork() == 0:
-    evaluate_instances(Finder(), ours.objects(), store=SavedDetections("objects"))
+    evaluate_instances(Finder(), ours.objects(), stores={"model": SavedDetections("objects")})
 elif os.fork() == 0:
-    evaluate_semantic(Painter(), ours.maps(), store=SavedLabels("maps"))
+    evaluate_semantic(Painter(), ours.maps(), stores={"model": SavedLabels("maps")})
 else:
     print([os.wait()[1] for _ in range(2)])
 """
@@ -159,20 +160,20 @@ def test_a_killed_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
     )
     assert done.stdout == "[9, 9]\n"  # both were killed
     finder, painter = Finder(), Painter()
-    scores = evaluate_instances(finder, objects(), store=SavedDetections(tmp_path / "objects"))
-    assert scores.numbers == exactly(evaluate_instances(Finder(), objects()))
-    scores = evaluate_semantic(painter, maps(), store=SavedLabels(tmp_path / "maps"))
-    assert scores.numbers == exactly(evaluate_semantic(Painter(), maps()))
+    scores = evaluate_instances(finder, objects(), stores={"model": SavedDetections(tmp_path / "objects")})[0]
+    assert scores.numbers == exactly(evaluate_instances(Finder(), objects())[0])
+    scores = evaluate_semantic(painter, maps(), stores={"model": SavedLabels(tmp_path / "maps")})[0]
+    assert scores.numbers == exactly(evaluate_semantic(Painter(), maps())[0])
     assert finder.calls == painter.calls == 2  # of four images
 
 
 def test_a_complete_run_is_scored_again_without_a_model(tmp_path: Path) -> None:
-    whole = evaluate_instances(Finder(), objects(), store=SavedDetections(tmp_path))
+    whole = evaluate_instances(Finder(), objects(), stores={"model": SavedDetections(tmp_path)})[0]
 
     class Named(list[Sample]):
         class_names = NAMES
 
-    again = evaluate_instances(None, Named(objects()), store=SavedDetections(tmp_path))
+    again = evaluate_instances(None, Named(objects()), stores={"model": SavedDetections(tmp_path)})[0]
     assert again.numbers == exactly(whole)
     file = tmp_path / "predictions.json"
     truth = ground_truth_of(objects(), NAMES)
@@ -183,13 +184,13 @@ def test_a_complete_run_is_scored_again_without_a_model(tmp_path: Path) -> None:
 
 def test_a_line_torn_by_the_interruption_is_dropped_and_another_broken_one_refused(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        evaluate_instances(Finder(stop_at=4), objects(), store=SavedDetections(tmp_path))
+        evaluate_instances(Finder(stop_at=4), objects(), stores={"model": SavedDetections(tmp_path)})
     [file] = tmp_path.glob("*.jsonl")
     file.write_bytes(file.read_bytes()[:-40])
     model = Finder()
-    scores = evaluate_instances(model, objects(), store=SavedDetections(tmp_path))
+    scores = evaluate_instances(model, objects(), stores={"model": SavedDetections(tmp_path)})[0]
     assert model.calls == 2
-    assert scores.numbers == exactly(evaluate_instances(Finder(), objects()))
+    assert scores.numbers == exactly(evaluate_instances(Finder(), objects())[0])
     (tmp_path / "predictions.json").unlink()
     file.write_text('{"image_id": 10, "detections": []}\n{"image_id": 11, "detec\n')
     with pytest.raises(ValueError, match=r"0-of-1\.jsonl, line 2: expected image_id and detections"):
@@ -197,7 +198,7 @@ def test_a_line_torn_by_the_interruption_is_dropped_and_another_broken_one_refus
 
 
 def test_saved_detections_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    evaluate_instances(Finder(), objects(), store=SavedDetections(tmp_path))
+    evaluate_instances(Finder(), objects(), stores={"model": SavedDetections(tmp_path)})
     file = tmp_path / "predictions.json"
     records = json.loads(file.read_text())
     for change, message in (
@@ -217,46 +218,52 @@ def test_saved_detections_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_semantic_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
-    whole = evaluate_semantic(Painter(), maps())
+    whole = evaluate_semantic(Painter(), maps())[0]
     with pytest.raises(Interrupted):
-        evaluate_semantic(Painter(stop_at=3), maps(), store=SavedLabels(tmp_path))
+        evaluate_semantic(Painter(stop_at=3), maps(), stores={"model": SavedLabels(tmp_path)})
     model = Painter()
-    assert evaluate_semantic(model, maps(), store=SavedLabels(tmp_path)).numbers == exactly(whole)
+    assert evaluate_semantic(model, maps(), stores={"model": SavedLabels(tmp_path)})[0].numbers == exactly(
+        whole
+    )
     assert model.calls == 2
-    again = evaluate_semantic(None, maps(), class_names=NAMES, store=SavedLabels(tmp_path))
+    again = evaluate_semantic(None, maps(), class_names=NAMES, stores={"model": SavedLabels(tmp_path)})[0]
     assert again.numbers == exactly(whole)
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"street%2F{n}.png" for n in range(4)]
 
 
 def test_label_maps_can_have_other_numbers_and_colours_in_their_files(tmp_path: Path) -> None:
     store = SavedLabels(tmp_path, file_ids=(7, 26), palette=((255, 0, 0), (0, 255, 0)))
-    whole = evaluate_semantic(Painter(), maps(), store=store)
+    whole = evaluate_semantic(Painter(), maps(), stores={"model": store})[0]
     with Image.open(tmp_path / "street%2F1.png") as image:
         assert np.unique(np.array(image)).tolist() == [7, 26]
     again = SavedLabels(tmp_path, file_ids=(7, 26))
-    assert evaluate_semantic(None, maps(), class_names=NAMES, store=again).numbers == exactly(whole)
+    assert evaluate_semantic(None, maps(), class_names=NAMES, stores={"model": again})[0].numbers == exactly(
+        whole
+    )
     with pytest.raises(ValueError, match=r"street%2F0\.png: expected class numbers \[7, 8\], got 26"):
-        evaluate_semantic(None, maps(), class_names=NAMES, store=SavedLabels(tmp_path, file_ids=(7, 8)))
+        evaluate_semantic(
+            None, maps(), class_names=NAMES, stores={"model": SavedLabels(tmp_path, file_ids=(7, 8))}
+        )
 
 
 def test_a_missing_a_foreign_and_a_misfitting_label_map_are_refused(tmp_path: Path) -> None:
     ids = [sample.image_id for sample in maps()]
-    evaluate_semantic(Painter(), maps(3), store=SavedLabels(tmp_path))
+    evaluate_semantic(Painter(), maps(3), stores={"model": SavedLabels(tmp_path)})
     with pytest.raises(ValueError, match="image street/3: there is no saved prediction"):
-        evaluate_semantic(None, maps(), class_names=NAMES, store=SavedLabels(tmp_path, known=ids))
+        evaluate_semantic(None, maps(), class_names=NAMES, stores={"model": SavedLabels(tmp_path, known=ids)})
     with pytest.raises(ValueError, match=r"street%2F2\.png: belongs to no image"):
         SavedLabels(tmp_path, known=ids[:2])
     Image.new("L", (3, 3)).save(tmp_path / "street%2F0.png")
     with pytest.raises(ValueError, match=r"street%2F0\.png: expected the image's height and width"):
-        evaluate_semantic(None, maps(), class_names=NAMES, store=SavedLabels(tmp_path))
+        evaluate_semantic(None, maps(), class_names=NAMES, stores={"model": SavedLabels(tmp_path)})
     (tmp_path / "street%2F0.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"street%2F0\.png"):
-        evaluate_semantic(None, maps(), class_names=NAMES, store=SavedLabels(tmp_path))
+        evaluate_semantic(None, maps(), class_names=NAMES, stores={"model": SavedLabels(tmp_path)})
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two images of the data set are called 'street/0'"):
-        evaluate_semantic(Painter(), [maps()[0], maps()[0]], store=SavedLabels(tmp_path))
+        evaluate_semantic(Painter(), [maps()[0], maps()[0]], stores={"model": SavedLabels(tmp_path)})
 
 
 def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:

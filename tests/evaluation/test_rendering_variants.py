@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from pointrend.evaluation.evaluate_instances import compare_instances
-from pointrend.evaluation.evaluate_semantic import compare_semantic
+from pointrend.evaluation.evaluate_instances import evaluate_instances
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
@@ -84,7 +84,7 @@ def test_coarse_masks_are_those_of_the_coarse_head(class_agnostic: bool) -> None
 
 
 def test_variants_share_boxes_and_are_scored_in_one_run() -> None:
-    rows = compare_instances(MaskVariants(detector()), samples(), mask_variants((14, 28)))
+    rows = evaluate_instances(MaskVariants(detector()), samples(), mask_variants((14, 28)))
     assert [row.name for row in rows] == ["coarse", "14 x 14", "28 x 28"]
     assert len({row.numbers["box AP"] for row in rows}) == 1
 
@@ -107,7 +107,7 @@ def test_a_head_without_points_is_refused() -> None:
 
 def test_the_model_goes_into_evaluation_mode_and_back() -> None:
     model = detector().train()
-    compare_instances(MaskVariants(model), samples(1), mask_variants((14,)), kinds=("box",))
+    evaluate_instances(MaskVariants(model), samples(1), mask_variants((14,)), metrics=("box",))
     assert model.training
 
 
@@ -123,7 +123,7 @@ def test_semantic_models_are_compared_by_points() -> None:
     labels = torch.zeros(60, 80, dtype=torch.uint8)
     labels[20:40, 20:50] = 1
     data = [Sample(make_image(), SemanticTarget(labels), 0)]
-    rows = compare_semantic(SemanticSegmenter(config), data, semantic_variants((16, 4800)))
+    rows = evaluate_semantic(SemanticSegmenter(config), data, semantic_variants((16, 4800)))
     assert [row.name for row in rows] == ["coarse", "N = 16", "N = 4800"]
     assert all(0 <= row.numbers["mIoU"] <= 1 for row in rows)
 
@@ -137,6 +137,6 @@ def test_a_data_set_that_knows_its_own_ground_truth_is_scored_by_it() -> None:
             categories = [{"id": 7, "name": "a"}, {"id": 9, "name": "b"}]
             return {"images": images, "annotations": [], "categories": categories}
 
-    row = compare_instances(detector(), Annotated(samples()), {"model": {}}, kinds=("box",))[0]
+    row = evaluate_instances(detector(), Annotated(samples()), {"model": {}}, metrics=("box",))[0]
     assert row.class_names == ("a", "b")
     assert row.numbers["box AP"] != row.numbers["box AP"]  # NaN: it says that there are no objects

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pointrend.distributed import leave
+from pointrend.distributed import shutdown
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.structures import Sample, SemanticResult, SemanticTarget
 from pointrend.training.data_loading import TrainingLoader
@@ -82,7 +82,7 @@ class Score:
                 time.sleep(60)
             if self.event == "broken":
                 raise ValueError("stripes1.png: not a readable image")
-        found = evaluate_semantic(model, self.images).numbers
+        found = evaluate_semantic(model, self.images)[0].numbers
         return {name: 100 * value for name, value in found.items()}
 
 
@@ -134,7 +134,7 @@ def main() -> None:
             run("seven", place, resumed=folder / f"sigterm-{os.environ['RANK']}")
         else:
             run(name, place)
-    leave()
+    shutdown()
 
 
 if __name__ == "__main__":

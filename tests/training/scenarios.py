@@ -17,7 +17,7 @@ from torch import nn
 
 from pointrend.core.selection import PointSampling
 from pointrend.data.shapes import ShapeScenes
-from pointrend.distributed import leave
+from pointrend.distributed import shutdown
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
@@ -110,7 +110,7 @@ def main() -> None:
         place.mkdir(parents=True)
         model = SCENARIOS[name].run(place, accumulate=SCENARIOS[name].accumulate)
         torch.save(model.state_dict(), place / "weights.pt")
-    leave()
+    shutdown()
 
 
 if __name__ == "__main__":

@@ -58,12 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "Start with `pointrend demo`; `pointrend COMMAND --help` explains a command.",
             args=given,
         )
-        code = int(chosen.run())
-        if "torch.distributed" in sys.modules and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from pointrend.distributed import leave
-
-            leave()
-        return code
+        try:
+            return int(chosen.run())
+        finally:
+            if "pointrend.distributed" in sys.modules:  # else there are no other processes
+                sys.modules["pointrend.distributed"].shutdown()
     except SystemExit as stop:  # tyro's own: 0 after --help, 2 after a wrong option
         return stop.code if isinstance(stop.code, int) else WRONG
     except KeyboardInterrupt:

@@ -35,8 +35,8 @@ def _bar(what: str) -> Progress:
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar moved by calls `progress(done, total)`."""
+def counting(what: str, total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar moved by calls `progress(done, total)`; a total of None is not known yet."""
     with _bar(what) as progress:
         task = progress.add_task(what, total=total, note="")
         yield lambda done, total: progress.update(task, completed=done, total=total)

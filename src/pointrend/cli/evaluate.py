@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from pointrend.cli.console import Precision, show, shown
+from pointrend.cli.console import Precision, counting, load_model, show, shown
 
 Metric = Literal["miou", "categories", "trimap", "boundary", "box", "mask", "cityscapes"]
-
-# What fits into a terminal and a page; scores.json has everything.
 
 
 @dataclass(frozen=True)
@@ -21,9 +20,9 @@ class Evaluate:
 
     Semantic models: mIoU, trimap mIoU at 1, 3, 5 px and boundary IoU, of the coarse prediction and of PointRend side by
     side. Instance models: box AP, mask AP and Boundary AP as COCO defines them; AP* with --lvis; Cityscapes' own AP on
-    its data. Where --points or --sides compare several ways to render, models without PointRend have one row. What each
-    number means: docs/evaluation.md. With --out everything is kept, and the same command goes on
-    where it was interrupted. To share the work: torchrun --no-python --nproc-per-node 2 pointrend eval ...
+    its data. Where --points or --mask-sizes compare several ways to render, models without PointRend have one row. What
+    each number means: docs/evaluation.md. With --out everything is kept, and the same command goes on where it was
+    interrupted. To share the work: torchrun --no-python --nproc-per-node 2 pointrend eval ...
     """
 
     models: Positional[Annotated[tuple[str, ...], arg(metavar="MODEL ...")]] = ()
@@ -47,7 +46,7 @@ class Evaluate:
     AP, on the images that they name."""
     points: tuple[int, ...] = ()
     """Compare so many points in each subdivision step, instead of the model's own number."""
-    sides: tuple[int, ...] = ()
+    mask_sizes: tuple[int, ...] = ()
     """Compare the coarse masks with masks rendered at these resolutions, such as 28 56 112 224 (instance models)."""
     flip: bool = False
     """Average with the mirrored image."""
@@ -67,15 +66,27 @@ class Evaluate:
 
     def run(self) -> int:
         """Score and print a table."""
-        from pointrend.evaluation.job import Job, joined_processes
+        from pointrend.distributed import join_processes
+        from pointrend.evaluate import EvaluationJob, EvaluationOptions
 
         if bool(self.models) == (self.predictions is not None):
             raise ValueError("give one or more models to score, or --predictions to score without a model")
-        with joined_processes() as shard:
-            job = Job(self, shard)
-            rows = job.score_saved() if self.predictions is not None else job.score_models()
-            if shard.first:
-                self._report(rows, job)
+        same = {field.name for field in fields(EvaluationOptions)} - {"curves", "precision"}
+        options = EvaluationOptions(
+            **{name: getattr(self, name) for name in same},
+            curves=self.curves is not None,
+            precision=self.optimize,
+        )
+        shard = join_processes()
+        job = EvaluationJob(options, shard)
+        if self.predictions is not None:
+            rows = job.score_saved(self.predictions)
+        else:
+            models = {name: load_model(name, optimize=self.optimize) for name in self.models}
+            with counting("scoring", None) if shard.first else nullcontext() as progress:
+                rows = job.score_models(models, progress)
+        if shard.first:
+            self._report(rows, job)
         return 0
 
     def _report(self, rows: list[Any], job: Any) -> None:

@@ -55,12 +55,11 @@ class Finetune:
         from pointrend.cli.console import load_model
         from pointrend.cli.training_run import Images, run_training
         from pointrend.distributed import main_process
-        from pointrend.evaluation.job import task_of
         from pointrend.training.finetune import change_classes
 
         torch.manual_seed(self.seed)
         old: Any = load_model(self.model)
-        task = task_of(old)
+        task = old.kind
         images = Images(self.data, task, self.categories)
         data = images.training(self._transforms(task, old))
         model, transfer = change_classes(old, data.class_names, data.palette)

@@ -16,9 +16,9 @@ from pointrend.checkpoints.native import save
 from pointrend.cli.console import downloading, quiet_unless, show, training
 from pointrend.data.build import open_dataset
 from pointrend.distributed import main_process
+from pointrend.evaluate import score
 from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.evaluation.ground_truth import Part
-from pointrend.evaluation.job import score, task_of
 from pointrend.evaluation.report import Scores, to_json, write_text
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig
@@ -236,7 +236,7 @@ class TrainingImages:
 
 def predicted(model: Any, image: torch.Tensor) -> tuple[Any, Any]:
     """The result, and the image with the points chosen on the way; None where there were none."""
-    if task_of(model) == "semantic":
+    if model.kind == "semantic":
         trace: list[Any] = []
         result = model.predict([image], trace=trace)[0]
         box = traced_box(image, model.config.preprocessing)

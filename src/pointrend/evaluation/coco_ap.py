@@ -32,8 +32,12 @@ from pointrend.formats.coco_json import (
 
 __all__ = ["CocoEvaluator"]
 
-Kind = Literal["box", "mask", "boundary"]
-KINDS: dict[str, str] = {"box": "bbox", "mask": "segm", "boundary": "boundary"}  # ours -> the scorer's
+Metric = Literal["box", "mask", "boundary"]
+SCORER_NAMES: dict[str, str] = {
+    "box": "bbox",
+    "mask": "segm",
+    "boundary": "boundary",
+}  # ours -> faster-coco-eval's
 AREAS: dict[str, Sequence[float]] = {"small": [0, 32**2], "medium": [32**2, 96**2], "large": [96**2, 1e10]}
 """In square pixels."""
 
@@ -43,7 +47,7 @@ class CocoEvaluator:
 
     Equal to pycocotools 2.0, lvis 0.5 and the Boundary IoU authors' evaluation (Cheng et al. 2021: the
     smaller of mask and boundary IoU) to rounding. All values are fractions; NaN where the data set has no
-    object of the kind (the official tools print -1).
+    such object (the official tools print -1).
 
     Names: `{box, mask, boundary} AP`, `AP50`, `AP75`, `AP75-95` (mean over IoU 0.75 to 0.95: how good are the
     good ones), `APs`, `APm`, `APl` (areas below 32^2, below 96^2, above), and `AR1`, `AR10`, `AR100`, `ARs`,
@@ -52,7 +56,7 @@ class CocoEvaluator:
 
     Args:
         ground_truth: COCO- or LVIS-format JSON file, or its content.
-        kinds: what to score.
+        metrics: what to score.
         protocol: "lvis" scores a category only on images that LVIS's annotators checked for it.
         image_ids: score these images only; detections on the data set's other images are left out.
         dilation_ratio: width of the boundary as a share of the image's diagonal.
@@ -75,7 +79,7 @@ class CocoEvaluator:
         self,
         ground_truth: str | Path | Mapping[str, Any],
         *,
-        kinds: Sequence[Kind] = ("box", "mask", "boundary"),
+        metrics: Sequence[Metric] = ("box", "mask", "boundary"),
         protocol: Literal["coco", "lvis"] = "coco",
         image_ids: Iterable[int | str] | None = None,
         dilation_ratio: float = 0.02,
@@ -84,15 +88,15 @@ class CocoEvaluator:
         other_image_ids: Collection[int | str] = (),
         size_edges: Sequence[float] = (),
     ) -> None:
-        if not kinds or not set(kinds) <= set(KINDS):
-            raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {tuple(kinds)}")
+        if not metrics or not set(metrics) <= set(SCORER_NAMES):
+            raise ValueError(f"metrics: expected some of {', '.join(SCORER_NAMES)}, got {tuple(metrics)}")
         if protocol not in ("coco", "lvis"):
             raise ValueError(f"protocol: expected 'coco' or 'lvis', got {protocol!r}")
         if not 0 < dilation_ratio <= 1:
             raise ValueError(
                 f"dilation_ratio: expected a share of the diagonal in (0, 1], got {dilation_ratio}"
             )
-        self.kinds = tuple(kinds)
+        self.metrics = tuple(metrics)
         self.protocol = protocol
         self.dilation_ratio = dilation_ratio
         self.detection_area = detection_area
@@ -130,7 +134,7 @@ class CocoEvaluator:
             records,
             self.truth,
             source=source,
-            boxes="box" in self.kinds,
+            boxes="box" in self.metrics,
             masks=self._needs_masks(),
             other_categories=self.other_category_ids,
             other_images=self.other_image_ids,
@@ -158,39 +162,39 @@ class CocoEvaluator:
     def compute(self) -> dict[str, float]:
         """Scores by name; see the class for the names."""
         scores: dict[str, float] = {}
-        for kind in self.kinds:
-            precision, recall = self._arrays(kind)
+        for metric in self.metrics:
+            precision, recall = self._arrays(metric)
             if self.protocol == "coco":
                 named = coco_numbers(precision, recall)
             else:
                 named = lvis_numbers(
                     precision, recall, [record["frequency"] for record in self.truth.categories.values()]
                 )
-            scores.update({f"{kind} {name}": value for name, value in named.items()})
+            scores.update({f"{metric} {name}": value for name, value in named.items()})
         return scores
 
     def per_class(self) -> dict[str, list[float]]:
-        """`{kind} AP`, `{kind} AP50`, `{kind} AP75` -> one value per category, in the order of
+        """`{metric} AP`, `{metric} AP50`, `{metric} AP75` -> one value per category, in the order of
         `class_names`."""
         columns: dict[str, list[float]] = {}
-        for kind in self.kinds:
-            precision, _ = self._arrays(kind)
+        for metric in self.metrics:
+            precision, _ = self._arrays(metric)
             for name, part in (("AP", slice(None)), ("AP50", slice(0, 1)), ("AP75", slice(5, 6))):
                 values = [mean_of(precision[part, :, k, 0, -1]) for k in range(precision.shape[2])]
-                columns[f"{kind} {name}"] = values
+                columns[f"{metric} {name}"] = values
         return columns
 
     def curves(self) -> dict[str, list[tuple[float, float]]]:
-        """`{kind} AP by size` -> (middle of the sizes in pixels, AP) for each two neighbouring `size_edges`."""
+        """`{metric} AP by size` -> (middle of the sizes in pixels, AP) for each two neighbouring `size_edges`."""
         between = list(zip(self.size_edges[:-1], self.size_edges[1:], strict=True))
         if not between:
             return {}
         ranges = {f"{low}-{high}": [low**2, high**2] for low, high in between}
         found = {}
-        for kind in self.kinds:
-            precision, _ = self._score(kind, ranges)
+        for metric in self.metrics:
+            precision, _ = self._score(metric, ranges)
             values = [mean_of(precision[..., 1 + number, -1]) for number in range(len(between))]
-            found[f"{kind} AP by size"] = [
+            found[f"{metric} AP by size"] = [
                 ((low + high) / 2, value) for (low, high), value in zip(between, values, strict=True)
             ]
         return found
@@ -201,7 +205,7 @@ class CocoEvaluator:
         return tuple(str(record.get("name", key)) for key, record in self.truth.categories.items())
 
     def _needs_masks(self) -> bool:
-        return bool({"mask", "boundary"} & set(self.kinds))
+        return bool({"mask", "boundary"} & set(self.metrics))
 
     def _add(self, fresh: Mapping[int | str, list[dict[str, Any]]], source: str) -> None:
         again = sorted(fresh.keys() & self._detections.keys(), key=str)
@@ -212,15 +216,15 @@ class CocoEvaluator:
         self._detections.update(fresh)
         self._scores.clear()
 
-    def _arrays(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    def _arrays(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Precision (10 IoUs, 101 recalls, categories, 4 areas, limits) and recall (without the second axis);
         -1: none."""
-        if kind not in self._scores:
-            self._scores[kind] = self._score(kind)
-        return self._scores[kind]
+        if metric not in self._scores:
+            self._scores[metric] = self._score(metric)
+        return self._scores[metric]
 
     def _score(
-        self, kind: str, ranges: Mapping[str, Sequence[float]] = AREAS
+        self, metric: str, ranges: Mapping[str, Sequence[float]] = AREAS
     ) -> tuple[np.ndarray, np.ndarray]:
         limits = [1, 10, 100] if self.protocol == "coco" else [300]
         areas = 1 + len(ranges)
@@ -241,14 +245,14 @@ class CocoEvaluator:
             for record in self._limited(self._detections.get(image_id, [])):
                 if record["category_id"] in self.other_category_ids:
                     continue
-                found.append({**self._scorable(record, kind), "image_id": number, "id": len(found) + 1})
+                found.append({**self._scorable(record, metric), "image_id": number, "id": len(found) + 1})
         for data, records in ((truth, annotations), (detections, found)):
             data.dataset = {"images": images, "categories": categories, "annotations": records}
             data.createIndex()
         scorer = COCOeval_faster(
             truth,
             detections,
-            iouType=KINDS[kind],
+            iouType=SCORER_NAMES[metric],
             lvis_style=self.protocol == "lvis",
             boundary_dilation_ratio=self.dilation_ratio,
         )
@@ -266,11 +270,11 @@ class CocoEvaluator:
             return records
         return sorted(records, key=lambda record: -record["score"])[:300]
 
-    def _scorable(self, record: dict[str, Any], kind: str) -> dict[str, Any]:
+    def _scorable(self, record: dict[str, Any], metric: str) -> dict[str, Any]:
         box = record.get("bbox")
         if box is None:
             box = [float(value) for value in rle.toBbox(record["segmentation"])]
-        by_box = kind == "box" or (self.detection_area == "box" and "bbox" in record)
+        by_box = metric == "box" or (self.detection_area == "box" and "bbox" in record)
         area = box[2] * box[3] if by_box else float(record["area"])
         return {**record, "bbox": box, "area": area, "iscrowd": 0}
 

@@ -1,4 +1,4 @@
-"""Score instance models over data sets; see `run`."""
+"""Score instance models over data sets; with AP of boxes, masks and boundaries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from pointrend.distributed import Shard
 from pointrend.evaluation.cityscapes import CityscapesAP
-from pointrend.evaluation.coco_ap import KINDS, CocoEvaluator, Kind
+from pointrend.evaluation.coco_ap import SCORER_NAMES, CocoEvaluator, Metric
 from pointrend.evaluation.external_results import read_detections
 from pointrend.evaluation.ground_truth import (
     Samples,
@@ -22,10 +22,10 @@ from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.formats.coco_json import consumed
 from pointrend.structures import Sample
 
-__all__ = ["INSTANCE_METRICS", "compare_instances", "evaluate_instances", "score_detections"]
+__all__ = ["INSTANCE_METRICS", "evaluate_instances", "score_detections"]
 
 InstanceMetric = Literal["box", "mask", "boundary", "cityscapes"]
-INSTANCE_METRICS: tuple[Kind, ...] = ("box", "mask", "boundary")
+INSTANCE_METRICS: tuple[Metric, ...] = ("box", "mask", "boundary")
 
 Records = list[dict[str, Any]]
 """An image's detections in COCO's format, as `InstanceResult.to_coco` gives them."""
@@ -35,89 +35,62 @@ T = TypeVar("T")
 def evaluate_instances(
     model: Any,
     dataset: Samples,
+    variants: Mapping[str, Options] | None = None,
     *,
     ground_truth: str | Path | Mapping[str, Any] | None = None,
     category_ids: Sequence[int] | None = None,
-    kinds: Sequence[InstanceMetric] = INSTANCE_METRICS,
-    protocol: Literal["coco", "lvis"] = "coco",
-    other_category_ids: Sequence[int] = (),
-    size_edges: Sequence[float] = (),
-    options: Options | None = None,
-    name: str = "model",
-    store: InstanceStore | None = None,
-    progress: Progress | None = None,
-) -> Scores:
-    """Score an instance model on a data set.
-
-    Args:
-        model: `predict(images) -> [InstanceResult]`; put into evaluation mode meanwhile. None if the store has
-            every prediction.
-        dataset: samples with an `InstanceTarget` and the ids of the ground truth's images.
-        ground_truth: COCO- or LVIS-format file or content. If not given, what the data set says itself
-            (`dataset.as_coco()`, for the official numbers), or else its samples' targets. Images that the
-            data set does not have are not scored.
-        category_ids: the ground truth's id of each label 0..K-1; the data set's own (`dataset.category_ids`)
-            or 0..K-1.
-        kinds: "box", "mask" and "boundary" AP as of `CocoEvaluator`; "cityscapes" for `CityscapesAP`, which
-            needs a data set with `instance_ids(index)`.
-        protocol, other_category_ids: of `CocoEvaluator`.
-        size_edges: in pixels; also a curve of AP by object size, see `CocoEvaluator.by_size`.
-        options: for `predict`.
-        name: of the row in tables.
-        store: predictions on disk, to resume from and to add to; see `saved.SavedDetections`.
-        progress: for progress bars.
-
-    Raises:
-        ValueError: naming file, image and field, if something does not fit.
-    """
-    return compare_instances(
-        model,
-        dataset,
-        {name: dict(options or {})},
-        ground_truth=ground_truth,
-        category_ids=category_ids,
-        kinds=kinds,
-        protocol=protocol,
-        other_category_ids=other_category_ids,
-        size_edges=size_edges,
-        stores={} if store is None else {name: store},
-        progress=progress,
-    )[0]
-
-
-def compare_instances(
-    model: Any,
-    dataset: Samples,
-    variants: Mapping[str, Options],
-    *,
-    ground_truth: str | Path | Mapping[str, Any] | None = None,
-    category_ids: Sequence[int] | None = None,
-    kinds: Sequence[InstanceMetric] = INSTANCE_METRICS,
+    metrics: Sequence[InstanceMetric] = INSTANCE_METRICS,
     protocol: Literal["coco", "lvis"] = "coco",
     other_category_ids: Sequence[int] = (),
     size_edges: Sequence[float] = (),
     stores: Mapping[str, InstanceStore] | None = None,
     progress: Progress | None = None,
 ) -> list[Scores]:
-    """Score one model with several sets of options; arguments as for `evaluate_instances`."""
+    """Score an instance model on a data set, once for each set of options.
+
+    Args:
+        model: `predict(images, **options) -> [InstanceResult]`; put into evaluation mode meanwhile. None if the stores
+            have every prediction.
+        dataset: samples with an `InstanceTarget` and the ids of the ground truth's images.
+        variants: name of the row -> options of `predict`, see `MaskVariants`; one row "model" without options if not
+            given.
+        ground_truth: COCO- or LVIS-format file or content. If not given, what the data set says itself
+            (`dataset.as_coco()`, for the official numbers), or else its samples' targets. Images that the
+            data set does not have are not scored.
+        category_ids: the ground truth's id of each label 0..K-1; the data set's own (`dataset.category_ids`)
+            or 0..K-1.
+        metrics: "box", "mask" and "boundary" AP as of `CocoEvaluator`; "cityscapes" for `CityscapesAP`, which
+            needs a data set with `instance_ids(index)`.
+        protocol, other_category_ids: of `CocoEvaluator`.
+        size_edges: in pixels; also a curve of AP by object size, see `CocoEvaluator.curves`.
+        stores: name of the row -> its predictions on disk, to resume from and to add to (`SavedDetections`).
+        progress: called with the images done and those in all.
+
+    Returns:
+        A row for each variant, in their order.
+
+    Raises:
+        ValueError: naming file, image and field, if something does not fit.
+    """
+    variants = {"model": {}} if variants is None else variants
     if ground_truth is None and hasattr(dataset, "as_coco"):
         ground_truth = dataset.as_coco()
     if category_ids is None:
         category_ids = getattr(dataset, "category_ids", None)
-    coco_kinds = [kind for kind in kinds if kind in KINDS]
-    street = {variant: CityscapesAP() for variant in variants if "cityscapes" in kinds}
+    coco_metrics = [metric for metric in metrics if metric in SCORER_NAMES]
+    cityscapes = {variant: CityscapesAP() for variant in variants if "cityscapes" in metrics}
     imgs: dict[int, tuple[dict[str, Any], Records]] = {}  # index -> its records in the ground truth
     found: dict[str, dict[int, Records]] = {variant: {} for variant in variants}
     kept = dict(stores or {})
     shard = Shard.current()
 
     def collect(variant: str, index: int, sample: Sample, records: Records) -> None:
-        if variant in street:
-            street[variant].update_records(records, dataset.instance_ids(index), category_ids)  # type: ignore[attr-defined]
-        if coco_kinds or variant in kept:
+        if variant in cityscapes:
+            cityscapes[variant].update_records(records, dataset.instance_ids(index), category_ids)  # type: ignore[attr-defined]
+        if coco_metrics or variant in kept:
             found[variant][index] = records
         if index not in imgs:
-            made = annotation_records(sample) if ground_truth is None and coco_kinds else []
+            made = annotation_records(sample) if ground_truth is None and coco_metrics else []
             imgs[index] = image_record(sample), made
 
     seconds = each_image(
@@ -133,7 +106,7 @@ def compare_instances(
     every = _whole(shard.gather(imgs))
     images = [image for image, _ in every]
     truth = ground_truth
-    if truth is None and coco_kinds:
+    if truth is None and coco_metrics:
         annotations = [record for _, own in every for record in own]
         truth = assemble(images, annotations, _class_names(model, dataset), category_ids)
     rows = []
@@ -142,13 +115,13 @@ def compare_instances(
         detections = _whole(shard.gather(found.pop(variant)))
         if variant in kept and shard.first:
             kept[variant].finish(detections)
-        if variant in street:
-            evaluators.append(merged(shard.gather(street[variant])))
-        if coco_kinds:
+        if variant in cityscapes:
+            evaluators.append(merged(shard.gather(cityscapes[variant])))
+        if coco_metrics:
             assert truth is not None
             coco = CocoEvaluator(
                 truth,
-                kinds=coco_kinds,  # type: ignore[arg-type]
+                metrics=coco_metrics,  # type: ignore[arg-type]
                 protocol=protocol,
                 image_ids=[image["id"] for image in images],
                 other_category_ids=other_category_ids,
@@ -168,7 +141,7 @@ def score_detections(
     *,
     class_names: Sequence[str] = (),
     ground_truth: str | Path | Mapping[str, Any] | None = None,
-    kinds: Sequence[Kind] = INSTANCE_METRICS,
+    metrics: Sequence[Metric] = INSTANCE_METRICS,
     protocol: Literal["coco", "lvis"] = "coco",
     other_category_ids: Sequence[int] = (),
     other_image_ids: Collection[int | str] = (),
@@ -178,11 +151,11 @@ def score_detections(
     """Score a COCO results file, without a model and without reading images where the data set knows its ids.
 
     Args:
-        file: a JSON list of detections, or what `pointrend predict` writes (see `given.read_detections`); those of
+        file: a JSON list of detections, or what `pointrend predict` writes (see `read_detections`); those of
             images that `dataset` leaves out are not scored.
         dataset: as for `evaluate_instances`.
         class_names: of the labels, where the ground truth is the samples' targets.
-        ground_truth, kinds, protocol, other_category_ids, size_edges: as for `evaluate_instances`.
+        ground_truth, metrics, protocol, other_category_ids, size_edges: as for `evaluate_instances`.
         other_image_ids: images that the file may speak of though the ground truth does not have them.
         name: of the row; the file's if not given.
     """
@@ -195,7 +168,7 @@ def score_detections(
     ids = getattr(dataset, "image_ids", None)
     evaluator = CocoEvaluator(
         ground_truth,
-        kinds=kinds,
+        metrics=metrics,
         protocol=protocol,
         image_ids=ids,
         other_category_ids=other_category_ids,

@@ -1,4 +1,4 @@
-"""Score semantic models over data sets; see `run`."""
+"""Score semantic models over data sets; with mIoU and boundary scores."""
 
 from __future__ import annotations
 
@@ -56,47 +56,7 @@ def semantic_evaluators(
 def evaluate_semantic(
     model: Any,
     dataset: Samples,
-    *,
-    class_names: Sequence[str] | None = None,
-    metrics: Iterable[SemanticMetric] = SEMANTIC_METRICS,
-    widths: Sequence[int] | None = None,
-    options: Options | None = None,
-    name: str = "model",
-    store: Store | None = None,
-    progress: Progress | None = None,
-) -> Scores:
-    """Score a semantic model on a data set.
-
-    Args:
-        model: `predict(images) -> [SemanticResult]`; put into evaluation mode meanwhile. None if the store has
-            every prediction.
-        dataset: samples with a `SemanticTarget`.
-        class_names: of the labels 0..C-1; the model's own (`model.config.class_names`) if not given.
-        metrics, widths: which to compute, see `semantic_evaluators`.
-        options: for `predict`, such as `refine=False` or `count=2048`.
-        name: of the row in tables.
-        store: predictions on disk, to resume from and to add to; see `saved.SavedLabels`.
-        progress: for progress bars.
-
-    Raises:
-        ValueError: naming the image, if a target or result does not fit.
-    """
-    return compare_semantic(
-        model,
-        dataset,
-        {name: dict(options or {})},
-        class_names=class_names,
-        metrics=metrics,
-        widths=widths,
-        stores={} if store is None else {name: store},
-        progress=progress,
-    )[0]
-
-
-def compare_semantic(
-    model: Any,
-    dataset: Samples,
-    variants: Mapping[str, Options],
+    variants: Mapping[str, Options] | None = None,
     *,
     class_names: Sequence[str] | None = None,
     metrics: Iterable[SemanticMetric] = SEMANTIC_METRICS,
@@ -104,12 +64,26 @@ def compare_semantic(
     stores: Mapping[str, Store] | None = None,
     progress: Progress | None = None,
 ) -> list[Scores]:
-    """Score one model with several sets of options; arguments as for `evaluate_semantic`.
+    """Score a semantic model on a data set, once for each set of options.
 
     Args:
-        variants: name of the row -> options of `predict`.
-        stores: name of the row -> its predictions on disk.
+        model: `predict(images, **options) -> [SemanticResult]`; put into evaluation mode meanwhile. None if the stores
+            have every prediction.
+        dataset: samples with a `SemanticTarget`.
+        variants: name of the row -> options of `predict`, such as `{"coarse": {"refine": False}, "points": {}}`; one
+            row "model" without options if not given.
+        class_names: of the labels 0..C-1; the model's own (`model.config.class_names`) if not given.
+        metrics, widths: which to compute, see `semantic_evaluators`.
+        stores: name of the row -> its predictions on disk, to resume from and to add to (`SavedLabels`).
+        progress: called with the images done and those in all.
+
+    Returns:
+        A row for each variant, in their order.
+
+    Raises:
+        ValueError: naming the image, if a target or result does not fit.
     """
+    variants = {"model": {}} if variants is None else variants
     names = tuple(class_names if class_names is not None else model.config.class_names)
     wanted = tuple(metrics)
     evaluators = {variant: semantic_evaluators(names, wanted, widths) for variant in variants}

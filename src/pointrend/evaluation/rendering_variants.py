@@ -1,7 +1,7 @@
 """One model, several ways to render: what to compare in tables such as the paper's Table 3.
 
-compare_semantic(model, dataset, semantic_variants((2048, 8192)))
-compare_instances(MaskVariants(model), dataset, mask_variants((28, 56, 112, 224)))
+evaluate_semantic(model, dataset, semantic_variants((2048, 8192)))
+evaluate_instances(MaskVariants(model), dataset, mask_variants((28, 56, 112, 224)))
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
-from pointrend.distributed import Processes, local_device
+from pointrend.distributed import join_processes, local_device
 from pointrend.predict.inputs import find_images, output_names
 from pointrend.predict.prefetch import Behind, ahead
 from pointrend.predict.results import Failure, Prediction, Report, Result
@@ -151,12 +151,12 @@ class Predictor:
         names, class_names = output_names(paths), self.model.config.class_names
         writer = Writer(folder, names, class_names, overlays=overlays, min_score=min_score)
         settings = {"model": fingerprint(self.model), "overlays": overlays, "min_score": min_score}
-        processes = Processes()
-        with Journal(folder, settings, paths, names, processes) as journal:
+        shard = join_processes()
+        with Journal(folder, settings, paths, names, shard) as journal:
             undone = journal.undone()
-            self._save(undone[processes.rank :: processes.count], paths, writer, journal, progress)
+            self._save(undone[shard.index :: shard.count], paths, writer, journal, progress)
             journal.finish()
-            if processes.first:
+            if shard.first:
                 writer.compose(journal.found)
             missing = journal.undone()
             failures += [Failure(paths[n], journal.reasons.get(n, "its files vanished")) for n in missing]

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import torch
 
-from pointrend.distributed import Processes
+from pointrend.distributed import Shard
 from pointrend.io import atomic_write
 
 FOLDER = ".unfinished"
@@ -33,7 +33,7 @@ class Journal:
         settings: of the run, JSON; an unfinished run with others is thrown away.
         paths: all images of the run.
         names: what is written for each is called so.
-        processes: those that share the run.
+        shard: this process among those that share the run.
 
     Raises:
         ValueError: the folder cannot be written, or another run is writing to it.
@@ -45,18 +45,18 @@ class Journal:
         settings: Mapping[str, Any],
         paths: Sequence[Path],
         names: Sequence[str],
-        processes: Processes,
+        shard: Shard,
     ) -> None:
-        self.out, self.folder, self.processes = out, out / FOLDER, processes
+        self.out, self.folder, self.shard = out, out / FOLDER, shard
         self.numbers = {(str(path), name): n for n, (path, name) in enumerate(zip(paths, names, strict=True))}
         self.lock: IO[bytes] | None = None
         try:
-            if processes.first:
+            if shard.first:
                 self._open(settings)
-            processes.wait()
+            shard.wait()
             self._read()
-            processes.wait()  # until everybody has read; only then somebody writes
-            name = f"{processes.rank}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
+            shard.wait()  # until everybody has read; only then somebody writes
+            name = f"{shard.index}-{os.getpid()}-{os.urandom(4).hex()}.jsonl"
             self.own: IO[bytes] = (self.folder / name).open("ab")
         except OSError as error:
             raise ValueError(
@@ -87,14 +87,14 @@ class Journal:
 
     def finish(self) -> None:
         """Wait for the other processes and read what all have done."""
-        self.processes.wait()
+        self.shard.wait()
         self._read()
 
     def close(self) -> None:
         """All is done: throw the journals away."""
         self.own.close()
-        self.processes.wait()
-        if self.processes.first:
+        self.shard.wait()
+        if self.shard.first:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def found(self) -> Iterator[tuple[int, Any]]:

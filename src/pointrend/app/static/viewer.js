@@ -88,7 +88,7 @@ function point(x, y) {
   tip.classList.toggle("upwards", top > 80);
 }
 
-function leave() {
+function shutdown() {
   at = null;
   find(".tip").hidden = find(".cross").hidden = true;
   find(".reading").textContent = "";
@@ -103,11 +103,11 @@ for (const name of ["pointermove", "pointerdown"]) {
   });
 }
 stage.addEventListener("pointerleave", (event) => {
-  if (event.pointerType !== "touch") leave(); // a finger that was lifted leaves what it read
+  if (event.pointerType !== "touch") shutdown(); // a finger that was lifted leaves what it read
 });
 stage.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  if (event.key === "Escape") return leave();
+  if (event.key === "Escape") return shutdown();
   if (!view || !moves[event.key]) return;
   event.preventDefault();
   const step = event.shiftKey ? 1 : Math.max(1, Math.round(view.hover.width / 64));

@@ -1,0 +1,308 @@
+"""The evaluation job: open the data, choose variants and metrics, keep predictions, score.
+
+    job = EvaluationJob(EvaluationOptions("data/mine", out=Path("scores")), join_processes())
+    rows = job.score_models({"model.safetensors": pointrend.load("model.safetensors")})
+
+What is counted, and how, is in `pointrend.evaluation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pointrend.checkpoints.download import file_hash
+from pointrend.data.build import open_dataset
+from pointrend.data.cityscapes import Cityscapes
+from pointrend.distributed import Shard
+from pointrend.evaluation.cityscapes_results import CityscapesResults
+from pointrend.evaluation.evaluate_instances import evaluate_instances, score_detections
+from pointrend.evaluation.evaluate_semantic import evaluate_semantic
+from pointrend.evaluation.external_results import GivenDetections
+from pointrend.evaluation.ground_truth import Part
+from pointrend.evaluation.loop import Options, Progress
+from pointrend.evaluation.lvis import cocofy_lvis
+from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, claim_folder, file_name_of
+from pointrend.evaluation.rendering_variants import MaskVariants, mask_variants, semantic_variants
+from pointrend.evaluation.report import Scores
+from pointrend.metadata.coco import SYNSET_TABLE
+from pointrend.predict import Predictor, output_names
+
+Task = Literal["instance", "semantic"]
+
+SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384, 1024)  # pixels, for curves
+WIDTHS = (1, 2, 3, 5, 8, 12, 20)
+METRICS: dict[Task, tuple[str, ...]] = {
+    "semantic": ("miou", "categories", "trimap", "boundary"),
+    "instance": ("box", "mask", "boundary", "cityscapes"),
+}
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to score on, and how."""
+
+    data: str
+    """Data set, as for `open_dataset`."""
+    split: Literal["train", "val"] = "val"
+    """Part of the data set."""
+    categories: tuple[str, ...] = ()
+    """Categories or supercategories of COCO data to score; all if empty."""
+    limit: int | None = None
+    """Score the first so many images only."""
+    metrics: tuple[str, ...] = ()
+    """Some of `METRICS`; what fits the data if empty."""
+    lvis: Path | None = None
+    """LVIS annotations of the images, for AP*."""
+    points: tuple[int, ...] = ()
+    """Compare so many points in each subdivision step."""
+    mask_sizes: tuple[int, ...] = ()
+    """Compare masks rendered at these resolutions (instance models)."""
+    flip: bool = False
+    """Average with the mirrored image."""
+    scales: tuple[float, ...] = ()
+    """Average over these sizes (semantic models)."""
+    curves: bool = False
+    """Also score by size of the objects, or by width of the boundary."""
+    out: Path | None = None
+    """Keep predictions here, and go on from what is there."""
+    device: str | None = None
+    """A torch device; this process's GPU or the CPU if not given."""
+    precision: str | None = None
+    """What the models were optimised for; part of what decides a kept prediction."""
+
+
+class EvaluationJob:
+    """One evaluation, shared by the processes that torchrun started.
+
+    Args:
+        options: what to score on, and how.
+        shard: this process among those that share the work.
+    """
+
+    def __init__(self, options: EvaluationOptions, shard: Shard) -> None:
+        self.options, self.shard = options, shard
+        self.task: Task = "semantic"
+        self.truth: dict[str, Any] | None = None
+        self.without_lvis: set[int | str] = set()
+
+    def score_models(self, models: Mapping[str, Any], progress: Progress | None = None) -> list[Scores]:
+        """A row for each model and variant, models one after the other.
+
+        Args:
+            models: by the name or file that each was loaded from.
+            progress: called with the images done and those in all, for each model.
+
+        Raises:
+            ValueError: models of different tasks, classes other than the data's, metrics or options that do not fit.
+        """
+        rows: list[Scores] = []
+        tasks = {model.kind for model in models.values()}
+        if len(tasks) > 1:
+            raise ValueError("models: expected all of one task, got instance and semantic models")
+        data = self._open(tasks.pop())
+        for model in models.values():
+            Predictor(model, device=self.options.device)  # moves it there
+            _check_classes(model.config.class_names, data, self.options.data)
+        rendering = any(_renders(model) for model in models.values())
+        evaluate: Any = evaluate_semantic if self.task == "semantic" else evaluate_instances
+        for (name, model), label in zip(models.items(), _short(list(models)), strict=True):
+            # Beside a model that is rendered in several ways, one without points has its single row.
+            seen, variants = self._variants(model, compared=_renders(model) or not rendering)
+            if len(models) > 1:
+                alone = len(variants) == 1
+                variants = {label if alone else f"{label}, {row}": own for row, own in variants.items()}
+            stores = self._stores(name, data, variants)
+            rows += evaluate(seen, data, variants, stores=stores, progress=progress, **self._settings(data))
+        return rows
+
+    def score_saved(self, source: Path) -> list[Scores]:
+        """The row of the predictions in a file or folder.
+
+        Raises:
+            ValueError: there are none, or they do not fit the data.
+        """
+        if not source.exists():
+            raise ValueError(f"{source}: no such file or folder of predictions")
+        data = self._open(None)
+        settings = self._settings(data)
+        variants: dict[str, Options] = {source.stem: {}}
+        if self.task == "semantic":
+            maps = {source.stem: self._labels(source, data)}
+            return evaluate_semantic(
+                None, data, variants, class_names=data.class_names, stores=maps, **settings
+            )
+        city = isinstance(data.data, Cityscapes)
+        if source.is_dir() and not city:
+            raise ValueError(f"{source}: expected a COCO results file for this data set, got a folder")
+        if city:
+            own = CityscapesResults(source) if source.is_dir() else GivenDetections(source, data)
+            return evaluate_instances(None, data, variants, stores={source.stem: own}, **settings)
+        others = self.without_lvis
+        return [
+            score_detections(source, data, class_names=data.class_names, other_image_ids=others, **settings)
+        ]
+
+    def folder(self, row: str) -> Path:
+        """Where a row's predictions and class by class scores are kept."""
+        assert self.options.out is not None
+        return self.options.out / file_name_of(row)
+
+    def _open(self, task: Task | None) -> Part:
+        options = self.options
+        named = options.data.endswith((":semantic", ":instance"))
+        name = options.data if named or task is None else f"{options.data}:{task}"
+        data: Any = open_dataset(name, options.split, categories=options.categories or None)
+        self.task = data.task
+        if options.lvis is not None:
+            data = self._on_lvis(data)
+        return Part.first(data, options.limit)
+
+    def _on_lvis(self, data: Any) -> Part:
+        """The images that LVIS annotated; its annotations become the truth."""
+        if self.task != "instance" or not hasattr(data, "as_coco"):
+            raise ValueError("lvis: expected COCO's images and an instance model; AP* is defined for these")
+        assert self.options.lvis is not None
+        self.truth = cocofy_lvis(self.options.lvis, SYNSET_TABLE)
+        annotated = {image["id"] for image in self.truth["images"]}
+        self.without_lvis = set(data.image_ids) - annotated
+        return Part.with_ids(data, annotated)
+
+    def _variants(self, model: Any, *, compared: bool) -> tuple[Any, dict[str, Mapping[str, Any]]]:
+        options = self.options
+        augmented = options.flip or bool(options.scales)
+        if self.task == "instance" and augmented:
+            if options.scales or options.mask_sizes or options.points:
+                raise ValueError(
+                    "flip: instances are averaged over mirroring alone, without --scales, --mask-sizes, --points"
+                )
+            from pointrend.models.tta import FlippedInstances
+
+            return FlippedInstances(model), {f"{model.config.head}, flip": {}}
+        if self.task == "semantic" and options.mask_sizes:
+            raise ValueError("mask_sizes: label maps have the image's own size; leave --mask-sizes out")
+        sizes, points = (options.mask_sizes, options.points) if compared else ((), ())
+        seen, variants = variants_of(model, sizes, points)
+        if augmented:
+            from pointrend.models.tta import AugmentedSemantic
+
+            seen = AugmentedSemantic(model, scales=options.scales or (1.0,), flip=options.flip)
+        return seen, variants
+
+    def _settings(self, data: Part) -> dict[str, Any]:
+        """Keyword arguments of the scoring functions."""
+        options, city = self.options, isinstance(data.data, Cityscapes)
+        chosen = [metric for metric in METRICS[self.task] if metric in options.metrics]
+        strange = sorted(set(options.metrics) - set(chosen))
+        if strange:
+            raise ValueError(
+                f"metrics: expected some of {', '.join(METRICS[self.task])} for {self.task} segmentation,"
+                f" got {', '.join(strange)}"
+            )
+        if self.task == "semantic":
+            usual = ["categories" if city else "miou", "trimap", "boundary"]
+            return {"metrics": chosen or usual, "widths": WIDTHS if options.curves else None}
+        if not city and "cityscapes" in chosen:
+            raise ValueError("metrics: cityscapes is for data in Cityscapes' own folders")
+        usual = ["box", "mask", "boundary", *(["cityscapes"] if city else [])]
+        settings: dict[str, Any] = {
+            "metrics": chosen or usual,
+            "size_edges": SIZE_EDGES if options.curves else (),
+        }
+        if self.truth is not None:
+            known = {category["id"] for category in self.truth["categories"]}
+            others = [one for one in data.category_ids if one not in known]
+            settings |= {"ground_truth": self.truth, "protocol": "lvis", "other_category_ids": others}
+        return settings
+
+    def _stores(self, name: str, data: Part, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        if self.options.out is None:
+            return {}
+        options = self.options
+        run: dict[str, Any] = {
+            "model": name,
+            "sha256": _digest(name),
+            "data": options.data,
+            "split": options.split,
+            "images": len(data),
+            # The ids matter: a finished run has no line for an image in which nothing was found.
+            "ids": hashlib.sha256(json.dumps(data.image_ids).encode()).hexdigest(),
+            "categories": options.categories,
+            "flip": options.flip,
+            "scales": options.scales,
+        }
+        if options.precision is not None:
+            run["precision"] = options.precision
+        stores: dict[str, Any] = {}
+        for row, own in variants.items():
+            claim_folder(self.folder(row), run | {"options": dict(own)}, shard=self.shard)
+            if self.task == "semantic":
+                stores[row] = self._labels(self.folder(row) / "labels", data)
+            elif isinstance(data.data, Cityscapes):
+                stores[row] = CityscapesResults(self.folder(row) / "results")
+            else:
+                stores[row] = SavedDetections(self.folder(row), shard=self.shard)
+        return stores
+
+    def _labels(self, folder: Path, data: Part) -> SavedLabels:
+        """Cityscapes' label maps carry its own ids, as its server wants them; others are coloured for viewers."""
+        city, known = isinstance(data.data, Cityscapes), data.data.image_ids
+        ids, palette = (data.category_ids, ()) if city else (None, data.palette)
+        return SavedLabels(folder, file_ids=ids, palette=palette, known=known)
+
+
+def variants_of(
+    model: Any, mask_sizes: Sequence[int] = (), points: Sequence[int] = ()
+) -> tuple[Any, dict[str, Mapping[str, Any]]]:
+    """The model, as it is to be run, and its rows: name -> options of `predict`."""
+    if model.kind == "instance":
+        if not mask_sizes and not points:
+            return model, {str(model.config.head): {}}
+        return MaskVariants(model), mask_variants(mask_sizes, points)
+    if model.config.point_rend is None:
+        if points:
+            raise ValueError("points: the model has no point head")
+        return model, {"interpolated": {}}
+    if points:
+        return model, semantic_variants(points)
+    return model, {"coarse, interpolated": {"refine": False}, "PointRend": {}}
+
+
+def _check_classes(own: Sequence[str], data: Any, name: str) -> None:
+    if tuple(data.class_names) != tuple(own):
+        raise ValueError(
+            f"the model knows the classes {', '.join(own)}, but {name} has "
+            f"{', '.join(data.class_names)}; evaluate on data with the same classes in the same order"
+        )
+
+
+def _short(models: Sequence[str]) -> list[str]:
+    """Names for rows: of files, what tells them apart."""
+    if not all(Path(model).is_file() for model in models):
+        return list(models)
+    names = output_names([Path(model) for model in models])
+    folders, files = zip(*((name.rpartition("/")[0], name.rpartition("/")[2]) for name in names), strict=True)
+    return list(folders) if all(folders) and len(set(files)) == 1 else names
+
+
+def _renders(model: Any) -> bool:
+    """Whether the model has points, so that there are several ways to render what it predicts."""
+    if model.kind == "instance":
+        return hasattr(model.mask_head, "point_head")
+    return model.config.point_rend is not None
+
+
+def _digest(model: str) -> str | None:
+    """Of a checkpoint file; a name of the zoo stands for itself."""
+    return file_hash(model) if Path(model).is_file() else None
+
+
+def score(model: Any, data: Any, *, progress: Progress | None = None) -> list[Scores]:
+    """Rows of scores with the usual metrics: for a semantic model with PointRend the coarse prediction first."""
+    evaluate: Any = evaluate_instances if model.kind == "instance" else evaluate_semantic
+    rows: list[Scores] = evaluate(model, data, variants_of(model)[1], progress=progress)
+    return rows
