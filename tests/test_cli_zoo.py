@@ -11,12 +11,12 @@ import tyro
 
 import pointrend
 from pointrend.checkpoints.detectron2 import from_detectron2
-from pointrend.checkpoints.hub import card, commands
 from pointrend.cli import main
 from pointrend.cli.console import downloading
 from pointrend.cli.evaluate import Evaluate
 from pointrend.models.backbones import BackboneConfig
 from pointrend.zoo import PRETRAINED, ZOO
+from pointrend.zoo.card import card, commands
 
 NAME = "pointrend_rcnn_R_50_FPN_3x_coco"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from pointrend._version import __version__
 
 if TYPE_CHECKING:
     from pointrend.checkpoints.detectron2 import from_detectron2

@@ -113,4 +113,8 @@ def test_the_published_architectures_are_read_off_their_shapes(reference, name):
         pytest.skip("its shapes are not in the reference")
     shapes = json.loads(found[0].read_text())
     tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    assert infer_config(tensors) == ZOO[name].config()
+    published = ZOO[name].config()
+    found = infer_config(tensors, {"PALETTE": published.palette}, published.class_names)
+    # ADE20K's test size leaves no trace.
+    assert replace(found, preprocessing=published.preprocessing) == published
+    assert infer_config(tensors).class_names[:2] == ("class 0", "class 1")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pointrend.checkpoints.hub import commands, scores
 from pointrend.zoo import PRETRAINED, ZOO
+from pointrend.zoo.card import commands, scores
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "zoo.md").read_text(encoding="utf-8")
 ROWS = {

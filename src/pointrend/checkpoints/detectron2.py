@@ -9,7 +9,7 @@ ResNet-50 and -101, 3x3 for ResNeXt), normalisation, test size, points and steps
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,19 @@ from torch import Tensor, nn
 from pointrend.checkpoints.external import read_foreign
 from pointrend.checkpoints.key_mapping import Row, count, rename, reverse, translate
 from pointrend.checkpoints.native import build_from, kind_of
-from pointrend.core.selection import PointSampling
 from pointrend.io import atomic_write
-from pointrend.metadata.class_names import instance_names, semantic_names, semantic_palette
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_heads.coarse import MaskConfig
-from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.models.published import (
+    R_50,
+    R_101,
+    X_101,
+    detectron2_instance,
+    detectron2_semantic,
+    named,
+)
+from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 
 BACKBONE: list[Row] = [
     ("backbone.bottom_up.stem.conv1.weight", "backbone.stem.0.weight"),
@@ -87,25 +92,28 @@ IGNORED = [
     "pixel_mean",  # read by `infer_config`
     "pixel_std",
 ]
-_MEAN_BGR = (103.53, 116.28, 123.675)
-_STD_BGR = (57.375, 57.12, 58.395)
 
 
 def from_detectron2(
-    path: str | Path, *, config: InstanceConfig | SemanticConfig | None = None
+    path: str | Path,
+    *,
+    config: InstanceConfig | SemanticConfig | None = None,
+    class_names: Sequence[str] = (),
 ) -> InstanceSegmenter | SemanticSegmenter:
     """The model of a Detectron2 checkpoint, `.pkl` or `.pth`, in evaluation mode.
 
-    config: instead of the one read off the file by `infer_config`, for a model trained with other settings
-        than the
-    published ones; `dataclasses.replace(model.config, ..)` of a first attempt is a way to get it.
+    Args:
+        path: of the file.
+        config: instead of the one read off the file by `infer_config`, for a model trained with other settings than
+            the published ones; `dataclasses.replace(model.config, ..)` of a first attempt is a way to get it.
+        class_names: in the order of the file's outputs. It does not name them: "class 0", "class 1", .. if not given.
 
     Raises FileNotFoundError, and ValueError for an unreadable file, an architecture that is not here, and
     names or shapes that do not fit exactly, all of which it lists.
     """
     tensors = read_foreign(path).tensors
     if config is None:
-        config = infer_config(tensors, source=str(path))
+        config = infer_config(tensors, class_names, source=str(path))
     renamed = rename(tensors, _rows(config), aliases=ALIASES, ignored=IGNORED, source=str(path))
     kind = "instance" if isinstance(config, InstanceConfig) else "semantic"
     model: Any = build_from(kind, config, renamed, source=str(path))
@@ -161,20 +169,19 @@ def _rows(config: InstanceConfig | SemanticConfig) -> list[Row]:
 
 
 def infer_config(
-    tensors: Mapping[str, Tensor], *, source: str = "checkpoint"
+    tensors: Mapping[str, Tensor], class_names: Sequence[str] = (), *, source: str = "checkpoint"
 ) -> InstanceConfig | SemanticConfig:
     """The architecture that these names and shapes belong to; settings that leave no trace as published.
 
-    Raises ValueError for an architecture that is not here.
+    Raises ValueError for an architecture that is not here, and for another number of class names.
     """
     names = {(translate(name, ALIASES) or name): tuple(tensor.shape) for name, tensor in tensors.items()}
     names = {(translate(name, ALIASES) or name): shape for name, shape in names.items()}
     try:
         backbone = _infer_backbone(names)
-        preprocessing = _infer_preprocessing(tensors, backbone)
-        if f"{_SEMANTIC}.predictor.weight" in names:
-            return _infer_semantic(names, backbone, preprocessing)
-        return _infer_instance(names, backbone, preprocessing)
+        infer = _infer_semantic if f"{_SEMANTIC}.predictor.weight" in names else _infer_instance
+        config = infer(names, backbone, class_names)
+        return replace(config, preprocessing=_infer_preprocessing(tensors, config.preprocessing))
     except (KeyError, IndexError) as error:
         some = ", ".join(list(names)[:5])
         raise ValueError(
@@ -187,9 +194,9 @@ def _infer_backbone(names: Mapping[str, tuple[int, ...]]) -> BackboneConfig:
     grouped = names["backbone.bottom_up.res2.0.conv2.weight"][:2] == (256, 8)
     bottleneck = "backbone.bottom_up.res2.0.conv3.weight" in names
     known = {
-        ((3, 4, 6, 3), True, False): BackboneConfig("resnet50", stride_in_1x1=True),
-        ((3, 4, 23, 3), True, False): BackboneConfig("resnet101", stride_in_1x1=True),
-        ((3, 4, 23, 3), True, True): BackboneConfig("resnext101_32x8d"),
+        ((3, 4, 6, 3), True, False): R_50,
+        ((3, 4, 23, 3), True, False): R_101,
+        ((3, 4, 23, 3), True, True): X_101,
         ((2, 2, 2, 2), False, False): BackboneConfig("resnet18"),
         ((3, 4, 6, 3), False, False): BackboneConfig("resnet34"),
     }
@@ -199,54 +206,46 @@ def _infer_backbone(names: Mapping[str, tuple[int, ...]]) -> BackboneConfig:
     return known[key]
 
 
-def _infer_preprocessing(tensors: Mapping[str, Tensor], backbone: BackboneConfig) -> Preprocessing:
-    mean: tuple[float, ...] = _MEAN_BGR
-    std: tuple[float, ...] = _STD_BGR if backbone.name == "resnext101_32x8d" else (1.0, 1.0, 1.0)
-    if "pixel_mean" in tensors and "pixel_std" in tensors:  # files of 2020 and before
-        mean = tuple(round(v, 4) for v in tensors["pixel_mean"].flatten().tolist())
-        std = tuple(round(v, 4) for v in tensors["pixel_std"].flatten().tolist())
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError(f"pixel_mean and pixel_std: expected 3 values each, got {mean} and {std}")
-    return Preprocessing(
-        mean=(mean[2], mean[1], mean[0]),
-        std=(std[2], std[1], std[0]),
-        channel_order="BGR",
-        short_edge=800,
-        long_edge=1333,
+def _infer_preprocessing(tensors: Mapping[str, Tensor], published: Preprocessing) -> Preprocessing:
+    """The published pixels, or those of the file: only files of 2020 and before have them, as BGR."""
+    if "pixel_mean" not in tensors or "pixel_std" not in tensors:
+        return published
+    mean, std = (
+        tuple(round(value, 4) for value in reversed(tensors[name].flatten().tolist()))
+        for name in ("pixel_mean", "pixel_std")
     )
+    if len(mean) != 3 or len(std) != 3:
+        raise ValueError(f"pixel_mean and pixel_std: expected 3 values each, got {mean} and {std}")
+    return replace(published, mean=mean, std=std)
 
 
 def _infer_instance(
-    names: Mapping[str, tuple[int, ...]], backbone: BackboneConfig, preprocessing: Preprocessing
+    names: Mapping[str, tuple[int, ...]], backbone: BackboneConfig, class_names: Sequence[str]
 ) -> InstanceConfig:
     classes = names["roi_heads.box_predictor.cls_score.weight"][0] - 1
-    if classes == 8:  # Cityscapes
-        preprocessing = replace(preprocessing, short_edge=1024, long_edge=2048)
-    boxes = replace(InstanceConfig(("any",)).boxes, width=names["roi_heads.box_head.fc1.weight"][0])
-    config = InstanceConfig(
-        instance_names(classes),
-        backbone,
-        preprocessing,
+    implicit = f"{_PARAMETERS}.fc1.weight" in names
+    config = detectron2_instance(
+        named(class_names, classes), backbone, head="implicit" if implicit else "pointrend"
+    )
+    config = replace(
+        config,
         fpn_channels=names["backbone.fpn_lateral2.weight"][0],
-        freeze_stages=2,
-        boxes=boxes,
+        boxes=replace(config.boxes, width=names["roi_heads.box_head.fc1.weight"][0]),
     )
     if "roi_heads.mask_head.mask_fcn1.weight" in names:
-        masks = MaskConfig(
+        masks = replace(
+            config.masks,
             width=names["roi_heads.mask_head.deconv.weight"][1],
             class_agnostic=names["roi_heads.mask_head.predictor.weight"][0] == 1 < classes,
             train_on_predicted_boxes=False,
         )
         return replace(config, head="conv28", masks=masks)
-    head = _PARAMETERS if f"{_PARAMETERS}.fc1.weight" in names else _COARSE
+    head = _PARAMETERS if implicit else _COARSE
     width, hidden = names[f"{head}.reduce_spatial_dim_conv.weight"][0], names[f"{head}.fc1.weight"][0]
     cells = names[f"{head}.fc1.weight"][1] // width
-    masks = MaskConfig(width=width, coarse_width=hidden, coarse_side=round(cells**0.5))
-    if (
-        head == _PARAMETERS
-    ):  # a published depth and one mask for each class; other sizes do not fit and are refused
-        masks = replace(masks, sampling=PointSampling.uniform(196), train_on_predicted_boxes=False)
-        return replace(config, head="implicit", masks=masks)
+    masks = replace(config.masks, width=width, coarse_width=hidden, coarse_side=round(cells**0.5))
+    if implicit:  # a published depth and one mask for each class; other sizes do not fit and are refused
+        return replace(config, masks=masks)
     if f"{_POINTS}.predictor.weight" not in names:
         return replace(config, head="coarse", masks=masks)
     masks = replace(
@@ -259,24 +258,22 @@ def _infer_instance(
 
 
 def _infer_semantic(
-    names: Mapping[str, tuple[int, ...]], backbone: BackboneConfig, preprocessing: Preprocessing
+    names: Mapping[str, tuple[int, ...]], backbone: BackboneConfig, class_names: Sequence[str]
 ) -> SemanticConfig:
     head_channels, classes = names[f"{_SEMANTIC}.predictor.weight"][1::-1]
     point_head = "sem_seg_head.point_head"
     width = names[f"{point_head}.fc1.weight"][0]
-    return SemanticConfig(
-        semantic_names(classes),
-        semantic_palette(classes),
-        backbone,
-        replace(preprocessing, short_edge=1024, long_edge=2048),
+    config = detectron2_semantic(named(class_names, classes), backbone=backbone)
+    assert config.point_rend is not None
+    rend = replace(
+        config.point_rend,
+        width=width,
+        depth=count(names, f"{point_head}.fc{{i}}.weight"),
+        coarse_each_layer=names[f"{point_head}.predictor.weight"][1] > width,
+    )
+    return replace(
+        config,
         fpn_channels=names["backbone.fpn_lateral2.weight"][0],
         head_channels=head_channels,
-        head_norm="GN",
-        point_rend=SemanticPointRendConfig(
-            width=width,
-            depth=count(names, f"{point_head}.fc{{i}}.weight"),
-            coarse_each_layer=names[f"{point_head}.predictor.weight"][1] > width,
-            count=8192,
-            steps=2,
-        ),
+        point_rend=rend,
     )

@@ -21,7 +21,7 @@ numbers are met is not shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,10 @@ from torch import Tensor
 
 from pointrend.checkpoints.external import read_foreign
 from pointrend.checkpoints.key_mapping import Row, count, rename
+from pointrend.checkpoints.mmsegmentation import described
 from pointrend.checkpoints.native import build_from
-from pointrend.metadata.class_names import instance_names
-from pointrend.models.backbones import BackboneConfig
-from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.published import R_50, R_101, mmdetection_instance, named
 
 ROWS: list[Row] = [
     ("backbone.conv1.{rest}", "backbone.stem.0.{rest}"),
@@ -59,55 +57,60 @@ ROWS: list[Row] = [
 IGNORED = ["{rest}.num_batches_tracked", "data_preprocessor.{rest}"]
 
 
-def from_mmdetection(path: str | Path, *, config: InstanceConfig | None = None) -> InstanceSegmenter:
+def from_mmdetection(
+    path: str | Path, *, config: InstanceConfig | None = None, class_names: Sequence[str] = ()
+) -> InstanceSegmenter:
     """The model of an MMDetection PointRend checkpoint, in evaluation mode.
 
     config: instead of the one read off the file by `infer_config`.
+    class_names: instead of those in the file's metadata; "class 0", "class 1", .. where neither says them.
 
     Raises FileNotFoundError, and ValueError for an unreadable file, another model, and names or shapes that
     do not fit exactly, all of which it lists.
     """
-    tensors = read_foreign(path).tensors
+    checkpoint = read_foreign(path)
+    tensors = checkpoint.tensors
     if config is None:
-        config = infer_config(tensors, source=str(path))
+        config = infer_config(tensors, checkpoint.meta.get("meta"), class_names, source=str(path))
     known = {name: tensor for name, tensor in tensors.items() if not name.endswith(".num_batches_tracked")}
     renamed = rename(known, ROWS, ignored=IGNORED, source=str(path))
     model: Any = build_from("instance", config, renamed, source=str(path))
     return model
 
 
-def infer_config(tensors: Mapping[str, Tensor], *, source: str = "checkpoint") -> InstanceConfig:
+def infer_config(
+    tensors: Mapping[str, Tensor],
+    meta: Any = None,
+    class_names: Sequence[str] = (),
+    *,
+    source: str = "checkpoint",
+) -> InstanceConfig:
     """The architecture that these names and shapes belong to; settings that leave no trace as published.
 
     Raises ValueError for another model than PointRend with a bottleneck ResNet and FPN.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
-        classes = shapes["roi_head.bbox_head.fc_cls.weight"][0] - 1
+        classes, box_width = shapes["roi_head.bbox_head.fc_cls.weight"]
         width, reduced = shapes["roi_head.mask_head.downsample_conv.conv.weight"][:2]
         hidden, flat = shapes["roi_head.mask_head.fcs.0.weight"]
-        depth = {6: "resnet50", 23: "resnet101"}[count(shapes, "backbone.layer3.{b}.conv3.weight")]
-        config = InstanceConfig(
-            instance_names(classes),
-            BackboneConfig(depth, stride_in_1x1=True),  # type: ignore[arg-type]
-            Preprocessing(
-                std=(1.0, 1.0, 1.0), channel_order="BGR", short_edge=800, long_edge=1333, resize="cv2"
-            ),
-            fpn_channels=reduced,
-            freeze_stages=2,
-            masks=MaskConfig(
-                width=width,
-                coarse_width=hidden,
-                coarse_side=round((flat // width) ** 0.5),
-                depth=count(shapes, "roi_head.point_head.fcs.{i}.conv.weight"),
-                coarse_each_layer=shapes["roi_head.point_head.fc_logits.weight"][1] > width,
-                train_on_predicted_boxes=False,
-            ),
-        )
+        point_inputs = shapes["roi_head.point_head.fc_logits.weight"][1]
+        backbone = {6: R_50, 23: R_101}[count(shapes, "backbone.layer3.{b}.conv3.weight")]
     except (KeyError, IndexError, ValueError) as error:
         some = ", ".join(list(shapes)[:5])
         raise ValueError(
             f"{source}: not a PointRend of MMDetection with a ResNet and FPN ({error} is missing or odd); it has "
             f"{some}, .."
         ) from error
-    return replace(config, boxes=replace(config.boxes, width=shapes["roi_head.bbox_head.fc_cls.weight"][1]))
+    names = class_names or described(meta, classes - 1)[0]
+    config = mmdetection_instance(named(names, classes - 1), backbone)
+    masks = replace(
+        config.masks,
+        width=width,
+        coarse_width=hidden,
+        coarse_side=round((flat // width) ** 0.5),
+        depth=count(shapes, "roi_head.point_head.fcs.{i}.conv.weight"),
+        coarse_each_layer=point_inputs > width,
+    )
+    boxes = replace(config.boxes, width=box_width)
+    return replace(config, fpn_channels=reduced, boxes=boxes, masks=masks)

@@ -8,7 +8,7 @@ the published ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from torch import Tensor
 from pointrend.checkpoints.external import read_foreign
 from pointrend.checkpoints.key_mapping import Row, count, rename
 from pointrend.checkpoints.native import build_from
-from pointrend.metadata.class_names import semantic_names, semantic_palette
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.inputs import Preprocessing
-from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.models.published import mmsegmentation_semantic, named
+from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 
 ROWS: list[Row] = [
     ("backbone.stem.{i}.{rest}", "backbone.stem.{i}.{rest}"),
@@ -39,24 +38,31 @@ ROWS: list[Row] = [
 IGNORED = ["data_preprocessor.{rest}"]  # persistent mean and std of some 1.x versions
 
 
-def from_mmsegmentation(path: str | Path, *, config: SemanticConfig | None = None) -> SemanticSegmenter:
+def from_mmsegmentation(
+    path: str | Path, *, config: SemanticConfig | None = None, class_names: Sequence[str] = ()
+) -> SemanticSegmenter:
     """The model of an MMSegmentation checkpoint, zip or older serialisation, in evaluation mode.
 
     config: instead of the one read off the file by `infer_config`.
+    class_names: instead of those in the file's metadata; "class 0", "class 1", .. where neither says them.
 
     Raises FileNotFoundError, and ValueError for an unreadable file, another model than PointRend on
     SemanticFPN, and names or shapes that do not fit exactly, all of which it lists.
     """
     checkpoint = read_foreign(path)
     if config is None:
-        config = infer_config(checkpoint.tensors, checkpoint.meta.get("meta"), source=str(path))
+        config = infer_config(checkpoint.tensors, checkpoint.meta.get("meta"), class_names, source=str(path))
     renamed = rename(checkpoint.tensors, ROWS, ignored=IGNORED, source=str(path))
     model: Any = build_from("semantic", config, renamed, source=str(path))
     return model
 
 
 def infer_config(
-    tensors: Mapping[str, Tensor], meta: Any = None, *, source: str = "checkpoint"
+    tensors: Mapping[str, Tensor],
+    meta: Any = None,
+    class_names: Sequence[str] = (),
+    *,
+    source: str = "checkpoint",
 ) -> SemanticConfig:
     """The architecture that these names and shapes belong to; `meta` is the file's entry of that name.
 
@@ -66,35 +72,27 @@ def infer_config(
     try:
         classes, head_channels = shapes["decode_head.0.conv_seg.weight"][:2]
         width = shapes["decode_head.1.fcs.0.conv.weight"][0]
-        config = SemanticConfig(
-            semantic_names(classes),
-            semantic_palette(classes),
-            _infer_backbone(shapes),
-            # 512 on the short edge for ADE20K's 150 classes, 1024 for Cityscapes. No padding at all.
-            Preprocessing(
-                short_edge=512 if classes == 150 else 1024, long_edge=2048, resize="cv2", divisor=1
-            ),
-            fpn_channels=shapes["neck.lateral_convs.0.conv.weight"][0],
-            head_channels=head_channels,
-            head_norm="BN",
-            predictor_std=0.01,
-            loss_normalize="all",
-            point_rend=SemanticPointRendConfig(
-                width=width,
-                depth=count(shapes, "decode_head.1.fcs.{i}.conv.weight"),
-                coarse_each_layer=shapes["decode_head.1.fc_seg.weight"][1] > width,
-                count=8196,  # as published; 8192 must have been meant
-                steps=2,
-            ),
-        )
+        point_inputs = shapes["decode_head.1.fc_seg.weight"][1]
+        fpn_channels = shapes["neck.lateral_convs.0.conv.weight"][0]
+        backbone = _infer_backbone(shapes)
     except (KeyError, IndexError, ValueError) as error:
         some = ", ".join(list(shapes)[:5])
         raise ValueError(
             f"{source}: not a PointRend of MMSegmentation with a ResNet and FPN ({error} is missing or odd); "
             f"it has {some}, .."
         ) from error
-    names, palette = _described(meta, classes)
-    return replace(config, class_names=names or config.class_names, palette=palette or config.palette)
+    names, palette = described(meta, classes)
+    config = mmsegmentation_semantic(named(class_names or names, classes), palette)
+    assert config.point_rend is not None
+    rend = replace(
+        config.point_rend,
+        width=width,
+        depth=count(shapes, "decode_head.1.fcs.{i}.conv.weight"),
+        coarse_each_layer=point_inputs > width,
+    )
+    return replace(
+        config, backbone=backbone, fpn_channels=fpn_channels, head_channels=head_channels, point_rend=rend
+    )
 
 
 def _infer_backbone(shapes: Mapping[str, tuple[int, ...]]) -> BackboneConfig:
@@ -110,7 +108,7 @@ def _infer_backbone(shapes: Mapping[str, tuple[int, ...]]) -> BackboneConfig:
     raise ValueError(f"a ResNet with {blocks} blocks")
 
 
-def _described(meta: Any, classes: int) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+def described(meta: Any, classes: int) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
     """Class names and palette of the metadata; empty where they are absent or not what they should be."""
     meta = meta if isinstance(meta, Mapping) else {}
     inner = meta.get("dataset_meta")

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pointrend import __version__
+from pointrend._version import __version__
 from pointrend.checkpoints.config_io import from_dict
 from pointrend.io import atomic_write
 

@@ -28,15 +28,16 @@ class Zoo:
 
     def run(self) -> int:
         """Print the table, or one card."""
-        from pointrend.checkpoints.hub import backbone_card, card
         from pointrend.zoo.backbones import PRETRAINED
         from pointrend.zoo.entries import ZOO
 
         if not self.name:
             self._print_tables()
         elif self.name in ZOO:
-            print(card(ZOO[self.name]), end="")
+            print(_card(self.name), end="")
         elif self.name in PRETRAINED:
+            from pointrend.zoo.card import backbone_card
+
             print(backbone_card(PRETRAINED[self.name]), end="")
         elif self.name.endswith(".safetensors"):
             print(_file_card(Path(self.name)), end="")
@@ -49,8 +50,8 @@ class Zoo:
     def _print_tables(self) -> None:
         from rich.console import Console
 
-        from pointrend.checkpoints.hub import scores, size
         from pointrend.zoo.backbones import PRETRAINED
+        from pointrend.zoo.card import scores, size
         from pointrend.zoo.entries import ZOO
 
         console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
@@ -72,6 +73,14 @@ class Zoo:
         console.print(backbones)
         console.print("Scores are those of the authors; `pointrend zoo NAME` tells more.")
         console.print("NC: Cityscapes' terms allow non-commercial use only.")
+
+
+def _card(name: str) -> str:
+    from pointrend.training.published import describe, find_recipe
+    from pointrend.zoo.card import card
+    from pointrend.zoo.entries import ZOO
+
+    return card(ZOO[name], describe(find_recipe(ZOO[name].training or name)))
 
 
 def _file_card(path: Path) -> str:

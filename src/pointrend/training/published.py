@@ -1,8 +1,7 @@
 """The published trainings, one an entry, named as in the model zoos of Detectron2 and MMSegmentation.
 
-An entry is everything but the classes: the network with its frozen stages, points and test size, the random
-changes of the images, and the recipe. Sources: Detectron2's PointRend configurations (merged with their bases),
-MMSegmentation's, and appendix B of the paper for DeepLabV3, whose models were never released.
+An entry is everything but the classes: the network (`models.published`), the random changes of the images, and the
+recipe. Sources as there.
 """
 
 from __future__ import annotations
@@ -21,24 +20,11 @@ from pointrend.data.transforms import (
     ResizeShortEdge,
     SampleTransform,
 )
-from pointrend.models.backbones import BackboneConfig
-from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig
-from pointrend.models.mask_heads.coarse import MaskConfig
-from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
+from pointrend.models.published import NETWORKS, NetworkConfig, Palette, with_classes
 from pointrend.training.recipe import Recipe
 
-Config = InstanceConfig | SemanticConfig
-Palette = Sequence[tuple[int, int, int]]
 DataName = Literal["coco", "cityscapes:instance", "cityscapes:semantic", "ade20k"]
-
-BGR = Preprocessing(
-    std=(1.0, 1.0, 1.0), channel_order="BGR"
-)  # Caffe2's: the mean is subtracted, nothing else
-BGR_STD = Preprocessing(std=(58.395, 57.12, 57.375), channel_order="BGR")
-R_50 = BackboneConfig("resnet50", stride_in_1x1=True)
-R_101 = BackboneConfig("resnet101", stride_in_1x1=True)
-X_101 = BackboneConfig("resnext101_32x8d")
 
 
 @dataclass(frozen=True)
@@ -48,7 +34,7 @@ class Published:
     name: str
     data: DataName
     """The data set in its official layout."""
-    network: Config
+    network: NetworkConfig
     """The network; its class names stand for those of the data that it will be trained on."""
     augmentation: tuple[SampleTransform, ...]
     """Random changes of each image, in this order."""
@@ -68,9 +54,7 @@ class Published:
 
     def config(self, class_names: Sequence[str], palette: Palette = ()) -> Any:
         """The network's configuration for these classes: `InstanceConfig` or `SemanticConfig`."""
-        if isinstance(self.network, InstanceConfig):
-            return replace(self.network, class_names=tuple(class_names))
-        return replace(self.network, class_names=tuple(class_names), palette=tuple(palette))
+        return with_classes(self.network, class_names, palette)
 
     def shortened(self, steps: int) -> Published:
         """The same training in so many updates: everything of its schedule happens at the same part of it."""
@@ -122,20 +106,13 @@ class Published:
         return replace(self, network=replace(network, point_rend=rend))
 
 
-def _coco(name: str, backbone: BackboneConfig, schedule: Literal["1x", "3x"], **changes: Any) -> Published:
+def _coco(name: str, schedule: Literal["1x", "3x"]) -> Published:
     steps, milestones = (90_000, (60_000, 80_000)) if schedule == "1x" else (270_000, (210_000, 250_000))
-    preprocessing = BGR_STD if backbone == X_101 else BGR
+    network = NETWORKS[name]
     return Published(
         name,
         "coco",
-        InstanceConfig(
-            class_names=tuple(f"class {number}" for number in range(80)),
-            backbone=backbone,
-            preprocessing=replace(preprocessing, short_edge=800, long_edge=1333),
-            freeze_stages=2,
-            head="implicit" if name.startswith("implicit") else "pointrend",
-            masks=MaskConfig(**changes),
-        ),
+        network,
         (ResizeShortEdge((640, 672, 704, 736, 768, 800), 1333), RandomFlip()),
         Recipe(
             steps=steps,
@@ -147,42 +124,31 @@ def _coco(name: str, backbone: BackboneConfig, schedule: Literal["1x", "3x"], **
             group_by_aspect=True,
             state_every=5000,
         ),
-        pretrained={R_50: "MSRA/R-50", R_101: "MSRA/R-101", X_101: "FAIR/X-101-32x8d"}[backbone],
+        pretrained={
+            "resnet50": "MSRA/R-50",
+            "resnet101": "MSRA/R-101",
+            "resnext101_32x8d": "FAIR/X-101-32x8d",
+        }[network.backbone.name],
     )
 
 
 def _cityscapes_instance() -> Published:
-    base = _coco("pointrend_rcnn_R_50_FPN_1x_cityscapes", R_50, "1x")
+    base = _coco("pointrend_rcnn_R_50_FPN_1x_cityscapes", "1x")
     edges = tuple(range(800, 1025, 32))
     return replace(
         base,
         data="cityscapes:instance",
-        network=replace(
-            base.network,
-            class_names=tuple(f"class {number}" for number in range(8)),
-            preprocessing=replace(BGR, short_edge=1024, long_edge=2048),
-        ),
         augmentation=(ResizeShortEdge(edges, 2048), RandomFlip()),
         recipe=replace(base.recipe, steps=24_000, batch_size=8, learning_rate=0.01, milestones=(18_000,)),
     )
 
 
-def _street(channels: int = 19) -> tuple[str, ...]:
-    return tuple(f"class {number}" for number in range(channels))
-
-
 def _semantic_fpn() -> Published:
+    name = "pointrend_semantic_R_101_FPN_1x_cityscapes"
     return Published(
-        "pointrend_semantic_R_101_FPN_1x_cityscapes",
+        name,
         "cityscapes:semantic",
-        SemanticConfig(
-            _street(),
-            backbone=R_101,
-            preprocessing=replace(BGR, short_edge=1024, long_edge=2048),
-            point_rend=SemanticPointRendConfig(
-                coarse_each_layer=False, sampling=PointSampling(2048), count=8192, steps=2
-            ),
-        ),
+        NETWORKS[name],
         (
             ResizeShortEdge(tuple(range(512, 2049, 256)), 4096),  # scales 0.5, 0.75 .. 2
             RandomCrop(512, 1024, largest_share=0.75),
@@ -203,19 +169,11 @@ def _semantic_fpn() -> Published:
 
 
 def _deeplab() -> Published:
+    name = "pointrend_deeplabv3_R_103_cityscapes"
     return Published(
-        "pointrend_deeplabv3_R_103_cityscapes",
+        name,
         "cityscapes:semantic",
-        SemanticConfig(
-            _street(),
-            backbone=BackboneConfig("resnet101", norm="batch", deep_stem=True, output_stride=16),
-            preprocessing=Preprocessing(short_edge=1024, long_edge=2048),
-            head="deeplab",
-            head_channels=256,
-            point_rend=SemanticPointRendConfig(
-                features=("res2",), sampling=PointSampling(2048), count=8192, steps=4
-            ),
-        ),
+        NETWORKS[name],
         (
             ResizeShortEdge(tuple(range(512, 2049, 256)), 4096),
             RandomCrop(768, 768, largest_share=1.0),
@@ -235,22 +193,13 @@ def _deeplab() -> Published:
     )
 
 
-def _mmsegmentation(name: str, depth: Literal[50, 101], data: Literal["cityscapes", "ade20k"]) -> Published:
-    street = data == "cityscapes"
+def _mmsegmentation(name: str) -> Published:
+    street = "cityscapes" in name
+    network = NETWORKS[name]
     return Published(
         name,
         "cityscapes:semantic" if street else "ade20k",
-        SemanticConfig(
-            _street(19 if street else 150),
-            backbone=BackboneConfig("resnet50" if depth == 50 else "resnet101", norm="batch", deep_stem=True),
-            preprocessing=Preprocessing(
-                short_edge=1024 if street else 512, long_edge=2048, resize="cv2", divisor=1
-            ),
-            head_norm="BN",
-            predictor_std=0.01,  # of the classifiers in 0.x, which the published models were trained with
-            loss_normalize="all",
-            point_rend=SemanticPointRendConfig(sampling=PointSampling(2048), count=8196, steps=2),
-        ),
+        network,
         (
             RandomFit(2048, 1024 if street else 512, 0.5, 2.0),
             RandomCrop(512, 1024 if street else 512, largest_share=0.75),
@@ -270,29 +219,26 @@ def _mmsegmentation(name: str, depth: Literal[50, 101], data: Literal["cityscape
             warmup_factor=0.1,
             state_every=8000 if street else 16_000,
         ),
-        pretrained=f"openmmlab/resnet{depth}_v1c",
+        pretrained=f"openmmlab/{network.backbone.name}_v1c",
     )
 
-
-# No importance sampling and training on the proposals: Implicit PointRend needs no coarse prediction to do better.
-_IMPLICIT = {"sampling": PointSampling.uniform(196), "train_on_predicted_boxes": False}
 
 RECIPES: dict[str, Published] = {
     entry.name: entry
     for entry in (
-        _coco("pointrend_rcnn_R_50_FPN_1x_coco", R_50, "1x"),
-        _coco("pointrend_rcnn_R_50_FPN_3x_coco", R_50, "3x"),
-        _coco("pointrend_rcnn_R_101_FPN_3x_coco", R_101, "3x"),
-        _coco("pointrend_rcnn_X_101_32x8d_FPN_3x_coco", X_101, "3x"),
+        _coco("pointrend_rcnn_R_50_FPN_1x_coco", "1x"),
+        _coco("pointrend_rcnn_R_50_FPN_3x_coco", "3x"),
+        _coco("pointrend_rcnn_R_101_FPN_3x_coco", "3x"),
+        _coco("pointrend_rcnn_X_101_32x8d_FPN_3x_coco", "3x"),
         _cityscapes_instance(),
         _semantic_fpn(),
         _deeplab(),
-        _coco("implicit_pointrend_R_50_FPN_1x_coco", R_50, "1x", **_IMPLICIT),
-        _coco("implicit_pointrend_R_50_FPN_3x_coco", R_50, "3x", **_IMPLICIT),
-        _mmsegmentation("pointrend_r50_4xb2-80k_cityscapes-512x1024", 50, "cityscapes"),
-        _mmsegmentation("pointrend_r101_4xb2-80k_cityscapes-512x1024", 101, "cityscapes"),
-        _mmsegmentation("pointrend_r50_4xb4-160k_ade20k-512x512", 50, "ade20k"),
-        _mmsegmentation("pointrend_r101_4xb4-160k_ade20k-512x512", 101, "ade20k"),
+        _coco("implicit_pointrend_R_50_FPN_1x_coco", "1x"),
+        _coco("implicit_pointrend_R_50_FPN_3x_coco", "3x"),
+        _mmsegmentation("pointrend_r50_4xb2-80k_cityscapes-512x1024"),
+        _mmsegmentation("pointrend_r101_4xb2-80k_cityscapes-512x1024"),
+        _mmsegmentation("pointrend_r50_4xb4-160k_ade20k-512x512"),
+        _mmsegmentation("pointrend_r101_4xb4-160k_ade20k-512x512"),
     )
 }
 """Every published training by name."""
@@ -307,3 +253,21 @@ def find_recipe(name: str) -> Published:
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are\n  " + "\n  ".join(RECIPES))
     return RECIPES[name]
+
+
+def describe(published: Published) -> list[str]:
+    """Lines about a training, for people: updates, batch, rates, augmentation, start."""
+    recipe = published.recipe
+    fall = {
+        "milestones": f"x {recipe.gamma:g} at {', '.join(f'{at:,}' for at in recipe.milestones)}",
+        "poly": f"polynomial with power {recipe.power:g}",
+        "constant": "constant",
+    }[recipe.schedule]
+    start = f", from {published.pretrained}" if published.pretrained else ""
+    return [
+        f"Training: {recipe.steps:,} updates of {recipe.batch_size} images, "
+        f"{recipe.optimizer.upper()} at {recipe.learning_rate:g}{start}; recipe {published.name}",
+        f"Schedule: {fall}; linear warm-up over {recipe.warmup_steps:,} updates from a factor of "
+        f"{recipe.warmup_factor:g}; momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}",
+        f"Augmentation: {', '.join(map(str, published.augmentation))}",
+    ]

@@ -9,7 +9,6 @@ with this package yet. What was shown is that deterministic weights give the ori
 from __future__ import annotations
 
 import difflib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +81,14 @@ def _load_published(entry: Entry, progress: Progress | None) -> Any:
 
 
 def _convert(entry: Entry, path: Path) -> Any:
-    """The published file as our model; ValueError if it is another model than the entry's."""
-    model = _read(path, entry.project)
-    blank: dict[str, Any] = {"class_names": (), **({"palette": ()} if entry.kind == "semantic" else {})}
-    wanted = entry.config()
-    names = {key: getattr(model.config, key) for key in blank}
-    if type(model.config) is not type(wanted) or replace(wanted, **names) != model.config:
+    """The published file as our model; ValueError if its tensors are not exactly those of the entry's network."""
+    try:
+        model = _reader(entry.project)(path, config=entry.config())
+    except ValueError as error:
+        reason = "\n".join(str(error).splitlines()[:6])  # a list of all tensors that differ helps nobody here
         raise ValueError(
-            f"{path}: not the file of {entry.name} ({entry.kind}, {entry.backbone}, {entry.data}); it holds "
-            f"{type(model.config).__name__} with {model.config.backbone.name} and {model.config.num_classes} classes"
-        )
+            f"not the file of {entry.name} ({entry.kind}, {entry.backbone}, {entry.data}): {reason}"
+        ) from error
     model.origin = {"name": entry.name, "url": entry.url, "licence": entry.licence}
     return model
 
@@ -119,27 +116,41 @@ def _load_path(path: Path) -> Any:
 
     if path.suffix == ".safetensors":
         return files.load(path)
-    model = _read(path, None)
+    if (entry := _published_as(path)) is not None:
+        return _convert(entry, path)
+    model = _reader(_project_of(path))(path)
     model.origin = {"converted_from": path.name}
     return model
 
 
-def _read(path: Path, project: str | None) -> Any:
-    """A foreign checkpoint; which project's is told by its names unless it is known."""
-    from pointrend.checkpoints.detectron2 import from_detectron2
+def _published_as(path: Path) -> Entry | None:
+    """The entry whose published file this is, by its name and its hash."""
+    for entry in ZOO.values():
+        algorithm, _, digits = entry.checksum.partition(":")
+        if digits and path.name == entry.file_name and file_hash(path, algorithm).startswith(digits):
+            return entry
+    return None
+
+
+def _project_of(path: Path) -> str:
+    """Whose checkpoint it is, told by its tensors' names."""
     from pointrend.checkpoints.external import read_foreign
+
+    names = read_foreign(path).tensors
+    prefixes = {"decode_head.": "MMSegmentation", "roi_head.": "MMDetection"}
+    found = (
+        project for prefix, project in prefixes.items() if any(name.startswith(prefix) for name in names)
+    )
+    return next(found, "Detectron2")
+
+
+def _reader(project: str) -> Any:
+    from pointrend.checkpoints.detectron2 import from_detectron2
     from pointrend.checkpoints.mmdetection import from_mmdetection
     from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
 
-    if project is None:
-        names = read_foreign(path).tensors
-        prefixes = {"decode_head.": "MMSegmentation", "roi_head.": "MMDetection"}
-        found = (
-            project for prefix, project in prefixes.items() if any(name.startswith(prefix) for name in names)
-        )
-        project = next(found, "Detectron2")
     readers: dict[str, Any] = {"MMSegmentation": from_mmsegmentation, "MMDetection": from_mmdetection}
-    return readers.get(project, from_detectron2)(path)
+    return readers.get(project, from_detectron2)
 
 
 def _similar(name: str | Path) -> str:

@@ -5,13 +5,12 @@ Plain Python: torch is imported when a configuration is built.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pointrend.models.instance import InstanceConfig
     from pointrend.models.semantic import SemanticConfig
-    from pointrend.training.published import Published
 
 DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/PointRend"
 MMSEGMENTATION = "https://download.openmmlab.com/mmsegmentation/v0.5/point_rend"
@@ -31,8 +30,8 @@ class Entry:
         or "md5:012345" (Detectron2: MODEL_ZOO.md); checked after a download. "" where there is no file.
     scores: published numbers by name, in percent; score_source tells where they were published.
     parameters: trainable ones and those of frozen convolutions; frozen norms are not counted.
-    training: its name in `training.recipes`. MMDetection's differ a little from the Detectron2 ones named
-        here.
+    training: the name of its training in `training.published`, if not its own. MMDetection's differ a little from the
+        Detectron2 ones named here.
     mebibytes: size of the file, where published.
     """
 
@@ -55,26 +54,23 @@ class Entry:
         """Under this name the weights are looked for in the cache folder."""
         return self.url.rpartition("/")[2]
 
-    def published(self) -> Published:
-        """The training that made it: network, augmentation and recipe."""
-        from pointrend.training.published import find_recipe
-
-        return find_recipe(self.training or self.name)
-
     def config(self) -> InstanceConfig | SemanticConfig:
-        """The model's configuration with its data set's class names."""
-        from pointrend.metadata.class_names import instance_names, semantic_names, semantic_palette
+        """The model's configuration with its data set's class names (and colours)."""
+        from pointrend.models.published import NETWORKS, with_classes
 
-        published = self.published()
-        count = published.network.num_classes
-        if self.kind == "semantic":
-            return published.config(semantic_names(count), semantic_palette(count))
-        config = published.config(instance_names(count))
-        if self.project == "MMDetection":
-            images = replace(config.preprocessing, resize="cv2")
-            masks = replace(config.masks, train_on_predicted_boxes=False)
-            return replace(config, preprocessing=images, masks=masks)
-        return replace(config, head="implicit" if self.name.startswith("implicit_") else "pointrend")
+        return with_classes(NETWORKS[self.name], *_classes(self.data, self.kind))
+
+
+def _classes(data: str, kind: str) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+    """Names and colours of a data set's classes; no colours where none are customary."""
+    from pointrend.metadata import ade20k, cityscapes, coco
+
+    if data == "COCO":
+        return tuple(category.name for category in coco.CATEGORIES), ()
+    if data == "ADE20K":
+        return ade20k.CLASSES, ()
+    labels = cityscapes.INSTANCE_LABELS if kind == "instance" else cityscapes.TRAIN_LABELS
+    return tuple(label.name for label in labels), tuple(label.color for label in labels)
 
 
 def _checksum(file: str) -> str:
