@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from pointrend.app.instance_session import PreparedObjects
-from pointrend.app.model_cache import load_embedded
-from pointrend.app.semantic_session import PreparedLabels
+from pointrend.app.instance_session import InstanceSession
+from pointrend.app.model_cache import load_bundled
+from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Settings
 from pointrend.checkpoints.native import load, read
 from pointrend.data.shapes import ShapeScenes
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.structures import InstanceMasks, InstanceResult
-from tools import train_demo_models as embedded
+from tools import train_demo_models as tool
 from tools.train_demo_models import MAKINGS, SIZE, TRAINING_SEED, Making, make
 
 HELD_OUT = 90210  # seed of scenes that were not trained on
@@ -35,7 +35,7 @@ def test_the_file_is_small_and_says_where_it_comes_from(task: str, config: str) 
     assert shipped(task).stat().st_size < 2 * 2**20
     assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
     assert all(bool(torch.isfinite(t).all()) for t in tensors.values())
-    assert info.config == getattr(embedded, config)()
+    assert info.config == getattr(tool, config)()
     assert info.extra["licence"] == "Apache-2.0"
     assert info.extra["command"] == f"python -m tools.train_demo_models {task} --out FILE"
     assert "no pretrained weights" in info.extra["data"]
@@ -45,7 +45,7 @@ def test_labels_are_better_with_points_on_scenes_never_trained_on() -> None:
     assert HELD_OUT != TRAINING_SEED
     scenes = ShapeScenes(12, seed=HELD_OUT, size=SIZE)
     coarse, refined = evaluate_semantic(
-        load_embedded("semantic"), scenes, {"coarse": {"refine": False}, "refined": {}}
+        load_bundled("semantic"), scenes, {"coarse": {"refine": False}, "refined": {}}
     )
     assert coarse.numbers["mIoU"] > 0.6
     assert refined.numbers["mIoU"] > coarse.numbers["mIoU"] + 0.01
@@ -64,11 +64,11 @@ def overlap(found: InstanceResult, truth: InstanceMasks) -> float:
 
 def test_objects_are_better_with_points_on_scenes_never_trained_on() -> None:
     scenes = ShapeScenes(12, "instance", seed=HELD_OUT, size=SIZE, min_area=100)
-    model = load_embedded("instance")
+    model = load_bundled("instance")
     coarse = refined = 0.0
     for sample in (scenes[number] for number in range(len(scenes))):
-        prepared = PreparedObjects(model, sample.image)
-        rendering = prepared.render(Settings(prepared.sides.own, prepared.counts.own, 0.3))
+        session = InstanceSession(model, sample.image)
+        rendering = session.render(Settings(session.resolutions.own, session.points.own, 0.3))
         assert isinstance(rendering.result, InstanceResult)
         assert isinstance(rendering.coarse, InstanceResult)
         refined += overlap(rendering.result, sample.target.masks) / len(scenes)
@@ -77,18 +77,18 @@ def test_objects_are_better_with_points_on_scenes_never_trained_on() -> None:
     assert refined > coarse + 0.01
 
 
-def test_an_embedded_model_predicts_images_of_any_size() -> None:
-    prepared = PreparedLabels(load_embedded("semantic"), torch.zeros(3, 1, 1, dtype=torch.uint8))
-    assert prepared.render(Settings(24, 32)).result.labels.shape == (1, 1)
+def test_a_bundled_model_predicts_images_of_any_size() -> None:
+    session = SemanticSession(load_bundled("semantic"), torch.zeros(3, 1, 1, dtype=torch.uint8))
+    assert session.render(Settings(24, 32)).result.labels.shape == (1, 1)
 
 
 def test_the_command_makes_such_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "sys.argv", ["embedded", "semantic", "--steps", "1", "--out", str(tmp_path / "a.safetensors")]
+        "sys.argv", ["train_demo_models", "semantic", "--steps", "1", "--out", str(tmp_path / "a.safetensors")]
     )
     monkeypatch.setitem(MAKINGS, "semantic", Making("semantic", 9, 2, 2, 1e-3))
-    embedded.main()
+    tool.main()
     model = load(tmp_path / "a.safetensors")
     assert model.origin["command"].endswith("semantic --steps 1 --out FILE")
     make(Making("instance", 1, 2, 2, 1e-3), tmp_path / "b.safetensors")
-    assert load(tmp_path / "b.safetensors").config == embedded.instance_config()
+    assert load(tmp_path / "b.safetensors").config == tool.instance_config()

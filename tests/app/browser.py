@@ -24,9 +24,8 @@ CHROMIUM = (
 @contextmanager
 def served(folder: Path, *options: str) -> Iterator[str]:
     """`pointrend app` with these options, at the address that this yields; what it says goes to `folder`."""
-    pytest.importorskip(
-        "gradio", reason="gradio is not installed: pip install 'pointrend[app]'", exc_type=ImportError
-    )
+    for package in ("fastapi", "uvicorn"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'pointrend[app]'")
     log = folder / "server.log"
     command = [sys.executable, "-m", "pointrend", "app", "--port", "0", *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -54,7 +53,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 def answers(address: str) -> bool:
     """Whether the server is there."""
     try:
-        return fetch(address, "/config")[0] == 200
+        return fetch(address, "/options")[0] == 200
     except OSError:
         return False
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pointrend.app.instance_session import PreparedObjects
-from pointrend.app.semantic_session import PreparedLabels
+from pointrend.app.instance_session import InstanceSession
+from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Rendering, Settings
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
@@ -42,9 +42,9 @@ def image() -> Tensor:
 
 @pytest.fixture(scope="module")
 def labels(semantic: SemanticSegmenter, image: Tensor) -> Rendering:
-    return PreparedLabels(semantic, image).render(Settings(64, 64))
+    return SemanticSession(semantic, image).render(Settings(64, 64))
 
 
 @pytest.fixture(scope="module")
 def objects(instances: InstanceSegmenter, image: Tensor) -> Rendering:
-    return PreparedObjects(instances, image).render(Settings(28, 98, 0.0))
+    return InstanceSession(instances, image).render(Settings(28, 98, 0.0))

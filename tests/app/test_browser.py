@@ -1,6 +1,6 @@
 """The page in a real Chromium: upload, slide, hover, download; bad files; keyboard; a phone; no address but its own.
 
-Runs where gradio, playwright (`pip install playwright`, no browser of its own) and a Chromium are installed.
+Runs where FastAPI, uvicorn, playwright (`pip install playwright`, no browser of its own) and a Chromium are installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 # What can be reached by keyboard and has no name that could be read aloud.
 NAMELESS = """() => {
-  const wanted = '#desk button, #desk a, #desk input:not([type=file]), #desk [tabindex="0"]';
+  const wanted = 'button, a, select, input:not([type=file]), [tabindex="0"]';
   const named = n => n.innerText || n.ariaLabel || n.title || n.getAttribute('aria-label')
     || (n.labels && n.labels.length) || n.querySelector('img[alt]:not([alt=""])');
   return [...document.querySelectorAll(wanted)].filter(n => n.offsetParent && !named(n)).map(n => n.outerHTML);
@@ -64,7 +64,7 @@ def page(browser: Any, server: str, request: pytest.FixtureRequest) -> Iterator[
         "console", lambda said: errors.append(said.text) if "Content Security Policy" in said.text else None
     )
     tab.goto(server)
-    tab.wait_for_selector("#viewer .filled", timeout=WAIT)
+    tab.wait_for_selector("#viewer.filled", timeout=WAIT)
     yield tab
     context.close()
     assert hosts - {""} == {urlsplit(server).netloc}  # "" is data: and blob:
@@ -107,11 +107,11 @@ def test_upload_slide_hover_download(page: Any, tmp_path: Path) -> None:
     ]
 
     before = number(page, "Output"), number(page, "Cells computed")
-    slider = page.locator("#side input[type=range]")
+    slider = page.locator("#resolution input")
     after(page, lambda: slider.fill("512"))
     assert number(page, "Output").startswith("512 ×")
     assert number(page, "Cells computed") != before[1]
-    points = page.locator("#points input[type=range]")
+    points = page.locator("#points input")
     share = number(page, "Cells computed")
     after(page, lambda: points.fill("2048"))
     assert float(number(page, "Cells computed").rstrip("%")) > float(share.rstrip("%"))
@@ -138,11 +138,10 @@ def test_upload_slide_hover_download(page: Any, tmp_path: Path) -> None:
 
 def test_objects_have_a_slider_for_their_score(page: Any) -> None:
     assert not page.locator("#score").is_visible()
-    page.locator("#model input").click()
-    after(page, lambda: page.get_by_role("option", name="every object").click())
+    after(page, lambda: page.locator("#model select").select_option("Shapes, every object (bundled)"))
     page.wait_for_selector("#score", timeout=WAIT)
     assert number(page, "Output") == "224 × 224"
-    after(page, lambda: page.locator("#score input[type=range]").fill("1"))
+    after(page, lambda: page.locator("#score input").fill("1"))
     assert page.locator("#facts .legend li").count() == 0
 
 
@@ -190,7 +189,7 @@ def test_everything_can_be_done_by_keyboard(page: Any) -> None:
     assert page.locator("#viewer .panels button").nth(1).get_attribute("aria-pressed") == "true"
 
     before = number(page, "Output")
-    page.locator("#side input[type=range]").focus()
+    page.locator("#resolution input").focus()
     after(page, lambda: page.keyboard.press("ArrowRight"))
     assert number(page, "Output") != before
 
@@ -205,9 +204,7 @@ def test_everything_can_be_done_by_keyboard(page: Any) -> None:
 )
 def test_a_phone_shows_image_and_sliders_without_scrolling_sideways(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    stage, slider = (
-        page.locator(name).bounding_box() for name in ("#viewer .stage", "#side input[type=range]")
-    )
+    stage, slider = (page.locator(name).bounding_box() for name in ("#viewer .stage", "#resolution input"))
     assert stage["width"] > 340
     assert slider["y"] + slider["height"] - stage["y"] < 844  # the image can be watched while sliding
     page.touchscreen.tap(stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2)

@@ -12,10 +12,10 @@ from pointrend.cli import main
 from pointrend.cli.app import free_port
 
 
-def test_without_gradio_it_says_what_to_install(
+def test_without_a_server_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if it were not installed
     assert main(["app"]) == 2
     assert "pip install 'pointrend[app]'" in capsys.readouterr().err
 
@@ -29,7 +29,7 @@ def test_impossible_numbers_are_named(options: list[str], capsys: pytest.Capture
 def test_a_missing_checkpoint_ends_it_before_anybody_comes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pointrend.cli.app.require_gradio", lambda: None)
+    monkeypatch.setattr("pointrend.cli.app.require_server", lambda: None)
     missing = str(tmp_path / "missing.safetensors")
     assert main(["app", missing, "--device", "cpu"]) == 2
     assert missing in capsys.readouterr().err

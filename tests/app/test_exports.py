@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_masks
 from torch import Tensor
 
-from pointrend.app.exports import Finished, coco_json, finish, label_png, outline_svg
-from pointrend.app.instance_session import PreparedObjects
+from pointrend.app.exports import Exportable, coco_json, exportable, label_png, outline_svg
+from pointrend.app.instance_session import InstanceSession
 from pointrend.app.types import Rendering, Settings
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.structures import InstanceResult, SemanticResult
@@ -37,21 +37,21 @@ def filled(path: str, width: int, height: int) -> np.ndarray[tuple[int, ...], np
 
 
 def test_the_label_png_gives_the_labels_back(labels: Rendering) -> None:
-    image = Image.open(io.BytesIO(label_png(finish(labels, "a.png"))))
+    image = Image.open(io.BytesIO(label_png(exportable(labels, "a.png"))))
     assert image.mode == "P"
     assert isinstance(labels.result, SemanticResult)
     assert (np.asarray(image) == labels.result.labels.numpy()).all()
 
 
 def test_the_label_png_of_objects_numbers_them_best_on_top(objects: Rendering) -> None:
-    numbers = np.asarray(Image.open(io.BytesIO(label_png(finish(objects, "a.png")))))
+    numbers = np.asarray(Image.open(io.BytesIO(label_png(exportable(objects, "a.png")))))
     assert isinstance(objects.result, InstanceResult)
     dense = objects.result.masks.dense().numpy()
     assert (numbers == np.where(dense.any(0), dense.argmax(0) + 1, 0)).all()
 
 
 def test_coco_json_gives_the_same_masks_by_its_own_decoder(objects: Rendering) -> None:
-    content = json.loads(coco_json(finish(objects, "crowd.png")))
+    content = json.loads(coco_json(exportable(objects, "crowd.png")))
     assert content["images"] == [{"id": 1, "file_name": "crowd.png", "height": 90, "width": 157}]
     assert isinstance(objects.result, InstanceResult)
     assert len(content["annotations"]) == len(objects.result)
@@ -65,22 +65,22 @@ def test_coco_json_gives_the_same_masks_by_its_own_decoder(objects: Rendering) -
 
 
 def test_classes_become_masks_with_their_mean_probability(labels: Rendering) -> None:
-    content = json.loads(coco_json(finish(labels, "a.png")))
+    content = json.loads(coco_json(exportable(labels, "a.png")))
     assert isinstance(labels.result, SemanticResult)
-    assert labels.certainty is not None
+    assert labels.probability is not None
     total = np.zeros((90, 157), dtype=int)
     for annotation in content["annotations"]:
         mask = coco_masks.decode(annotation["segmentation"])
         total += mask
         assert (labels.result.labels.numpy()[mask == 1] == annotation["category_id"] - 1).all()
         assert annotation["score"] == pytest.approx(
-            float(labels.certainty[torch.from_numpy(mask == 1)].mean()), abs=1e-4
+            float(labels.probability[torch.from_numpy(mask == 1)].mean()), abs=1e-4
         )
     assert (total == 1).all()
 
 
 def test_svg_outlines_enclose_exactly_the_masks(objects: Rendering) -> None:
-    root = ElementTree.fromstring(outline_svg(finish(objects, "a.png")))
+    root = ElementTree.fromstring(outline_svg(exportable(objects, "a.png")))
     assert root.get("viewBox") == "0 0 157 90"
     paths = root.findall(f"{SVG}path")
     assert isinstance(objects.result, InstanceResult)
@@ -94,7 +94,7 @@ def test_class_names_cannot_break_out_of_the_svg(objects: Rendering) -> None:
     evil = ('"><script>alert(1)</script>', "\x00&", *["plain"] * 3)
     assert isinstance(objects.result, InstanceResult)
     named = replace(objects.result, class_names=evil)
-    content = outline_svg(finish(replace(objects, result=named), "a.png"))
+    content = outline_svg(exportable(replace(objects, result=named), "a.png"))
     root = ElementTree.fromstring(content)
     assert not root.findall(f".//{SVG}script")
     assert {path.get("data-class") for path in root} <= {evil[0], "&", "plain"}
@@ -103,7 +103,7 @@ def test_class_names_cannot_break_out_of_the_svg(objects: Rendering) -> None:
 def test_an_image_without_objects_gives_files_without_objects(
     instances: InstanceSegmenter, image: Tensor
 ) -> None:
-    empty: Finished = finish(PreparedObjects(instances, image).render(Settings(28, 98, 1.1)), "a.png")
+    empty: Exportable = exportable(InstanceSession(instances, image).render(Settings(28, 98, 1.1)), "a.png")
     assert json.loads(coco_json(empty))["annotations"] == []
     assert not ElementTree.fromstring(outline_svg(empty)).findall(f"{SVG}path")
     assert not np.asarray(Image.open(io.BytesIO(label_png(empty)))).any()

@@ -1,10 +1,9 @@
-"""What visitors may ask for: images by tickets, models by names, results until they are given up."""
+"""What visitors may ask for: images by ids, models by names, results until they are given up."""
 
 from __future__ import annotations
 
 import io
 import json
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from PIL import Image
 
 import pointrend
 from pointrend.app.exports import DOWNLOADS
-from pointrend.app.model_cache import EMBEDDED, ModelCache
-from pointrend.app.service import BusyError, Desk, examples
+from pointrend.app.model_cache import BUNDLED, ModelCache
+from pointrend.app.service import EXAMPLE, Service
 from pointrend.app.types import Range, Settings
 from pointrend.app.uploads import Limits
 from pointrend.models.instance import InstanceSegmenter
@@ -38,17 +37,16 @@ def checkpoint(semantic: SemanticSegmenter, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def desk(checkpoint: Path) -> Desk:
-    return Desk(ModelCache([checkpoint]), Limits())
+def service(checkpoint: Path) -> Service:
+    return Service(ModelCache([checkpoint]), Limits())
 
 
-def test_an_uploaded_image_is_shown_and_its_result_downloaded(desk: Desk) -> None:
-    ticket = desk.accept(encoded(), "/me/blue.png")
-    shown = desk.show("mine.safetensors", ticket, SETTINGS)
-    assert shown["name"] == "blue.png"
+def test_an_uploaded_image_is_shown_and_its_result_downloaded(service: Service) -> None:
+    image = service.add_image(encoded(), "/me/blue.png")
+    shown = service.render("mine.safetensors", image, SETTINGS)
     assert (shown["hover"]["width"], shown["hover"]["height"]) == (64, 48)
     for name in shown["downloads"]:
-        found = desk.download(shown["result"], name)
+        found = service.download(shown["result"], name)
         assert found is not None
         assert found[1:] == (DOWNLOADS[name][1], f"blue-{name}")
         assert found[0]
@@ -56,57 +54,56 @@ def test_an_uploaded_image_is_shown_and_its_result_downloaded(desk: Desk) -> Non
 
 
 def test_features_are_computed_once_for_an_image_and_a_model(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     original = SemanticSegmenter.features
     monkeypatch.setattr(SemanticSegmenter, "features", lambda self, x: calls.append(1) or original(self, x))
-    ticket = desk.accept(encoded(), "a")
+    image = service.add_image(encoded(), "a")
     for side in (24, 64, 192):
-        desk.show("mine.safetensors", ticket, Settings(side, 64))
-    desk.controls("mine.safetensors", ticket)
+        service.render("mine.safetensors", image, Settings(side, 64))
     assert len(calls) == 1
 
 
 def test_what_was_given_up_is_computed_again(checkpoint: Path) -> None:
-    desk = Desk(ModelCache([checkpoint]), Limits(), megabytes=1)  # features of one image do not fit
-    ticket = desk.accept(encoded(), "a")
-    first, second = (desk.show("mine.safetensors", ticket, SETTINGS) for _ in range(2))
+    service = Service(ModelCache([checkpoint]), Limits(), megabytes=1)  # features of one image do not fit
+    image = service.add_image(encoded(), "a")
+    first, second = (service.render("mine.safetensors", image, SETTINGS) for _ in range(2))
     assert first["hover"] == second["hover"]
-    assert desk.features.bytes <= 2**20
+    assert service.sessions.used <= 2**20
 
 
 def test_an_image_that_was_given_up_is_asked_for_again(checkpoint: Path) -> None:
-    desk = Desk(ModelCache([checkpoint]), Limits(), megabytes=1)
-    tickets = [desk.accept(encoded(400, 300), "a") for _ in range(3)]
-    assert desk.uploads.bytes <= 2**18
+    service = Service(ModelCache([checkpoint]), Limits(), megabytes=1)
+    images = [service.add_image(encoded(400, 300), "a") for _ in range(3)]
+    assert service.images.used <= 2**18
     with pytest.raises(ValueError, match="drop it again"):
-        desk.show("mine.safetensors", tickets[0], SETTINGS)
+        service.render("mine.safetensors", images[0], SETTINGS)
 
 
-@pytest.mark.parametrize("ticket", ["", "example:", "example:../../etc/passwd", "/etc/passwd", "a" * 10_000])
-def test_a_ticket_that_was_not_given_out_opens_nothing(desk: Desk, ticket: str) -> None:
-    with pytest.raises(ValueError, match=r"no longer kept|expected one of"):
-        desk.show("mine.safetensors", ticket, SETTINGS)
+@pytest.mark.parametrize("image", ["", "example:", "example:../../etc/passwd", "/etc/passwd", "a" * 10_000])
+def test_a_image_that_was_not_given_out_opens_nothing(service: Service, image: str) -> None:
+    with pytest.raises(ValueError, match=r"no longer stored|expected one of"):
+        service.render("mine.safetensors", image, SETTINGS)
 
 
-def test_a_model_that_is_not_offered_is_not_loaded(desk: Desk, checkpoint: Path) -> None:
+def test_a_model_that_is_not_offered_is_not_loaded(service: Service, checkpoint: Path) -> None:
     for name in (str(checkpoint), "../mine.safetensors", "user/name", ""):
         with pytest.raises(ValueError, match="not offered"):
-            desk.show(name, examples()[0], SETTINGS)
+            service.render(name, f"{EXAMPLE}Crowd", SETTINGS)
 
 
 def test_a_visitor_learns_no_path_of_the_server(checkpoint: Path, tmp_path: Path) -> None:
     broken = tmp_path / "hidden" / "broken.safetensors"
     broken.parent.mkdir()
     broken.write_bytes(b"nothing")
-    shelf = ModelCache([checkpoint, broken])
-    assert shelf.names[:2] == ["mine.safetensors", "broken.safetensors"]
+    models = ModelCache([checkpoint, broken])
+    assert models.names[:2] == ["mine.safetensors", "broken.safetensors"]
     with pytest.raises(ValueError, match="cannot be used here") as caught:
-        shelf.get("broken.safetensors")
+        models.get("broken.safetensors")
     assert "hidden" not in str(caught.value)
     with pytest.raises(ValueError, match="hidden"):
-        shelf.check()  # whoever starts the server learns it
+        models.preload()  # whoever starts the server learns it
 
 
 def test_checkpoints_of_equal_names_are_told_apart(checkpoint: Path, tmp_path: Path) -> None:
@@ -133,59 +130,41 @@ def test_a_failed_download_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_a_published_model_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POINTREND_OFFLINE", "1")
+    models = ModelCache(["pointrend_rcnn_R_50_FPN_3x_coco"])
+    assert models.names[0] == "pointrend_rcnn_R_50_FPN_3x_coco"
+    with pytest.raises(ConnectionError, match="POINTREND_OFFLINE"):
+        models.preload()
+
+
 def test_few_models_stay_in_memory_and_their_features_go_with_them(checkpoint: Path) -> None:
-    desk = Desk(ModelCache([checkpoint, checkpoint], most=1), Limits())
-    ticket = desk.accept(encoded(), "a")
-    desk.show("mine.safetensors", ticket, SETTINGS)
-    desk.show("mine.safetensors (2)", ticket, SETTINGS)
-    assert len(desk.features) == 1
+    service = Service(ModelCache([checkpoint, checkpoint], capacity=1), Limits())
+    image = service.add_image(encoded(), "a")
+    service.render("mine.safetensors", image, SETTINGS)
+    service.render("mine.safetensors (2)", image, SETTINGS)
+    assert len(service.sessions) == 1
 
 
 def test_a_model_without_points_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.safetensors"
     pointrend.save(InstanceSegmenter(replace(instance_config(), head="coarse")), path)
     with pytest.raises(ValueError, match="no PointRend head"):
-        ModelCache([path]).check()
+        ModelCache([path]).preload()
 
 
-def test_too_many_files_at_once_are_turned_away(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = Desk(ModelCache([checkpoint]), Limits(), readers=1)
-    inside, release = threading.Event(), threading.Event()
-
-    def slow(content: bytes, name: str, limits: Limits) -> object:
-        inside.set()
-        release.wait(10)
-        raise ValueError("slow")
-
-    monkeypatch.setattr("pointrend.app.service.read_upload", slow)
-
-    def first() -> None:
-        with pytest.raises(ValueError, match="slow"):
-            desk.accept(b"1", "a")
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    assert inside.wait(10)
-    with pytest.raises(BusyError, match="Try again"):
-        desk.accept(b"2", "b")
-    release.set()
-    thread.join()
-    with pytest.raises(ValueError, match="slow"):
-        desk.accept(b"3", "c")  # the place is free again
-
-
-def test_there_is_no_such_download(desk: Desk) -> None:
-    assert desk.download("nobody", "labels.png") is None
-    shown = desk.show("mine.safetensors", desk.accept(encoded(), "a"), SETTINGS)
-    assert desk.download(shown["result"], "../../etc/passwd") is None
+def test_there_is_no_such_download(service: Service) -> None:
+    assert service.download("nobody", "labels.png") is None
+    shown = service.render("mine.safetensors", service.add_image(encoded(), "a"), SETTINGS)
+    assert service.download(shown["result"], "../../etc/passwd") is None
 
 
 def test_ranges_are_multiples_and_keep_the_models_own() -> None:
-    values = Range.around(100, least=5, most=250, step=8)
-    assert (values.least, values.most, values.start) == (8, 248, 96)
-    assert [values.nearest(v) for v in (0, 100, 101, 9999)] == [8, 100, 101, 248]
+    values = Range.around(100, minimum=5, maximum=250, step=8)
+    assert (values.minimum, values.maximum, values.start) == (8, 248, 96)
+    assert [values.clamp(v) for v in (0, 100, 101, 9999, None)] == [8, 100, 101, 248, 96]
     assert Range.of_points(1) == Range(1, 4, 1, 1, 1)
 
 
-def test_the_embedded_models_are_always_there() -> None:
-    assert ModelCache().names == list(EMBEDDED)
+def test_the_bundled_models_are_always_there() -> None:
+    assert ModelCache().names == list(BUNDLED)

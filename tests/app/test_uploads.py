@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.app.uploads import EXAMPLE_SEED, EXAMPLES, Limits, example, read_upload, shown_name, shrink
+from pointrend.app.uploads import EXAMPLE_SEED, EXAMPLES, Limits, base_name, example, read_upload, shrink
 from tools.train_demo_models import TRAINING_SEED
 
 LIMITS = Limits(megabytes=1, megapixels=0.5, long_edge=100)
@@ -41,26 +41,26 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_images_of_every_common_kind_are_read(kind: str) -> None:
-    image = read_upload(encoded(40, 30, kind), "a", LIMITS)
+    image = read_upload(encoded(40, 30, kind), "a", LIMITS).pixels
     assert image.shape == (3, 30, 40)
     assert image.dtype == torch.uint8
 
 
 def test_a_single_pixel_is_an_image() -> None:
-    assert read_upload(encoded(1, 1), "a", LIMITS).flatten().tolist() == [200, 30, 60]
+    assert read_upload(encoded(1, 1), "a", LIMITS).pixels.flatten().tolist() == [200, 30, 60]
 
 
 def test_a_phone_photograph_comes_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert read_upload(encoded(40, 30, "JPEG", exif=exif), "a", LIMITS).shape == (3, 40, 30)
+    assert read_upload(encoded(40, 30, "JPEG", exif=exif), "a", LIMITS).pixels.shape == (3, 40, 30)
 
 
 @pytest.mark.parametrize(
     ("size", "expected"), [((400, 200), (50, 100)), ((3, 900), (100, 1)), ((100, 20), (20, 100))]
 )
 def test_long_images_are_shrunk(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert read_upload(encoded(*size), "a", LIMITS).shape[1:] == expected
+    assert read_upload(encoded(*size), "a", LIMITS).pixels.shape[1:] == expected
 
 
 def test_a_small_image_stays_as_it_is() -> None:
@@ -112,10 +112,10 @@ def test_large_and_empty_files_are_refused() -> None:
 
 
 def test_names_are_shown_without_folders_and_control_codes() -> None:
-    assert shown_name("../../etc/pass\nwd") == "passwd"
-    assert shown_name("C:\\me\\a.png") == "a.png"
-    assert shown_name("") == shown_name("/") == "image"
-    assert len(shown_name("x" * 500)) == 80
+    assert base_name("../../etc/pass\nwd") == "passwd"
+    assert base_name("C:\\me\\a.png") == "a.png"
+    assert base_name("") == base_name("/") == "image"
+    assert len(base_name("x" * 500)) == 80
 
 
 def test_limits_that_admit_nothing_are_refused() -> None:
@@ -126,7 +126,7 @@ def test_limits_that_admit_nothing_are_refused() -> None:
 def test_examples_are_scenes_that_were_not_trained_on() -> None:
     assert EXAMPLE_SEED != TRAINING_SEED
     for name in EXAMPLES:
-        assert example(name).shape == (3, 576, 768)
-        assert np.ptp(example(name).numpy()) > 100
+        assert example(name).pixels.shape == (3, 576, 768)
+        assert np.ptp(example(name).pixels.numpy()) > 100
     with pytest.raises(ValueError, match="expected one of"):
         example("../secret")

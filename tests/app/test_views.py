@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.app.instance_session import PreparedObjects
+from pointrend.app.instance_session import InstanceSession
 from pointrend.app.types import Rendering, Settings, Step
 from pointrend.app.views import (
     NOTHING,
@@ -39,19 +39,19 @@ def plane(hover: dict[str, Any], name: str) -> np.ndarray[Any, Any]:
 def test_hovering_a_pixel_tells_its_class_and_probability(labels: Rendering) -> None:
     hover = hover_map(labels)
     assert isinstance(labels.result, SemanticResult)
-    assert labels.certainty is not None
-    index, certainty = plane(hover, "index"), plane(hover, "certainty")
+    assert labels.probability is not None
+    index, probability = plane(hover, "index"), plane(hover, "probability")
     for y, x in [(0, 0), (44, 80), (89, 156)]:
         told = hover["regions"][index[y, x]]["name"]
         assert told == labels.result.class_names[int(labels.result.labels[y, x])]
-        assert certainty[y, x] / 255 == pytest.approx(float(labels.certainty[y, x]), abs=0.5 / 255)
+        assert probability[y, x] / 255 == pytest.approx(float(labels.probability[y, x]), abs=0.5 / 255)
 
 
 def test_hovering_an_object_tells_the_best_one_there(objects: Rendering) -> None:
     hover = hover_map(objects)
     result = objects.result
     assert isinstance(result, InstanceResult)
-    assert hover["certainty"] is None
+    assert hover["probability"] is None
     index, dense = plane(hover, "index"), result.masks.dense().numpy()
     assert ((index == NOTHING) == ~dense.any(0)).all()
     y, x = np.argwhere(dense.sum(0) > 1)[
@@ -68,7 +68,12 @@ def test_everything_for_the_page_is_json_and_the_panels_have_the_images_size(
 ) -> None:
     rendering = request.getfixturevalue(kind)
     content = json.loads(json.dumps(view(rendering), allow_nan=False))
-    assert [panel["name"] for panel in content["panels"]] == ["PointRend", "Coarse", "Points", "Uncertainty"]
+    assert [panel["name"] for panel in content["panels"]] == [
+        "PointRend",
+        "Coarse",
+        "Points",
+        "Uncertainty",
+    ]
     for panel in content["panels"]:
         head, _, data = panel["source"].partition(",")
         assert head == "data:image/jpeg;base64"
@@ -111,7 +116,7 @@ def test_the_legend_counts_objects_and_the_summary_can_be_read_aloud(objects: Re
 
 
 def test_nothing_found_is_said(instances: InstanceSegmenter, image: Tensor) -> None:
-    rendering = PreparedObjects(instances, image).render(Settings(28, 98, 1.1))
+    rendering = InstanceSession(instances, image).render(Settings(28, 98, 1.1))
     content = view(rendering)
     assert content["legend"] == []
     assert content["summary"].startswith("Nothing was found")

@@ -1,6 +1,6 @@
-"""`pointrend app`: a page in the browser on which subdivision can be watched.
+"""`pointrend app`: subdivision in the browser.
 
-What is computed and shown is plain Python: `images` and `models` (what goes in), `labels` and `objects`
-(subdivision at the sliders' settings), `panels` and `downloads` (what comes out), `desk` (all of it for many
-visitors). `page` puts it on the screen with gradio, and `server` decides what the network may reach.
+`uploads` reads images, `model_cache` models; `semantic_session` and `instance_session` subdivide at the sliders'
+settings; `views` and `exports` turn the result into what the page shows and what can be downloaded. `service` does all
+of it for many visitors, and `server` puts it on the network with FastAPI; the page itself is in `static`.
 """

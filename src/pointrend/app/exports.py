@@ -1,6 +1,6 @@
-"""A result as files to take away: a PNG of labels, COCO JSON, SVG outlines. All in memory.
+"""A result as files to download: a PNG of labels, COCO JSON, SVG outlines. All in memory.
 
-Letters: D objects, H W pixels of the image.
+Shapes: D objects, H W pixels of the image.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pointrend.visualize.overlays import name_of, present_classes
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What is kept of a rendering until somebody downloads it."""
+class Exportable:
+    """What downloads need of a rendering."""
 
     labels: SemanticResult
     """The PNG's content: classes, or (instances) 0 for nothing and 1, 2, ... for the objects, best first."""
@@ -36,29 +36,29 @@ class Finished:
 
     @property
     def nbytes(self) -> int:
-        """Memory that keeping this takes."""
+        """Memory that this takes."""
         return tensor_bytes([self.labels.labels, *self.objects.masks.windows])
 
 
-def finish(rendering: Rendering, image_name: str) -> Finished:
-    """What downloads need of a rendering, without the rest."""
+def exportable(rendering: Rendering, image_name: str) -> Exportable:
+    """What downloads need of this rendering."""
     result = rendering.result
     if isinstance(result, SemanticResult):
-        assert rendering.certainty is not None
+        assert rendering.probability is not None
         labels = SemanticResult(result.labels, result.class_names, result.palette)
         colors = as_palette(result.palette, len(result.class_names))
-        return Finished(labels, class_masks(result, rendering.certainty), _tuples(colors), image_name)
+        return Exportable(labels, class_masks(result, rendering.probability), _tuples(colors), image_name)
     colors = default_palette(len(result.class_names))
     objects = InstanceResult(result.boxes, result.labels, result.scores, result.masks, result.class_names)
     index = object_index(result, nothing=-1, most=len(result)) + 1
     names = ("nothing", *(name_of(result.class_names, label) for label in result.labels.tolist()))
     shown = ((0, 0, 0), *_tuples(default_palette(len(result))))
     numbered = SemanticResult(torch.from_numpy(index.astype(np.int32)), names, shown)
-    return Finished(numbered, objects, _tuples(colors), image_name)
+    return Exportable(numbered, objects, _tuples(colors), image_name)
 
 
-def class_masks(result: SemanticResult, certainty: torch.Tensor) -> InstanceResult:
-    """A mask for each class found, its tight box, and the mean of `certainty` (H, W) inside as its score."""
+def class_masks(result: SemanticResult, probability: torch.Tensor) -> InstanceResult:
+    """A mask for each class found, its tight box, and the mean of `probability` (H, W) inside as its score."""
     present = present_classes(result)
     inside = [result.labels == label for label in present]
     masks = InstanceMasks.from_dense(
@@ -71,26 +71,26 @@ def class_masks(result: SemanticResult, certainty: torch.Tensor) -> InstanceResu
     return InstanceResult(
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         torch.tensor(present, dtype=torch.int64),
-        torch.tensor([float(certainty[mask].mean()) for mask in inside]),
+        torch.tensor([float(probability[mask].mean()) for mask in inside]),
         masks,
         result.class_names,
     )
 
 
-def label_png(finished: Finished) -> bytes:
+def label_png(result: Exportable) -> bytes:
     """The labels as PNG with a palette."""
     buffer = io.BytesIO()
-    labels_image(finished.labels).save(buffer, "PNG")
+    labels_image(result.labels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def coco_json(finished: Finished) -> bytes:
+def coco_json(result: Exportable) -> bytes:
     """One image's COCO file: "images", "annotations" (compressed RLE, with scores), "categories" from 1 on."""
-    objects, (height, width) = finished.objects, finished.objects.masks.image_size
+    objects, (height, width) = result.objects, result.objects.masks.image_size
     areas = objects.masks.areas().tolist()
     records = objects.to_coco(1, range(1, len(objects.class_names) + 1))
     content = {
-        "images": [{"id": 1, "file_name": finished.image_name, "height": height, "width": width}],
+        "images": [{"id": 1, "file_name": result.image_name, "height": height, "width": width}],
         "annotations": [
             {"id": number, **record, "area": area, "iscrowd": 0}
             for number, (record, area) in enumerate(zip(records, areas, strict=True), start=1)
@@ -100,9 +100,9 @@ def coco_json(finished: Finished) -> bytes:
     return json.dumps(content, allow_nan=False).encode()
 
 
-def outline_svg(finished: Finished) -> bytes:
+def outline_svg(result: Exportable) -> bytes:
     """A path for each object along its pixels' edges, in the image's pixels; holes by the even-odd rule."""
-    objects, (height, width) = finished.objects, finished.objects.masks.image_size
+    objects, (height, width) = result.objects, result.objects.masks.image_size
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
     ]
@@ -112,7 +112,7 @@ def outline_svg(finished: Finished) -> bytes:
         name = "".join(
             c for c in name_of(objects.class_names, label) if c.isprintable()
         )  # XML has no control codes
-        color = css_color(finished.palette[label])
+        color = css_color(result.palette[label])
         lines.append(
             f'<path d="{path}" fill="{color}" fill-opacity="0.5" stroke="{color}" fill-rule="evenodd" '
             f'data-class={quoteattr(name)} data-score="{score:.4f}">'
@@ -121,7 +121,7 @@ def outline_svg(finished: Finished) -> bytes:
     return "\n".join([*lines, "</svg>\n"]).encode()
 
 
-DOWNLOADS: dict[str, tuple[Callable[[Finished], bytes], str]] = {
+DOWNLOADS: dict[str, tuple[Callable[[Exportable], bytes], str]] = {
     "labels.png": (label_png, "image/png"),
     "coco.json": (coco_json, "application/json"),
     "outlines.svg": (outline_svg, "image/svg+xml"),

@@ -1,6 +1,6 @@
-"""An image through an instance network: features and boxes once, their masks at any settings.
+"""An instance model on one image: features and boxes once, their masks at any settings.
 
-Letters: D detections, R boxes, S side of a mask's grid, H W pixels of the image.
+Shapes: D detections, R boxes, S side of a mask's grid, H W pixels of the image.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pointrend.models.mask_heads.rendering import MaskTrace
 from pointrend.models.paste_masks import paste_window
 from pointrend.structures import InstanceResult
 
-MOST_CELLS = 448
+MAX_CELLS = 448
 """Cells along each side of a mask, at most."""
 
 
-class PreparedObjects:
-    """Features and boxes of an image, uint8 (3, H, W) RGB, that a network has seen."""
+class InstanceSession:
+    """Features and boxes of an image, uint8 (3, H, W) RGB."""
 
     @torch.no_grad()
     def __init__(self, model: InstanceSegmenter, image: Tensor) -> None:
@@ -46,23 +46,23 @@ class PreparedObjects:
         config = model.config.masks
         self.features = {name: features[name] for name in {"p2", *config.features}}
         self.seconds = time.perf_counter() - started
-        self.sides = Range.around(
-            config.side, least=config.coarse_side, most=MOST_CELLS, step=config.coarse_side
+        self.resolutions = Range.around(
+            config.side, minimum=config.coarse_side, maximum=MAX_CELLS, step=config.coarse_side
         )
-        self.counts = Range.of_points(config.points)
+        self.points = Range.of_points(config.points)
 
     @property
     def nbytes(self) -> int:
-        """Memory that keeping this takes."""
+        """Memory that the features take."""
         return tensor_bytes([self.image, self.found.boxes, *self.features.values()])
 
     @torch.no_grad()
     def render(self, settings: Settings) -> Rendering:
         """Subdivide the mask of every box that scores enough; values out of range are moved inside."""
-        settings = settings.within(self.sides, self.counts)
+        side, points = self.resolutions.clamp(settings.resolution), self.points.clamp(settings.points)
         chosen = self.found.scores >= settings.min_score
         found = Detections(self.found.boxes[chosen], self.found.scores[chosen], self.found.labels[chosen])
-        head = head_at(self.head, settings)
+        head = head_at(self.head, side, points)
         logits, coarse, traces = [], [], []
         started = time.perf_counter()
         regions = Regions.from_lists([found.boxes], [found.labels])
@@ -72,22 +72,21 @@ class PreparedObjects:
             coarse.append(own_class(trace, part))
             traces.append(steps_of(trace.steps, part.boxes))
         seconds = time.perf_counter() - started
-        result = self._finish(found, logits, settings.side)
-        start, grid = head.config.start_side, (settings.side, settings.side)
-        sizes = subdivision_sizes((start, start), grid) if start < settings.side else []
+        result = self._finish(found, logits, side)
+        start, grid = head.config.start_side, (side, side)
+        sizes = subdivision_sizes((start, start), grid) if start < side else []
         height, width = self.image.shape[1:]
         scale = torch.tensor([width / self.batch.sizes[0][1], height / self.batch.sizes[0][0]])
         return Rendering(
             image=self.image,
-            settings=settings,
             result=result,
             coarse=self._finish(found, coarse, head.config.coarse_side),
             uncertainty=pasted_uncertainty(result),
-            certainty=None,
+            probability=None,
             steps=joined(traces, scale),
             regions=len(regions),
             grid=grid,
-            computed=start**2 + round(share_predicted(sizes, settings.points) * settings.side**2),
+            computed=start**2 + round(share_predicted(sizes, points) * side**2),
             seconds=seconds,
             feature_seconds=self.seconds,
         )
@@ -97,10 +96,10 @@ class PreparedObjects:
         return self.model.finish([self.image], self.batch, [found], [grids], uncertainty=True)[0]
 
 
-def head_at(head: PointRendMaskHead, settings: Settings) -> PointRendMaskHead:
+def head_at(head: PointRendMaskHead, side: int, points: int) -> PointRendMaskHead:
     """The same head, sharing its weights, at another resolution and number of points."""
     other = copy.copy(head)
-    other.config = replace(head.config, side=settings.side, points=settings.points)
+    other.config = replace(head.config, side=side, points=points)
     return other
 
 
@@ -121,7 +120,7 @@ def steps_of(trace: Sequence[SubdivisionStep], boxes: Tensor) -> list[Step]:
 
 
 def joined(parts: Sequence[Sequence[Step]], scale: Tensor) -> list[Step]:
-    """The same steps of several lots of boxes together, their points times `scale` (x, y)."""
+    """The steps of several chunks of boxes together, their points times `scale` (x, y)."""
     return [
         Step(
             same[0].size,
@@ -136,8 +135,8 @@ def pasted_uncertainty(result: InstanceResult) -> Tensor:
     """(H, W) float32: how undecided the masks are at each pixel; where boxes overlap, the least sure one counts."""
     plane = torch.zeros(result.masks.image_size)
     if result.uncertainty is not None:
-        for doubt, box in zip(result.uncertainty, result.boxes, strict=True):
-            window, (x, y) = paste_window(doubt, box, result.masks.image_size)
+        for uncertainty, box in zip(result.uncertainty, result.boxes, strict=True):
+            window, (x, y) = paste_window(uncertainty, box, result.masks.image_size)
             area = plane[y : y + window.shape[0], x : x + window.shape[1]]
             torch.maximum(area, window.clamp(0, 1), out=area)
     return plane

@@ -1,4 +1,4 @@
-"""A dictionary that stays within a number of bytes: what was not used for longest goes first."""
+"""A least-recently-used cache that is bounded by the size of its values."""
 
 from __future__ import annotations
 
@@ -7,63 +7,62 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
-class Kept(Generic[T]):
-    """Values by key, at most `most_bytes` and `most` of them together; safe to use from several threads.
+class LRUCache(Generic[K, V]):
+    """Values by key, of which the least recently used are dropped; safe to use from several threads.
 
     Args:
-        size: bytes of a value.
+        capacity: sum of the sizes of all values, at most.
+        size: of a value; every value counts 1 if not given.
 
     Raises:
-        ValueError: a limit below 1.
+        ValueError: a capacity below 1.
     """
 
-    def __init__(self, size: Callable[[T], int], *, most_bytes: int, most: int = 10_000) -> None:
-        if most_bytes < 1 or most < 1:
-            raise ValueError(
-                f"expected room for at least one byte and one value, got {most_bytes} and {most}"
-            )
-        self.size, self.most_bytes, self.most = size, most_bytes, most
-        self._values: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
-        self._bytes = 0
+    def __init__(self, capacity: int, size: Callable[[V], int] = lambda value: 1) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity: expected at least 1, got {capacity}")
+        self.capacity, self.used = capacity, 0
+        self._size = size
+        self._values: OrderedDict[K, V] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> T | None:
+    def get(self, key: K) -> V | None:
         """The value, which counts as used now; None where there is none (any more)."""
         with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key][0]
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
 
-    def put(self, key: Hashable, value: T) -> None:
-        """Keep the value, and let go of others until it fits. One that is too large alone is not kept."""
-        needed = self.size(value)
+    def put(self, key: K, value: V) -> list[K]:
+        """Store the value; returns the keys dropped to make room. A value larger than the capacity is not stored."""
         with self._lock:
             self._drop(key)
-            if needed > self.most_bytes:
-                return
-            self._values[key] = (value, needed)
-            self._bytes += needed
-            while self._bytes > self.most_bytes or len(self._values) > self.most:
-                self._drop(next(iter(self._values)))
+            if self._size(value) > self.capacity:
+                return []
+            self._values[key] = value
+            self.used += self._size(value)
+            dropped = []
+            while self.used > self.capacity:
+                dropped.append(next(iter(self._values)))
+                self._drop(dropped[-1])
+            return dropped
 
-    def forget(self, wanted: Callable[[Hashable], bool]) -> None:
-        """Let go of every value whose key `wanted` names."""
+    def drop(self, unwanted: Callable[[K], bool]) -> None:
+        """Drop every value whose key `unwanted` returns True for."""
         with self._lock:
-            for key in [key for key in self._values if wanted(key)]:
+            for key in [key for key in self._values if unwanted(key)]:
                 self._drop(key)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._values
 
     def __len__(self) -> int:
         return len(self._values)
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of all that is kept."""
-        return self._bytes
-
-    def _drop(self, key: Hashable) -> None:
+    def _drop(self, key: K) -> None:
         if key in self._values:
-            self._bytes -= self._values.pop(key)[1]
+            self.used -= self._size(self._values.pop(key))

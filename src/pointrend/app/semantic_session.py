@@ -1,6 +1,6 @@
-"""A whole image through a semantic network: features and coarse logits once, subdivision at any settings.
+"""A semantic model on one image: features and coarse logits once, subdivision at any settings.
 
-Letters: C classes, h w coarse cells, R S rows and columns of the output grid, H W pixels of the image.
+Shapes: C classes, h w coarse cells, R S rows and columns of the output grid, H W pixels of the image.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pointrend.models.inputs import prepare_images
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import SemanticResult
 
-MOST_CELLS = 1024
+MAX_CELLS = 1024
 """Cells along the longer side of the output, at most."""
 LOGITS_BYTES = 2**27
-"""Room for the logits of the finest grid: with many classes the resolutions that can be chosen end earlier."""
-AT_ONCE_BYTES = 2**25
+"""Of the finest grid's logits, at most: many classes leave lower resolutions to choose from."""
+CHUNK_BYTES = 2**25
+"""Of logits interpolated at once."""
 
 
-class PreparedLabels:
-    """Features and coarse logits of an image, uint8 (3, H, W) RGB, that a network has seen."""
+class SemanticSession:
+    """Features and coarse logits of an image, uint8 (3, H, W) RGB."""
 
     @torch.no_grad()
     def __init__(self, model: SemanticSegmenter, image: Tensor) -> None:
@@ -40,43 +41,42 @@ class PreparedLabels:
         self.coarse = model.coarse(maps)  # (1, C, h, w)
         self.maps = [maps[name] for name in model.config.point_rend.features]
         self.seconds = time.perf_counter() - started
-        self.sides = _sides(model.config, self.seen, self.padded, self.coarse)
-        self.counts = Range.of_points(self.point_rend.count)
+        self.resolutions = _resolutions(model.config, self.seen, self.padded, self.coarse)
+        self.points = Range.of_points(self.point_rend.count)
 
     @property
     def nbytes(self) -> int:
-        """Memory that keeping this takes."""
+        """Memory that the features take."""
         return tensor_bytes([self.image, self.coarse, *self.maps])
 
-    def grid(self, side: int) -> Size:
-        """The grid over the padded image, `side` cells of which lie along the longer side of the image itself."""
-        scale = side / max(self.seen)
+    def grid(self, resolution: int) -> Size:
+        """The grid over the padded image, with `resolution` cells along the longer side of the image itself."""
+        scale = resolution / max(self.seen)
         return max(1, round(self.padded[0] * scale)), max(1, round(self.padded[1] * scale))
 
     @torch.no_grad()
     def render(self, settings: Settings) -> Rendering:
         """Subdivide at these settings; values out of range are moved inside."""
-        settings = settings.within(self.sides, self.counts)
-        grid, trace = self.grid(settings.side), list[SubdivisionStep]()
+        count = self.points.clamp(settings.points)
+        grid, trace = self.grid(self.resolutions.clamp(settings.resolution)), list[SubdivisionStep]()
         started = time.perf_counter()
-        logits = self.point_rend.refine(self.coarse, self.maps, grid, count=settings.points, trace=trace)
+        logits = self.point_rend.refine(self.coarse, self.maps, grid, count=count, trace=trace)
         seconds = time.perf_counter() - started
         size = (self.image.shape[1], self.image.shape[2])
         share = (self.seen[0] / self.padded[0], self.seen[1] / self.padded[1])
-        result, certainty = to_labels(logits, size, share, self.config)
+        result, probability = to_labels(logits, size, share, self.config)
         coarse, _ = to_labels(self.coarse, size, share, self.config)
         assert result.uncertainty is not None
         return Rendering(
             image=self.image,
-            settings=settings,
             result=result,
             coarse=coarse,
             uncertainty=result.uncertainty,
-            certainty=certainty,
+            probability=probability,
             steps=steps_of(trace, (size[0] / share[0], size[1] / share[1]), size),
             regions=1,
             grid=grid,
-            computed=round(share_predicted([s.size for s in trace], settings.points) * grid[0] * grid[1]),
+            computed=round(share_predicted([s.size for s in trace], count) * grid[0] * grid[1]),
             seconds=seconds,
             feature_seconds=self.seconds,
         )
@@ -87,7 +87,7 @@ def to_labels(
 ) -> tuple[SemanticResult, Tensor]:
     """Logits on a grid as labels of the image's pixels, interpolated as the model's own `predict` does.
 
-    Some rows of the image at a time, so that many classes do not need as many images' memory.
+    Row chunk by row chunk, so that many classes do not take as many images' memory.
 
     Args:
         logits: (1, C, R, S) over the padded image.
@@ -102,7 +102,7 @@ def to_labels(
     # Padding is no neighbour: beyond the centre of the image's last cell its logits continue.
     x = x.clamp(max=max(share[1] - 0.5 / logits.shape[3], 0.5 / logits.shape[3]))
     y = y.clamp(max=max(share[0] - 0.5 / logits.shape[2], 0.5 / logits.shape[2]))
-    rows = max(1, AT_ONCE_BYTES // (4 * logits.shape[1] * width))
+    rows = max(1, CHUNK_BYTES // (4 * logits.shape[1] * width))
     labels, best, margin = [], [], []
     for first in range(0, height, rows):
         part = y[first : first + rows]
@@ -127,12 +127,12 @@ def steps_of(
     return steps
 
 
-def _sides(config: SemanticConfig, seen: Size, padded: Size, coarse: Tensor) -> Range:
-    """Resolutions from the coarse prediction's on, as far as the memory for logits goes."""
+def _resolutions(config: SemanticConfig, seen: Size, padded: Size, coarse: Tensor) -> Range:
+    """From the coarse prediction's resolution up to what `LOGITS_BYTES` allow."""
     assert config.point_rend is not None
     start = max(coarse.shape[2] / padded[0], coarse.shape[3] / padded[1]) * max(seen)
     doublings = config.point_rend.steps
     own = max(seen) if doublings is None else round(start * 2**doublings)
     cells = LOGITS_BYTES / 4 / config.num_classes  # of the padded grid
     room = int((cells / (padded[0] * padded[1])) ** 0.5 * max(seen))
-    return Range.around(own, least=round(start), most=min(MOST_CELLS, room), step=8)
+    return Range.around(own, minimum=round(start), maximum=min(MAX_CELLS, room), step=8)

@@ -1,71 +1,111 @@
-"""The web application: the page, a way in for images, a way out for results, all behind the gate. Needs gradio.
+"""The web application: the page, images in, results out. Needs FastAPI and uvicorn.
 
-Images come in by a route of ours that keeps them in memory, and results go out by another, so that neither side needs
-files: gradio's own upload and file routes stay shut.
+No route takes a path: the page's own files are a fixed table, images and results stay in memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable, Collection
+from importlib import resources
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
-import gradio as gr
+import anyio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.routing import Route
 
-from pointrend.app.request_filter import App, Gate
-from pointrend.app.service import BusyError, Desk
-from pointrend.app.ui import build_page, look
+from pointrend.app.request_filter import RequestFilter
+from pointrend.app.service import Service
+from pointrend.app.types import Settings
 
-ARRIVING = 16
-"""Files on their way at the same time: each takes memory before it is complete."""
+T = TypeVar("T")
+UPLOADS = 16
+"""Files that may arrive at the same time: each takes memory before it is complete."""
+READERS = 4
+"""Files decoded at the same time."""
+CALL_BYTES = 2**16
+"""Of a request to `/render`, which has a few hundred."""
+STATIC = {
+    "": ("index.html", "text/html"),
+    "app.css": ("app.css", "text/css"),
+    "app.js": ("app.js", "text/javascript"),
+    "viewer.js": ("viewer.js", "text/javascript"),
+}
+"""Path -> file of the page, and its media type."""
 
 
-def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = None) -> App:
-    """The whole web application.
+class BusyError(Exception):
+    """Too many requests of a kind at once; says so in words for the visitor."""
+
+
+class RenderRequest(BaseModel):
+    """The body of a request to `/render`; the model's own settings where numbers are missing."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    image: str
+    resolution: int | None = Field(None, ge=0, lt=2**31)
+    points: int | None = Field(None, ge=0, lt=2**31)
+    min_score: float = 0.5
+
+
+def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str] | None = None) -> FastAPI:
+    """The web application.
 
     Args:
-        waiting: calls in the queue.
-        hosts: names under which the page may be asked for; any, if not given. A page of somebody else's that makes
-            its own name point to this computer is turned away by this.
+        max_waiting: requests that wait for the network, which answers one at a time.
+        hosts: see `RequestFilter`.
     """
-    arriving = asyncio.Semaphore(ARRIVING)
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(RequestFilter, hosts=hosts)
+    uploads, readers, network = (
+        asyncio.Semaphore(UPLOADS),
+        anyio.CapacityLimiter(READERS),
+        anyio.CapacityLimiter(1),
+    )
 
-    @app.post("/image")
-    async def image(request: Request) -> Response:
-        if arriving.locked():
-            return JSONResponse({"error": "Busy: many images are arriving. Try again in a few seconds."}, 503)
-        async with arriving:
-            return await received(request)
+    @app.exception_handler(ValueError)
+    async def refuse(request: Request, error: ValueError) -> Response:
+        return JSONResponse({"error": str(error)}, 422)
 
-    async def received(request: Request) -> Response:
-        content = bytearray()
-        try:
-            count = 0
-            async for part in request.stream():
-                count += len(part)
-                # Of what is too large the rest is read and dropped: a client that still sends does not hear an answer.
-                if count > 4 * desk.limits.bytes:
-                    break
-                if count <= desk.limits.bytes:
-                    content += part
-            desk.limits.check_size(count)
+    @app.exception_handler(BusyError)
+    async def busy(request: Request, error: BusyError) -> Response:
+        return JSONResponse(
+            {"error": f"Busy: {error}. Try again in a few seconds."}, 503, {"retry-after": "3"}
+        )
+
+    @app.get("/options")
+    async def options() -> dict[str, Any]:
+        return await in_thread(service.options)
+
+    @app.post("/images")
+    async def add_image(request: Request) -> dict[str, str]:
+        if uploads.locked():
+            raise BusyError("many images are arriving")
+        async with uploads:
+            content = await read_body(request, service.limits.bytes)
             name = unquote(request.headers.get("x-file-name", ""))[:200]
-            ticket = await run_in_threadpool(desk.accept, bytes(content), name)
-        except BusyError as error:
-            return JSONResponse({"error": str(error)}, 503, {"retry-after": "3"})
-        except ValueError as error:
-            return JSONResponse({"error": str(error)}, 422)
-        return JSONResponse({"ticket": ticket})
+            return {"image": await in_thread(service.add_image, content, name, limiter=readers)}
 
-    @app.get("/result/{ticket}/{name}")
-    def result(ticket: str, name: str) -> Response:
-        found = desk.download(ticket, name)
+    @app.post("/render")
+    async def render(request: Request) -> dict[str, Any]:
+        try:
+            wanted = RenderRequest.model_validate_json(await read_body(request, CALL_BYTES))
+        except ValidationError as error:
+            raise ValueError("This request is not understood. Reload the page.") from error
+        if network.statistics().tasks_waiting >= max_waiting:
+            raise BusyError("many visitors are waiting")
+        settings = Settings(wanted.resolution, wanted.points, wanted.min_score)
+        return await in_thread(service.render, wanted.model, wanted.image, settings, limiter=network)
+
+    @app.get("/results/{result}/{name}")
+    async def download(result: str, name: str) -> Response:
+        found = await in_thread(service.download, result, name)
         if found is None:
-            return Response("This result is no longer kept here. Move a slider and download again.", 404)
+            return Response("This result is no longer stored here. Move a slider and download again.", 404)
         content, media_type, file_name = found
         headers = {
             "content-disposition": f"attachment; filename*=UTF-8''{quote(file_name, safe='')}",
@@ -73,22 +113,35 @@ def build_app(desk: Desk, *, waiting: int = 24, hosts: frozenset[str] | None = N
         }
         return Response(content, media_type=media_type, headers=headers)
 
-    page = build_page(desk, waiting=waiting)
-    closed: dict[str, Any] = {
-        "allowed_paths": [],
-        "blocked_paths": ["/"],
-        "max_file_size": 1,
-        "run_history": False,
-        "enable_monitoring": False,
-        "mcp_server": False,
-    }
-    gr.mount_gradio_app(
-        app, page, "/", footer_links=[], show_error=True, ssr_mode=False, pwa=False, **closed, **look()
-    )
-    return Gate(app, hosts)
+    for path, (name, media_type) in STATIC.items():
+        content = (resources.files("pointrend.app") / "static" / name).read_bytes()
+        page_file = Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
+        app.routes.append(Route(f"/{path}", page_file, methods=["GET"]))
+    return app
 
 
-def serve(app: App, host: str, port: int) -> None:
+async def in_thread(
+    call: Callable[..., T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None
+) -> T:
+    """The call's answer, computed in a thread, so that the server goes on answering."""
+    return await anyio.to_thread.run_sync(call, *arguments, limiter=limiter)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body of a request, of which at most `limit` + 1 bytes are kept: what uses it refuses a longer one.
+
+    The rest is read and dropped, up to four times the limit: a client that is still sending would not see an answer.
+    """
+    body, count = bytearray(), 0
+    async for part in request.stream():
+        count += len(part)
+        body += part[: limit + 1 - len(body)]
+        if count > 4 * limit:
+            break
+    return bytes(body)
+
+
+def serve(app: FastAPI, host: str, port: int) -> None:
     """Answer until Ctrl-C.
 
     Raises:
@@ -96,4 +149,6 @@ def serve(app: App, host: str, port: int) -> None:
     """
     import uvicorn
 
-    uvicorn.run(app, host=host, port=port, log_level="warning", limit_concurrency=400, server_header=False)
+    uvicorn.run(
+        app, host=host, port=port, log_level="warning", limit_concurrency=400, server_header=False, ws="none"
+    )

@@ -1,12 +1,12 @@
-"""What goes into a rendering (where the sliders are) and what comes out.
+"""What a rendering takes (the sliders' values) and what it returns.
 
-Letters: D detections, P points, H W pixels of the image.
+Shapes: P points, H W pixels of the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -17,51 +17,51 @@ from pointrend.predict.results import Result
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the sliders are."""
+    """Values of the sliders; the model's own where None."""
 
-    side: int
+    resolution: int | None = None
     """Cells of the output grid: along the image's longer side (semantic), along each side of a box (instances)."""
-    points: int
-    """N, predicted in each subdivision step, of each box where there are boxes."""
+    points: int | None = None
+    """Predicted in each subdivision step, for each box where there are boxes."""
     min_score: float = 0.5
     """Objects with a lower score are left out; instances only."""
-
-    def within(self, sides: Range, counts: Range) -> Settings:
-        """The same, moved inside the ranges: a visitor's numbers may be those of another model."""
-        return replace(self, side=sides.nearest(self.side), points=counts.nearest(self.points))
 
 
 @dataclass(frozen=True)
 class Range:
-    """What a slider goes through, and where it stands at first; `own` is what the model's configuration says."""
+    """The values of a slider."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
     step: int
     start: int
+    """Where the slider stands at first: next to `own`."""
     own: int
+    """What the model's configuration says."""
 
     @classmethod
-    def around(cls, own: int, *, least: int, most: int, step: int) -> Range:
+    def around(cls, own: int, *, minimum: int, maximum: int, step: int) -> Range:
         """Multiples of `step`, of which the one next to `own` comes first."""
-        most = max(most // step * step, step)
-        least = min(max(-(-least // step) * step, step), most)
-        return cls(least, most, step, min(max(round(own / step) * step, least), most), own)
+        maximum = max(maximum // step * step, step)
+        minimum = min(max(-(-minimum // step) * step, step), maximum)
+        return cls(minimum, maximum, step, min(max(round(own / step) * step, minimum), maximum), own)
 
     @classmethod
     def of_points(cls, own: int) -> Range:
-        """Up to four times as many points as the model is used to, in sixteenths."""
+        """Up to four times as many points as the model's own, in sixteenths of it."""
         step = max(1, own // 16)
-        return cls.around(own, least=step, most=4 * own, step=step)
+        return cls.around(own, minimum=step, maximum=4 * own, step=step)
 
-    def nearest(self, value: float) -> int:
-        """The value, moved inside; the model's own is always possible."""
-        return self.own if value == self.own else int(min(max(value, self.least), self.most))
+    def clamp(self, value: int | None) -> int:
+        """The value, moved inside (it may come from another model's slider); `own` is always possible."""
+        if value is None:
+            return self.start
+        return value if value == self.own else min(max(value, self.minimum), self.maximum)
 
 
 @dataclass(frozen=True)
 class Step:
-    """The points that one subdivision step chose, in all regions together."""
+    """The points of one subdivision step, in all regions together."""
 
     size: Size
     """Rows and columns of the grid of one region."""
@@ -71,26 +71,24 @@ class Step:
     """(P,) float32, width in the image's pixels of the cell that each point stands for."""
 
     def inside(self, height: int, width: int) -> Step:
-        """Without the points that lie outside of the image (the network saw it padded)."""
+        """Without the points outside of the image: the network saw it padded."""
         keep = (self.points[:, 0] < width) & (self.points[:, 1] < height)
         return Step(self.size, self.points[keep], self.cells[keep])
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """An image with what was found in it at some settings."""
+    """What was predicted for an image at some settings."""
 
     image: Tensor
     """uint8 (3, H, W)."""
-    settings: Settings
-    """As they were used."""
     result: Result
     """In the image's pixels."""
     coarse: Result
     """The coarse prediction alone, interpolated."""
     uncertainty: Tensor
     """(H, W) float32 in [0, 1], 1 where undecided; where boxes overlap the least sure one counts."""
-    certainty: Tensor | None
+    probability: Tensor | None
     """(H, W) float32, probability of the label shown; None for instances, which have their score."""
     steps: Sequence[Step]
     regions: int
@@ -110,20 +108,15 @@ class Rendering:
         return self.computed / (self.grid[0] * self.grid[1]) if self.regions else 0.0
 
 
-class Prepared(Protocol):
-    """An image that a network has seen."""
+class Session(Protocol):
+    """An image and its features, to be rendered at any settings."""
 
-    @property
-    def sides(self) -> Range:
-        """Resolutions that can be asked for."""
-
-    @property
-    def counts(self) -> Range:
-        """Numbers of points that can be asked for."""
+    resolutions: Range
+    points: Range
 
     @property
     def nbytes(self) -> int:
-        """Memory that keeping this takes."""
+        """Memory that the features take."""
 
     def render(self, settings: Settings) -> Rendering:
         """Subdivide at these settings; values out of range are moved inside."""

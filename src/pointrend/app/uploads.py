@@ -1,4 +1,4 @@
-"""Images for the page: what visitors send, within limits, and generated scenes as examples."""
+"""Images for the page: what visitors upload, within limits, and examples."""
 
 from __future__ import annotations
 
@@ -18,13 +18,27 @@ from pointrend.models.inputs import resize_to
 EXAMPLES = {"Rings and stars": 6, "Spikes and stripes": 1, "Crowd": 12, "Thin arcs": 5}
 """Name of an example -> number of its scene."""
 EXAMPLE_SEED = 4711
-"""Not a seed that the embedded models were trained on."""
+"""Not a seed that the bundled models were trained on."""
 EXAMPLE_SIZE = (576, 768)
 
 
 @dataclass(frozen=True)
+class NamedImage:
+    """An image and the name that its downloads get."""
+
+    pixels: Tensor
+    """uint8 (3, H, W) RGB."""
+    name: str
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.pixels.numel()
+
+
+@dataclass(frozen=True)
 class Limits:
-    """What the page takes from visitors."""
+    """Of uploads."""
 
     megabytes: float = 20.0
     """Of a file."""
@@ -64,23 +78,20 @@ class Limits:
             )
 
 
-def read_upload(content: bytes, name: str, limits: Limits) -> Tensor:
-    """A visitor's file as image, uint8 (3, H, W) RGB, upright, at most `limits.long_edge` pixels on its longer side.
-
-    Args:
-        content: of the file.
-        name: for messages only.
+def read_upload(content: bytes, name: str, limits: Limits) -> NamedImage:
+    """A visitor's file as an image, upright, at most `limits.long_edge` pixels on its longer side.
 
     Raises:
         ValueError: too many bytes or pixels, or no image that can be read; in words for the visitor.
     """
+    name = base_name(name)
     limits.check_size(len(content))
     limits.check_pixels(*header_size(content, name, limits))
     try:
-        image = read_image(BytesIO(content))
+        pixels = read_image(BytesIO(content))
     except ValueError as error:
         raise ValueError(unreadable(name)) from error
-    return shrink(image, limits.long_edge)
+    return NamedImage(shrink(pixels, limits.long_edge), name)
 
 
 def header_size(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
@@ -101,15 +112,15 @@ def header_size(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
 
 
 def unreadable(name: str) -> str:
-    """What a visitor is told about a file that is no image."""
+    """The message for a file that is no image."""
     return (
-        f"“{shown_name(name)}” is no image that can be read here, or it is damaged. "
+        f"“{name}” is no image that can be read here, or it is damaged. "
         "Try JPEG, PNG, WebP, GIF, BMP or TIFF."
     )
 
 
-def shown_name(name: str) -> str:
-    """A visitor's file name as it may be shown and written: the last part, printable, at most 80 characters."""
+def base_name(name: str) -> str:
+    """The last part of a visitor's file name, printable, at most 80 characters."""
     last = PurePath(name.replace("\\", "/")).name
     return "".join(letter for letter in last if letter.isprintable())[:80] or "image"
 
@@ -124,8 +135,8 @@ def shrink(image: Tensor, long_edge: int) -> Tensor:
 
 
 @cache
-def example(name: str) -> Tensor:
-    """An example's image, uint8 (3, H, W), drawn when it is first asked for.
+def example(name: str) -> NamedImage:
+    """An example, drawn when it is first asked for.
 
     Raises:
         ValueError: there is none of this name.
@@ -134,4 +145,4 @@ def example(name: str) -> Tensor:
         raise ValueError(f"example: expected one of {', '.join(EXAMPLES)}, got {name!r}")
     height, width = EXAMPLE_SIZE
     scene = Scene(EXAMPLES[name], seed=EXAMPLE_SEED, height=height, width=width)
-    return torch.from_numpy(scene.image).permute(2, 0, 1).contiguous()
+    return NamedImage(torch.from_numpy(scene.image).permute(2, 0, 1).contiguous(), f"{name}.png")

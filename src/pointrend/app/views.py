@@ -89,11 +89,11 @@ def hover_map(rendering: Rendering) -> dict[str, Any]:
     """What to say at each pixel.
 
     "regions" has the name and (instances) the score of each region; "index" the region of every pixel, row by row, one
-    byte each, 255 for none; "certainty" (semantic) a byte for the probability, 255 for 1. Both deflated, in base64.
+    byte each, 255 for none; "probability" (semantic) a byte for the probability, 255 for 1. Both deflated, in base64.
     """
     result = rendering.result
     height, width = rendering.image.shape[1:]
-    certainty = None
+    probability = None
     if isinstance(result, SemanticResult):
         present = present_classes(result)[:NOTHING]
         table = np.full(max(present, default=0) + 1, NOTHING, dtype=np.uint8)
@@ -101,8 +101,8 @@ def hover_map(rendering: Rendering) -> dict[str, Any]:
         labels = result.labels.numpy()
         index = np.where(labels < len(table), table[np.minimum(labels, len(table) - 1)], NOTHING)
         regions: list[dict[str, Any]] = [{"name": name_of(result.class_names, label)} for label in present]
-        assert rendering.certainty is not None
-        certainty = packed(np.rint(rendering.certainty.numpy() * 255))
+        assert rendering.probability is not None
+        probability = packed(np.rint(rendering.probability.numpy() * 255))
     else:
         index = object_index(result, nothing=NOTHING, most=NOTHING)
         regions = [
@@ -114,7 +114,7 @@ def hover_map(rendering: Rendering) -> dict[str, Any]:
         "height": height,
         "regions": regions,
         "index": packed(index),
-        "certainty": certainty,
+        "probability": probability,
     }
 
 
@@ -164,7 +164,7 @@ def numbers(rendering: Rendering) -> list[dict[str, str]]:
 def summary(result: Result) -> str:
     """One sentence for those who cannot see the image."""
     found = ", ".join(str(item["name"]) for item in legend(result))
-    return f"Found: {found}." if found else "Nothing was found. A lower least score may show more."
+    return f"Found: {found}." if found else "Nothing was found. A lower minimum score may show more."
 
 
 def milliseconds(seconds: float) -> str:

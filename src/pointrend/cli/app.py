@@ -13,30 +13,30 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True)
 class App:
-    """Watch subdivision in the browser: drop an image, slide resolution and points. Needs no download to start.
+    """Watch subdivision in the browser: drop an image, move the sliders for resolution and points.
 
     Two small models that know generated scenes come with the package. For photographs name your own checkpoints, or
     choose a published model on the page, which is downloaded then.
     """
 
     models: Positional[Annotated[tuple[str, ...], arg(metavar="MODEL ...")]] = ()
-    """Checkpoints written by `pointrend train`, or names listed by `pointrend zoo`, to choose from."""
+    """Checkpoints, or names listed by `pointrend zoo`, to choose from."""
     host: str = "127.0.0.1"
-    """Address to answer at. The default is reached from this computer only; 0.0.0.0 from everywhere."""
+    """Address to listen at: 127.0.0.1 is reached from this computer only, 0.0.0.0 from everywhere."""
     port: int = 7860
-    """0 takes a free one."""
+    """To listen at; 0 takes a free one."""
     zoo: bool = True
-    """Offer all published models, each downloaded when first chosen; --no-zoo where others choose."""
+    """Offer all published models, each downloaded when first chosen."""
     device: str | None = None
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
     max_megabytes: float = 20.0
-    """Largest file that visitors may send."""
+    """Largest file that may be uploaded."""
     max_megapixels: float = 25.0
-    """Largest image, known before it is decoded."""
+    """Largest image that may be uploaded."""
     queue: int = 24
-    """Visitors who may wait; further ones are told that the server is busy."""
+    """Requests that may wait; the next one is told that the server is busy."""
     memory: int = 512
-    """Megabytes for what is kept of visitors' images."""
+    """Megabytes for the features of visitors' images, and half of it for their images and results."""
 
     def run(self) -> int:
         """Serve until Ctrl-C."""
@@ -45,35 +45,36 @@ class App:
                 f"expected a queue of at least 1, memory of at least 64 (MB) and a port of 0..65535, got {self.queue}, "
                 f"{self.memory} and {self.port}"
             )
-        require_gradio()
+        require_server()
         import torch
 
         from pointrend.app.model_cache import ModelCache
-        from pointrend.app.service import Desk
+        from pointrend.app.server import build_app, serve
+        from pointrend.app.service import Service
         from pointrend.app.uploads import Limits
 
         local = self.host in LOCAL
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        shelf = ModelCache(self.models, zoo=self.zoo, device=device)
-        shelf.check()
-        desk = Desk(shelf, Limits(self.max_megabytes, self.max_megapixels), megabytes=self.memory)
+        models = ModelCache(self.models, zoo=self.zoo, device=device)
+        models.preload()
+        limits = Limits(self.max_megabytes, self.max_megapixels)
+        service = Service(models, limits, megabytes=self.memory)
+        app = build_app(service, max_waiting=self.queue, hosts=LOCAL if local else None)
         port = free_port(self.host, self.port)
-        from pointrend.app.server import build_app, serve  # gradio takes seconds: mistakes are told before
-
-        app = build_app(desk, waiting=self.queue, hosts=frozenset(LOCAL) if local else None)
         shown = "localhost" if local else self.host
         print(f"PointRend is at http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
         serve(app, self.host, port)
         return 0
 
 
-def require_gradio() -> None:
-    """Raise an ImportError that says what to install, where gradio is missing."""
+def require_server() -> None:
+    """Raise an ImportError that says what to install, where FastAPI or uvicorn is missing."""
     try:
-        import gradio  # noqa: F401
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "`pointrend app` needs gradio; install it with: pip install 'pointrend[app]'"
+            "`pointrend app` needs FastAPI and uvicorn; install them with: pip install 'pointrend[app]'"
         ) from error
 
 
