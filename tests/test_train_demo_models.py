@@ -84,7 +84,8 @@ def test_a_bundled_model_predicts_images_of_any_size() -> None:
 
 def test_the_command_makes_such_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "sys.argv", ["train_demo_models", "semantic", "--steps", "1", "--out", str(tmp_path / "a.safetensors")]
+        "sys.argv",
+        ["train_demo_models", "semantic", "--steps", "1", "--out", str(tmp_path / "a.safetensors")],
     )
     monkeypatch.setitem(MAKINGS, "semantic", Making("semantic", 9, 2, 2, 1e-3))
     tool.main()
