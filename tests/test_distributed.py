@@ -23,6 +23,7 @@ from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.prediction_store import SavedDetections
 from pointrend.distributed import Shard, shutdown
+from pointrend.run_folder import RunFolder
 from pointrend.structures import *
 
 rank, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -75,7 +76,7 @@ for n in range(5):
 shard, rows = Shard.current(), []
 for size in (5, 2):  # shared by three: two, two, one; one, one, none
     rows += evaluate_semantic(Painter(), semantic[:size], {"as is": {}, "moved": {"shift": 1}}, widths=(1, 2))
-    store = SavedDetections(folder / f"out{size}", shard=shard)
+    store = SavedDetections(RunFolder(folder / f"out{size}", shard=shard))
     some = Streets(instances[:size])
     rows += evaluate_instances(Finder(), some, stores={"model": store}, size_edges=(0, 8, 64))
     rows += evaluate_instances(Finder(), some, metrics=("cityscapes",))

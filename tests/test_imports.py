@@ -23,8 +23,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "_version": (set(), set()),
     "core": (set(), {"torch"}),
     "metadata": (set(), set()),
-    "io": (set(), {"PIL"}),
+    "io": (set(), {"PIL", "numpy"}),
     "distributed": (set(), {"torch", "accelerate"}),
+    "run_folder": ({"io", "distributed"}, {"filelock"}),
     "structures": (set(), {"torch"}),
     "masks": ({"structures"}, {"torch", "numpy", "supervision"}),
     "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch"}),
@@ -38,7 +39,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval"},
     ),
     "evaluation": (
-        {"core", "metadata", "structures", "masks", "formats", "io", "distributed"},
+        {"core", "metadata", "structures", "masks", "formats", "io", "run_folder", "distributed"},
         {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts", "rich"},
     ),
     "training": (

@@ -27,7 +27,8 @@ from pointrend.core.subdivision import SubdivisionStep, share_predicted, subdivi
 from pointrend.data.image_io import build_loader
 from pointrend.data.shapes import ShapeScenes
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
-from pointrend.evaluation.report import Scores, gain, to_json, write_text
+from pointrend.evaluation.report import Scores, gain, to_json
+from pointrend.io import write_text
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +27,12 @@ from pointrend.evaluation.external_results import GivenDetections
 from pointrend.evaluation.ground_truth import Part
 from pointrend.evaluation.loop import Options, Progress
 from pointrend.evaluation.lvis import cocofy_lvis
-from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, claim_folder, file_name_of
+from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
 from pointrend.evaluation.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.evaluation.report import Scores
 from pointrend.metadata.coco import SYNSET_TABLE
 from pointrend.predict import Predictor, output_names
+from pointrend.run_folder import RunFolder
 
 Task = Literal["instance", "semantic"]
 
@@ -70,6 +72,8 @@ class EvaluationOptions:
     """Also score by size of the objects, or by width of the boundary."""
     out: Path | None = None
     """Keep predictions here, and go on from what is there."""
+    fresh: bool = False
+    """Throw away what is there instead."""
     device: str | None = None
     """A torch device; this process's GPU or the CPU if not given."""
     precision: str | None = None
@@ -116,8 +120,10 @@ class EvaluationJob:
             if len(models) > 1:
                 alone = len(variants) == 1
                 variants = {label if alone else f"{label}, {row}": own for row, own in variants.items()}
-            stores = self._stores(name, data, variants)
-            rows += evaluate(seen, data, variants, stores=stores, progress=progress, **self._settings(data))
+            with ExitStack() as folders:
+                stores = self._stores(name, data, variants, folders)
+                settings = self._settings(data)
+                rows += evaluate(seen, data, variants, stores=stores, progress=progress, **settings)
         return rows
 
     def score_saved(self, source: Path) -> list[Scores]:
@@ -172,7 +178,7 @@ class EvaluationJob:
         self.without_lvis = set(data.image_ids) - annotated
         return Part.with_ids(data, annotated)
 
-    def _variants(self, model: Any, *, compared: bool) -> tuple[Any, dict[str, Mapping[str, Any]]]:
+    def _variants(self, model: Any, *, compared: bool) -> tuple[Any, dict[str, Options]]:
         options = self.options
         augmented = options.flip or bool(options.scales)
         if self.task == "instance" and augmented:
@@ -219,7 +225,9 @@ class EvaluationJob:
             settings |= {"ground_truth": self.truth, "protocol": "lvis", "other_category_ids": others}
         return settings
 
-    def _stores(self, name: str, data: Part, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _stores(
+        self, name: str, data: Part, variants: Mapping[str, Options], folders: ExitStack
+    ) -> dict[str, Any]:
         if self.options.out is None:
             return {}
         options = self.options
@@ -239,13 +247,16 @@ class EvaluationJob:
             run["precision"] = options.precision
         stores: dict[str, Any] = {}
         for row, own in variants.items():
-            claim_folder(self.folder(row), run | {"options": dict(own)}, shard=self.shard)
+            settings = run | {"options": dict(own)}
+            folder = folders.enter_context(
+                RunFolder(self.folder(row), settings, shard=self.shard, fresh=options.fresh)
+            )
             if self.task == "semantic":
                 stores[row] = self._labels(self.folder(row) / "labels", data)
             elif isinstance(data.data, Cityscapes):
                 stores[row] = CityscapesResults(self.folder(row) / "results")
             else:
-                stores[row] = SavedDetections(self.folder(row), shard=self.shard)
+                stores[row] = SavedDetections(folder)
         return stores
 
     def _labels(self, folder: Path, data: Part) -> SavedLabels:
@@ -257,7 +268,7 @@ class EvaluationJob:
 
 def variants_of(
     model: Any, mask_sizes: Sequence[int] = (), points: Sequence[int] = ()
-) -> tuple[Any, dict[str, Mapping[str, Any]]]:
+) -> tuple[Any, dict[str, Options]]:
     """The model, as it is to be run, and its rows: name -> options of `predict`."""
     if model.kind == "instance":
         if not mask_sizes and not points:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under another name, then renamed."""
+"""Atomic file writes: written under another name, then renamed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 
 @contextmanager
@@ -34,6 +38,25 @@ def atomic_write(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def write_png(image: Image.Image | np.ndarray, path: str | Path, **options: Any) -> None:
+    """An image as a PNG file, written atomically; missing folders are made.
+
+    Args:
+        image: a Pillow image, or an array that `Image.fromarray` takes: (H, W) or (H, W, 3 or 4) uint8, ...
+        options: of Pillow's `save`.
+    """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    with atomic_write(path) as unfinished:
+        image.save(unfinished, format="PNG", **options)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A UTF-8 text file, written atomically; missing folders are made."""
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def umask() -> int:

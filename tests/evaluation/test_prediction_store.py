@@ -20,8 +20,9 @@ from torch import Tensor
 from pointrend.evaluation.evaluate_instances import evaluate_instances, score_detections
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.ground_truth import ground_truth_of
-from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, claim_folder, file_name_of
+from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
 from pointrend.evaluation.report import Scores
+from pointrend.run_folder import RunFolder
 from pointrend.structures import (
     InstanceMasks,
     InstanceResult,
@@ -108,16 +109,23 @@ def maps(count: int = 4) -> list[Sample]:
     ]
 
 
+def kept(folder: Path, model: Finder | None, data: list[Sample] | None = None) -> Scores:
+    """The scores of a model whose detections are kept in the folder."""
+    with RunFolder(folder) as run:
+        stores = {"model": SavedDetections(run)}
+        return evaluate_instances(model, objects() if data is None else data, stores=stores)[0]
+
+
 def test_an_interrupted_instance_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
     whole = evaluate_instances(Finder(), objects())[0]
     with pytest.raises(Interrupted):
-        evaluate_instances(Finder(stop_at=3), objects(), stores={"model": SavedDetections(tmp_path)})
+        kept(tmp_path, Finder(stop_at=3))
     assert not (tmp_path / "predictions.json").exists()
     second = Finder()
-    scores = evaluate_instances(second, objects(), stores={"model": SavedDetections(tmp_path)})[0]
+    scores = kept(tmp_path, second)
     assert second.calls == 2
     assert scores.numbers == exactly(whole)
-    assert [file.name for file in tmp_path.iterdir()] == ["predictions.json"]
+    assert {file.name for file in tmp_path.iterdir()} <= {".lock", "predictions.json", "run.json"}
 
 
 KILLED = """
@@ -127,6 +135,7 @@ from tests.evaluation import test_prediction_store as ours
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels
+from pointrend.run_folder import RunFolder
 
 class Kill:
     def one(self, image):
@@ -138,7 +147,7 @@ class Finder(Kill, ours.Finder): ...
 class Painter(Kill, ours.Painter): ...
 
 if os.fork() == 0:
-    evaluate_instances(Finder(), ours.objects(), stores={"model": SavedDetections("objects")})
+    evaluate_instances(Finder(), ours.objects(), stores={"model": SavedDetections(RunFolder("objects"))})
 elif os.fork() == 0:
     evaluate_semantic(Painter(), ours.maps(), stores={"model": SavedLabels("maps")})
 else:
@@ -160,7 +169,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
     )
     assert done.stdout == "[9, 9]\n"  # both were killed
     finder, painter = Finder(), Painter()
-    scores = evaluate_instances(finder, objects(), stores={"model": SavedDetections(tmp_path / "objects")})[0]
+    scores = kept(tmp_path / "objects", finder)
     assert scores.numbers == exactly(evaluate_instances(Finder(), objects())[0])
     scores = evaluate_semantic(painter, maps(), stores={"model": SavedLabels(tmp_path / "maps")})[0]
     assert scores.numbers == exactly(evaluate_semantic(Painter(), maps())[0])
@@ -168,12 +177,12 @@ def test_a_killed_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
 
 
 def test_a_complete_run_is_scored_again_without_a_model(tmp_path: Path) -> None:
-    whole = evaluate_instances(Finder(), objects(), stores={"model": SavedDetections(tmp_path)})[0]
+    whole = kept(tmp_path, Finder())
 
     class Named(list[Sample]):
         class_names = NAMES
 
-    again = evaluate_instances(None, Named(objects()), stores={"model": SavedDetections(tmp_path)})[0]
+    again = kept(tmp_path, None, Named(objects()))
     assert again.numbers == exactly(whole)
     file = tmp_path / "predictions.json"
     truth = ground_truth_of(objects(), NAMES)
@@ -184,21 +193,21 @@ def test_a_complete_run_is_scored_again_without_a_model(tmp_path: Path) -> None:
 
 def test_a_line_torn_by_the_interruption_is_dropped_and_another_broken_one_refused(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        evaluate_instances(Finder(stop_at=4), objects(), stores={"model": SavedDetections(tmp_path)})
+        kept(tmp_path, Finder(stop_at=4))
     [file] = tmp_path.glob("*.jsonl")
     file.write_bytes(file.read_bytes()[:-40])
     model = Finder()
-    scores = evaluate_instances(model, objects(), stores={"model": SavedDetections(tmp_path)})[0]
+    scores = kept(tmp_path, model)
     assert model.calls == 2
     assert scores.numbers == exactly(evaluate_instances(Finder(), objects())[0])
     (tmp_path / "predictions.json").unlink()
-    file.write_text('{"image_id": 10, "detections": []}\n{"image_id": 11, "detec\n')
-    with pytest.raises(ValueError, match=r"0-of-1\.jsonl, line 2: expected image_id and detections"):
-        SavedDetections(tmp_path)
+    file.write_text('{"key": 10, "value": []}\n{"key": 11, "val\n')
+    with pytest.raises(ValueError, match=r"0-of-1\.jsonl, line 2: expected a key and a value"):
+        kept(tmp_path, model)
 
 
 def test_saved_detections_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    evaluate_instances(Finder(), objects(), stores={"model": SavedDetections(tmp_path)})
+    kept(tmp_path, Finder())
     file = tmp_path / "predictions.json"
     records = json.loads(file.read_text())
     for change, message in (
@@ -214,7 +223,7 @@ def test_saved_detections_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             score_detections(file, objects(), class_names=NAMES)
     file.write_text("{}")
     with pytest.raises(ValueError, match="expected a list of detections"):
-        SavedDetections(tmp_path)
+        SavedDetections(RunFolder(tmp_path))
 
 
 def test_an_interrupted_semantic_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
@@ -264,13 +273,6 @@ def test_a_missing_a_foreign_and_a_misfitting_label_map_are_refused(tmp_path: Pa
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two images of the data set are called 'street/0'"):
         evaluate_semantic(Painter(), [maps()[0], maps()[0]], stores={"model": SavedLabels(tmp_path)})
-
-
-def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
-    claim_folder(tmp_path / "a", {"model": "m", "points": [1, 2]})
-    claim_folder(tmp_path / "a", {"model": "m", "points": (1, 2)})
-    with pytest.raises(ValueError, match=r"holds predictions of another run \(model: 'm', now 'n'\)"):
-        claim_folder(tmp_path / "a", {"model": "n", "points": [1, 2]})
 
 
 def test_file_names_never_leave_the_folder() -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pointrend.evaluation.report import Scores, gain, to_csv, to_json, to_markdown, to_table, write_text
+from pointrend.evaluation.report import Scores, gain, to_csv, to_json, to_markdown, to_table
+from pointrend.io import write_text
 
 COARSE = Scores(
     "coarse", {"mIoU": 0.6638, "boundary IoU": 0.41}, {"IoU": [0.5, math.nan]}, ("road", "sky"), 3, 1.5

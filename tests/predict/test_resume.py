@@ -97,15 +97,19 @@ def test_a_file_that_is_gone_is_made_again(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "overlays" / "00.png").exists()
 
 
-def test_an_unfinished_run_with_another_model_or_other_settings_is_not_continued(tmp_path: Path) -> None:
+def test_an_unfinished_run_with_another_model_or_other_settings_is_refused_until_it_may_start_over(
+    tmp_path: Path,
+) -> None:
     source = make_images(tmp_path / "in", 3)
-    unfinished(source, tmp_path / "a")
-    unfinished(source, tmp_path / "b")
-    model = Counting(Config(class_names=("other", "names")))
-    Predictor(model, device="cpu").save([source], tmp_path / "a")
-    assert model.seen == 3
+    unfinished(source, tmp_path / "out")
+    other = Predictor(Counting(Config(class_names=("other", "names"))), device="cpu")
+    with pytest.raises(ValueError, match=r"another run \(model: .*start over with --fresh"):
+        other.save([source], tmp_path / "out")
     model = Counting()
-    Predictor(model, device="cpu").save([source], tmp_path / "b", min_score=0.9)
+    with pytest.raises(ValueError, match=r"another run \(min_score: 0\.5, now 0\.9\)"):
+        Predictor(model, device="cpu").save([source], tmp_path / "out", min_score=0.9)
+    assert model.seen == 0
+    Predictor(model, device="cpu").save([source], tmp_path / "out", min_score=0.9, fresh=True)
     assert model.seen == 3
 
 
@@ -137,7 +141,6 @@ def test_a_failure_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_write_to_one_folder_at_a_time(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     source = make_images(tmp_path / "in", 2)
     refusals = []
 

@@ -78,9 +78,8 @@ class Check:
             print("no problems found")
 
     def _draw(self, data: Any, indices: list[int]) -> None:
-        from PIL import Image
 
-        from pointrend.io import atomic_write
+        from pointrend.io import write_png
         from pointrend.visualize.comparison import contact_sheet, draw_target
 
         assert self.sheet is not None
@@ -92,8 +91,7 @@ class Check:
             except (ValueError, OSError):
                 continue  # listed already
             images.append(draw_target(sample, data.class_names, data.palette))
-        with atomic_write(self.sheet) as part:
-            Image.fromarray(contact_sheet(images)).save(part, format="PNG")
+        write_png(contact_sheet(images), self.sheet)
         print(f"contact sheet: {self.sheet}")
 
 

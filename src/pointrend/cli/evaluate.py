@@ -55,6 +55,8 @@ class Evaluate:
     out: Path | None = None
     """Folder for scores.json (everything), scores.md (rows for a page), and class by class scores and predictions of
     every row."""
+    fresh: bool = False
+    """Start over instead of going on with what OUT has."""
     json: Path | None = None
     """Also write the scores, class by class, to this file."""
     curves: Path | None = None
@@ -90,7 +92,8 @@ class Evaluate:
         return 0
 
     def _report(self, rows: list[Any], job: Any) -> None:
-        from pointrend.evaluation.report import to_csv, to_json, to_markdown, write_text
+        from pointrend.evaluation.report import to_csv, to_json, to_markdown
+        from pointrend.io import write_text
 
         star = "AP is AP*, on LVIS annotations; " if self.lvis is not None else ""
         show(rows, job.task, f"{self.data}, {self.split}: {rows[0].images} images; {star}per cent")

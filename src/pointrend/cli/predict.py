@@ -37,6 +37,8 @@ class Predict:
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
     optimize: Precision | None = None
     """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
+    fresh: bool = False
+    """Start over instead of going on with a run that was stopped."""
     window: tuple[int, int] | None = None
     """Semantic models: see the image through overlapping windows of so many rows and columns, for images too large
     for the network."""
@@ -62,7 +64,12 @@ class Predict:
             max_pixels=self.max_pixels,
         )
         report = predictor.save(
-            self.sources, self.out, overlays=self.overlays, min_score=self.min_score, progress=main_process()
+            self.sources,
+            self.out,
+            overlays=self.overlays,
+            min_score=self.min_score,
+            fresh=self.fresh,
+            progress=main_process(),
         )
         if not main_process():
             return 0

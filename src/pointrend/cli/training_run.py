@@ -19,7 +19,8 @@ from pointrend.distributed import main_process
 from pointrend.evaluate import score
 from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.evaluation.ground_truth import Part
-from pointrend.evaluation.report import Scores, to_json, write_text
+from pointrend.evaluation.report import Scores, to_json
+from pointrend.io import write_text
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig
 from pointrend.training.data_loading import TrainingLoader

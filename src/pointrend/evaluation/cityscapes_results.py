@@ -3,7 +3,7 @@
     FOLDER/ulm_000000_000019_pred.txt      lines "masks/ulm_000000_000019_000.png 26 0.93": mask, label id, score
     FOLDER/masks/ulm_000000_000019_000.png 8 bits, 255 inside
 
-For semantic results, use `saved.SavedLabels` with the label ids as `file_ids`.
+For semantic results, use `SavedLabels` with the label ids as `file_ids`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from faster_coco_eval.core import mask as rle
 from PIL import Image
 
 from pointrend.evaluation.prediction_store import Records, file_name_of
-from pointrend.evaluation.report import write_text
-from pointrend.io import atomic_write
+from pointrend.io import write_png, write_text
 from pointrend.masks.rle import encode_windows
 from pointrend.metadata.cityscapes import INSTANCE_LABELS
 from pointrend.structures import InstanceMasks, Sample
@@ -32,7 +31,7 @@ MOST_OBJECTS = 10_000  # lines of one text file
 
 
 class CityscapesResults:
-    """A folder of results; a `passes.Store` of detections whose `category_id` is Cityscapes' label id.
+    """A folder of results; a `loop.InstanceStore` of detections whose `category_id` is Cityscapes' label id.
 
     An image's text file is written last, so it stands for a complete image. Boxes are not kept: they are those of
     the masks when read back.
@@ -105,8 +104,7 @@ class CityscapesResults:
 
 
 def _write_mask(mask: np.ndarray, file: Path) -> None:
-    with atomic_write(file) as unfinished:
-        Image.fromarray((mask != 0).astype(np.uint8) * 255).save(unfinished, format="PNG")
+    write_png((mask != 0).astype(np.uint8) * 255, file)
 
 
 def _read_mask(file: Path, size: tuple[int, int], where: str) -> np.ndarray:

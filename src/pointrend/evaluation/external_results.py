@@ -23,7 +23,7 @@ Records = list[dict[str, Any]]
 def read_detections(path: str | Path, data: Any) -> list[Any]:
     """The detections in the file, with the ids of the data set's images and classes where the file has its own.
 
-    Of a plain list nothing is checked here: `coco_files.check_records` does that.
+    Of a plain list nothing is checked here: `check_records` does that.
 
     Args:
         path: a JSON list of detections, or an object with `images`, `categories` and `annotations` that have scores.
@@ -191,7 +191,7 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 class GivenDetections:
-    """The detections of a file, checked image by image; a `passes.InstanceStore` that nothing is added to.
+    """The detections of a file, checked image by image; a `loop.InstanceStore` that nothing is added to.
 
     Raises:
         ValueError: as `read_detections`, and for images that the data set does not have.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pointrend.evaluation.coco_summary import FREQUENCIES
-from pointrend.evaluation.report import write_text
 from pointrend.formats.coco_json import GroundTruth, brief, read_json
+from pointrend.io import write_text
 
 __all__ = ["check_lvis", "cocofy_lvis", "write_cocofied_lvis"]
 

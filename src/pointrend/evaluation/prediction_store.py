@@ -1,18 +1,14 @@
 """Predictions on disk: written while an evaluation runs, read back when it is resumed or scored again.
 
-    OUT/run.json            what was run; another run is refused
-    OUT/detections.*.jsonl  instances: a line for each image, while the run goes on
-    OUT/predictions.json    instances: all detections as a COCO results file, when it is complete
-    OUT/labels/NAME.png     semantic: the label map of each image
-
-Every file but the lines appears whole or not at all, and of the lines a torn last one is dropped.
+OUT/run.json, *.jsonl   what was run, and the detections of each image while the run goes on: see `RunFolder`
+OUT/predictions.json    instances: all detections as a COCO results file, when it is complete
+OUT/labels/NAME.png     semantic: the label map of each image
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,85 +18,53 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.distributed import Shard
-from pointrend.evaluation.report import write_text
 from pointrend.formats.coco_json import read_json
-from pointrend.io import atomic_write
+from pointrend.io import write_png, write_text
+from pointrend.run_folder import RunFolder
 from pointrend.structures import Sample
 
-__all__ = ["SavedDetections", "SavedLabels", "claim_folder", "file_name_of"]
+__all__ = ["SavedDetections", "SavedLabels", "file_name_of"]
 
 Records = list[dict[str, Any]]
 
 
-def claim_folder(folder: str | Path, run: Mapping[str, Any], *, shard: Shard | None = None) -> None:
-    """Make the folder one run's, or check that it is already.
-
-    Args:
-        run: what decides the predictions (model, data, options), as JSON can hold it.
-
-    Raises:
-        ValueError: the folder has another run's predictions; says what differs.
-    """
-    file = Path(folder) / "run.json"
-    mine = json.loads(json.dumps(run))
-    if file.exists():
-        theirs = read_json(file)
-        theirs = theirs if isinstance(theirs, dict) else {}
-        for key in [*mine, *theirs]:
-            if mine.get(key) != theirs.get(key):
-                raise ValueError(
-                    f"{folder}: holds predictions of another run ({key}: {theirs.get(key)!r}, now {mine.get(key)!r});"
-                    " choose another folder, or remove this one"
-                )
-    elif shard is None or shard.first:
-        write_text(file, json.dumps(mine, indent=1) + "\n")
-
-
 class SavedDetections:
-    """The detections of each image of one run; a `passes.Store`.
+    """The detections of each image of one run; a `loop.InstanceStore`.
 
     Args:
-        folder: of this run (and of this row, where several are compared).
-        shard: the process; each writes a file of its own and reads those of all.
+        run: the folder of this run (and of this row, where several are compared).
 
     Raises:
         ValueError: naming file and line, if what is there is not of this form.
     """
 
-    def __init__(self, folder: str | Path, *, shard: Shard | None = None) -> None:
-        self.folder, self.shard = Path(folder), shard or Shard()
-        self.results = self.folder / "predictions.json"
-        self._own = self.folder / f"detections.{self.shard.index}-of-{self.shard.count}.jsonl"
+    def __init__(self, run: RunFolder) -> None:
+        self.run, self.results = run, run.folder / "predictions.json"
         self._known: dict[int | str, Records] = {}
         self._complete = self.results.exists()
         if self._complete:
             self._read_results()
-        else:
-            for file in sorted(self.folder.glob("detections.*.jsonl")):
-                self._read_lines(file)
 
     def load(self, sample: Sample) -> Records | None:
         """The image's detections; none at all once the run is complete and the file does not mention it."""
-        return self._known.pop(sample.image_id, [] if self._complete else None)
+        if self._complete:
+            return self._known.pop(sample.image_id, [])
+        found: Records | None = self.run.get(sample.image_id)
+        return found
 
     def save(self, sample: Sample, prediction: Records) -> None:
-        """Append the image's line; it is on its way to the disk when this returns."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"image_id": sample.image_id, "detections": prediction}, allow_nan=False)
-        with self._own.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        """Note the image's detections; they are on their way to the disk when this returns."""
+        self.run.add(sample.image_id, prediction)
 
     def finish(self, records: Iterable[Records]) -> None:
-        """Write the COCO results file from all images' detections, and remove the lines; for the first process,
-        after all have ended their pass.
+        """Write the COCO results file from all images' detections; for the first process, after all have ended
+        their pass.
         """
         if not self._complete:
             together = [record for image in records for record in image]
             write_text(self.results, json.dumps(together, allow_nan=False))
             self._complete = True
-        for file in self.folder.glob("detections.*.jsonl"):
-            file.unlink()
+        self.run.forget()
 
     def _read_results(self) -> None:
         content = read_json(self.results)
@@ -111,26 +75,9 @@ class SavedDetections:
                 raise ValueError(f"{self.results}: record {number}: expected an object with an image_id")
             self._known.setdefault(record["image_id"], []).append(record)
 
-    def _read_lines(self, file: Path) -> None:
-        raw = file.read_bytes()
-        whole = raw.rfind(b"\n") + 1  # beyond it, a line that an interruption tore
-        if file == self._own and whole < len(raw):
-            os.truncate(file, whole)
-        for number, line in enumerate(raw[:whole].splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                image_id, found = entry["image_id"], entry["detections"]
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise ValueError(
-                    f"{file}, line {number}: expected image_id and detections, {error!r}"
-                ) from error
-            if not isinstance(image_id, int | str) or not isinstance(found, list):
-                raise ValueError(f"{file}, line {number}: expected an id and a list of detections")
-            self._known[image_id] = found
-
 
 class SavedLabels:
-    """A folder with the label map of each image as an 8-bit PNG, NAME.png for the image's id; a `passes.Store`.
+    """A folder with the label map of each image as an 8-bit PNG, NAME.png for the image's id; a `loop.Store`.
 
     Those that are there may lie in subfolders, as `pointrend predict` arranges them.
 
@@ -204,8 +151,7 @@ class SavedLabels:
         image = Image.fromarray(labels.astype(np.uint8))
         if self.palette.any():
             image.putpalette(self.palette.ravel().tolist())
-        with atomic_write(self._file(sample)) as unfinished:
-            image.save(unfinished, format="PNG")
+        write_png(image, self._file(sample))
 
     def _file(self, sample: Sample) -> Path:
         return self.folder / f"{file_name_of(sample.image_id)}.png"

@@ -8,10 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-from pointrend.io import atomic_write
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +22,6 @@ __all__ = [
     "to_json",
     "to_markdown",
     "to_table",
-    "write_text",
 ]
 
 
@@ -140,12 +136,6 @@ def to_csv(scores: Scores) -> str:
         values = [column[number] for column in scores.per_class.values()]
         writer.writerow([name, *("" if math.isnan(value) else repr(value) for value in values)])
     return text.getvalue()
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """The text as a file that appears whole or not at all; missing folders are made."""
-    with atomic_write(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
 
 
 def _columns(rows: Sequence[Scores], columns: Sequence[str] | None) -> list[str]:

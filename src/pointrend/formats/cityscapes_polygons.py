@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pointrend.io import atomic_write
+from pointrend.io import write_png, write_text
 from pointrend.masks.rle import Ring, outline
 from pointrend.metadata.cityscapes import GROUP, LABELS, LAST_ID
 
@@ -118,10 +118,9 @@ def write_frame(root: str | Path, split: str, name: str, image: Tensor, instance
         )
     ids = _checked(instance_ids)
     img = Path(root) / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png"
-    _write_png(Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()), img)
+    write_png(image.permute(1, 2, 0).contiguous().cpu().numpy(), img)
     stem = Path(root) / "gtFine" / split / city / f"{name}_gtFine"
-    with atomic_write(f"{stem}_polygons.json") as unfinished:
-        unfinished.write_text(json.dumps(polygons_of(instance_ids)), encoding="utf-8")
+    write_text(f"{stem}_polygons.json", json.dumps(polygons_of(instance_ids)))
     _write_ids(ids, stem)
 
 
@@ -145,13 +144,8 @@ def write_label_files(root: str | Path, split: str) -> int:
 
 def _write_ids(ids: NDArray[np.int32], stem: Path) -> None:
     labels = np.where(ids >= GROUP, ids // GROUP, ids)
-    _write_png(Image.fromarray(labels.astype(np.uint8)), Path(f"{stem}_labelIds.png"))
-    _write_png(Image.fromarray(ids.astype(np.uint16)), Path(f"{stem}_instanceIds.png"))
-
-
-def _write_png(image: Image.Image, path: Path) -> None:
-    with atomic_write(path) as unfinished:
-        image.save(unfinished, format="PNG")
+    write_png(labels.astype(np.uint8), Path(f"{stem}_labelIds.png"))
+    write_png(ids.astype(np.uint16), Path(f"{stem}_instanceIds.png"))
 
 
 def _checked(instance_ids: Tensor) -> NDArray[np.int32]:

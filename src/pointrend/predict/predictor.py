@@ -12,7 +12,6 @@ was; and processes started by torchrun share the images.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -24,8 +23,9 @@ from pointrend.distributed import join_processes, local_device
 from pointrend.predict.inputs import find_images, output_names
 from pointrend.predict.prefetch import Behind, ahead
 from pointrend.predict.results import Failure, Prediction, Report, Result
-from pointrend.predict.resume import Journal, fingerprint
+from pointrend.predict.resume import Outcomes, fingerprint
 from pointrend.predict.writers import Writer, track
+from pointrend.run_folder import RunFolder
 
 # A network's features are held at once: 33 million pixels and a ResNet-50 are 10 GB and more.
 MAX_PIXELS = 2**25
@@ -118,6 +118,7 @@ class Predictor:
         *,
         overlays: bool = True,
         min_score: float = 0.5,
+        fresh: bool = False,
         progress: bool = False,
     ) -> Report:
         """Predict every image of `sources` and write into the folder `out`.
@@ -127,7 +128,7 @@ class Predictor:
         predictions.json     instance models: one COCO file (images, categories, annotations with scores)
 
         NAME keeps the folders below the images' common parent, so equal names in different folders stay
-        apart. A run with the same model and settings that did not come to its end is continued; until the
+        apart. A run that did not come to its end is continued, with the same model and settings; until the
         end, OUT/.unfinished has its state.
 
         Under torchrun every process calls this with the same arguments; all get the same report.
@@ -135,10 +136,12 @@ class Predictor:
         Args:
             sources: files, folders (searched with their subfolders) and glob patterns.
             min_score: detections below it are not drawn; the JSON has all that the model returns.
+            fresh: start over where a run did not come to its end.
             progress: show a progress bar on the terminal (stderr).
 
         Raises:
-            ValueError: no image at all was found, or the folder cannot be written.
+            ValueError: no image at all was found, the folder has an unfinished run with another model or settings, or
+                it cannot be written.
         """
         folder = Path(out)
         paths, failures = find_images(sources, skip=[folder / "overlays", folder / "labels"])
@@ -152,43 +155,29 @@ class Predictor:
         writer = Writer(folder, names, class_names, overlays=overlays, min_score=min_score)
         settings = {"model": fingerprint(self.model), "overlays": overlays, "min_score": min_score}
         shard = join_processes()
-        with Journal(folder, settings, paths, names, shard) as journal:
-            undone = journal.undone()
-            self._save(undone[shard.index :: shard.count], paths, writer, journal, progress)
-            journal.finish()
+        with RunFolder(folder / ".unfinished", settings, shard=shard, fresh=fresh) as run:
             if shard.first:
-                writer.compose(journal.found)
-            missing = journal.undone()
-            failures += [Failure(paths[n], journal.reasons.get(n, "its files vanished")) for n in missing]
-            journal.close()
-        left_out = set(missing)
-        return Report(tuple(p for n, p in enumerate(paths) if n not in left_out), tuple(failures), folder)
+                writer.clean()
+            outcomes = Outcomes(run, paths, writer)
+            self._save(outcomes.undone()[shard.index :: shard.count], outcomes, progress)
+            run.refresh()
+            if shard.first:
+                writer.compose(outcomes.found)
+            missing = {number: outcomes.reason(number) for number in outcomes.undone()}
+            run.remove()
+        failures += [Failure(paths[number], reason) for number, reason in missing.items()]
+        return Report(tuple(p for n, p in enumerate(paths) if n not in missing), tuple(failures), folder)
 
-    def _save(
-        self,
-        numbers: Sequence[int],
-        paths: Sequence[Path],
-        writer: Writer,
-        journal: Journal,
-        progress: bool,
-    ) -> None:
-        """Predict and write the images with these numbers; what is done or failed goes into the journal."""
+    def _save(self, numbers: Sequence[int], outcomes: Outcomes, progress: bool) -> None:
+        """Predict and write the images with these numbers."""
 
-        def write(outcome: tuple[int, Prediction | Failure]) -> None:
-            number, found = outcome
-            name = writer.names[number]
-            if isinstance(found, Prediction):
-                try:
-                    journal.add(found.path, name, *writer.write(replace(found, number=number)))
-                    return
-                except ValueError as error:
-                    found = Failure(found.path, str(error))
-            journal.fail(found.path, name, found.reason)
+        def write(item: tuple[int, Prediction | Failure]) -> None:
+            outcomes.add(*item)
 
-        outcomes = self.stream(paths[number] for number in numbers)
+        predictions = self.stream(outcomes.paths[number] for number in numbers)
         with Behind(WAITING) as behind:
-            for outcome in track(zip(numbers, outcomes, strict=True), len(numbers), progress):
-                behind(write, outcome)
+            for item in track(zip(numbers, predictions, strict=True), len(numbers), progress):
+                behind(write, item)
 
     def read(self, path: Path) -> Tensor:
         """An image from its file, (3, H, W) uint8 RGB.

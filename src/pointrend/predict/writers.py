@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from pointrend.io import atomic_write
+from pointrend.io import atomic_write, write_png
 from pointrend.predict.results import Prediction
 from pointrend.structures import InstanceResult, SemanticResult
 from pointrend.visualize.colors import as_palette
@@ -62,10 +62,16 @@ class Writer:
                 files.append(f"overlays/{name}.png")
                 semantic = isinstance(result, SemanticResult)
                 image = draw(prediction.image, result, min_score=self.min_score, legend=semantic)
-                write_png(Image.fromarray(image), self.out / files[-1])
+                write_png(image, self.out / files[-1])
         except OSError as error:
             raise ValueError(f"its prediction could not be written ({error})") from error
         return files, found
+
+    def clean(self) -> None:
+        """Remove what a run that was killed has begun to write."""
+        for folder in ("overlays", "labels"):
+            for path in (self.out / folder).rglob(".*.part"):
+                path.unlink(missing_ok=True)
 
     def compose(self, found: Callable[[], Iterator[tuple[int, Any]]]) -> None:
         """`predictions.json` of an instance model: one COCO file, see `write_coco`; nothing for others.
@@ -127,12 +133,6 @@ def labels_image(result: SemanticResult) -> Image.Image:
     colors = as_palette(result.palette, max(len(result.class_names), int(labels.max(initial=0)) + 1))
     image.putpalette(colors[:256].reshape(-1).tolist())
     return image
-
-
-def write_png(image: Image.Image, path: Path) -> None:
-    """Save as PNG, whole or not at all; folders are made."""
-    with atomic_write(path) as unfinished:
-        image.save(unfinished, format="PNG")
 
 
 def track(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pointrend.io import write_png
 from pointrend.training.recipe import Recipe
 
 MEASURES = (
@@ -66,7 +67,7 @@ class Log:
         """Images by name, (H, W, 3) uint8: to the boards, and to ``images/NAME-0001000.png``."""
         for name, image in images.items():
             if self.folder is not None:
-                write_image(self.folder / "images" / f"{name}-{step:07d}.png", image)
+                write_png(image, self.folder / "images" / f"{name}-{step:07d}.png")
         for board in self.boards:
             board.images(step, images)
 
@@ -107,17 +108,6 @@ def peak_memory(device: torch.device) -> float:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
-
-
-def write_image(path: Path, image: Image) -> None:
-    """A PNG file, whole or not at all."""
-    from PIL import Image
-
-    from pointrend.io import atomic_write
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as part:
-        Image.fromarray(image).save(part, format="PNG")
 
 
 Image = npt.NDArray[np.uint8]
