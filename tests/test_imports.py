@@ -186,5 +186,9 @@ def test_import_pointrend_loads_nothing_else() -> None:
 def test_core_and_the_generic_module_load_torch_and_nothing_heavier() -> None:
     loaded = fresh_modules("import pointrend as p; p.PointRend, p.subdivide, p.InstanceResult")
     assert "torch" in loaded
-    assert {part_of(name) for name in loaded if name.startswith("pointrend.")} == {"_version", "core", "structures"}
+    assert {part_of(name) for name in loaded if name.startswith("pointrend.")} == {
+        "_version",
+        "core",
+        "structures",
+    }
     assert not loaded & HEAVY
