@@ -1,7 +1,8 @@
-"""Atomic file writes: written under another name, then renamed."""
+"""Atomic file writes: written under another name, then renamed; and reading of JSON from elsewhere."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -57,6 +58,20 @@ def write_text(path: str | Path, text: str) -> None:
     """A UTF-8 text file, written atomically; missing folders are made."""
     with atomic_write(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file in UTF-8 (with a byte order mark or without), UTF-16 or UTF-32.
+
+    Raises:
+        ValueError: naming the file, if it cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError, MemoryError) as error:  # bad text and bad JSON are both ValueErrors
+        raise ValueError(f"{path}: not a readable JSON file ({error or type(error).__name__})") from error
 
 
 def umask() -> int:

@@ -268,7 +268,7 @@ class InstanceResult(Exports):
 
         Outer rings run clockwise (as seen on the screen), holes counter-clockwise.
         """
-        from pointrend.masks.rle import outline
+        from pointrend.masks.polygons import outline
 
         return [
             outline(window, offset)

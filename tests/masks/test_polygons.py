@@ -7,12 +7,12 @@ import pytest
 
 from pointrend.data import shape_drawing
 from pointrend.data.shapes import KINDS
-from pointrend.masks.polygons import Contour, bounds, coverage, inside
+from pointrend.masks.polygons import Ring, bounds, coverage, inside
 
 SQUARE = np.array([[2.0, 1.0], [6.0, 1.0], [6.0, 4.0], [2.0, 4.0]])
 
 
-def by_definition(contours: list[Contour], height: int, width: int) -> np.ndarray:
+def by_definition(contours: list[Ring], height: int, width: int) -> np.ndarray:
     """Even-odd rule at every pixel centre, one edge after the other."""
     y, x = np.mgrid[:height, :width] + 0.5
     result = np.zeros((height, width), dtype=bool)
@@ -25,7 +25,7 @@ def by_definition(contours: list[Contour], height: int, width: int) -> np.ndarra
     return result
 
 
-def drawn(kind: int, seed: int, x: float = 30, y: float = 22) -> list[Contour]:
+def drawn(kind: int, seed: int, x: float = 30, y: float = 22) -> list[Ring]:
     rng = np.random.default_rng(seed)
     return shape_drawing.placed(KINDS[kind](rng, 15.0), x, y, rng.uniform(0, 2 * pi))
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from pointrend.masks.rle import encode_windows, outline, run_lengths
+from pointrend.masks.polygons import outline
+from pointrend.masks.rle import (
+    RunLengths,
+    checked_runs,
+    decode_window,
+    decompress,
+    encode_windows,
+    measure,
+    run_lengths,
+)
 from pointrend.structures import InstanceMasks
 
 
@@ -95,3 +104,37 @@ def test_pixels_that_touch_at_a_corner_are_two_rings(mask: list[list[int]]) -> N
     rings = outline(torch.tensor(mask), (0, 0))
     assert [len(ring) for ring in rings] == [4, 4]
     assert [shoelace(ring) for ring in rings] == [1, 1]
+
+
+STRANGE = ("", " ", "P", "PPPPPPPP0", "ppppppppppppp1", "o", "oooooooooo1", "5P", "\u00e9", "\x00", "1p")
+
+
+@pytest.mark.parametrize("text", STRANGE)
+def test_one_decoder_refuses_what_is_empty_cut_off_overlong_or_negative(text: str) -> None:
+    for read in (
+        decompress,
+        lambda text: checked_runs(text, (2, 3)),
+        lambda text: decode_window(text, (2, 3)),
+    ):
+        with pytest.raises(ValueError, match="run lengths"):
+            read(text)
+    assert [part.tolist() for part in measure([text, "5c2", text])] == [[-1, 88, -1], [-1, 83, -1]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (90, 77)])
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.5, 1.0])
+def test_compressed_runs_are_decoded_as_pycocotools_does(size: tuple[int, int], density: float) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    mask = (np.random.default_rng(0).random(size) < density).astype(np.uint8)
+    text = coco.encode(np.asfortranarray(mask))["counts"]
+    runs = RunLengths(decompress(text), size)
+    assert runs.to_coco()["counts"] == text.decode()
+    assert runs.area == mask.sum()
+    assert (runs.pixels((0, 0, *size)) == mask).all()
+
+
+def test_plain_counts_may_be_whole_numbers_only() -> None:
+    assert checked_runs([0, 4.0, 2], (2, 3)).tolist() == [0, 4, 2]
+    for counts in ([], [1.5, 4.5], ["6"], [True] * 6, [[6]], [7, -1], [2**63, 6], [2**70], [5]):
+        with pytest.raises(ValueError, match="run lengths"):
+            checked_runs(counts, (2, 3))

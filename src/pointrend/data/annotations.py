@@ -15,75 +15,11 @@ import torch
 from faster_coco_eval.core import mask as mask_api
 from numpy.typing import NDArray
 
+from pointrend.masks.polygons import Polygons
+from pointrend.masks.rle import Bits, RunLengths, Window, decompress
 from pointrend.structures import InstanceMasks, InstanceTarget
 
 Floats = NDArray[np.float64]
-Bits = NDArray[np.uint8]
-Window = tuple[int, int, int, int]  # top, left, height, width
-
-
-@dataclass(frozen=True)
-class Polygons:
-    """The union of polygons, each (V, 2) points (x, y) in continuous pixels."""
-
-    rings: tuple[Floats, ...]
-
-    @property
-    def extent(self) -> Floats:
-        """(4,) x1, y1, x2, y2 of the points."""
-        points = np.concatenate(self.rings)
-        return np.concatenate([points.min(axis=0), points.max(axis=0)])
-
-    @property
-    def area(self) -> float:
-        """Sum of the polygons' areas, in square pixels."""
-        return float(sum(abs(_doubled_area(ring)) for ring in self.rings) / 2)
-
-    def as_coco(self) -> list[list[float]]:
-        """The form of COCO files."""
-        return [ring.ravel().tolist() for ring in self.rings]
-
-
-def _doubled_area(ring: Floats) -> float:
-    after = np.roll(ring, -1, axis=0)
-    return float((ring[:, 0] * after[:, 1] - ring[:, 1] * after[:, 0]).sum())
-
-
-@dataclass(frozen=True)
-class RunLengths:
-    """COCO's run lengths: pixels column by column, runs of zeros and ones in turn, zeros first."""
-
-    counts: NDArray[np.int64]
-    size: tuple[int, int]  # height, width
-
-    @property
-    def extent(self) -> Floats:
-        """(4,) x1, y1, x2, y2 of the columns with a pixel inside; all rows."""
-        ends = self.counts.cumsum()
-        filled = self.counts[1::2] > 0
-        if not filled.any():
-            return np.zeros(4)
-        first, last = ends[0::2][: len(filled)][filled][0], ends[1::2][filled][-1] - 1
-        height = self.size[0]
-        return np.array([first // height, 0, last // height + 1, height], dtype=np.float64)
-
-    @property
-    def area(self) -> float:
-        """Pixels inside."""
-        return float(self.counts[1::2].sum())
-
-    def as_coco(self) -> dict[str, list[int]]:
-        """The form of COCO files, uncompressed."""
-        return {"size": list(self.size), "counts": self.counts.tolist()}
-
-    def pixels(self, window: Window) -> Bits:
-        """(height, width) of a window inside the image, 1 inside."""
-        top, left, height, width = window
-        rows = self.size[0]
-        ends = self.counts.cumsum().clip(left * rows, (left + width) * rows)
-        lengths = np.diff(ends, prepend=left * rows)
-        values = np.arange(len(lengths), dtype=np.uint8) % 2
-        return np.repeat(values, lengths).reshape(width, rows)[:, top : top + height].T
 
 
 @dataclass(frozen=True)
@@ -221,7 +157,7 @@ class PlacedObjects:
         if isinstance(shape, Polygons):
             rings = [(ring * self.scale + self.shift).ravel() for ring in shape.rings]
             merged = mask_api.merge(mask_api.frPyObjects(rings, height, width))
-            return RunLengths(decode_counts(merged["counts"]), self.image_size).pixels(window), top, left
+            return RunLengths(decompress(merged["counts"]), self.image_size).pixels(window), top, left
         return self._read(shape, window), top, left
 
     def _read(self, shape: RunLengths | Bitmap, window: Window) -> Bits:
@@ -247,28 +183,3 @@ def _tight(bits: Bits, top: int, left: int) -> tuple[Bits, int, int]:
         return np.zeros((0, 0), dtype=np.uint8), 0, 0
     bits = bits[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.ascontiguousarray(bits), top + int(rows[0]), left + int(columns[0])
-
-
-def decode_counts(text: str | bytes) -> NDArray[np.int64]:
-    """Run lengths of COCO's compressed form.
-
-    Five bits and a continuation bit a letter, the lowest first; from the fourth run on the difference to the
-    run two before it. Source: maskApi.c, `rleFrString`.
-
-    Raises ValueError if the text is no such form.
-    """
-    raw = text.encode() if isinstance(text, str) else text
-    letters = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
-    if len(letters) == 0 or letters.min() < 0 or letters.max() > 63 or letters[-1] & 32:
-        raise ValueError("not a compressed run-length string")
-    last = (letters & 32) == 0
-    start = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    place = np.arange(len(letters)) - np.repeat(start, np.diff(start, append=len(letters)))
-    if place.max() > 7:
-        raise ValueError("not a compressed run-length string: a run longer than 40 bits")
-    values = np.add.reduceat((letters & 31) << (5 * place), start)
-    negative = (letters[last] & 16) != 0
-    values[negative] -= 1 << (5 * (place[last][negative] + 1))
-    values[1::2] = values[1::2].cumsum()
-    values[2::2] = values[2::2].cumsum()
-    return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pointrend.data.image_io import read_labels
+from pointrend.io import read_json
 from pointrend.structures import IGNORE_LABEL
 
 MOST_CLASSES = 255  # labels are uint8 and 255 means ignored
@@ -88,10 +88,7 @@ def read_classes(path: Path) -> ClassTable:
 
     Raises ValueError, naming file and field, if something has another form.
     """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error})") from error
+    table = read_json(path)
     if not isinstance(table, dict) or not isinstance(table.get("classes"), list):
         raise ValueError(f'{path}: expected an object with a list "classes"')
     names = table["classes"]

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pointrend.data.annotations import PlacedObjects
+from pointrend.data.annotations import Floats, PlacedObjects
 from pointrend.data.class_table import generate_palette
 from pointrend.data.image_io import read_image
 from pointrend.data.transforms import finished
@@ -49,7 +49,11 @@ class CocoInstances(Dataset[Sample]):
         self.images = Path(images)
         if not self.images.is_dir():
             raise ValueError(f"{self.images}: no such folder of images")
-        self.file = annotations if isinstance(annotations, CocoFile) else read_coco(annotations)
+        self.file = (
+            annotations if isinstance(annotations, CocoFile) else read_coco(annotations, file_names=True)
+        )
+        if not self.file.categories:
+            raise ValueError(f"{self.file.source}, categories: expected at least one category, got none")
         self.transforms = transforms
         self.classes = choose_classes(self.file, categories)
         self._label_of = {member: label for label, (_, ids) in enumerate(self.classes) for member in ids}
@@ -100,8 +104,8 @@ class CocoInstances(Dataset[Sample]):
         image, objects = self.file.images[image_id], self._objects[image_id]
         size = (image.height, image.width)
         return PlacedObjects(
-            shapes=[item.shape for item in objects],
-            boxes=np.array([item.box for item in objects], dtype=np.float64).reshape(-1, 4),
+            shapes=[item.shape for item in objects if item.shape is not None],
+            boxes=_corners(objects),
             labels=np.array([self._label_of[item.category_id] for item in objects], dtype=np.int64),
             crowd=np.array([item.crowd for item in objects], dtype=bool),
             source_size=size,
@@ -120,24 +124,17 @@ class CocoInstances(Dataset[Sample]):
             ],
             "categories": [{"id": ids[label], "name": name} for label, name in enumerate(self.class_names)],
             "annotations": [
-                _as_coco(item, ids[self._label_of[item.category_id]])
+                {**item.to_coco(), "category_id": ids[self._label_of[item.category_id]]}
                 for image in images
                 for item in self._objects[image.id]
             ],
         }
 
 
-def _as_coco(item: Annotation, category_id: int) -> dict[str, Any]:
-    x1, y1, x2, y2 = item.box.tolist()
-    return {
-        "id": item.id,
-        "image_id": item.image_id,
-        "category_id": category_id,
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "segmentation": item.shape.as_coco(),
-        "area": item.area,
-        "iscrowd": int(item.crowd),
-    }
+def _corners(objects: Sequence[Annotation]) -> Floats:
+    """(G, 4) x1, y1, x2, y2 of the annotated boxes."""
+    boxes = np.array([item.bbox for item in objects], dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def choose_classes(file: CocoFile, names: Sequence[str] | None) -> list[tuple[str, list[int]]]:
@@ -158,7 +155,7 @@ def choose_classes(file: CocoFile, names: Sequence[str] | None) -> list[tuple[st
                 {c.name for c in categories} | {c.supercategory for c in categories if c.supercategory}
             )
             raise ValueError(
-                f"{file.path}: no category or supercategory {name!r}; there are {', '.join(known)}"
+                f"{file.source}: no category or supercategory {name!r}; there are {', '.join(known)}"
             )
         chosen.append((name, ids))
     every = [number for _, ids in chosen for number in ids]
@@ -201,7 +198,7 @@ def read_lvis_as_coco(path: str | Path) -> CocoFile:
     Raises:
         ValueError: the file is malformed, or its categories have no synsets.
     """
-    file = read_coco(path)
+    file = read_coco(path, file_names=True)
     if not any(category.synset for category in file.categories.values()):
         raise ValueError(f"{path}, categories: expected a synset of each, as LVIS has them, got none")
     own = {category.synset: category.id for category in coco.CATEGORIES}
@@ -211,9 +208,9 @@ def read_lvis_as_coco(path: str | Path) -> CocoFile:
         if category.synset is not None and category.synset in own
     }
     return CocoFile(
-        file.path,
+        file.source,
         {number: _released(image) for number, image in file.images.items()},
-        {category.id: Category(category.id, category.name, None) for category in coco.CATEGORIES},
+        {category.id: Category(category.id, category.name) for category in coco.CATEGORIES},
         {
             number: [
                 replace(item, category_id=known[item.category_id])

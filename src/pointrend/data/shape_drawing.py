@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from pointrend.masks.polygons import Contour
+from pointrend.masks.polygons import Ring
 
 Plane = NDArray[np.float32]
 PATTERNS = ("plain", "stripes", "checks", "dots", "clouds")
@@ -109,32 +109,32 @@ def blurred(share: Plane, radius: float) -> Plane:
     return np.asarray(soft).astype(np.float32) / np.float32(255)
 
 
-def ellipse(rng: np.random.Generator, radius: float) -> list[Contour]:
+def ellipse(rng: np.random.Generator, radius: float) -> list[Ring]:
     """An ellipse, up to twice as long as wide."""
     return [_round(radius, radius * rng.uniform(0.5, 1.0))]
 
 
-def polygon(rng: np.random.Generator, radius: float) -> list[Contour]:
+def polygon(rng: np.random.Generator, radius: float) -> list[Ring]:
     """Three to six corners at irregular angles."""
     corners = int(rng.integers(3, 7))
     angles = (np.arange(corners) + rng.uniform(-0.25, 0.25, corners)) * 2 * pi / corners
     return [_polar(angles, radius * rng.uniform(0.8, 1.0, corners))]
 
 
-def star(rng: np.random.Generator, radius: float) -> list[Contour]:
+def star(rng: np.random.Generator, radius: float) -> list[Ring]:
     """Four to eight spikes, some of them needles."""
     spikes = int(rng.integers(4, 9))
     angles = np.arange(2 * spikes) * pi / spikes
     return [_polar(angles, np.where(np.arange(2 * spikes) % 2, radius * rng.uniform(0.3, 0.6), radius))]
 
 
-def ring(rng: np.random.Generator, radius: float) -> list[Contour]:
+def ring(rng: np.random.Generator, radius: float) -> list[Ring]:
     """An ellipse with a hole, its band thin or thick."""
     squeeze, hole = rng.uniform(0.6, 1.0), rng.uniform(0.5, 0.85)
     return [_round(radius, radius * squeeze), _round(radius * hole, radius * squeeze * hole)[::-1]]
 
 
-def bar(rng: np.random.Generator, radius: float) -> list[Contour]:
+def bar(rng: np.random.Generator, radius: float) -> list[Ring]:
     """A thin strip, bent along a circle by up to a third of a turn."""
     half_length, half_width = radius * rng.uniform(1.0, 1.6), max(radius * rng.uniform(0.04, 0.12), 1.0)
     turn = rng.uniform(0.02, 2 * pi / 3)
@@ -144,15 +144,15 @@ def bar(rng: np.random.Generator, radius: float) -> list[Contour]:
     return [np.concatenate([outer, inner]) - (bend, 0)]
 
 
-def placed(contours: Sequence[Contour], x: float, y: float, angle: float) -> list[Contour]:
+def placed(contours: Sequence[Ring], x: float, y: float, angle: float) -> list[Ring]:
     """The contours turned about the origin by `angle` (radians) and moved to (x, y)."""
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return [contour @ turn + (x, y) for contour in contours]
 
 
-def _polar(angles: NDArray[np.float64], radius: NDArray[np.float64] | float) -> Contour:
+def _polar(angles: NDArray[np.float64], radius: NDArray[np.float64] | float) -> Ring:
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1) * np.asarray(radius).reshape(-1, 1)
 
 
-def _round(radius_x: float, radius_y: float, corners: int = 96) -> Contour:
+def _round(radius_x: float, radius_y: float, corners: int = 96) -> Ring:
     return _polar(np.arange(corners) * 2 * pi / corners, 1.0) * (radius_x, radius_y)

@@ -23,7 +23,7 @@ from pointrend.data.class_table import generate_palette
 from pointrend.data.shape_drawing import PATTERNS, Texture, background, blurred
 from pointrend.data.transforms import finished
 from pointrend.masks import polygons
-from pointrend.masks.polygons import Contour
+from pointrend.masks.polygons import Ring
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
 KINDS = (
@@ -42,7 +42,7 @@ class SceneObject:
     """One shape: its kind (0..4, index of OBJECT_NAMES) and its contours in the scene's pixels."""
 
     kind: int
-    contours: Sequence[Contour]
+    contours: Sequence[Ring]
     texture: Texture
     shadow: float
 

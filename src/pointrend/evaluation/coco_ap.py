@@ -12,6 +12,7 @@ protocol: `cocofy_lvis` makes the ground truth, `protocol="lvis"` scores it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +22,9 @@ from faster_coco_eval.core import mask as rle
 
 from pointrend.evaluation.coco_summary import coco_numbers, lvis_numbers, mean_of
 from pointrend.evaluation.lvis import check_lvis
-from pointrend.formats.coco_json import (
-    GroundTruth,
-    brief,
-    check_records,
-    consumed,
-    read_ground_truth,
-    read_json,
-)
+from pointrend.formats.coco_json import CocoFile, brief, read_coco
+from pointrend.formats.coco_results import Scored, check_records, consumed
+from pointrend.io import read_json
 
 __all__ = ["CocoEvaluator"]
 
@@ -111,7 +107,7 @@ class CocoEvaluator:
         self.size_edges = tuple(size_edges)
         self.other_category_ids = frozenset(other_category_ids)
         self.other_image_ids = frozenset(other_image_ids)
-        self.truth = read_ground_truth(ground_truth, masks=self._needs_masks())
+        self.truth = read_coco(ground_truth, masks=self._needs_masks())
         if protocol == "lvis":
             check_lvis(self.truth)
         self.image_ids = _chosen(self.truth, image_ids)
@@ -132,7 +128,7 @@ class CocoEvaluator:
         """
         checked = check_records(
             records,
-            self.truth,
+            Scored.of(self.truth),
             source=source,
             boxes="box" in self.metrics,
             masks=self._needs_masks(),
@@ -153,7 +149,7 @@ class CocoEvaluator:
 
     def merge(self, other: CocoEvaluator) -> None:
         """Add the detections of another shard of the same data set; the order of merging does not matter."""
-        if other.truth != self.truth:
+        if (other.truth.images, other.truth.categories) != (self.truth.images, self.truth.categories):
             raise ValueError(
                 f"merge: expected the same ground truth, got {self.truth.source}, {other.truth.source}"
             )
@@ -168,7 +164,9 @@ class CocoEvaluator:
                 named = coco_numbers(precision, recall)
             else:
                 named = lvis_numbers(
-                    precision, recall, [record["frequency"] for record in self.truth.categories.values()]
+                    precision,
+                    recall,
+                    [str(category.frequency) for category in self.truth.categories.values()],
                 )
             scores.update({f"{metric} {name}": value for name, value in named.items()})
         return scores
@@ -202,7 +200,7 @@ class CocoEvaluator:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the data set's categories, by id."""
-        return tuple(str(record.get("name", key)) for key, record in self.truth.categories.items())
+        return tuple(category.name for category in self.truth.categories.values())
 
     def _needs_masks(self) -> bool:
         return bool({"mask", "boundary"} & set(self.metrics))
@@ -233,12 +231,12 @@ class CocoEvaluator:
         # The scorer wants numbers for ids; numbering them sorted keeps its order, on which ties depend.
         position = {image_id: number for number, image_id in enumerate(self.image_ids, 1)}
         truth, detections = COCO(), COCO()
-        images = [{**self.truth.images[image_id], "id": number} for image_id, number in position.items()]
-        categories = list(self.truth.categories.values())
-        annotations = [
-            {**record, "image_id": position[record["image_id"]]}
-            for record in self.truth.annotations
-            if record["image_id"] in position
+        images = [{**asdict(self.truth.images[one]), "id": number} for one, number in position.items()]
+        categories = [asdict(category) for category in self.truth.categories.values()]
+        objects = [item for image_id in position for item in self.truth.objects[image_id]]
+        annotations = [  # counted from 1: the scorer takes 0 for "no match"
+            {**item.to_coco(), "image_id": position[item.image_id], "id": number}
+            for number, item in enumerate(objects, 1)
         ]
         found: list[dict[str, Any]] = []
         for image_id, number in position.items():
@@ -279,7 +277,7 @@ class CocoEvaluator:
         return {**record, "bbox": box, "area": area, "iscrowd": 0}
 
 
-def _chosen(truth: GroundTruth, image_ids: Iterable[int | str] | None) -> list[int | str]:
+def _chosen(truth: CocoFile, image_ids: Iterable[int | str] | None) -> list[int | str]:
     """The images to score, in the order of their ids."""
     if image_ids is None:
         return list(truth.images)

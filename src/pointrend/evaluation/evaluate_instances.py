@@ -19,7 +19,7 @@ from pointrend.evaluation.ground_truth import (
 )
 from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
-from pointrend.formats.coco_json import consumed
+from pointrend.formats.coco_results import consumed
 from pointrend.structures import Sample
 
 __all__ = ["INSTANCE_METRICS", "evaluate_instances", "score_detections"]

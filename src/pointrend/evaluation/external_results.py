@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from pointrend.evaluation.ground_truth import file_names_of, sizes_of
-from pointrend.formats.coco_json import GroundTruth, brief, check_records, read_json
+from pointrend.formats.coco_json import brief
+from pointrend.formats.coco_results import Records, Scored, check_records
+from pointrend.io import read_json
 from pointrend.structures import Sample
 
 __all__ = ["GivenDetections", "read_detections"]
-
-Records = list[dict[str, Any]]
 
 
 def read_detections(path: str | Path, data: Any) -> list[Any]:
@@ -211,8 +211,7 @@ class GivenDetections:
     def load(self, sample: Sample) -> Records:
         """The image's detections, checked; none if the file has none."""
         height, width = sample.image.shape[-2:]
-        images = {sample.image_id: {"height": int(height), "width": int(width)}}
-        truth = GroundTruth("the data set", images, {one: {} for one in self.category_ids}, [])
+        truth = Scored("the data set", {sample.image_id: (int(height), int(width))}, self.category_ids)
         found = self._of.pop(sample.image_id, [])
         return check_records(
             [record for _, record in found],

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pointrend.evaluation.coco_summary import FREQUENCIES
-from pointrend.formats.coco_json import GroundTruth, brief, read_json
-from pointrend.io import write_text
+from pointrend.formats.coco_json import CocoFile, brief
+from pointrend.io import read_json, write_text
 
 __all__ = ["check_lvis", "cocofy_lvis", "write_cocofied_lvis"]
 
@@ -97,22 +97,21 @@ def write_cocofied_lvis(
     return content
 
 
-def check_lvis(truth: GroundTruth) -> None:
+def check_lvis(truth: CocoFile) -> None:
     """Raise a ValueError, naming file, record and field, where LVIS's protocol lacks something to go by."""
     for image_id, image in truth.images.items():
-        for key in VERDICTS:
-            listed = image.get(key)
-            if not isinstance(listed, list) or not all(
-                isinstance(c, int) and c in truth.categories for c in listed
-            ):
+        for key, listed in zip(
+            VERDICTS, (image.neg_category_ids, image.not_exhaustive_category_ids), strict=True
+        ):
+            if listed is None or not all(one in truth.categories for one in listed):
                 raise ValueError(
                     f"{truth.source}: image {brief(image_id)}: {key}: expected a list of category ids, as LVIS has"
                 )
     for category_id, category in truth.categories.items():
-        if category.get("frequency") not in FREQUENCIES:
+        if category.frequency not in FREQUENCIES:
             raise ValueError(
                 f"{truth.source}: category {category_id}: frequency: expected r, c or f,"
-                f" got {brief(category.get('frequency'))}"
+                f" got {brief(category.frequency)}"
             )
 
 

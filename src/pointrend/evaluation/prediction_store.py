@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.formats.coco_json import read_json
-from pointrend.io import write_png, write_text
+from pointrend.io import read_json, write_png, write_text
 from pointrend.run_folder import RunFolder
 from pointrend.structures import Sample
 

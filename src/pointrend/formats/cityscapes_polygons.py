@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pointrend.io import write_png, write_text
-from pointrend.masks.rle import Ring, outline
+from pointrend.io import read_json, write_png, write_text
+from pointrend.masks.polygons import Outline, area, outline
 from pointrend.metadata.cityscapes import GROUP, LABELS, LAST_ID
 
 __all__ = ["draw_polygons", "polygons_of", "read_polygons", "write_frame", "write_label_files"]
@@ -37,10 +37,7 @@ def read_polygons(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: naming file, object and field.
     """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
         raise ValueError(f"{path}: expected imgHeight, imgWidth and a list of objects")
     height, width = (content.get(key) for key in ("imgHeight", "imgWidth"))
@@ -91,8 +88,9 @@ def polygons_of(instance_ids: Tensor) -> dict[str, Any]:
         if value < GROUP and BY_NAME[name].has_instances:
             name += "group"
         for ring in outline(torch.from_numpy(ids == value), (0, 0)):
-            if (area := _area(ring)) > 0:  # rings round holes are drawn over by what is in them
-                rings.append((area, name, _through_pixels(ring)))
+            size = area(np.array(ring))
+            if size > 0:  # rings round holes are drawn over by what is in them
+                rings.append((size, name, _through_pixels(ring)))
     rings.sort(key=lambda ring: -ring[0])  # what lies in a hole has the smaller outline
     objects = [{"label": name, "polygon": corners} for _, name, corners in rings]
     return {"imgHeight": ids.shape[0], "imgWidth": ids.shape[1], "objects": objects}
@@ -178,13 +176,7 @@ def _corners(where: str, polygon: Any, reach: int) -> None:
         raise ValueError(f"{where}: polygon: expected corners [x, y] in or near the image")
 
 
-def _area(ring: Ring) -> float:
-    corners = np.array(ring)
-    x, y = corners[:, 0], corners[:, 1]
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
-
-
-def _through_pixels(ring: Ring) -> list[list[int]]:
+def _through_pixels(ring: Outline) -> list[list[int]]:
     """An outer ring along pixel edges, clockwise, as the ring through the centres of its outermost pixels."""
     corners = np.array(ring).astype(int)
     before, after = np.roll(corners, 1, 0), np.roll(corners, -1, 0)

@@ -1,41 +1,70 @@
-"""A COCO annotation file, read and checked: nothing malformed gets past this page.
+"""COCO (and LVIS) annotation files, read and checked: nothing malformed gets past this module.
 
-Every complaint is a `ValueError` that names the file, the annotation's or image's id and the field.
+Every fault is named by file, record, id and field. A fault whose meaning is certain (`iscrowd: false`, numbers written
+as text, a two-point ring beside a good one) is read as it is meant, with a warning; any other is a `ValueError`.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import operator
 import reprlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from faster_coco_eval.core import mask as rle
-from PIL import Image
+from numpy.typing import NDArray
 
-from pointrend.data.annotations import Floats, Polygons, RunLengths, decode_counts
-from pointrend.masks.rle import UNSURE, measure, rle_runs
+from pointrend.io import read_json
+from pointrend.masks.polygons import Polygons
+from pointrend.masks.rle import RunLengths, checked_runs, decode_window
 
+__all__ = [
+    "Annotation",
+    "Category",
+    "CocoFile",
+    "Fault",
+    "ImageRecord",
+    "Inspection",
+    "brief",
+    "inspect_coco",
+    "read_coco",
+]
+
+Id = int | str
+Floats = NDArray[np.float64]
 Shape = Polygons | RunLengths
-MOST_POLYGONS = 10_000  # of one object; each takes as much memory as the image has columns while it is drawn
+
+MAX_PIXELS = 2**28
+"""Of an image: a COCO image has 0.3 million, a Cityscapes one 2 million; beyond, one mask takes over 256 MB."""
+MAX_POLYGONS = 10_000
+"""Of one object; each takes as much memory as the image has columns while it is drawn."""
+MAX_OUTLINE = 1000
+"""Times (height + width). The COCO API walks along an outline in steps of a fifth of a pixel and keeps each one."""
 
 
 @dataclass(frozen=True)
 class ImageRecord:
     """One entry of "images"."""
 
-    id: int | str
+    id: Id
     file_name: str
     height: int
     width: int
     url: str = ""
     """Where COCO keeps it."""
+    neg_category_ids: tuple[int, ...] | None = None
+    """LVIS: categories that the image does not show."""
+    not_exhaustive_category_ids: tuple[int, ...] | None = None
+    """LVIS: categories of which not every object is annotated."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
 
 
 @dataclass(frozen=True)
@@ -44,341 +73,143 @@ class Category:
 
     id: int
     name: str
-    supercategory: str | None
+    supercategory: str | None = None
     synset: str | None = None
     """In WordNet; LVIS files have it."""
+    frequency: str | None = None
+    """LVIS: r(are), c(ommon) or f(requent)."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One object: `box` is (x1, y1, x2, y2), everything in pixels of its image."""
+    """One object, everything in pixels of its image."""
 
-    id: int | str
-    image_id: int | str
+    id: Id
+    image_id: Id
     category_id: int
-    box: Floats
-    shape: Shape
+    bbox: Floats
+    """(4,) x, y, width, height."""
+    shape: Shape | None
+    """None only where masks were not asked for."""
     area: float
     crowd: bool
+
+    def to_coco(self) -> dict[str, Any]:
+        """The form of COCO files; run lengths compressed."""
+        record = {
+            "id": self.id,
+            "image_id": self.image_id,
+            "category_id": self.category_id,
+            "bbox": self.bbox.tolist(),
+            "area": self.area,
+            "iscrowd": int(self.crowd),
+        }
+        return record if self.shape is None else {**record, "segmentation": self.shape.to_coco()}
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """Images and categories by id, in the order of their ids, and each image's objects in the file's
-    order."""
+    """Images and categories by id, in the order of their ids, and each image's objects in the file's order."""
 
-    path: Path
-    images: dict[int | str, ImageRecord]
+    source: str
+    """File name, for messages."""
+    images: dict[Id, ImageRecord]
     categories: dict[int, Category]
-    objects: dict[int | str, list[Annotation]]
+    objects: dict[Id, list[Annotation]]
 
 
-def read_coco(path: str | Path) -> CocoFile:
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with one record of a file."""
+
+    kind: str
+    """A few words under which faults are counted, such as "duplicate id"."""
+    place: str
+    """Record, id and field: "annotations[3] (id 7), bbox"."""
+    text: str
+    certain: bool = False
+    """What is meant is certain; it is read, and by `pointrend data check --fix` written, as that."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that can be read of a file, and all that is wrong with it."""
+
+    file: CocoFile
+    faults: list[Fault]
+    content: dict[str, Any]
+    """The file's content, faults whose meaning is certain mended; other faulty records as they were."""
+
+
+def read_coco(
+    source: str | Path | Mapping[str, Any], *, masks: bool = True, file_names: bool = False
+) -> CocoFile:
     """The checked content of a COCO (or LVIS) instances file.
 
-    Raises ValueError for anything malformed, naming file, id and field.
+    Args:
+        source: a file, or its content (which is left as it is).
+        masks: whether every annotation must have a segmentation.
+        file_names: whether every image must have a file name (or an address).
+
+    Raises:
+        ValueError: for anything malformed, naming file, record, id and field of the first fault.
     """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path}: expected an object with "images", "annotations" and "categories"')
+    found = inspect_coco(source, masks=masks, file_names=file_names)
+    name = found.file.source
+    grave = [fault for fault in found.faults if not fault.certain]
+    if grave:
+        more = f" ({len(grave) - 1} more faults; `pointrend data check` lists them)" if len(grave) > 1 else ""
+        raise ValueError(f"{name}, {grave[0]}{more}")
+    if found.faults:
+        kinds = ", ".join(f"{n} x {kind}" for kind, n in Counter(f.kind for f in found.faults).items())
+        warnings.warn(
+            f"{name}: faults of certain meaning, read as meant: {kinds}. `pointrend data check` lists them,"
+            " --fix writes a repaired copy",
+            stacklevel=2,
+        )
+    return found.file
+
+
+def inspect_coco(
+    source: str | Path | Mapping[str, Any], *, masks: bool = True, file_names: bool = False
+) -> Inspection:
+    """As `read_coco`, but with every fault instead of an error for the first.
+
+    Raises:
+        ValueError: the file is no JSON object with lists "images", "annotations" and "categories".
+    """
+    name = "annotations" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else read_json(source)
+    if not isinstance(content, Mapping):
+        raise ValueError(f'{name}: expected an object with "images", "annotations" and "categories"')
     for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            raise ValueError(f"{path}, {key}: expected a list, got {_short(content.get(key))}")
-    images = {image.id: image for image in _unique(path, "images", content["images"], _image)}
-    categories = {
-        category.id: category for category in _unique(path, "categories", content["categories"], _category)
-    }
-    if not categories:
-        raise ValueError(f"{path}, categories: expected at least one category, got none")
-    objects: dict[int | str, list[Annotation]] = {number: [] for number in images}
-
-    def annotation(entry: _Entry) -> Annotation:
-        return _annotation(entry, images, categories)
-
-    for item in _unique(path, "annotations", content["annotations"], annotation):
+        if not isinstance(content.get(key), list | tuple):
+            raise ValueError(f"{name}, {key}: expected a list, got {brief(content.get(key))}")
+    faults: list[Fault] = []
+    images = _List("images", content["images"], lambda record: _image(record, file_names), faults)
+    categories = _List("categories", content["categories"], _category, faults)
+    annotations = _List(
+        "annotations",
+        content["annotations"],
+        lambda record: _annotation(record, images, categories, masks),
+        faults,
+        renumber=True,
+    )
+    objects: dict[Id, list[Annotation]] = {number: [] for number in images.found}
+    for item in annotations.found.values():
         objects[item.image_id].append(item)
-    return CocoFile(
-        path,
-        dict(sorted(images.items(), key=_numbers_first)),
-        dict(sorted(categories.items(), key=_numbers_first)),
-        objects,
-    )
+    file = CocoFile(name, _in_order(images.found), _in_order(categories.found), objects)
+    lists = {"images": images.mended, "annotations": annotations.mended, "categories": categories.mended}
+    return Inspection(file, faults, {**content, **lists})
 
 
-def _numbers_first(item: tuple[int | str, object]) -> tuple[bool, int | str]:
-    return isinstance(item[0], str), item[0]
-
-
-class _Entry:
-    """One object of a list in the file, and how to complain about it."""
-
-    def __init__(self, path: Path, key: str, number: int, fields: object) -> None:
-        self.place = f"{path}, {key}[{number}]"
-        if not isinstance(fields, dict):
-            raise ValueError(f"{self.place}: expected an object, got {_short(fields)}")
-        self.fields: dict[str, Any] = fields
-        if "id" not in fields:
-            raise self.wrong("id", "a number", None)
-        self.place = f"{path}, {key}[{number}] (id {_short(fields['id'])})"
-
-    def wrong(self, field: str, expected: str, got: object) -> ValueError:
-        return ValueError(f"{self.place}, {field}: expected {expected}, got {_short(got)}")
-
-    def id(self, field: str = "id") -> int | str:
-        value = self.fields.get(field)
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
-            raise self.wrong(field, "a number", value)
-        return value
-
-    def text(self, field: str) -> str:
-        value = self.fields.get(field)
-        if not isinstance(value, str) or not value:
-            raise self.wrong(field, "a text", value)
-        return value
-
-    def whole(self, field: str, default: int | None = None) -> int:
-        value = self.fields.get(field, default)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.wrong(field, "a whole number", value)
-        return value
-
-    def numbers(self, field: str, values: object) -> Floats:
-        if not isinstance(values, list):
-            raise self.wrong(field, "a list of numbers", values)
-        try:
-            array = np.array(values, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
-            raise self.wrong(field, "a list of numbers", values) from None
-        if array.ndim != 1 or not np.isfinite(array).all():
-            raise self.wrong(field, "a flat list of finite numbers", values)
-        return array
-
-
-def _short(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _unique(path: Path, key: str, entries: list[Any], read: Any) -> list[Any]:
-    """Every entry of a list read, and no id twice."""
-    result: dict[int | str, Any] = {}
-    for number, fields in enumerate(entries):
-        entry = _Entry(path, key, number, fields)
-        item = read(entry)
-        if item.id in result:
-            raise entry.wrong("id", "every id once", f"{item.id} again")
-        result[item.id] = item
-    return list(result.values())
-
-
-def _image(entry: _Entry) -> ImageRecord:
-    height, width = entry.whole("height"), entry.whole("width")
-    if height < 1 or width < 1:
-        raise entry.wrong("height, width", "1 or more", (height, width))
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and height * width > limit:
-        raise entry.wrong(
-            "height, width", f"at most {limit} pixels (PIL.Image.MAX_IMAGE_PIXELS)", (height, width)
-        )
-    url = entry.text("coco_url") if "coco_url" in entry.fields else ""
-    # LVIS v1 has addresses only.
-    name = url.rsplit("/", 1)[-1] if url and "file_name" not in entry.fields else entry.text("file_name")
-    return ImageRecord(entry.id(), name, height, width, url)
-
-
-def _category(entry: _Entry) -> Category:
-    supercategory = entry.fields.get("supercategory")
-    synset = entry.fields.get("synset")
-    return Category(
-        entry.whole("id"),
-        entry.text("name"),
-        supercategory if isinstance(supercategory, str) else None,
-        synset if isinstance(synset, str) else None,
-    )
-
-
-def _annotation(
-    entry: _Entry, images: dict[int | str, ImageRecord], categories: dict[int, Category]
-) -> Annotation:
-    image_id, category_id = entry.id("image_id"), entry.whole("category_id")
-    if image_id not in images:
-        raise entry.wrong("image_id", 'an id from "images"', image_id)
-    if category_id not in categories:
-        raise entry.wrong("category_id", 'an id from "categories"', category_id)
-    crowd = entry.whole("iscrowd", default=0)
-    if crowd not in (0, 1):
-        raise entry.wrong("iscrowd", "0 or 1", crowd)
-    box = entry.numbers("bbox", entry.fields.get("bbox"))
-    if len(box) != 4 or box[2] < 0 or box[3] < 0:
-        raise entry.wrong("bbox", "[x, y, width, height]", entry.fields.get("bbox"))
-    shape = _shape(entry, images[image_id])
-    area = entry.fields.get("area")
-    if area is None:
-        area = shape.area
-    if isinstance(area, bool) or not isinstance(area, (int, float)) or not math.isfinite(area) or area < 0:
-        raise entry.wrong("area", "a number, 0 or more", area)
-    corners = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]])
-    return Annotation(entry.id(), image_id, category_id, corners, shape, float(area), bool(crowd))
-
-
-def _shape(entry: _Entry, image: ImageRecord) -> Shape:
-    value = entry.fields.get("segmentation")
-    if isinstance(value, dict):
-        return _run_lengths(entry, value, image)
-    if isinstance(value, list) and value:
-        if len(value) > MOST_POLYGONS:
-            raise entry.wrong("segmentation", f"at most {MOST_POLYGONS} polygons", f"{len(value)} polygons")
-        return Polygons(tuple(_ring(entry, ring, image) for ring in value))
-    raise entry.wrong(
-        "segmentation", "polygons [[x, y, x, y, ...], ...] or run lengths {size, counts}", value
-    )
-
-
-def _ring(entry: _Entry, values: object, image: ImageRecord) -> Floats:
-    ring = entry.numbers("segmentation", values)
-    if len(ring) % 2 or len(ring) < 6:
-        raise entry.wrong("segmentation", "polygons of three or more x, y pairs", f"{len(ring)} numbers")
-    ring = ring.reshape(-1, 2)
-    size = np.array([image.width, image.height])
-    if (ring < -size).any() or (ring > 2 * size).any():
-        raise entry.wrong("segmentation", f"polygons near the {size[0]}x{size[1]} image", ring.tolist())
-    # The COCO API walks along the outline in steps of a fifth of a pixel and keeps each one in memory.
-    # Within the limits above, 300 corners cannot make it long.
-    path = np.abs(np.diff(ring, axis=0, append=ring[:1])).sum() if len(ring) > 300 else 0.0
-    if path > 1000 * size.sum():
-        raise entry.wrong("segmentation", "an outline", f"a path {path:.0f} pixels long")
-    return ring
-
-
-def _run_lengths(entry: _Entry, value: dict[str, Any], image: ImageRecord) -> RunLengths:
-    size, counts = value.get("size"), value.get("counts")
-    if size != [image.height, image.width]:
-        raise entry.wrong("segmentation.size", f"[{image.height}, {image.width}] as its image", size)
-    if isinstance(counts, str):
-        try:
-            runs = decode_counts(counts)
-        except ValueError as error:
-            raise entry.wrong("segmentation.counts", "run lengths", str(error)) from error
-    else:
-        runs = entry.numbers("segmentation.counts", counts).astype(np.int64)
-    # No run may pass the whole, or a sum of huge ones could wrap round to the right total.
-    total = image.height * image.width
-    if len(runs) == 0 or runs.min() < 0 or runs.max() > total or runs.sum() != total:
-        raise entry.wrong("segmentation.counts", f"runs that add up to {total} pixels", counts)
-    return RunLengths(runs, (image.height, image.width))
-
-
-# The rasterizer keeps five points for every pixel along an outline; real ones are a few times as long as the image.
-MAX_POLYGONS = 10_000  # of one object
-MAX_OUTLINE = 1000  # times (height + width)
-
-
-def checked_mask(where: object, mask: Any, size: tuple[int, int]) -> Any:
-    """An annotation's polygons as they are, or its RLE as :func:`checked_rle` gives it."""
-    if not isinstance(mask, Sequence) or isinstance(mask, str):
-        return checked_rle(where, mask, size)[0]
-    if len(mask) > MAX_POLYGONS:
-        raise ValueError(f"{where}: segmentation: expected at most {MAX_POLYGONS} polygons, got {len(mask)}")
-    reach = 2 * max(size)  # the rasterizer's memory grows with the length of the outline
-    for polygon in mask:
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError):
-            points = np.full(1, np.nan)
-        if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
-            raise ValueError(
-                f"{where}: segmentation: expected polygons x1, y1, x2, y2, x3, y3, ..., got {brief(polygon)}"
-            )
-        if abs(points).max() > reach:
-            raise ValueError(
-                f"{where}: segmentation: a point at {abs(points).max():.0f} is far outside of {size}"
-            )
-        corners = points.reshape(-1, 2)
-        path = float(np.abs(np.diff(corners, axis=0, append=corners[:1])).sum())
-        if path > MAX_OUTLINE * sum(size):
-            raise ValueError(f"{where}: segmentation: expected an outline, got a path {path:.0f} pixels long")
-    if not mask:
-        raise ValueError(f"{where}: segmentation: expected at least one polygon, got none")
-    return mask
-
-
-def checked_rle(
-    where: object, mask: Any, size: tuple[int, int], total: int = UNSURE, area: int = UNSURE
-) -> tuple[dict[str, Any], int]:
-    """The mask and its area, both of which are known already where its `total` is the image's."""
-    if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
-        raise ValueError(f"{where}: segmentation: expected an RLE {{size, counts}}, got {brief(mask)}")
-    if not isinstance(mask["size"], Sequence) or tuple(mask["size"]) != size:
-        raise ValueError(
-            f"{where}: segmentation: size: expected the image's (height, width) {size},"
-            f" got {brief(mask['size'])}"
-        )
-    counts, pixels = mask["counts"], size[0] * size[1]
-    if total == pixels:
-        return {"size": list(size), "counts": counts}, area
-    try:
-        runs = rle_runs(counts)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: segmentation: counts: malformed RLE, {error}") from error
-    if (runs < 0).any() or (runs > pixels).any() or runs.sum() != pixels:
-        raise ValueError(
-            f"{where}: segmentation: counts: malformed RLE, expected runs of 0 or more that add up to"
-            f" {pixels} pixels, got {brief(runs.tolist())}"
-        )
-    fresh = {"size": list(size), "counts": counts}
-    if not isinstance(counts, str | bytes):  # the scorer takes lists of runs as crowds only
-        fresh = rle.frPyObjects({**fresh, "counts": runs.tolist()}, *size)
-    return fresh, int(runs[1::2].sum())
-
-
-def checked_box(where: object, box: Any) -> list[float]:
-    """x, y, width and height in pixels, wherever in or out of the image."""
-    if not isinstance(box, Sequence) or isinstance(box, str) or len(box) != 4:
-        raise ValueError(f"{where}: bbox: expected x, y, width, height, got {brief(box)}")
-    x, y, width, height = (finite_number(where, "bbox", value) for value in box)
-    if width < 0 or height < 0:
-        raise ValueError(f"{where}: bbox: expected a width and height of at least 0, got {brief(box)}")
-    return [x, y, width, height]
-
-
-def known_id(where: object, field: str, value: Any, ids: Mapping[Any, Any], source: str) -> Any:
-    """The id, as one of `ids`, which are those of `source`."""
-    if type(value) is int and value in ids:
-        return value
-    if isinstance(value, np.integer):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value not in ids:
-        raise ValueError(f"{where}: {field}: {brief(value)} is not in {source}")
-    return value
-
-
-def finite_number(where: object, field: str, value: Any) -> float:
-    """A number that neither JSON's NaN nor its endless integers are."""
-    if type(value) is float and abs(value) <= 1e300:
-        return value
-    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    # False for NaN too; math.isfinite fails on JSON's endless integers.
-    if not plain or not abs(value) <= 1e300:
-        raise ValueError(f"{where}: {field}: expected a finite number, got {brief(value)}")
-    return float(value)
-
-
-def whole_number(where: object, field: str, value: Any) -> int:
-    """An integer of any library, no fraction."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise ValueError(f"{where}: {field}: expected a whole number, got {brief(value)}") from None
-
-
-def brief(value: Any) -> str:
+def brief(value: object) -> str:
     """The value for a message: what is long is cut and what is deeply nested, however deeply, is left out."""
+    if value is None:
+        return "nothing"
     text = _SHORTENED.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -387,220 +218,332 @@ _SHORTENED = reprlib.Repr()
 _SHORTENED.maxlevel, _SHORTENED.maxstring, _SHORTENED.maxother = 3, 60, 60
 _SHORTENED.maxlist = _SHORTENED.maxtuple = _SHORTENED.maxdict = 8
 
-
-# A COCO image has 0.3 million pixels, a Cityscapes one 2 million; beyond this, one mask takes over 256 MB.
-MAX_PIXELS = 2**28
-AT_ONCE = 4096  # records looked at together
+K = TypeVar("K", bound=Id)
+V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class GroundTruth:
-    """A COCO-format data set, checked.
-
-    Attributes:
-        source: file name (or "ground truth") for messages.
-        images: image id -> its record, sorted by id; `height` and `width` in pixels.
-        categories: category id -> its record, sorted by id.
-        annotations: fresh records with `id` counted from 1 (the scorer takes 0 for "no match"), `image_id`,
-            `category_id`, `bbox` (x, y, width, height) in pixels, `area` in pixels, `iscrowd`, and
-            `segmentation` if there is one.
-    """
-
-    source: str
-    images: dict[int | str, dict[str, Any]]
-    categories: dict[int, dict[str, Any]]
-    annotations: list[dict[str, Any]]
-
-    def size(self, image_id: int | str) -> tuple[int, int]:
-        """(height, width) of an image."""
-        record = self.images[image_id]
-        return record["height"], record["width"]
+def _in_order(found: dict[K, V]) -> dict[K, V]:
+    """By id, numbers before texts."""
+    return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
 
-def read_json(path: str | Path) -> Any:
-    """The file's content; ValueError naming the file if it cannot be read as JSON."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are both ValueErrors
-        raise ValueError(f"{path}: expected a JSON file, {error}") from error
+class _HasId(Protocol):
+    @property
+    def id(self) -> Any: ...
 
 
-def read_ground_truth(source: str | Path | Mapping[str, Any], *, masks: bool = True) -> GroundTruth:
-    """Read and check a COCO- or LVIS-format data set.
+T = TypeVar("T", bound=_HasId)
+
+
+class _List(Generic[T]):
+    """Every readable entry of a list in the file by its id, and the mended entries as the file has them.
 
     Args:
-        source: a file, or its content (which is left as it is).
-        masks: whether every annotation must have a mask (polygons or RLE).
-
-    Raises:
-        ValueError: naming file, record and field, for unknown or duplicated ids, sizes, boxes and masks that
-            do not fit.
+        renumber: nothing refers to these ids: a missing or repeated one is replaced.
     """
-    name = "ground truth" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else read_json(source)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{name}: expected an object with images, annotations and categories")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), Sequence) or isinstance(content.get(key), str):
-            raise ValueError(f"{name}: {key}: expected a list, got {type(content.get(key)).__name__}")
-    images = _by_id(name, "image", content["images"], number=False)
-    for image_id, image in images.items():
-        where = f"{name}: image {brief(image_id)}"
-        size = [whole_number(where, key, image.get(key)) for key in ("height", "width")]
-        if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
-            raise ValueError(f"{where}: height, width: expected 1 to {MAX_PIXELS} pixels in all, got {size}")
-    categories = _by_id(name, "category", content["categories"], number=True)
-    annotations = _by_id(name, "annotation", content["annotations"], number=False, sort=False)
-    truth = GroundTruth(name, images, categories, [])
-    for number, (annotation_id, annotation) in enumerate(annotations.items(), 1):
-        where = f"{name}: annotation {brief(annotation_id)}"
-        truth.annotations.append({**_checked_annotation(where, annotation, truth, masks), "id": number})
-    return truth
 
-
-def check_records(
-    records: Iterable[Mapping[str, Any]],
-    truth: GroundTruth,
-    *,
-    source: str = "predictions",
-    boxes: bool = True,
-    masks: bool = True,
-    other_categories: Collection[int] = (),
-    other_images: Collection[int | str] = (),
-    numbers: Sequence[int] | None = None,
-) -> list[dict[str, Any]]:
-    """Check COCO-format detections against the data set they claim to belong to; fresh records come back.
-
-    Args:
-        records: `image_id`, `category_id`, `score`, and `bbox` (x, y, width, height) and/or `segmentation`
-            (RLE).
-        truth: the data set.
-        source: file name for messages.
-        boxes: whether boxes will be scored (a record with a mask needs none).
-        masks: whether masks will be scored.
-        other_categories: ids that records may have though the data set has no such category; of these nothing but
-            ids and score is looked at and kept.
-        other_images: the same for images; these are left out.
-        numbers: of the records in their file, for messages; counted from 0 if not given.
-
-    Raises:
-        ValueError: naming file, record and field.
-    """
-    checked: list[dict[str, Any]] = []
-    seen: set[object] = set()
-    numbered = zip(count() if numbers is None else numbers, records, strict=False)
-    while batch := list(islice(numbered, AT_ONCE)):
-        for (number, record), measured in zip(batch, _measured(batch), strict=True):
-            where = _Place(source, number)
-            if not isinstance(record, Mapping):
-                raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
-            if isinstance(record.get("image_id"), int | str) and record["image_id"] in other_images:
+    def __init__(
+        self,
+        key: str,
+        entries: Any,
+        read: Callable[[_Record], T],
+        faults: list[Fault],
+        *,
+        renumber: bool = False,
+    ) -> None:
+        self.found: dict[Any, T] = {}
+        self.refused: set[Any] = set()
+        self.mended: list[Any] = []
+        fresh = self._fresh_ids(entries) if renumber else None
+        for number, fields in enumerate(entries):
+            self.mended.append(fields)
+            try:
+                record = _Record(key, number, fields, faults)
+                self._check_id(record, fresh)
+                item = read(record)
+            except _FaultError as error:
+                faults.append(error.fault)
+                own = fields.get("id") if isinstance(fields, Mapping) else None
+                self.refused.update([own] if isinstance(own, int | str) else [])
                 continue
-            image_id = known_id(where, "image_id", record.get("image_id"), truth.images, truth.source)
-            where.image_id = image_id
-            own = record.get("id")
-            if own is not None:  # ids of detections are optional, but must not repeat where given
-                if not isinstance(own, int | str) or own in seen:
-                    raise ValueError(f"{where}: id: {brief(own)} appears twice or is no id")
-                seen.add(own)
-            category_id = record.get("category_id")
-            other = isinstance(category_id, int) and category_id in other_categories
-            if not other:
-                category_id = known_id(where, "category_id", category_id, truth.categories, truth.source)
-            score = finite_number(
-                where, "score", record.get("score")
-            )  # only their order counts: logits are fine
-            fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
-            checked.append(fresh)
-            if other:
+            except _BelongsToFaultyError:
                 continue
-            if record.get("segmentation") is not None:
-                size = truth.size(image_id)
-                fresh["segmentation"], fresh["area"] = checked_rle(
-                    where, record["segmentation"], size, *measured
+            self.found[item.id] = item
+            self.mended[-1] = record.fields
+
+    @staticmethod
+    def _fresh_ids(entries: Any) -> Iterator[int]:
+        ids = (entry.get("id") for entry in entries if isinstance(entry, Mapping))
+        return count(1 + max((one for one in ids if type(one) is int), default=0))
+
+    def _check_id(self, record: _Record, fresh: Iterator[int] | None) -> None:
+        known = record.fields.get("id")
+        repeated = isinstance(known, int | str) and known in self.found
+        if fresh is not None and (known is None or repeated):
+            kind = "duplicate id" if repeated else "missing id"
+            record.mend(kind, "id", next(fresh), f"{brief(known)}; another number was given")
+        elif repeated:
+            raise record.wrong("duplicate id", "id", "every id once", f"{brief(known)} again")
+
+
+class _BelongsToFaultyError(ValueError):
+    """An object of an image or category that is refused already: no fault of its own."""
+
+
+class _FaultError(ValueError):
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+class _Record:
+    """One entry of a list: its fields by type, and how to complain about them."""
+
+    def __init__(self, key: str, number: int, fields: object, faults: list[Fault]) -> None:
+        self.place, self.faults = f"{key}[{number}]", faults
+        if not isinstance(fields, Mapping):
+            raise _FaultError(Fault("no record", self.place, f"expected an object, got {brief(fields)}"))
+        self.fields: dict[str, Any] = dict(fields)
+        if "id" in fields:
+            self.place += f" (id {brief(fields['id'])})"
+
+    def wrong(self, kind: str, field: str, expected: str, got: object) -> _FaultError:
+        shown = got if isinstance(got, str) and kind == "duplicate id" else brief(got)
+        return _FaultError(Fault(kind, f"{self.place}, {field}", f"expected {expected}, got {shown}"))
+
+    def mend(self, kind: str, field: str, value: object, text: str) -> None:
+        """Take `value` for the field, and note the fault."""
+        self.fields[field] = value
+        self.faults.append(Fault(kind, f"{self.place}, {field}", text, certain=True))
+
+    def id(self, field: str = "id") -> Id:
+        value = self.fields.get(field)
+        if isinstance(value, str) and value:
+            return value
+        return self.whole(field)
+
+    def text(self, field: str) -> str:
+        value = self.fields.get(field)
+        if not isinstance(value, str) or not value:
+            raise self.wrong("missing or wrong field", field, "a text", value)
+        return value
+
+    def optional_text(self, field: str) -> str | None:
+        value = self.fields.get(field)
+        return value if isinstance(value, str) else None
+
+    def number(self, field: str, expected: str = "a number") -> float:
+        value = self.fields.get(field)
+        if isinstance(value, str):
+            try:
+                meant = float(value)
+            except ValueError:
+                raise self.wrong("missing or wrong field", field, expected, value) from None
+            value = int(meant) if meant.is_integer() else meant
+            self.mend("text for a number", field, value, f"{brief(self.fields[field])} is a text")
+        if isinstance(value, np.integer | np.floating):
+            value = value.item()
+        # Not math.isfinite: it fails on JSON's endless integers.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300:
+            raise self.wrong("missing or wrong field", field, expected, value)
+        return value
+
+    def whole(self, field: str) -> int:
+        value = self.number(field, "a whole number")
+        if value != int(value):
+            raise self.wrong("missing or wrong field", field, "a whole number", value)
+        return int(value)
+
+    def numbers(self, field: str, values: object) -> Floats:
+        """A flat list of finite numbers; of pairs or texts where these are certain."""
+        try:
+            array = np.array(values)
+        except (ValueError, OverflowError):  # of different lengths
+            array = np.array(None)
+        if array.dtype.kind == "U" and isinstance(values, list):
+            with_numbers = _parsed(array)
+            if with_numbers is not None:
+                self.faults.append(
+                    Fault("text for a number", f"{self.place}, {field}", brief(values), certain=True)
                 )
-            elif masks:
-                raise ValueError(f"{where}: segmentation: missing; score boxes only, or predict masks")
-            if record.get("bbox") is not None:
-                fresh["bbox"] = checked_box(where, record["bbox"])
-            elif boxes and "segmentation" not in fresh:
-                raise ValueError(f"{where}: bbox: missing")
-    return checked
-
-
-def consumed(records: list[Any]) -> Iterator[Any]:
-    """The records one by one, each let go when the next one is asked for; the list is empty afterwards."""
-    records.reverse()
-    while records:
-        yield records.pop()
-
-
-class _Place:
-    """Which record of which file, spelled out only if something is wrong with it."""
-
-    __slots__ = ("image_id", "number", "source")
-
-    def __init__(self, source: str, number: int) -> None:
-        self.source, self.number = source, number
-        self.image_id: int | str | None = None
-
-    def __str__(self) -> str:
-        known = "" if self.image_id is None else f" (image_id {brief(self.image_id)})"
-        return f"{self.source}: record {self.number}{known}"
-
-
-def _measured(batch: Sequence[tuple[int, Any]]) -> list[tuple[int, int]]:
-    """Pixels in all and inside of each record's mask, as far as `run_lengths.measure` can tell."""
-    texts: list[str | bytes] = []
-    for _, record in batch:
-        mask = record.get("segmentation") if isinstance(record, Mapping) else None
-        counts = mask.get("counts") if isinstance(mask, Mapping) else None
-        texts.append(counts if isinstance(counts, str | bytes) else "")
-    totals, areas = measure(texts)
-    return list(zip(totals.tolist(), areas.tolist(), strict=True))
-
-
-def _by_id(
-    name: str, kind: str, records: Iterable[Any], *, number: bool, sort: bool = True
-) -> dict[Any, dict[str, Any]]:
-    found: dict[Any, dict[str, Any]] = {}
-    for index, record in enumerate(records):
-        if not isinstance(record, Mapping):
-            raise ValueError(
-                f"{name}: {kind} number {index}: expected an object, got {type(record).__name__}"
+                array = with_numbers
+        if array.ndim == 2 and array.shape[1] == 2 and len(array) > 2:
+            self.faults.append(
+                Fault("pairs for a flat list", f"{self.place}, {field}", brief(values), certain=True)
             )
-        key = record.get("id")
-        if isinstance(key, bool) or not isinstance(key, int if number else int | str):
-            raise ValueError(f"{name}: {kind} number {index}: id: expected a whole number, got {brief(key)}")
-        if key in found:
-            raise ValueError(f"{name}: {kind} {brief(key)}: id: appears twice")
-        found[key] = dict(record)
-    if sort and len({type(key) for key in found}) > 1:
-        raise ValueError(f"{name}: {kind}: id: expected all numbers or all strings, got both")
-    return dict(sorted(found.items())) if sort else found
+            array = array.ravel()
+        if (
+            not isinstance(values, list | tuple)
+            or array.ndim != 1
+            or (array.size and array.dtype.kind not in "iuf")
+        ):
+            raise self.wrong("missing or wrong field", field, "a list of numbers", values)
+        if not np.isfinite(array.astype(np.float64)).all():
+            raise self.wrong("missing or wrong field", field, "a flat list of finite numbers", values)
+        return array.astype(np.float64)
 
 
-def _checked_annotation(
-    where: str, annotation: Mapping[str, Any], truth: GroundTruth, masks: bool
-) -> dict[str, Any]:
-    image_id = known_id(where, "image_id", annotation.get("image_id"), truth.images, truth.source)
-    category_id = known_id(
-        where, "category_id", annotation.get("category_id"), truth.categories, truth.source
-    )
-    crowd = annotation.get("iscrowd", 0)
+def _parsed(texts: NDArray[np.str_]) -> Floats | None:
+    try:
+        return texts.astype(np.float64)
+    except ValueError:
+        return None
+
+
+def _image(record: _Record, file_names: bool) -> ImageRecord:
+    height, width = record.whole("height"), record.whole("width")
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise record.wrong("image size", "height, width", f"1 to {MAX_PIXELS} pixels in all", (height, width))
+    url = record.optional_text("coco_url") or ""
+    name = record.optional_text("file_name")
+    if name is None and url:  # LVIS v1 has addresses only
+        name = url.rsplit("/", 1)[-1]
+    if file_names and not name:
+        name = record.text("file_name")
+    lists = (_ids(record, key) for key in ("neg_category_ids", "not_exhaustive_category_ids"))
+    return ImageRecord(record.id(), name or "", height, width, url, *lists)
+
+
+def _ids(record: _Record, field: str) -> tuple[int, ...] | None:
+    value = record.fields.get(field)
+    if not isinstance(value, list) or not all(type(one) is int for one in value):
+        return None
+    return tuple(value)
+
+
+def _category(record: _Record) -> Category:
+    texts = (record.optional_text(key) for key in ("supercategory", "synset", "frequency"))
+    return Category(record.whole("id"), record.text("name"), *texts)
+
+
+def _annotation(
+    record: _Record, images: _List[ImageRecord], categories: _List[Category], masks: bool
+) -> Annotation:
+    own = record.id()
+    image_id, category_id = record.fields.get("image_id"), record.fields.get("category_id")
+    if _among(image_id, images.refused) or _among(category_id, categories.refused):
+        raise _BelongsToFaultyError
+    if isinstance(image_id, str) and image_id not in images.found and image_id.isdecimal():
+        record.whole("image_id")  # a text for a number
+    image_id, category_id = record.id("image_id"), record.whole("category_id")
+    if image_id not in images.found:
+        raise record.wrong("unknown image", "image_id", 'an id from "images"', image_id)
+    if category_id not in categories.found:
+        raise record.wrong("unknown category", "category_id", 'an id from "categories"', category_id)
+    crowd = record.fields.get("iscrowd")
+    if isinstance(crowd, bool):
+        record.mend("true or false for iscrowd", "iscrowd", int(crowd), f"{crowd} is no number")
+    crowd = 0 if crowd is None else record.whole("iscrowd")
     if crowd not in (0, 1):
-        raise ValueError(f"{where}: iscrowd: expected 0 or 1, got {brief(crowd)}")
-    fresh = {
-        "image_id": image_id,
-        "category_id": category_id,
-        "iscrowd": int(crowd),
-        "bbox": checked_box(where, annotation.get("bbox")),
-        "area": finite_number(where, "area", annotation.get("area")),
-    }
-    if fresh["area"] < 0:
-        raise ValueError(f"{where}: area: expected 0 or more, got {fresh['area']}")
-    if masks:
-        fresh["segmentation"] = checked_mask(where, annotation.get("segmentation"), truth.size(image_id))
-    return fresh
+        raise record.wrong("missing or wrong field", "iscrowd", "0 or 1", crowd)
+    shape = _shape(record, images.found[image_id]) if masks else None
+    bbox = _box(record, shape)
+    area = record.fields.get("area")
+    if area is None:
+        area = shape.area if shape is not None else float(bbox[2] * bbox[3])
+    elif (area := record.number("area")) < 0:
+        raise record.wrong("missing or wrong field", "area", "a number, 0 or more", area)
+    return Annotation(own, image_id, category_id, bbox, shape, float(area), bool(crowd))
+
+
+def _among(value: object, ids: set[Any]) -> bool:
+    return isinstance(value, int | str) and value in ids
+
+
+def _box(record: _Record, shape: Shape | None) -> Floats:
+    value = record.fields.get("bbox")
+    if value is None and shape is not None:
+        x1, y1, x2, y2 = _extent(shape)
+        record.mend("missing box", "bbox", [x1, y1, x2 - x1, y2 - y1], "taken from the segmentation")
+        value = record.fields["bbox"]
+    before = len(record.faults)
+    box = record.numbers("bbox", value)
+    if len(box) != 4 or box[2] < 0 or box[3] < 0:
+        raise record.wrong("missing or wrong field", "bbox", "[x, y, width, height]", value)
+    if len(record.faults) > before:
+        record.fields["bbox"] = box.tolist()
+    return box
+
+
+def _extent(shape: Shape) -> list[float]:
+    if isinstance(shape, Polygons):
+        return shape.extent.tolist()
+    window, (x, y) = decode_window(shape.counts.tolist(), shape.size)
+    return [x, y, x + window.shape[1], y + window.shape[0]]
+
+
+def _shape(record: _Record, image: ImageRecord) -> Shape:
+    value = record.fields.get("segmentation")
+    if isinstance(value, Mapping):
+        return _run_lengths(record, value, image)
+    if not isinstance(value, list | tuple) or not value:
+        raise record.wrong(
+            "missing mask",
+            "segmentation",
+            "polygons [[x, y, x, y, ...], ...] or run lengths {size, counts}",
+            value,
+        )
+    if len(value) > MAX_POLYGONS and isinstance(value[0], list):
+        raise record.wrong(
+            "missing or wrong field",
+            "segmentation",
+            f"at most {MAX_POLYGONS} polygons",
+            len(value),
+        )
+    meant: Any = value
+    if len(value) >= 6 and not any(isinstance(one, list | tuple | Mapping) for one in value):
+        record.mend("flat polygon", "segmentation", [value], "a list of lists of numbers is meant")
+        meant = [value]
+    before = len(record.faults)
+    rings = [record.numbers("segmentation", ring) for ring in meant]
+    good = [ring for ring in rings if len(ring) >= 6]
+    if any(len(ring) % 2 for ring in rings) or not good:
+        lengths = ", ".join(str(len(ring)) for ring in rings[:4])
+        raise record.wrong(
+            "polygon of fewer than three points"
+            if not any(len(ring) % 2 for ring in rings)
+            else "odd polygon",
+            "segmentation",
+            "polygons of three or more x, y pairs",
+            f"{lengths} numbers",
+        )
+    if len(good) < len(rings):
+        text = f"{len(rings) - len(good)} of {len(rings)} polygons have fewer than three points; left out"
+        record.mend("two-point polygon beside a good one", "segmentation", None, text)
+    if len(record.faults) > before:
+        record.fields["segmentation"] = [ring.tolist() for ring in good]
+    return Polygons(tuple(_ring(record, ring.reshape(-1, 2), image) for ring in good))
+
+
+def _ring(record: _Record, ring: Floats, image: ImageRecord) -> Floats:
+    reach = 2 * max(image.size)
+    if np.abs(ring).max() > reach:
+        raise record.wrong(
+            "object far outside",
+            "segmentation",
+            f"polygons near the {image.width}x{image.height} image",
+            ring.tolist(),
+        )
+    # Within the limit above, 100 corners cannot make the outline long.
+    path = np.abs(np.diff(ring, axis=0, append=ring[:1])).sum() if len(ring) > 100 else 0.0
+    if path > MAX_OUTLINE * sum(image.size):
+        raise record.wrong(
+            "missing or wrong field", "segmentation", "an outline", f"a path {path:.0f} pixels long"
+        )
+    return ring
+
+
+def _run_lengths(record: _Record, value: Mapping[str, Any], image: ImageRecord) -> RunLengths:
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list | tuple) or tuple(size) != image.size:
+        raise record.wrong(
+            "mask of another size", "segmentation.size", f"{list(image.size)} as its image", size
+        )
+    if not isinstance(counts, str | bytes | list | tuple):
+        raise record.wrong("missing or wrong field", "segmentation.counts", "run lengths", counts)
+    try:
+        return RunLengths(checked_runs(counts, image.size), image.size)
+    except (ValueError, OverflowError) as error:
+        raise _FaultError(
+            Fault("broken run lengths", f"{record.place}, segmentation.counts", str(error))
+        ) from error

@@ -7,16 +7,102 @@ repeated: first the outer ring, clockwise as seen on the screen, then its holes,
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointrend.masks.rle import outline
+from pointrend.masks.rle import Ints, Window
 
 Ring = NDArray[np.float64]
 Polygon = list[Ring]
+Outline = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """A mask as COCO's polygons: the union of rings, each (V, 2) points (x, y) in continuous pixels."""
+
+    rings: tuple[Ring, ...]
+
+    @property
+    def extent(self) -> Ring:
+        """(4,) x1, y1, x2, y2 of the points."""
+        points = np.concatenate(self.rings)
+        return np.concatenate([points.min(axis=0), points.max(axis=0)])
+
+    @property
+    def area(self) -> float:
+        """Sum of the rings' areas, in square pixels."""
+        return sum(abs(area(ring)) for ring in self.rings)
+
+    def to_coco(self) -> list[list[float]]:
+        """The form of COCO files."""
+        return [ring.ravel().tolist() for ring in self.rings]
+
+
+def outline(window: Tensor, offset: tuple[int, int] | list[int]) -> list[Outline]:
+    """The exact outlines of a mask along pixel edges, in pixels of the image, corners only.
+
+    Every ring is a closed path of alternating horizontal and vertical edges (the last corner joins the
+    first). Outer rings run clockwise as seen on the screen (y points down), so their shoelace area is
+    positive; rings round holes run counter-clockwise and count as negative: the areas add up to the number of
+    pixels. Pixels that touch at a corner only belong to different rings. Filling all rings by the even-odd
+    rule gives the mask back.
+
+    Args:
+        window: (h, w), non-zero inside.
+        offset: (x, y) of its top-left pixel.
+    """
+    mask = np.pad(window.detach().cpu().numpy() != 0, 1)
+    corners, across, along = _corner_links(mask)
+    rings: list[Outline] = []
+    seen = np.zeros(len(corners), dtype=bool)
+    for start in range(len(corners)):  # by rows, then columns: a ring is met at the left end of its top edge
+        if seen[start]:
+            continue
+        ring, here, link = [], start, across
+        while not seen[here]:
+            seen[here] = True
+            ring.append(here)
+            here, link = int(link[here]), along if link is across else across
+        row, column = corners[start]
+        if not mask[
+            row, column
+        ]:  # the pixel below right of that corner is outside: the ring goes round a hole
+            ring = ring[:1] + ring[:0:-1]
+        rings.append(
+            [(float(corners[i][1] - 1 + offset[0]), float(corners[i][0] - 1 + offset[1])) for i in ring]
+        )
+    return rings
+
+
+def _corner_links(mask: NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Corners (K, 2) as (row, column) of the padded mask's pixel grid, and the corner each one leads to.
+
+    On any row, edges run from the first corner to the second, from the third to the fourth, ...; the same on
+    any column. Where two pixels touch diagonally there are two corners in one place: the first has the edge
+    to the left, the second the edge to the right; up and down go to them so that each keeps round its own
+    pixel.
+    """
+    a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
+    diagonal = (a == d) & (b == c) & (a != b)
+    turns = (a ^ b ^ c ^ d) | diagonal
+    rows, columns = np.nonzero(turns)
+    twice = diagonal[rows, columns]
+    order = np.repeat(np.arange(len(rows)), 1 + twice)
+    second = np.concatenate([[False], order[1:] == order[:-1]]) if len(order) else np.zeros(0, dtype=bool)
+    rows, columns = rows[order] + 1, columns[order] + 1  # a corner is named by the pixel below right of it
+    # Left goes with up where the pixel above left is inside; else left goes with down.
+    rising = ~mask[rows - 1, columns - 1]
+    down = np.where(np.repeat(twice, 1 + twice) if len(order) else False, second ^ rising, False)
+    across, along = np.empty(len(rows), dtype=np.int64), np.empty(len(rows), dtype=np.int64)
+    by_row, by_column = np.lexsort((second, columns, rows)), np.lexsort((down, rows, columns))
+    for links, sequence in ((across, by_row), (along, by_column)):
+        links[sequence[0::2]], links[sequence[1::2]] = sequence[1::2], sequence[0::2]
+    return np.stack([rows, columns], axis=1), across, along
 
 
 def mask_polygons(window: Tensor, offset: Sequence[int], tolerance: float = 0.0) -> list[Polygon]:
@@ -135,11 +221,7 @@ def _distances(points: Ring, start: Ring, end: Ring) -> NDArray[np.float64]:
     return np.hypot(*(points - start - share[:, None] * along).T)
 
 
-Contour = NDArray[np.float64]
-Window = tuple[int, int, int, int]  # top, left, height, width
-
-
-def inside(contours: Sequence[Contour], window: Window) -> NDArray[np.bool_]:
+def inside(contours: Sequence[Ring], window: Window) -> NDArray[np.bool_]:
     """(height, width): whether each pixel's centre lies inside."""
     top, left, height, width = window
     row, x, sign = _crossings(contours, top, height, rows_per_pixel=1)
@@ -150,7 +232,7 @@ def inside(contours: Sequence[Contour], window: Window) -> NDArray[np.bool_]:
     return np.abs(turns.reshape(height, width + 1).cumsum(axis=1)[:, :width]) > 0.5
 
 
-def coverage(contours: Sequence[Contour], window: Window, rows_per_pixel: int = 5) -> NDArray[np.float32]:
+def coverage(contours: Sequence[Ring], window: Window, rows_per_pixel: int = 5) -> NDArray[np.float32]:
     """(height, width): the share of each pixel inside, exact along x, from this many rows along y."""
     top, left, height, width = window
     row, x, sign = _crossings(contours, top, height, rows_per_pixel)
@@ -165,7 +247,7 @@ def coverage(contours: Sequence[Contour], window: Window, rows_per_pixel: int = 
 
 
 def _crossings(
-    contours: Sequence[Contour], top: int, height: int, rows_per_pixel: int
+    contours: Sequence[Ring], top: int, height: int, rows_per_pixel: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Where edges cross the sampled rows: row number from the window's top, x, and direction, +1 or -1."""
     start = np.concatenate(list(contours))
@@ -185,7 +267,7 @@ def _crossings(
     return row, crossing, np.sign(slope[edge, 1])
 
 
-def bounds(contours: Sequence[Contour], height: int, width: int) -> Window:
+def bounds(contours: Sequence[Ring], height: int, width: int) -> Window:
     """The window that holds the contours, cut to the image; without pixels if they lie outside."""
     low = np.floor(np.min([contour.min(axis=0) for contour in contours], axis=0)).astype(int)
     high = np.ceil(np.max([contour.max(axis=0) for contour in contours], axis=0)).astype(int)
