@@ -214,7 +214,7 @@ def test_saved_detections_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ({"score": float("nan")}, "score: expected a finite number"),
         ({"image_id": 99}, "image_id: 99 is not in"),
         ({"category_id": 5}, "category_id: 5 is not in"),
-        ({"segmentation": {"size": [40, 61], "counts": "!!"}}, "counts: malformed RLE"),
+        ({"segmentation": {"size": [40, 61], "counts": "!!"}}, "counts: run lengths"),
         ({"segmentation": {"size": [3, 3], "counts": "9"}}, "size: expected the image's"),
         ({"id": "a", "bbox": [0, 0, -1, 1]}, "bbox: expected a width and height"),
     ):
