@@ -19,8 +19,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pointrend.masks.export import Result
-
 IGNORE_LABEL = 255
 """The semantic label that counts neither in a loss nor in a metric."""
 
@@ -186,25 +184,25 @@ class Exports:
         """A GeoJSON FeatureCollection of polygons in pixels, simplified to a tolerance in pixels."""
         from pointrend.masks.export import to_geojson
 
-        return to_geojson(cast("Result", self), tolerance=tolerance)
+        return to_geojson(cast(Result, self), tolerance=tolerance)
 
     def to_labelme(self, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
         """LabelMe's JSON with polygons, simplified to a tolerance in pixels."""
         from pointrend.masks.export import to_labelme
 
-        return to_labelme(cast("Result", self), tolerance=tolerance, image_path=image_path)
+        return to_labelme(cast(Result, self), tolerance=tolerance, image_path=image_path)
 
     def to_rle(self) -> list[dict[str, Any]]:
         """COCO's compressed run lengths: ``size`` (H, W) and ``counts``."""
         from pointrend.masks.export import to_rle
 
-        return to_rle(cast("Result", self))
+        return to_rle(cast(Result, self))
 
     def to_supervision(self) -> Any:
         """``supervision.Detections``; needs the package supervision."""
         from pointrend.masks.export import to_supervision
 
-        return to_supervision(cast("Result", self))
+        return to_supervision(cast(Result, self))
 
 
 @dataclass(frozen=True)
@@ -299,3 +297,7 @@ class SemanticResult(Exports):
         from pointrend.visualize import plot_semantic
 
         return plot_semantic(image, self, **options)
+
+
+Result = InstanceResult | SemanticResult
+"""What a model's `predict` gives for an image."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pointrend.core.subdivision import Size
-from pointrend.predict.results import Result
+from pointrend.structures import Result
 
 
 @dataclass(frozen=True)

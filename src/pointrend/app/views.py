@@ -17,8 +17,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from pointrend.app.types import Rendering, Step
-from pointrend.predict.results import Result
-from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.structures import InstanceResult, Result, SemanticResult
 from pointrend.visualize import as_image, draw_instances, draw_labels, draw_uncertainty
 from pointrend.visualize.colors import RGBImage, as_palette
 from pointrend.visualize.overlays import instance_colors, name_of, present_classes

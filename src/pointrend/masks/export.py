@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from pointrend.masks import polygons, rle
-from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, SemanticResult
+from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result, SemanticResult
 
-Result = InstanceResult | SemanticResult
 MAX_PIXELS = 2**27
 """Of an image that a file speaks of."""
 

@@ -22,10 +22,11 @@ from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
 from pointrend.distributed import join_processes, local_device
 from pointrend.predict.inputs import find_images, output_names
 from pointrend.predict.prefetch import Behind, ahead
-from pointrend.predict.results import Failure, Prediction, Report, Result
+from pointrend.predict.results import Failure, Prediction, Report
 from pointrend.predict.resume import Outcomes, fingerprint
 from pointrend.predict.writers import Writer, track
 from pointrend.run_folder import RunFolder
+from pointrend.structures import Result
 
 # A network's features are held at once: 33 million pixels and a ResNet-50 are 10 GB and more.
 MAX_PIXELS = 2**25

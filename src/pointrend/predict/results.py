@@ -7,9 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pointrend.structures import InstanceResult, SemanticResult
-
-Result = InstanceResult | SemanticResult
+from pointrend.structures import Result
 
 
 @dataclass(frozen=True)
