@@ -10,11 +10,11 @@ from PIL import Image
 
 from pointrend.data.class_table import (
     ClassTable,
-    generate_palette,
     infer_classes,
     read_classes,
     to_contiguous,
 )
+from pointrend.metadata.colors import default_palette
 
 
 def write_classes(root: Path, **fields: object) -> None:
@@ -67,5 +67,5 @@ def test_sixteen_bit_ids_cannot_be_classes(tmp_path: Path) -> None:
 
 
 def test_generated_colours_differ() -> None:
-    assert len(set(generate_palette(255))) > 240
-    assert len(set(generate_palette(40))) == 40
+    assert len(set(default_palette(255))) > 240
+    assert len(set(default_palette(40))) == 40

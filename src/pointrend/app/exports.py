@@ -16,9 +16,9 @@ import torch
 
 from pointrend.app.types import Rendering, tensor_bytes
 from pointrend.app.views import css_color, object_index
+from pointrend.metadata.colors import default_palette
 from pointrend.predict.writers import labels_image
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
-from pointrend.visualize.colors import as_palette, default_palette
 from pointrend.visualize.overlays import name_of, present_classes
 
 
@@ -46,15 +46,14 @@ def exportable(rendering: Rendering, image_name: str) -> Exportable:
     if isinstance(result, SemanticResult):
         assert rendering.probability is not None
         labels = SemanticResult(result.labels, result.class_names, result.palette)
-        colors = as_palette(result.palette, len(result.class_names))
-        return Exportable(labels, class_masks(result, rendering.probability), _tuples(colors), image_name)
-    colors = default_palette(len(result.class_names))
+        palette = result.palette or default_palette(len(result.class_names))
+        return Exportable(labels, class_masks(result, rendering.probability), palette, image_name)
     objects = InstanceResult(result.boxes, result.labels, result.scores, result.masks, result.class_names)
     index = object_index(result, nothing=-1, most=len(result)) + 1
     names = ("nothing", *(name_of(result.class_names, label) for label in result.labels.tolist()))
-    shown = ((0, 0, 0), *_tuples(default_palette(len(result))))
+    shown = ((0, 0, 0), *default_palette(len(result)))
     numbered = SemanticResult(torch.from_numpy(index.astype(np.int32)), names, shown)
-    return Exportable(numbered, objects, _tuples(colors), image_name)
+    return Exportable(numbered, objects, default_palette(len(result.class_names)), image_name)
 
 
 def class_masks(result: SemanticResult, probability: torch.Tensor) -> InstanceResult:
@@ -127,7 +126,3 @@ DOWNLOADS: dict[str, tuple[Callable[[Exportable], bytes], str]] = {
     "outlines.svg": (outline_svg, "image/svg+xml"),
 }
 """File name -> how it is made, and its media type."""
-
-
-def _tuples(colors: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> tuple[tuple[int, int, int], ...]:
-    return tuple((int(r), int(g), int(b)) for r, g, b in colors)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from pointrend.data.cityscapes import Cityscapes
-from pointrend.data.class_table import ClassTable, generate_palette, infer_classes, read_classes
+from pointrend.data.class_table import ClassTable, infer_classes, read_classes
 from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
 from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, read_pairs
 from pointrend.data.shapes import ShapeScenes
 from pointrend.metadata import ade20k, coco
+from pointrend.metadata.colors import default_palette
 from pointrend.structures import Sample
 
 Split = Literal["train", "val"]
@@ -162,11 +163,11 @@ def _classes(root: Path, maps: Iterable[Path], gaps: bool) -> ClassTable:
     if (root / "objectInfo150.txt").is_file() or root.name == "ADEChallengeData2016":
         names = ade20k.CLASSES
         return ClassTable(
-            names, generate_palette(len(names)), ignore_label=0, ids=tuple(range(1, len(names) + 1))
+            names, default_palette(len(names)), ignore_label=0, ids=tuple(range(1, len(names) + 1))
         )
     if (root / "stuffthingmaps").is_dir():
         ids, names = zip(*coco.STUFF_MAP_CLASSES, strict=True)
-        return ClassTable(names, generate_palette(len(names)), ids=ids)
+        return ClassTable(names, default_palette(len(names)), ids=ids)
     return infer_classes(maps, gaps=gaps)
 
 

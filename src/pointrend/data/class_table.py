@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from pointrend.data.image_io import read_labels
 from pointrend.io import read_json
+from pointrend.metadata.colors import default_palette
 from pointrend.structures import IGNORE_LABEL
 
 MOST_CLASSES = 255  # labels are uint8 and 255 means ignored
@@ -99,7 +99,7 @@ def read_classes(path: Path) -> ClassTable:
     taken = range(len(names)) if ids is None else ids
     if ignore is not None and (type(ignore) is not int or ignore in taken):
         raise ValueError(f"{path}, ignore_label: expected a number that is no class, got {ignore!r}")
-    palette = [_color(value, path) for value in table.get("palette") or generate_palette(len(names))]
+    palette = [_color(value, path) for value in table.get("palette") or default_palette(len(names))]
     if len(palette) < len(names):
         raise ValueError(f"{path}, palette: expected {len(names)} colours, got {len(palette)}")
     return ClassTable(tuple(names), tuple(palette[: len(names)]), ignore, ids)
@@ -146,7 +146,7 @@ def infer_classes(
     if largest < 0:
         raise ValueError("expected at least one labelled pixel to infer the classes from, got none")
     names = tuple(f"class {index}" for index in range(largest + 1))
-    return ClassTable(names, generate_palette(len(names)), ignore_label)
+    return ClassTable(names, default_palette(len(names)), ignore_label)
 
 
 def _largest_label(path: Path, ignore_label: int) -> int:
@@ -161,14 +161,3 @@ def _largest_label(path: Path, ignore_label: int) -> int:
             f"{path}: expected labels 0..{MOST_CLASSES - 1} or {ignore_label} (ignored), got {least}..{most}"
         )
     return most
-
-
-def generate_palette(count: int) -> tuple[RGB, ...]:
-    """Distinct colours: the golden angle around the colour circle, in changing lightness."""
-    colors = []
-    for index in range(count):
-        red, green, blue = colorsys.hsv_to_rgb(
-            index * 0.618034 % 1, (0.85, 0.55, 0.7)[index % 3], (0.95, 0.8, 0.6)[index // 3 % 3]
-        )
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(colors)

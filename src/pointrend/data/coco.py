@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pointrend.data.annotations import Floats, PlacedObjects
-from pointrend.data.class_table import generate_palette
 from pointrend.data.image_io import read_image
 from pointrend.data.transforms import finished
 from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, read_coco
 from pointrend.metadata import coco
+from pointrend.metadata.colors import default_palette
 from pointrend.structures import Sample
 
 
@@ -88,7 +88,7 @@ class CocoInstances(Dataset[Sample]):
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """A colour (0..255) for each class."""
-        return generate_palette(len(self.classes))
+        return default_palette(len(self.classes))
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from pointrend.data import shape_drawing
-from pointrend.data.class_table import generate_palette
 from pointrend.data.shape_drawing import PATTERNS, Texture, background, blurred
 from pointrend.data.transforms import finished
 from pointrend.masks import polygons
 from pointrend.masks.polygons import Ring
+from pointrend.metadata.colors import default_palette
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
 KINDS = (
@@ -192,7 +192,7 @@ class ShapeScenes(Dataset[Sample]):
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
         """A colour (0..255) for each class."""
-        palette = (PALETTE[0], *generate_palette(len(KINDS) * len(PATTERNS))) if self.patterned else PALETTE
+        palette = (PALETTE[0], *default_palette(len(KINDS) * len(PATTERNS))) if self.patterned else PALETTE
         return palette if self.task == "semantic" else palette[1:]
 
     def __len__(self) -> int:

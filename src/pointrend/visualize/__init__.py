@@ -8,7 +8,7 @@ global state): save one with `save_figure(figure, "way")`.
 from __future__ import annotations
 
 from pointrend.visualize.animation import animate_steps, write_gif
-from pointrend.visualize.colors import color_labels, default_palette, heatmap
+from pointrend.visualize.colors import color_labels, heatmap
 from pointrend.visualize.comparison import Window, compare_results, largest_differences, side_by_side
 from pointrend.visualize.curves import plot_scores
 from pointrend.visualize.explain import Explanation, explain, variants
@@ -48,7 +48,6 @@ __all__ = [
     "color_labels",
     "color_logits",
     "compare_results",
-    "default_palette",
     "draw",
     "draw_chosen",
     "draw_instances",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,39 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pointrend.metadata.colors import default_palette
+
 RGBImage = npt.NDArray[np.uint8]  # (H, W, 3) RGB
 Colors = Sequence[Sequence[int]] | npt.NDArray[Any]
 
 # Label maps here and in training use 255 for "no class is asked for"; it is shown in this colour.
 IGNORE_COLOR = (0, 0, 0)
-# The first colours are told apart with every common colour vision (after Okabe and Ito, 2008), on grey and on dark.
-_FIRST = (
-    (0, 114, 200),
-    (230, 150, 0),
-    (0, 158, 115),
-    (204, 92, 160),
-    (86, 180, 233),
-    (213, 84, 0),
-    (240, 222, 60),
-    (126, 87, 194),
-)
-# After them, steps of the golden ratio round the colour wheel never come back to a hue, and neighbours in the list are
-# far apart.
-_GOLDEN = 0.61803398875
-_TONES = ((0.78, 0.94), (0.55, 0.80), (0.95, 0.72), (0.42, 0.98))
-
-
-def default_palette(count: int) -> npt.NDArray[np.uint8]:
-    """Colours (count, 3), RGB in 0..255.
-
-    Colour i is the same for every `count`, so a class keeps its colour.
-    """
-    colors = [
-        colorsys.hsv_to_rgb((0.58 + _GOLDEN * i) % 1.0, *_TONES[(i // 3) % len(_TONES)])
-        for i in range(len(_FIRST), count)
-    ]
-    rest = np.rint(np.asarray(colors, dtype=np.float64).reshape(-1, 3) * 255)
-    return np.concatenate([np.asarray(_FIRST[:count]).reshape(-1, 3), rest]).astype(np.uint8)
 
 
 def as_palette(palette: Colors | None, count: int) -> npt.NDArray[np.uint8]:
@@ -50,7 +23,7 @@ def as_palette(palette: Colors | None, count: int) -> npt.NDArray[np.uint8]:
     short.
     """
     if palette is None or len(palette) == 0:
-        return default_palette(count)
+        return np.asarray(default_palette(count), dtype=np.uint8).reshape(-1, 3)
     colors = np.asarray(palette, dtype=np.int64)
     if colors.ndim != 2 or colors.shape[1] != 3 or colors.min() < 0 or colors.max() > 255:
         raise ValueError(f"palette: expected (classes, 3) RGB colours in 0..255, got shape {colors.shape}")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
-from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels, default_palette
+from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels
 from pointrend.visualize.label_placement import Box, Mask, draw_tags, rgb, text_size, visible_part
 
 Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image  # (3, H, W), (H, W, 3) or (H, W); uint8 RGB
@@ -110,7 +110,7 @@ def draw_instances(
         )
     scores = result.scores.tolist()
     chosen = [i for i in np.argsort(np.asarray(scores), kind="stable").tolist() if scores[i] >= min_score]
-    colors = default_palette(len(scores)) if color_by == "instance" else instance_colors(result, palette)
+    colors = as_palette(None, len(scores)) if color_by == "instance" else instance_colors(result, palette)
     width = max(1, round(min(img.shape[:2]) / 400))
     for i in chosen:
         fill_mask(img, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width)
