@@ -71,11 +71,11 @@ def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmen
             "mobilenet_v2", norm=arguments.norm, output_stride=16 if arguments.deeplab else 32
         ),
         preprocessing=Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3, divisor=32),
-        head="deeplab" if arguments.deeplab else "fpn",
+        decoder="deeplab" if arguments.deeplab else "fpn",
         levels=LEVELS[arguments.levels],
         coarse_stride=arguments.coarse_stride,
         fpn_channels=128,
-        head_channels=256 if arguments.deeplab else 128,
+        decoder_channels=256 if arguments.deeplab else 128,
         point_rend=VARIANTS[arguments.variant],
     )
     if arguments.deeplab and config.point_rend is not None:
@@ -128,7 +128,7 @@ def score(
         if model.point_rend is not None and model.config.point_rend is not None:
             fine = [maps[name] for name in model.config.point_rend.features]
             for way, count in COUNTS.items():
-                predictions[way] = model.point_rend.refine(coarse, fine, batch.padded_size, count=count)
+                predictions[way] = model.point_rend.refine(coarse, fine, batch.padded_size, num_points=count)
         scores.update(predictions, sample.target.labels)
     return scores.percent()
 

@@ -40,7 +40,7 @@ def score(model: SemanticSegmenter, data: SemanticFolder, count: int) -> dict[st
         sizes = subdivision_sizes(tuple(coarse.shape[-2:]), batch.padded_size)  # type: ignore[arg-type]
         predictions = {"interpolated": F.interpolate(coarse, size=batch.padded_size, mode="bilinear")}
         for step, size in enumerate(sizes, start=1):
-            logits = model.point_rend.refine(coarse, fine, size, sizes=sizes[:step], count=count)
+            logits = model.point_rend.refine(coarse, fine, size, sizes=sizes[:step], num_points=count)
             predictions[f"{step} to {size[0]}x{size[1]}"] = F.interpolate(
                 logits, size=batch.padded_size, mode="bilinear"
             )

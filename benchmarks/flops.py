@@ -100,7 +100,7 @@ def measure(module: nn.Module, run: Callable[[], object]) -> tuple[int, int]:
 
 def mask_head(name: str) -> CoarseMaskHead | ConvMaskHead:
     """The mask head of the whole model with this head and 80 classes, on the meta device."""
-    config = InstanceConfig(tuple(map(str, range(CLASSES))), head=name)  # type: ignore[arg-type]
+    config = InstanceConfig(tuple(map(str, range(CLASSES))), mask_head=name)  # type: ignore[arg-type]
     with torch.device("meta"):
         return InstanceSegmenter(config).mask_head
 
@@ -117,17 +117,17 @@ def pointrend_cost() -> Cost:
     """PointRend's published head, all classes predicted at every point as in the original."""
     head = mask_head("pointrend")
     assert isinstance(head, PointRendMaskHead)
-    config, sampled = head.config, 2 * head.config.coarse_side
+    config, sampled = head.config, 2 * head.config.coarse_size
     pooled = torch.empty(1, CHANNELS, sampled, sampled, device="meta")
-    fine = torch.empty(1, CHANNELS, config.points, device="meta")
-    coarse = torch.empty(1, CLASSES, config.points, device="meta")
-    start = (config.start_side, config.start_side)
-    rounds = 1 + len(subdivision_sizes(start, (config.side, config.side)))
+    fine = torch.empty(1, CHANNELS, config.num_points, device="meta")
+    coarse = torch.empty(1, CLASSES, config.num_points, device="meta")
+    start = (config.start_size, config.start_size)
+    rounds = 1 + len(subdivision_sizes(start, (config.mask_size, config.mask_size)))
     coarse_macs, coarse_outputs = measure(head, lambda: head.coarse_head(pooled))
     point_macs, point_outputs = measure(head, lambda: head.point_head(fine, coarse))
     return Cost(
         "PointRend",
-        config.side,
+        config.mask_size,
         coarse_macs + rounds * point_macs,
         pooled.numel(),
         coarse_outputs + point_outputs,

@@ -41,7 +41,7 @@ class Heads(nn.Module):
         self.network = network.requires_grad_(False)
         channels = {
             "image": 3,
-            "coarse": network.config.head_channels,
+            "coarse": network.config.decoder_channels,
             "p2": network.config.fpn_channels,
             **network.backbone.channels,
         }
@@ -90,7 +90,7 @@ def score(model: Heads, data: SemanticFolder, counts: Sequence[int]) -> dict[str
         for name, head in model.heads.items():
             fine = [maps[feature] for feature in model.features[name]]
             for count in counts:
-                predictions[f"{name}, N={count}"] = head.refine(coarse, fine, tuple(size), count=count)
+                predictions[f"{name}, N={count}"] = head.refine(coarse, fine, tuple(size), num_points=count)
         scores.update(predictions, sample.target.labels)
     return scores.percent()
 

@@ -62,12 +62,12 @@ def measure(call: Callable[[], Any], repeats: int) -> tuple[float, int]:
 def masks(boxes: int, classes: int, side: int, repeats: int) -> tuple[int, float, int]:
     """Points predicted for each box, seconds and peak of rendering masks of so many cells a side."""
     torch.manual_seed(0)
-    head = PointRendMaskHead({"p2": 256}, {"p2": 4}, classes, MaskConfig(side=side)).eval()
+    head = PointRendMaskHead({"p2": 256}, {"p2": 4}, classes, MaskConfig(mask_size=side)).eval()
     corner = torch.rand(boxes, 2) * torch.tensor([800.0, 500])
     where = torch.cat((corner, corner + torch.rand(boxes, 2) * 250 + 20), 1)
     regions = Regions.from_lists([where], [torch.randint(0, classes, (boxes,))])
     features = {"p2": torch.randn(1, 256, 200, 272)}
-    points = head.config.start_side**2 + sum(min(head.config.points, h * w) for h, w in head._sizes())
+    points = head.config.start_size**2 + sum(min(head.config.num_points, h * w) for h, w in head._sizes())
     return points, *measure(lambda: head.predict(features, regions), repeats)
 
 
@@ -80,7 +80,7 @@ def make_image(size: tuple[int, int], classes: int, repeats: int) -> tuple[int, 
     coarse = F.interpolate(blobs, size=(rows, columns), mode="bicubic").mul_(4)
     fine = torch.randn(1, rows, columns, 256).permute(0, 3, 1, 2)  # channels-last
     module = PointRend(256, classes, residual=False).eval()
-    return 2 * module.count, *measure(lambda: label_map(module.render(coarse, fine, size)[0]), repeats)
+    return 2 * module.num_points, *measure(lambda: label_map(module.render(coarse, fine, size)[0]), repeats)
 
 
 def curves(axes: Sequence[str], repeats: int) -> dict[str, list[Cost]]:

@@ -53,7 +53,7 @@ def build(arguments: argparse.Namespace, data: CocoInstances | ShapeScenes, name
         preprocessing=Preprocessing(
             mean=(127.5,) * 3, std=(127.5,) * 3, short_edge=arguments.size, long_edge=2 * arguments.size
         ),
-        head=head,
+        mask_head=head,
         fpn_channels=128,
         boxes=BoxHeadConfig(width=512, samples=128),
         masks=masks,
@@ -83,8 +83,8 @@ def score(model: InstanceSegmenter, data: CocoInstances, truth: dict, sides: tup
     """Named numbers in percent, for each output resolution of the mask head."""
     found = {}
     for side in sides:
-        if side and model.config.head == "pointrend":
-            model.mask_head.config = replace(model.mask_head.config, side=side)
+        if side and model.config.mask_head == "pointrend":
+            model.mask_head.config = replace(model.mask_head.config, mask_size=side)
         scores = evaluate_instances(model, data, ground_truth=truth, category_ids=data.category_ids)[0]
         found[str(side or "28")] = {name: round(100 * value, 3) for name, value in scores.numbers.items()}
     return found
@@ -142,7 +142,7 @@ def main() -> None:
     train(model, loader, plan, out=arguments.out, cpu=True, report=print_progress)
     seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
-    sides = (28, 56, 112, 224) if model.config.head == "pointrend" else (0,)
+    sides = (28, 56, 112, 224) if model.config.mask_head == "pointrend" else (0,)
     write_result(score(model, held_out, held_out.as_coco(), sides), seconds, arguments)
 
 

@@ -52,12 +52,12 @@ def textbook(head: PointRendMaskHead, features: dict[str, Tensor], regions: Regi
         fine = point_sample_boxes([features["p2"]], [STRIDE], regions.boxes, regions.image_index, points)
         return head.point_head(fine, point_sample(coarse, points))
 
-    side = head.config.start_side
+    side = head.config.start_size
     grid = regular_grid(side, side, regions=len(regions))
     logits = predict_at(grid).view(len(regions), classes, side, side)
-    for size in subdivision_sizes((side, side), (head.config.side, head.config.side)):
+    for size in subdivision_sizes((side, side), (head.config.mask_size, head.config.mask_size)):
         logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        index = most_uncertain_cells(-logits[own, regions.labels].abs(), head.config.points)
+        index = most_uncertain_cells(-logits[own, regions.labels].abs(), head.config.num_points)
         new = predict_at(cell_centers(index, *size))
         expanded = index[:, None].expand(-1, classes, -1)
         logits = logits.flatten(2).scatter(2, expanded, new).view(len(regions), classes, *size)

@@ -102,7 +102,7 @@ def main() -> None:
     for name, model in models.items():
         (arguments.out / name).mkdir(exist_ok=True)
         save(model.eval(), arguments.out / name / "model.safetensors")
-        sides = (28, 224) if model.config.head == "pointrend" else (0,)
+        sides = (28, 224) if model.config.mask_head == "pointrend" else (0,)
         arguments.head = name
         scores = score(model, held_out, held_out.as_coco(), sides)
         write_result(scores, seconds, argparse.Namespace(**{**vars(arguments), "out": arguments.out / name}))

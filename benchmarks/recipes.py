@@ -45,8 +45,8 @@ def small(published: Published, names: tuple[str, ...]) -> Any:
         boxes = BoxHeadConfig(width=32, samples=32)
         # Frozen random weights are no features.
         return replace(config, masks=masks, boxes=boxes, freeze_stages=0)
-    rend = replace(config.point_rend, width=16, sampling=replace(config.point_rend.sampling, count=64))
-    return replace(config, head_channels=16, point_rend=rend)
+    rend = replace(config.point_rend, width=16, sampling=replace(config.point_rend.sampling, num_points=64))
+    return replace(config, decoder_channels=16, point_rend=rend)
 
 
 def shrunk(step: Any) -> Any:

@@ -35,7 +35,7 @@ def scene(size: tuple[int, int], classes: int) -> tuple[PointRend, Tensor, Tenso
     blobs = torch.randn(1, classes, max(2, rows // 30), max(2, columns // 30))
     coarse = 4 * F.interpolate(blobs, size=(rows, columns), mode="bicubic")
     fine = torch.randn(1, 256, rows, columns).contiguous(memory_format=torch.channels_last)
-    module = PointRend(256, classes, residual=False, count=8192).eval()
+    module = PointRend(256, classes, residual=False, num_points=8192).eval()
     torch.nn.init.normal_(module.head.predictor.weight, std=0.06)
     return module, coarse, fine
 

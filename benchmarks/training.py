@@ -51,7 +51,7 @@ def build(task: str, variant: str, names: tuple[str, ...], backbone: str) -> Any
         rend = SemanticPointRendConfig() if variant == "pointrend" else None
         return SemanticSegmenter(SemanticConfig(names, backbone=network, point_rend=rend))
     boxes = BoxHeadConfig(positive_iou=0.05)
-    return InstanceSegmenter(InstanceConfig(names, network, head=variant, freeze_stages=2, boxes=boxes))  # type: ignore[arg-type]
+    return InstanceSegmenter(InstanceConfig(names, network, mask_head=variant, freeze_stages=2, boxes=boxes))  # type: ignore[arg-type]
 
 
 class Clock:

@@ -46,7 +46,7 @@ def build(name: str, detections: int) -> Model:
     torch.manual_seed(0)
     config: Any = ZOO[name].config()
     sizes = replace(config.preprocessing, short_edge=None, long_edge=None)
-    if ZOO[name].kind == "semantic":
+    if ZOO[name].task == "semantic":
         model: Model = SemanticSegmenter(replace(config, preprocessing=sizes))
     else:
         # Untrained scores are all near 1 / 81: below a threshold of 0, the best are detections.
@@ -101,7 +101,7 @@ def semantic_parts(model: SemanticSegmenter, image: Tensor, textbook: bool, cloc
     coarse = model.coarse(maps)
     clock.part("coarse head")
     fine = [maps[name] for name in model.config.point_rend.features]  # type: ignore[union-attr]
-    steps = model.config.point_rend.steps  # type: ignore[union-attr]
+    steps = model.config.point_rend.subdivision_steps  # type: ignore[union-attr]
     rows, columns = coarse.shape[-2:]
     sizes = None if steps is None else [(rows * 2**k, columns * 2**k) for k in range(1, steps + 1)]
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model.precision is not None):

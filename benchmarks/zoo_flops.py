@@ -72,7 +72,7 @@ def cost(entry: Entry, size: tuple[int, int] | None = None, detections: int = 10
     """What one image costs. size: of the network's input; its data set's in SIZES if not given."""
     size = size or SIZES[entry.data]
     with torch.device("meta"):
-        model = build(entry.kind, entry.config()).eval()
+        model = build(entry.task, entry.config()).eval()
         batch = blank(size, model.config.preprocessing.divisor)
         if isinstance(model, InstanceSegmenter):
             return _instance_cost(entry.name, model, batch, detections)
@@ -99,14 +99,14 @@ def _instance_cost(name: str, model: InstanceSegmenter, batch: ImageBatch, detec
 def mask_macs(model: InstanceSegmenter) -> int:
     """Multiply-adds of the mask of one box."""
     head, config, channels = model.mask_head, model.config.masks, model.config.fpn_channels
-    sampled = torch.empty(1, channels, 2 * config.coarse_side, 2 * config.coarse_side)
-    rounds = 1 + len(subdivision_sizes((config.start_side,) * 2, (config.side,) * 2))
-    fine = torch.empty(1, channels, config.points)
+    sampled = torch.empty(1, channels, 2 * config.coarse_size, 2 * config.coarse_size)
+    rounds = 1 + len(subdivision_sizes((config.start_size,) * 2, (config.mask_size,) * 2))
+    fine = torch.empty(1, channels, config.num_points)
     if isinstance(head, ImplicitMaskHead):
         a_point = 2 * FREQUENCIES + sum(after * before for after, before in head.point_head.shapes)
-        return macs(lambda: head.parameter_head(sampled)) + rounds * config.points * a_point
+        return macs(lambda: head.parameter_head(sampled)) + rounds * config.num_points * a_point
     assert isinstance(head, PointRendMaskHead)
-    coarse = torch.empty(1, head.masks, config.points)
+    coarse = torch.empty(1, head.masks, config.num_points)
     return macs(lambda: head.coarse_head(sampled)) + rounds * macs(lambda: head.point_head(fine, coarse))
 
 
@@ -119,8 +119,8 @@ def _semantic_cost(name: str, model: SemanticSegmenter, batch: ImageBatch) -> Co
     assert rend is not None
     assert settings is not None
     rows, columns = coarse[0].shape[-2:]
-    sizes = [(rows * 2**step, columns * 2**step) for step in range(1, (settings.steps or 0) + 1)]
-    points = sum(min(settings.count, height * width) for height, width in sizes)
+    sizes = [(rows * 2**step, columns * 2**step) for step in range(1, (settings.subdivision_steps or 0) + 1)]
+    points = sum(min(settings.num_points, height * width) for height, width in sizes)
     fine = torch.empty(1, features["p2"].shape[1], points)
     every = torch.empty(1, coarse[0].shape[1], points)
     return Cost(name, batch.sizes[0], trunk, 0, macs(lambda: rend.head(fine, every)))

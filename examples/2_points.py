@@ -96,7 +96,7 @@ rendered = subdivide(
     coarse,
     disc,
     sizes=[(16, 16), (32, 32), (64, 64), (128, 128)],
-    count=200,
+    num_points=200,
     uncertainty=binary_uncertainty,
     trace=trace,
 )

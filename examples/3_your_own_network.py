@@ -61,7 +61,7 @@ class Network(nn.Module):
 
 
 network = Network(classes=6)
-point_rend = pointrend.PointRend(fine_channels=32, num_classes=6, width=64, count=512)
+point_rend = pointrend.PointRend(fine_channels=32, num_classes=6, width=64, num_points=512)
 
 # %% [markdown]
 # ## Training

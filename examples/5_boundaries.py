@@ -42,8 +42,8 @@ scenes = ShapeScenes(SCENES, first=1_000_000, size=(144, 192))
 # %%
 variants = {
     "coarse, interpolated": {"refine": False},
-    "64 points a step": {"count": 64},
-    "512 points a step": {"count": 512},
+    "64 points a step": {"num_points": 64},
+    "512 points a step": {"num_points": 512},
 }
 rows = evaluate_semantic(model, scenes, variants, widths=(1, 2, 3, 5, 8, 12, 16))
 

@@ -27,7 +27,7 @@ COMMANDS = ("demo", "train", "eval", "predict", "explain", "convert", "zoo")
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = pointrend.SemanticConfig(
-        ("sky", "road"), backbone=BackboneConfig("resnet18"), fpn_channels=16, head_channels=16
+        ("sky", "road"), backbone=BackboneConfig("resnet18"), fpn_channels=16, decoder_channels=16
     )
     pointrend.save(pointrend.SemanticSegmenter(config), tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
@@ -196,7 +196,7 @@ def test_eval_refuses_other_classes(checkpoint: Path, capsys: pytest.CaptureFixt
 def test_every_preset_is_a_valid_configuration(preset: str, point_rend: bool) -> None:
     if task_of(preset) == "instance":
         built = instance_config(preset, ("a",), point_rend=point_rend, pretrained=True, size=320)  # type: ignore[arg-type]
-        assert (built.head == "pointrend") == point_rend
+        assert (built.mask_head == "pointrend") == point_rend
     else:
         semantic = semantic_config(preset, ("a", "b"), (), point_rend=point_rend, pretrained=False)  # type: ignore[arg-type]
         assert (semantic.point_rend is not None) == point_rend

@@ -36,7 +36,7 @@ def tiny(name: str):
         entry.network,
         backbone=BackboneConfig("resnet18"),
         fpn_channels=8,
-        head_channels=8,
+        decoder_channels=8,
         preprocessing=replace(entry.network.preprocessing, short_edge=None, long_edge=None),
     )
     return replace(entry, network=network, augmentation=(RandomCrop(48, 48),), pretrained="")
@@ -77,7 +77,7 @@ def test_points_of_a_published_training_can_be_chosen(capsys: pytest.CaptureFixt
     wishes = Train(train_points=100, oversample=10, importance=1.0, points=196, subdivisions=4)
     masks = with_wished_points(entry, wishes).network.masks
     assert masks.sampling == PointSampling(100, 10, 1.0)
-    assert (masks.points, masks.start_side, masks.side) == (196, 14, 224)
+    assert (masks.num_points, masks.start_size, masks.mask_size) == (196, 14, 224)
     assert main(["train", "--points", "10"]) == 2
     assert "published trainings" in capsys.readouterr().err
 
@@ -98,7 +98,7 @@ def test_finetuning_keeps_known_classes_scores_and_saves_the_best(
 ) -> None:
     torch.manual_seed(0)
     config = pointrend.SemanticConfig(
-        ("star", "cat"), backbone=BackboneConfig("resnet18"), fpn_channels=16, head_channels=16
+        ("star", "cat"), backbone=BackboneConfig("resnet18"), fpn_channels=16, decoder_channels=16
     )
     start = tmp_path / "start.safetensors"
     pointrend.save(pointrend.SemanticSegmenter(config), start, extra={"licence": "CC BY-SA 3.0"})

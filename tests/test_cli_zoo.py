@@ -36,7 +36,7 @@ def checkpoint(tmp_path):
         backbone=BackboneConfig("resnet18"),
         preprocessing=preprocessing,
         fpn_channels=8,
-        head_channels=32,
+        decoder_channels=32,
     )
     torch.manual_seed(0)
     pointrend.save(

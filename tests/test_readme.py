@@ -21,7 +21,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the README's code speaks of: a small model, an image, a folder of images."""
     torch.manual_seed(0)
     config = pointrend.SemanticConfig(
-        class_names=("sky", "road"), backbone=BackboneConfig("resnet18"), fpn_channels=16, head_channels=16
+        class_names=("sky", "road"), backbone=BackboneConfig("resnet18"), fpn_channels=16, decoder_channels=16
     )
     model = pointrend.SemanticSegmenter(config)
     pointrend.save(model, tmp_path / "model.safetensors")

@@ -51,13 +51,13 @@ def semantic_config() -> SemanticConfig:
         preprocessing=Preprocessing(short_edge=SIZE[0], long_edge=SIZE[1]),
         levels=("p3", "p4", "p5"),
         fpn_channels=48,
-        head_channels=48,
+        decoder_channels=48,
         point_rend=SemanticPointRendConfig(
             features=("p2", "coarse", "stem"),
             width=96,
             residual=True,
             sampling=PointSampling(1024),
-            count=512,
+            num_points=512,
         ),
     )
 

@@ -148,13 +148,13 @@ def build_model(data: ShapeScenes, seed: int) -> SemanticSegmenter:
             backbone=BackboneConfig("resnet18", norm="batch"),
             levels=("p3", "p4", "p5"),
             fpn_channels=64,
-            head_channels=64,
+            decoder_channels=64,
             point_rend=SemanticPointRendConfig(
                 features=("p2", "coarse", "stem"),
                 width=128,
                 residual=True,
                 sampling=PointSampling(1024),
-                count=512,
+                num_points=512,
             ),
         )
     )
@@ -263,7 +263,7 @@ def what_next(settings: DemoSettings, model: SemanticSegmenter, images: list[Pat
     assert model.point_rend is not None
     height, width = settings.size
     sizes = subdivision_sizes((-(-height // 8), -(-width // 8)), settings.size)
-    share = share_predicted(sizes, model.point_rend.count)
+    share = share_predicted(sizes, model.point_rend.num_points)
     checkpoint = settings.out / "model.safetensors"
     return [
         f"The point head was evaluated at {share:.0%} as many points as the image has pixels.",

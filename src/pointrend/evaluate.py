@@ -105,7 +105,7 @@ class EvaluationJob:
             ValueError: models of different tasks, classes other than the data's, metrics or options that do not fit.
         """
         rows: list[Scores] = []
-        tasks = {model.kind for model in models.values()}
+        tasks = {model.task for model in models.values()}
         if len(tasks) > 1:
             raise ValueError("models: expected all of one task, got instance and semantic models")
         data = self._open(tasks.pop())
@@ -188,7 +188,7 @@ class EvaluationJob:
                 )
             from pointrend.models.tta import FlippedInstances
 
-            return FlippedInstances(model), {f"{model.config.head}, flip": {}}
+            return FlippedInstances(model), {f"{model.config.mask_head}, flip": {}}
         if self.task == "semantic" and options.mask_sizes:
             raise ValueError("mask_sizes: label maps have the image's own size; leave --mask-sizes out")
         sizes, points = (options.mask_sizes, options.points) if compared else ((), ())
@@ -270,9 +270,9 @@ def variants_of(
     model: Any, mask_sizes: Sequence[int] = (), points: Sequence[int] = ()
 ) -> tuple[Any, dict[str, Options]]:
     """The model, as it is to be run, and its rows: name -> options of `predict`."""
-    if model.kind == "instance":
+    if model.task == "instance":
         if not mask_sizes and not points:
-            return model, {str(model.config.head): {}}
+            return model, {str(model.config.mask_head): {}}
         return MaskVariants(model), mask_variants(mask_sizes, points)
     if model.config.point_rend is None:
         if points:
@@ -302,7 +302,7 @@ def _short(models: Sequence[str]) -> list[str]:
 
 def _renders(model: Any) -> bool:
     """Whether the model has points, so that there are several ways to render what it predicts."""
-    if model.kind == "instance":
+    if model.task == "instance":
         return hasattr(model.mask_head, "point_head")
     return model.config.point_rend is not None
 
@@ -314,6 +314,6 @@ def _digest(model: str) -> str | None:
 
 def score(model: Any, data: Any, *, progress: Progress | None = None) -> list[Scores]:
     """Rows of scores with the usual metrics: for a semantic model with PointRend the coarse prediction first."""
-    evaluate: Any = evaluate_instances if model.kind == "instance" else evaluate_semantic
+    evaluate: Any = evaluate_instances if model.task == "instance" else evaluate_semantic
     rows: list[Scores] = evaluate(model, data, variants_of(model)[1], progress=progress)
     return rows

@@ -3,7 +3,7 @@
 Boxes are ``(x1, y1, x2, y2)`` in continuous pixels, of the image the object speaks of. Labels are contiguous
 ``0..K-1``; data set ids are mapped at the edges.
 
-Letters: D detections, G ground-truth objects, K classes, R points' regions, P points, H W rows and columns.
+Shapes: D detections, G ground-truth objects, K classes, R points' regions, P points, H W rows and columns.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def test_points_of_all_boxes_lie_in_their_boxes(session: InstanceSession, image:
 def test_another_resolution_leaves_the_model_as_it_was(session: InstanceSession) -> None:
     before = session.head.config
     other = head_at(session.head, 49, 196)
-    assert (other.config.side, other.config.points) == (49, 196)
+    assert (other.config.mask_size, other.config.num_points) == (49, 196)
     assert session.head.config is before
     assert other.point_head is session.head.point_head
 

@@ -85,7 +85,7 @@ def test_a_fixed_number_of_doublings_is_the_models_own_resolution(
     semantic: SemanticSegmenter, image: Tensor
 ) -> None:
     assert semantic.config.point_rend is not None
-    config = replace(semantic.config, point_rend=replace(semantic.config.point_rend, steps=1))
+    config = replace(semantic.config, point_rend=replace(semantic.config.point_rend, subdivision_steps=1))
     session = SemanticSession(SemanticSegmenter(config).eval(), image)
     assert session.resolutions.own == 2 * 192 // 8
 

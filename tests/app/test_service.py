@@ -148,7 +148,7 @@ def test_few_models_stay_in_memory_and_their_features_go_with_them(checkpoint: P
 
 def test_a_model_without_points_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plain.safetensors"
-    pointrend.save(InstanceSegmenter(replace(instance_config(), head="coarse")), path)
+    pointrend.save(InstanceSegmenter(replace(instance_config(), mask_head="coarse")), path)
     with pytest.raises(ValueError, match="no PointRend head"):
         ModelCache([path]).preload()
 

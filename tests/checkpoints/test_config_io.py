@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from pointrend.checkpoints.config_io import MAX_INTEGER, from_dict
+from pointrend.checkpoints.config_io import MAX_INTEGER, from_dict, rename_fields
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig
 
@@ -43,7 +43,7 @@ class Outer:
         Outer("x", 2.5, True, (3, 4), ("a", "b"), Inner(7, "b"), Inner(1), {"k": 5}),
         SemanticConfig(class_names=("a", "b"), palette=((1, 2, 3), (4, 5, 6)), point_rend=None),
         SemanticConfig(class_names=("a", "b")),
-        InstanceConfig(class_names=("a",), head="conv28"),
+        InstanceConfig(class_names=("a",), mask_head="conv28"),
     ],
     ids=lambda config: type(config).__name__,
 )
@@ -80,3 +80,16 @@ def test_missing_fields_take_their_defaults():
 def test_what_is_wrong_is_named(values, message):
     with pytest.raises(ValueError, match=message):
         from_dict(Outer, values)
+
+
+def test_fields_are_renamed_by_their_path_and_nothing_else_changes():
+    old = {"side": 1, "masks": {"side": 2, "inner": {"count": 3}}, "list": [{"side": 4}]}
+    renamed = {"masks.side": "mask_size", "masks.inner.count": "num_points", "absent.x": "y"}
+    expected = {"side": 1, "masks": {"mask_size": 2, "inner": {"num_points": 3}}, "list": [{"side": 4}]}
+    assert rename_fields(old, renamed) == expected
+    assert rename_fields({"masks": 5}, renamed) == {"masks": 5}  # a file may hold anything
+    assert rename_fields(None, renamed) is None
+
+
+def test_a_field_under_both_names_stays_to_be_refused():
+    assert rename_fields({"a": 1, "b": 2}, {"a": "b"}) == {"a": 1, "b": 2}

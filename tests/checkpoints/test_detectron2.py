@@ -39,17 +39,19 @@ SEMANTIC = SemanticConfig(
     BackboneConfig("resnet18"),
     replace(PREPROCESSING, short_edge=1024, long_edge=2048),
     fpn_channels=8,
-    head_channels=16,
-    point_rend=SemanticPointRendConfig(width=8, depth=2, coarse_each_layer=False, steps=2),
+    decoder_channels=16,
+    point_rend=SemanticPointRendConfig(width=8, depth=2, coarse_each_layer=False, subdivision_steps=2),
 )
 CONFIGS = {
     "pointrend": INSTANCE,
     "agnostic": replace(INSTANCE, masks=replace(INSTANCE.masks, class_agnostic=True, depth=1)),
-    "coarse": replace(INSTANCE, head="coarse"),
-    "conv28": replace(INSTANCE, head="conv28", masks=MaskConfig(width=8, train_on_predicted_boxes=False)),
+    "coarse": replace(INSTANCE, mask_head="coarse"),
+    "conv28": replace(
+        INSTANCE, mask_head="conv28", masks=MaskConfig(width=8, train_on_predicted_boxes=False)
+    ),
     "implicit": replace(
         INSTANCE,
-        head="implicit",
+        mask_head="implicit",
         masks=replace(INSTANCE.masks, sampling=PointSampling.uniform(196), train_on_predicted_boxes=False),
     ),
     "semantic": SEMANTIC,
@@ -197,7 +199,9 @@ def test_other_architectures_are_errors(path):
 
 
 def test_a_configuration_may_be_given_instead_of_inferred(path):
-    changed = replace(INSTANCE, class_names=("cat", "dog", "cow"), masks=replace(INSTANCE.masks, points=100))
+    changed = replace(
+        INSTANCE, class_names=("cat", "dog", "cow"), masks=replace(INSTANCE.masks, num_points=100)
+    )
     assert from_detectron2(path, config=changed).config == changed
 
 
@@ -210,10 +214,10 @@ def test_a_configuration_may_be_given_instead_of_inferred(path):
         (replace(INSTANCE, masks=replace(INSTANCE.masks, residual=True)), "a residual point head"),
         (replace(SEMANTIC, point_rend=None), "without point head"),
         (
-            replace(SEMANTIC, head="deeplab", point_rend=SemanticPointRendConfig(("res2",), width=8)),
+            replace(SEMANTIC, decoder="deeplab", point_rend=SemanticPointRendConfig(("res2",), width=8)),
             "DeepLabV3",
         ),
-        (replace(SEMANTIC, head_norm="BN"), "batch norm in the semantic head"),
+        (replace(SEMANTIC, decoder_norm="BN"), "batch norm in the semantic head"),
         (replace(SEMANTIC, coarse_stride=8), "a coarse stride of its own"),
     ],
 )

@@ -20,7 +20,7 @@ CONFIG = SemanticConfig(
     ("sky", "road"),
     backbone=BackboneConfig("resnet18"),
     fpn_channels=8,
-    head_channels=16,
+    decoder_channels=16,
     point_rend=SemanticPointRendConfig(width=8),
 )
 
@@ -180,5 +180,5 @@ def test_a_file_whose_origin_is_no_dictionary_is_refused(model, tmp_path):
 @pytest.mark.parametrize("entry", ZOO.values(), ids=lambda entry: entry.name)
 def test_every_published_model_is_described_in_a_sentence(entry):
     text = describe(entry.config())
-    assert text.startswith(entry.kind.capitalize())
+    assert text.startswith(entry.task.capitalize())
     assert f"{entry.config().num_classes} classes" in text

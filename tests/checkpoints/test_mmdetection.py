@@ -60,11 +60,11 @@ def test_their_subdivision_from_7x7_predicts_points_on_the_same_grids():
         5
     ):  # the rule of PointRendRoIHead: double, and skip while the points cover twice the side
         side *= 2
-        if step == 4 or masks.points < 4 * side**2:
+        if step == 4 or masks.num_points < 4 * side**2:
             theirs.append((side, side))
-    start = (masks.start_side, masks.start_side)
-    assert theirs == [start, *subdivision_sizes(start, (masks.side, masks.side))]
-    assert masks.points == start[0] * start[1]  # all cells of the first grid, so nothing of 14x14 remains
+    start = (masks.start_size, masks.start_size)
+    assert theirs == [start, *subdivision_sizes(start, (masks.mask_size, masks.mask_size))]
+    assert masks.num_points == start[0] * start[1]  # all cells of the first grid, so nothing of 14x14 remains
 
 
 def test_the_background_is_last_and_deltas_go_class_by_class(theirs):

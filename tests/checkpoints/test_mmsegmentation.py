@@ -22,11 +22,11 @@ CONFIG = SemanticConfig(
     BackboneConfig("resnet18", "batch", deep_stem=True),
     Preprocessing(short_edge=1024, long_edge=2048, resize="cv2", divisor=1),
     fpn_channels=8,
-    head_channels=16,
-    head_norm="BN",
+    decoder_channels=16,
+    decoder_norm="BN",
     predictor_std=0.01,
     loss_normalize="all",
-    point_rend=SemanticPointRendConfig(width=8, count=8196, steps=2),
+    point_rend=SemanticPointRendConfig(width=8, num_points=8196, subdivision_steps=2),
 )
 NAMES, PALETTE = ("sky", "sea", "land"), ((0, 0, 255), (0, 255, 255), (0, 255, 0))
 
@@ -100,7 +100,7 @@ def test_unknown_missing_and_misshaped_tensors_are_errors(tmp_path, state):
         from_mmsegmentation(write(tmp_path, state | {"auxiliary_head.conv_seg.weight": torch.zeros(3)}))
     with pytest.raises(ValueError, match=r"decode_head\.1\.fcs\.0\.conv\.weight"):
         from_mmsegmentation(write(tmp_path, {k: v for k, v in state.items() if "decode_head.1" not in k}))
-    with pytest.raises(ValueError, match=r"head.predictor.bias: expected \(3,\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"decoder.predictor.bias: expected \(3,\), got \(4,\)"):
         from_mmsegmentation(write(tmp_path, state | {"decode_head.0.conv_seg.bias": torch.zeros(4)}))
 
 

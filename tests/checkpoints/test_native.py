@@ -11,7 +11,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pointrend.checkpoints.native import _digest, _sum, compare, load, read_info, save
+from pointrend.checkpoints.config_io import from_dict, rename_fields
+from pointrend.checkpoints.native import (
+    RENAMED_FIELDS,
+    _config_class,
+    _digest,
+    _sum,
+    build,
+    compare,
+    load,
+    read_info,
+    save,
+)
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
@@ -22,8 +33,8 @@ CONFIG = SemanticConfig(
     backbone=BackboneConfig("mobilenet_v2"),
     preprocessing=Preprocessing(mean=(1, 2, 3), channel_order="BGR"),
     fpn_channels=16,
-    head_channels=16,
-    point_rend=SemanticPointRendConfig(width=8, count=7),
+    decoder_channels=16,
+    point_rend=SemanticPointRendConfig(width=8, num_points=7),
 )
 
 
@@ -61,7 +72,7 @@ def test_a_model_comes_back_exactly(model, path):
 
 def test_the_header_tells_what_it_is_without_reading_tensors(path):
     info = read_info(path)
-    assert (info.kind, info.config, info.extra) == ("semantic", CONFIG, {"trained on": "shapes"})
+    assert (info.task, info.config, info.extra) == ("semantic", CONFIG, {"trained on": "shapes"})
 
 
 def test_saving_leaves_no_other_file_and_replaces_whole(model, path):
@@ -91,15 +102,15 @@ def test_only_our_models_are_saved(tmp_path):
 
 def test_every_missing_extra_and_misshaped_tensor_is_listed(path):
     tensors = load_file(path)
-    weight = tensors.pop("head.predictor.weight")
-    tensors["head.predictor.bias"] = torch.zeros(7)
+    weight = tensors.pop("decoder.predictor.weight")
+    tensors["decoder.predictor.bias"] = torch.zeros(7)
     tensors["surplus"] = torch.zeros(2, 3)
     rewrite(path, tensors=tensors)
     with pytest.raises(ValueError, match="do not fit the model") as error:
         load(path)
-    assert f"missing: head.predictor.weight {tuple(weight.shape)}" in str(error.value)
+    assert f"missing: decoder.predictor.weight {tuple(weight.shape)}" in str(error.value)
     assert "not in the model: surplus (2, 3)" in str(error.value)
-    assert "head.predictor.bias: expected (2,), got (7,)" in str(error.value)
+    assert "decoder.predictor.bias: expected (2,), got (7,)" in str(error.value)
 
 
 def test_long_lists_of_differences_are_cut():
@@ -113,7 +124,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(path):
     start = 8 + int.from_bytes(good[:8], "little")
     with safe_open(path, "pt") as file:
         entries = file.metadata()
-    assert {"format", "version", "kind", "config", "extra", "sha256"} == set(entries)
+    assert {"format", "version", "task", "config", "extra", "sha256"} == set(entries)
     # The order of a header's entries differs from file to file: find each of them.
     places = [good.index(f'"{key}":"'.encode()) + len(key) + 4 for key in entries]
     places += [3, 9, *range(20, start - 8, start // 100), start, (start + len(good)) // 2, len(good) - 1]
@@ -146,9 +157,9 @@ def test_a_truncated_file_is_refused(path, keep):
 def test_a_small_file_cannot_describe_a_model_that_fills_the_memory(path):
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
-    config["head_channels"] = 2**20
+    config["decoder_channels"] = 2**20
     rewrite(path, config=json.dumps(config))
-    with pytest.raises(ValueError, match=r"head.predictor.weight: expected \(2, 1048576, 1, 1\)"):
+    with pytest.raises(ValueError, match=r"decoder.predictor.weight: expected \(2, 1048576, 1, 1\)"):
         load(path)
 
 
@@ -168,7 +179,7 @@ def test_a_configuration_that_no_model_has_is_refused_with_the_files_name(path, 
     ("metadata", "message"),
     [
         ({"format": None}, "no checkpoint of this package"),
-        ({"kind": "panoptic"}, "expected 'instance' or 'semantic', got 'panoptic'"),
+        ({"task": "panoptic"}, "expected 'instance' or 'semantic', got 'panoptic'"),
         ({"sha256": "0"}, "damaged"),
     ],
 )
@@ -182,6 +193,65 @@ def test_unknown_settings_name_the_version_that_wrote_them(path):
     rewrite(path, config=json.dumps({"class_names": ["a", "b"], "mood": 1}), version="9.0")
     with pytest.raises(ValueError, match=r"version 9.0.*unknown fields mood"):
         load(path)
+
+
+# Configurations as files of before 0.1.0 hold them, where they say something else than the defaults.
+OLD_SEMANTIC = {
+    "class_names": ["a", "b"],
+    "backbone": {"name": "resnet18"},
+    "head": "fpn",
+    "fpn_channels": 16,
+    "head_channels": 16,
+    "head_norm": "BN",
+    "point_rend": {"width": 8, "count": 7, "steps": 2, "sampling": {"count": 9}},
+}
+OLD_INSTANCE = {
+    "class_names": ["a"],
+    "backbone": {"name": "resnet18"},
+    "head": "implicit",
+    "fpn_channels": 8,
+    "boxes": {"width": 8},
+    "masks": {
+        "side": 14,
+        "coarse_size": 5,
+        "points": 25,
+        "width": 4,
+        "coarse_width": 4,
+        "sampling": {"count": 36},
+    },
+}
+
+
+@pytest.mark.parametrize(("task", "old"), [("semantic", OLD_SEMANTIC), ("instance", OLD_INSTANCE)])
+def test_files_of_before_fields_were_renamed_still_load(tmp_path, task, old):
+    model = build(task, from_dict(_config_class(task), rename_fields(old, RENAMED_FIELDS[task])))
+    save(model, tmp_path / "old.safetensors")
+    tensors = {
+        name.replace("decoder.", "head.", 1) if name.startswith("decoder.") else name: tensor
+        for name, tensor in model.state_dict().items()
+    }
+    rewrite(tmp_path / "old.safetensors", tensors=tensors, task=None, kind=task, config=json.dumps(old))
+    assert not any(name.startswith("decoder.") for name in load_file(tmp_path / "old.safetensors"))
+    loaded = load(tmp_path / "old.safetensors")
+    assert loaded.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_old_fields_mean_what_they_meant():
+    semantic = from_dict(_config_class("semantic"), rename_fields(OLD_SEMANTIC, RENAMED_FIELDS["semantic"]))
+    rend = semantic.point_rend
+    assert (rend.num_points, rend.subdivision_steps, rend.sampling.num_points) == (7, 2, 9)
+    assert (semantic.decoder, semantic.decoder_channels, semantic.decoder_norm) == ("fpn", 16, "BN")
+    instance = from_dict(_config_class("instance"), rename_fields(OLD_INSTANCE, RENAMED_FIELDS["instance"]))
+    masks = instance.masks
+    assert (masks.mask_size, masks.coarse_size, masks.num_points, masks.sampling.num_points) == (
+        14,
+        5,
+        25,
+        36,
+    )
+    assert instance.mask_head == "implicit"
 
 
 def test_other_files_are_refused(tmp_path, model):
@@ -199,5 +269,5 @@ def test_half_precision_survives(tmp_path):
     model = SemanticSegmenter(replace(CONFIG, point_rend=None))
     model.half()
     save(model, tmp_path / "h.safetensors")
-    assert load_file(tmp_path / "h.safetensors")["head.predictor.weight"].dtype == torch.float16
-    assert load(tmp_path / "h.safetensors").head.predictor.weight.dtype == torch.float32
+    assert load_file(tmp_path / "h.safetensors")["decoder.predictor.weight"].dtype == torch.float16
+    assert load(tmp_path / "h.safetensors").decoder.predictor.weight.dtype == torch.float32

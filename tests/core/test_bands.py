@@ -14,8 +14,8 @@ from pointrend.core.lazy_grid import (
     CroppedLogits,
     DenseLogits,
     UpsampledLogits,
-    label_doubt,
     label_map,
+    label_uncertainty,
     most_uncertain_in_bands,
     subdivide_lazily,
 )
@@ -45,9 +45,9 @@ def test_bands_give_the_textbooks_points_logits_and_labels(budget, output, class
     sizes = subdivision_sizes((7, 9), output)
     trace: list = []
     textbook = subdivide(
-        coarse, predict_at, sizes=sizes, count=40, uncertainty=uncertainty_for(classes), trace=trace
+        coarse, predict_at, sizes=sizes, num_points=40, uncertainty=uncertainty_for(classes), trace=trace
     )[0]
-    grid = subdivide_lazily(coarse[0], predict_at, sizes=sizes, count=40)
+    grid = subdivide_lazily(coarse[0], predict_at, sizes=sizes, num_points=40)
     assert grid.shape == textbook.shape
     torch.testing.assert_close(everything(grid), textbook, atol=1e-9, rtol=1e-9)
     assert grid.index.tolist() == sorted(trace[-1].index[0].tolist())
@@ -69,7 +69,7 @@ def test_images_of_a_batch_are_rendered_as_they_are_refined(residual, every, dep
         coarse_each_layer=every,
         residual=residual,
         sampling=PointSampling(30),
-        count=50,
+        num_points=50,
     ).double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
@@ -83,7 +83,7 @@ def test_images_of_a_batch_are_rendered_as_they_are_refined(residual, every, dep
 
 def test_a_grid_may_be_cropped_and_resized_again(budget) -> None:
     coarse, predict_at = torch.randn(1, 4, 8, 8).double(), wavy(4)
-    grid = subdivide_lazily(coarse[0], predict_at, sizes=[(16, 16), (32, 32)], count=30)
+    grid = subdivide_lazily(coarse[0], predict_at, sizes=[(16, 16), (32, 32)], num_points=30)
     logits = everything(grid)[None]
     final = F.interpolate(logits[..., :29, :21], size=(50, 20), mode="bilinear")[0]
     ours = UpsampledLogits(CroppedLogits(grid, (29, 21)), (50, 20))
@@ -91,16 +91,16 @@ def test_a_grid_may_be_cropped_and_resized_again(budget) -> None:
     assert torch.equal(label_map(ours).long(), final.argmax(0))
     assert torch.equal(label_map(CroppedLogits(grid, (29, 21))).long(), logits[0, :, :29, :21].argmax(0))
     best = final.softmax(0).topk(2, dim=0).values
-    torch.testing.assert_close(label_doubt(ours), (1 - (best[0] - best[1])).float())
+    torch.testing.assert_close(label_uncertainty(ours), (1 - (best[0] - best[1])).float())
 
 
 def test_the_point_head_takes_many_points_in_parts(monkeypatch) -> None:
-    module = PointRend(4, 3, width=8, count=10).double()
+    module = PointRend(4, 3, width=8, num_points=10).double()
     torch.nn.init.normal_(module.head.predictor.weight)
     coarse, level = torch.randn(1, 3, 5, 6).double(), torch.randn(1, 4, 10, 12).double()
-    refined = module.refine(coarse, level, (10, 12), count=100)[0]
+    refined = module.refine(coarse, level, (10, 12), num_points=100)[0]
     monkeypatch.setattr("pointrend.core.fast_point_head.POINTS_AT_ONCE", 7)
-    torch.testing.assert_close(everything(module.render(coarse, level, (10, 12), count=100)[0]), refined)
+    torch.testing.assert_close(everything(module.render(coarse, level, (10, 12), num_points=100)[0]), refined)
 
 
 @pytest.mark.parametrize("count", [1, 7, 100, 5000])
@@ -143,6 +143,6 @@ def test_an_image_never_waits_for_the_device_nor_bands_for_a_gpu(device, budget,
     with FakeTensorMode(), torch.device(device):
         head, coarse = PointHead(6, 5, width=8, residual=True), torch.rand(1, 5, 12, 16)
         predict_at = FastImagePointHead(head, [torch.rand(1, 6, 24, 32)], coarse)
-        grid = subdivide_lazily(coarse[0], predict_at, sizes=[(24, 32), (41, 57)], count=50)
+        grid = subdivide_lazily(coarse[0], predict_at, sizes=[(24, 32), (41, 57)], num_points=50)
         assert label_map(grid).shape == (41, 57)
         assert everything(grid).shape == (5, 41, 57)

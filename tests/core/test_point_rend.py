@@ -11,7 +11,7 @@ from pointrend.core.subdivision import SubdivisionStep
 
 
 def refiner(classes: int = 3, **options: object) -> PointRend:
-    return PointRend([4, 2], classes, width=8, sampling=PointSampling(30), count=40, **options)
+    return PointRend([4, 2], classes, width=8, sampling=PointSampling(30), num_points=40, **options)
 
 
 def inputs(classes: int = 3, images: int = 2) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -31,7 +31,7 @@ def test_any_output_size_is_rendered_exactly(size: tuple[int, int], classes: int
 def test_refining_every_cell_is_predicting_densely() -> None:
     module, (coarse, maps) = refiner(residual=False), inputs()
     dense = module.predictor(coarse, maps)(regular_grid(21, 23, regions=2))
-    refined = module.refine(coarse, maps, (21, 23), count=21 * 23)
+    refined = module.refine(coarse, maps, (21, 23), num_points=21 * 23)
     torch.testing.assert_close(refined, dense.view(2, 3, 21, 23))
 
 
@@ -76,7 +76,7 @@ def test_training_sharpens_what_the_coarse_prediction_blurs() -> None:
     image = truth[:, None].float() * 2 - 1
     coarse = F.adaptive_avg_pool2d(image, 4)
     coarse = torch.cat((-coarse, coarse), 1)
-    module = PointRend(1, 2, width=16, depth=2, sampling=PointSampling(200), count=400)
+    module = PointRend(1, 2, width=16, depth=2, sampling=PointSampling(200), num_points=400)
     optimizer = torch.optim.Adam(module.parameters(), 0.01)
     for _ in range(60):
         optimizer.zero_grad()
@@ -123,8 +123,8 @@ def test_maps_that_do_not_fit_are_refused() -> None:
 
 def test_autocast_changes_little() -> None:
     module, (coarse, maps) = refiner(residual=False), inputs()
-    exact = module.refine(coarse, maps, (20, 24), count=480)
+    exact = module.refine(coarse, maps, (20, 24), num_points=480)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        close = module.refine(coarse, maps, (20, 24), count=480)
+        close = module.refine(coarse, maps, (20, 24), num_points=480)
     assert close.dtype == torch.float32
     torch.testing.assert_close(close, exact, atol=2e-3, rtol=2e-2)

@@ -102,7 +102,7 @@ class Scene:
             self.start,
             exactly,
             sizes=self.sizes,
-            count=self.count,
+            num_points=self.count,
             uncertainty=binary_uncertainty if follow is None else followed,
             trace=trace,
         )
@@ -163,6 +163,6 @@ def test_subdivision_never_waits_for_the_device(device: str, precision: torch.dt
             )
             sizes = [(14, 14), (28, 28)]
             masks = subdivide(
-                torch.rand(3, 1, 7, 7), fast, sizes=sizes, count=49, uncertainty=binary_uncertainty
+                torch.rand(3, 1, 7, 7), fast, sizes=sizes, num_points=49, uncertainty=binary_uncertainty
             )
     assert masks.shape == (3, 1, 28, 28)

@@ -121,11 +121,11 @@ def test_no_gradient_flows_through_the_choice_of_points() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"count": 0},
+        {"num_points": 0},
         {"oversample_ratio": 0.5},
         {"importance_ratio": 1.5},
         {"strategy": "sobol"},
-        {"strategy": "grid", "count": 200},
+        {"strategy": "grid", "num_points": 200},
     ],
 )
 def test_impossible_sampling_is_refused(wrong: dict) -> None:

@@ -27,7 +27,7 @@ def on_grid(height: int, width: int, regions: int = 1) -> torch.Tensor:
 
 def test_subdivision_equals_dense_evaluation_where_points_cover_every_cell() -> None:
     sizes = subdivision_sizes((7, 9), (50, 61))
-    rendered = subdivide(on_grid(7, 9), disc, sizes=sizes, count=50 * 61, uncertainty=binary_uncertainty)
+    rendered = subdivide(on_grid(7, 9), disc, sizes=sizes, num_points=50 * 61, uncertainty=binary_uncertainty)
     torch.testing.assert_close(rendered, on_grid(50, 61), atol=1e-4, rtol=0)  # of logits up to 14
 
 
@@ -36,7 +36,7 @@ def test_a_few_points_near_the_boundary_give_the_same_mask_as_all_cells() -> Non
         on_grid(28, 28),
         disc,
         sizes=subdivision_sizes((28, 28), (224, 224)),
-        count=28 * 28,
+        num_points=28 * 28,
         uncertainty=binary_uncertainty,
     )
     assert torch.equal(rendered > 0, on_grid(224, 224) > 0)
@@ -46,13 +46,18 @@ def test_a_few_points_near_the_boundary_give_the_same_mask_as_all_cells() -> Non
 
 def test_no_step_returns_the_start() -> None:
     start = on_grid(4, 4)
-    assert subdivide(start, disc, sizes=[], count=5, uncertainty=binary_uncertainty) is start
+    assert subdivide(start, disc, sizes=[], num_points=5, uncertainty=binary_uncertainty) is start
 
 
 def test_only_the_chosen_cells_change() -> None:
     trace: list[SubdivisionStep] = []
     subdivide(
-        on_grid(8, 8), disc, sizes=[(16, 16), (32, 32)], count=30, uncertainty=binary_uncertainty, trace=trace
+        on_grid(8, 8),
+        disc,
+        sizes=[(16, 16), (32, 32)],
+        num_points=30,
+        uncertainty=binary_uncertainty,
+        trace=trace,
     )
     assert [step.size for step in trace] == [(16, 16), (32, 32)]
     for step in trace:
@@ -64,7 +69,9 @@ def test_only_the_chosen_cells_change() -> None:
 
 def test_the_most_uncertain_cells_of_the_upsampled_grid_are_chosen() -> None:
     trace: list[SubdivisionStep] = []
-    subdivide(on_grid(8, 8), disc, sizes=[(16, 16)], count=30, uncertainty=binary_uncertainty, trace=trace)
+    subdivide(
+        on_grid(8, 8), disc, sizes=[(16, 16)], num_points=30, uncertainty=binary_uncertainty, trace=trace
+    )
     doubt = -trace[0].upsampled.flatten().abs()
     chosen = torch.zeros(256, dtype=torch.bool)
     chosen[trace[0].index[0]] = True
@@ -75,7 +82,7 @@ def test_flipping_the_input_flips_the_output() -> None:
     def mirrored(points: torch.Tensor) -> torch.Tensor:
         return disc(torch.stack((1 - points[..., 0], points[..., 1]), -1))
 
-    options = {"sizes": [(20, 20), (37, 41)], "count": 60, "uncertainty": binary_uncertainty}
+    options = {"sizes": [(20, 20), (37, 41)], "num_points": 60, "uncertainty": binary_uncertainty}
     there = subdivide(on_grid(10, 10), disc, **options)
     back = subdivide(on_grid(10, 10).flip(-1), mirrored, **options)
     torch.testing.assert_close(back.flip(-1), there, atol=1e-4, rtol=0)
@@ -86,7 +93,9 @@ def test_a_linear_field_is_reproduced_exactly_up_to_rounding() -> None:
         return (points.double() @ torch.tensor([3.0, -2.0]).double())[:, None]
 
     start = plane(regular_grid(6, 6)).reshape(1, 1, 6, 6)
-    rendered = subdivide(start, plane, sizes=[(12, 12), (24, 24)], count=20, uncertainty=binary_uncertainty)
+    rendered = subdivide(
+        start, plane, sizes=[(12, 12), (24, 24)], num_points=20, uncertainty=binary_uncertainty
+    )
     inside = plane(regular_grid(24, 24)).reshape(1, 1, 24, 24)[..., 3:-3, 3:-3]
     torch.testing.assert_close(rendered[..., 3:-3, 3:-3], inside, atol=1e-6, rtol=0)
 
@@ -101,7 +110,7 @@ def test_regions_do_not_see_one_another() -> None:
         return disc(points + 0.2)
 
     start = shifted(regular_grid(8, 8, regions=2)).reshape(2, 1, 8, 8)
-    options = {"sizes": [(16, 16), (32, 32)], "count": 20, "uncertainty": binary_uncertainty}
+    options = {"sizes": [(16, 16), (32, 32)], "num_points": 20, "uncertainty": binary_uncertainty}
     both = subdivide(start, shifted, **options)
     assert torch.equal(both[:1], subdivide(start[:1], disc, **options))
     assert torch.equal(both[1:], subdivide(start[1:], second, **options))
@@ -113,7 +122,7 @@ def test_no_regions_give_an_empty_grid_of_the_last_size() -> None:
         empty,
         lambda points: torch.zeros(0, 3, points.shape[1]),
         sizes=[(14, 14)],
-        count=9,
+        num_points=9,
         uncertainty=margin_uncertainty,
     )
     assert rendered.shape == (0, 3, 14, 14)

@@ -23,12 +23,12 @@ NAMES = ("disc", "square")
 
 def detector(head: str = "pointrend", **masks: Any) -> InstanceSegmenter:
     torch.manual_seed(0)
-    settings = {"width": 16, "coarse_width": 32, "side": 56, "points": 196, **masks}
+    settings = {"width": 16, "coarse_width": 32, "mask_size": 56, "num_points": 196, **masks}
     config = InstanceConfig(
         NAMES,
         BackboneConfig("resnet18", "batch"),
         Preprocessing(short_edge=64, long_edge=128),
-        head=head,  # type: ignore[arg-type]
+        mask_head=head,  # type: ignore[arg-type]
         fpn_channels=16,
         boxes=BoxHeadConfig(width=32, score_threshold=0.0, max_detections=5),
         masks=MaskConfig(**settings),
@@ -56,12 +56,12 @@ def test_without_options_the_model_itself_answers() -> None:
     assert torch.equal(ours.masks.dense(), own.masks.dense())
 
 
-@pytest.mark.parametrize(("side", "points"), [(28, 784), (112, 196), (33, 50)])
-def test_a_side_and_a_number_of_points_act_as_if_configured(side: int, points: int) -> None:
-    model, other = detector(), detector(side=side, points=points)
-    ours = MaskVariants(model).predict([make_image()], side=side, points=points)[0]
+@pytest.mark.parametrize(("mask_size", "num_points"), [(28, 784), (112, 196), (33, 50)])
+def test_a_side_and_a_number_of_points_act_as_if_configured(mask_size: int, num_points: int) -> None:
+    model, other = detector(), detector(mask_size=mask_size, num_points=num_points)
+    ours = MaskVariants(model).predict([make_image()], mask_size=mask_size, num_points=num_points)[0]
     assert torch.equal(ours.masks.dense(), other.predict([make_image()])[0].masks.dense())
-    assert model.mask_head.config.side == 56  # as it was
+    assert model.mask_head.config.mask_size == 56  # as it was
 
 
 @pytest.mark.parametrize("class_agnostic", [False, True])
@@ -95,8 +95,8 @@ def test_resolutions_and_numbers_of_points_are_crossed() -> None:
         "coarse",
         *("28 x 28, N = 49", "28 x 28, N = 196", "56 x 56, N = 49", "56 x 56, N = 196"),
     ]
-    assert variants["56 x 56, N = 49"] == {"side": 56, "points": 49}
-    assert mask_variants((), (49,)) == {"coarse": {"refine": False}, "N = 49": {"points": 49}}
+    assert variants["56 x 56, N = 49"] == {"mask_size": 56, "num_points": 49}
+    assert mask_variants((), (49,)) == {"coarse": {"refine": False}, "N = 49": {"num_points": 49}}
     assert mask_variants(()) == {"coarse": {"refine": False}, "refined": {}}
 
 
@@ -117,7 +117,7 @@ def test_semantic_models_are_compared_by_points() -> None:
         NAMES,
         backbone=BackboneConfig("resnet18", "batch"),
         fpn_channels=16,
-        head_channels=16,
+        decoder_channels=16,
         point_rend=SemanticPointRendConfig(width=16),
     )
     labels = torch.zeros(60, 80, dtype=torch.uint8)

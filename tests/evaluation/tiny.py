@@ -25,8 +25,8 @@ def semantic_model(file: Path, names: tuple[str, ...] = ("sky", "road"), seed: i
         names,
         backbone=BackboneConfig("resnet18"),
         fpn_channels=8,
-        head_channels=16,
-        point_rend=SemanticPointRendConfig(width=8, count=32),
+        decoder_channels=16,
+        point_rend=SemanticPointRendConfig(width=8, num_points=32),
     )
     pointrend.save(pointrend.SemanticSegmenter(config), file)
     return str(file)
@@ -38,10 +38,10 @@ def instance_model(file: Path, names: tuple[str, ...] = ("cat", "oven"), head: A
         names,
         BackboneConfig("resnet18", "batch"),
         Preprocessing(short_edge=64, long_edge=128),
-        head=head,
+        mask_head=head,
         fpn_channels=8,
         boxes=BoxHeadConfig(width=16, score_threshold=0.0, max_detections=4),
-        masks=MaskConfig(width=8, coarse_width=16, side=28, points=49),
+        masks=MaskConfig(width=8, coarse_width=16, mask_size=28, num_points=49),
     )
     pointrend.save(pointrend.InstanceSegmenter(config), file)
     return str(file)

@@ -37,7 +37,7 @@ def tiny_config() -> Callable[..., InstanceConfig]:
             Preprocessing(short_edge=64, long_edge=128),
             fpn_channels=16,
             boxes=BoxHeadConfig(width=32, samples=32, score_threshold=0.0, max_detections=5),
-            masks=MaskConfig(width=16, coarse_width=32, **{"side": 56, **(masks or {})}),
+            masks=MaskConfig(width=16, coarse_width=32, **{"mask_size": 56, **(masks or {})}),
             **changes,
         )
 

@@ -37,8 +37,8 @@ def segmenter() -> SemanticSegmenter:
         ("a", "b", "c"),
         backbone=BackboneConfig("resnet18", "batch"),
         fpn_channels=16,
-        head_channels=16,
-        point_rend=SemanticPointRendConfig(width=16, count=64),
+        decoder_channels=16,
+        point_rend=SemanticPointRendConfig(width=16, num_points=64),
     )
     return SemanticSegmenter(config).eval()
 

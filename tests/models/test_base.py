@@ -19,9 +19,9 @@ SEMANTIC = SemanticConfig(
     class_names=("road", "sky", "tree"),
     backbone=BackboneConfig("resnet18"),
     fpn_channels=8,
-    head_channels=8,
-    head_norm="BN",
-    point_rend=SemanticPointRendConfig(width=8, sampling=PointSampling(20), count=50),
+    decoder_channels=8,
+    decoder_norm="BN",
+    point_rend=SemanticPointRendConfig(width=8, sampling=PointSampling(20), num_points=50),
 )
 
 

@@ -32,7 +32,7 @@ def batch(target):
 
 @pytest.mark.parametrize("head", ["pointrend", "coarse", "conv28", "conv224"])
 def test_every_head_trains_and_predicts(tiny_config, batch, head):
-    model = InstanceSegmenter(tiny_config(head=head))
+    model = InstanceSegmenter(tiny_config(mask_head=head))
     losses = model.loss(*batch)
     assert {"rpn_objectness", "rpn_box", "box_class", "box_regression"} < set(losses)
     sum(losses.values()).backward()
@@ -57,7 +57,7 @@ def test_a_few_steps_lower_the_loss(tiny_config, batch):
 
 @pytest.mark.parametrize("head", ["pointrend", "coarse", "conv28"])
 def test_a_batch_without_objects_reaches_every_parameter(tiny_config, target, head):
-    model = InstanceSegmenter(tiny_config(head=head))
+    model = InstanceSegmenter(tiny_config(mask_head=head))
     losses = model.loss([make_image(64, 64)], [target((64, 64), [])])
     assert all(torch.isfinite(value) for value in losses.values())
     sum(losses.values()).backward()

@@ -12,18 +12,18 @@ from pointrend.models.inputs import ImageBatch, Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import SemanticTarget
 
-POINTS = SemanticPointRendConfig(width=8, sampling=PointSampling(20), count=50)
+POINTS = SemanticPointRendConfig(width=8, sampling=PointSampling(20), num_points=50)
 FPN = SemanticConfig(
     class_names=("road", "sky", "tree"),
     backbone=BackboneConfig("mobilenet_v2"),
     fpn_channels=8,
-    head_channels=8,
+    decoder_channels=8,
     point_rend=POINTS,
 )
 DEEPLAB = replace(
     FPN,
     backbone=BackboneConfig("resnet18", output_stride=16),
-    head="deeplab",
+    decoder="deeplab",
     point_rend=replace(POINTS, features=("res2",)),
 )
 
@@ -43,7 +43,7 @@ def target(height: int, width: int, classes: int = 3) -> SemanticTarget:
         (replace(FPN, levels=("p3", "p4", "p5")), 8),
         (replace(FPN, coarse_stride=8), 8),
         (replace(FPN, coarse_stride=32), 32),
-        (replace(FPN, head_norm="BN"), 4),
+        (replace(FPN, decoder_norm="BN"), 4),
         (DEEPLAB, 16),
         (replace(DEEPLAB, backbone=BackboneConfig("resnet18", output_stride=8), rates=(12, 24, 36)), 8),
         (replace(DEEPLAB, backbone=BackboneConfig("resnet50", output_stride=16, deep_stem=True)), 16),
@@ -63,7 +63,7 @@ def test_a_coarser_prediction_still_sees_every_level(size: tuple[int, int]) -> N
     assert model.predict([make_image(*size)])[0].labels.shape == size
     sum(model.loss([make_image(33, 50)], [target(33, 50)]).values()).backward()
     for level in ("p2", "p3", "p4", "p5"):
-        assert all(parameter.grad.any() for parameter in model.head.branches[level].parameters())  # type: ignore[union-attr]
+        assert all(parameter.grad.any() for parameter in model.decoder.branches[level].parameters())  # type: ignore[union-attr]
 
 
 def test_the_stride_of_the_coarse_prediction_is_one_of_the_levels() -> None:
@@ -76,7 +76,9 @@ def test_the_stride_of_the_coarse_prediction_is_one_of_the_levels() -> None:
 @pytest.mark.parametrize("steps", [None, 1, 3])
 @pytest.mark.parametrize("refine", [False, True])
 def test_the_fast_path_gives_the_textbooks_labels(steps: int | None, refine: bool) -> None:
-    config = replace(FPN, point_rend=replace(POINTS, steps=steps), preprocessing=Preprocessing(short_edge=48))
+    config = replace(
+        FPN, point_rend=replace(POINTS, subdivision_steps=steps), preprocessing=Preprocessing(short_edge=48)
+    )
     model = SemanticSegmenter(config).eval()
     assert model.point_rend is not None
     for parameter in model.point_rend.parameters():
@@ -124,8 +126,8 @@ def test_the_last_subdivision_step_is_exactly_the_padded_image_or_a_published_nu
 
     unpadded = replace(FPN, preprocessing=Preprocessing(divisor=1))
     assert sizes(unpadded) == [(22, 30), (41, 57)]
-    assert sizes(replace(unpadded, point_rend=replace(POINTS, steps=2))) == [(22, 30), (44, 60)]
-    assert sizes(replace(FPN, point_rend=replace(POINTS, steps=2))) == [(32, 32), (64, 64)]
+    assert sizes(replace(unpadded, point_rend=replace(POINTS, subdivision_steps=2))) == [(22, 30), (44, 60)]
+    assert sizes(replace(FPN, point_rend=replace(POINTS, subdivision_steps=2))) == [(32, 32), (64, 64)]
 
 
 def test_training_lowers_the_loss() -> None:

@@ -27,8 +27,8 @@ def model():
         backbone=BackboneConfig("mobilenet_v2"),
         preprocessing=Preprocessing(divisor=1, resize="cv2"),
         fpn_channels=8,
-        head_channels=16,
-        point_rend=SemanticPointRendConfig(width=8, count=50),
+        decoder_channels=16,
+        point_rend=SemanticPointRendConfig(width=8, num_points=50),
     )
     return SemanticSegmenter(config).eval()
 

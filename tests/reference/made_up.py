@@ -35,19 +35,19 @@ INSTANCES: dict[str, tuple[int, str, dict[str, Any], MaskConfig]] = {
         1203,
         "pointrend",
         {POINTS: 196, "MODEL.POINT_HEAD.NUM_CLASSES": 1203, HEADS + "NUM_CLASSES": 1203},
-        MaskConfig(width=8, coarse_width=8, points=196),
+        MaskConfig(width=8, coarse_width=8, num_points=196),
     ),
     "fewer_steps": (
         8,
         "pointrend",
         {"MODEL.POINT_HEAD.SUBDIVISION_STEPS": 4},
-        MaskConfig(width=8, coarse_width=8, side=112),
+        MaskConfig(width=8, coarse_width=8, mask_size=112),
     ),
     "implicit": (
         5,
         "implicit",
         {POINTS: 196, "MODEL.POINT_HEAD.SUBDIVISION_STEPS": 2},
-        MaskConfig(width=8, coarse_width=8, points=196, side=56),
+        MaskConfig(width=8, coarse_width=8, num_points=196, mask_size=56),
     ),
 }
 COMMON = {
@@ -68,8 +68,9 @@ def write_detectron2(folder: Path, make: Path, seed: int) -> None:
     configs: dict[str, Any] = {}
     for name, (classes, head, overrides, masks) in INSTANCES.items():
         network: Any = InstanceConfig(
-            tuple(f"class {i}" for i in range(classes)), BackboneConfig("resnet18"), BGR, fpn_channels=8, head=head,
-            boxes=BoxHeadConfig(width=8), masks=dataclasses.replace(masks, points=784, side=224),
+            tuple(f"class {i}" for i in range(classes)), BackboneConfig("resnet18"), BGR, fpn_channels=8,
+            mask_head=head,
+            boxes=BoxHeadConfig(width=8), masks=dataclasses.replace(masks, num_points=784, mask_size=224),
         )  # fmt: skip
         model = stand_in(InstanceSegmenter(network), folder, name, maker, seed)
         model.box_head.config = dataclasses.replace(
@@ -77,7 +78,7 @@ def write_detectron2(folder: Path, make: Path, seed: int) -> None:
         )
         model.rpn.config = dataclasses.replace(model.rpn.config, after_nms=60)
         model.mask_head.config = dataclasses.replace(
-            model.mask_head.config, points=masks.points, side=masks.side
+            model.mask_head.config, num_points=masks.num_points, mask_size=masks.mask_size
         )
         cases = {"A": {"image": "A", "INPUT.MIN_SIZE_TEST": 84, "INPUT.MAX_SIZE_TEST": 110}}
         arrays = instance_arrays(model, images["A"], (84, 110))
@@ -87,10 +88,10 @@ def write_detectron2(folder: Path, make: Path, seed: int) -> None:
             "cases": cases,
             "pixel_std_for_make_checkpoint": 1.0,
         }
-    rend = SemanticPointRendConfig(width=8, coarse_each_layer=False, steps=2)
+    rend = SemanticPointRendConfig(width=8, coarse_each_layer=False, subdivision_steps=2)
     semantic = SemanticConfig(
         ("a", "b", "c"), backbone=BackboneConfig("resnet18"), preprocessing=BGR, fpn_channels=8,
-        head_channels=32, point_rend=rend,
+        decoder_channels=32, point_rend=rend,
     )  # fmt: skip
     model = stand_in(SemanticSegmenter(semantic), folder, "semantic_points", maker, seed, count=300)
     arrays = semantic_arrays(model, images["T"], (56, 2048))
@@ -111,7 +112,7 @@ def stand_in(model: Any, folder: Path, name: str, maker: Any, seed: int, count: 
     torch.save({"model": tensors}, path)
     loaded = from_detectron2(path)
     if count is not None:
-        rend = dataclasses.replace(loaded.config.point_rend, count=count)
+        rend = dataclasses.replace(loaded.config.point_rend, num_points=count)
         loaded = from_detectron2(path, config=dataclasses.replace(loaded.config, point_rend=rend))
     path.unlink()
     return loaded
@@ -190,11 +191,11 @@ def write_mmsegmentation(folder: Path, make: Path, seed: int) -> None:
     """A flat set of one model with ADE20K's classes, its sliding windows and its flips and scales."""
     maker, rng = load_module(make), np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    rend = SemanticPointRendConfig(width=8, count=8196, steps=2)
+    rend = SemanticPointRendConfig(width=8, num_points=8196, subdivision_steps=2)
     config = SemanticConfig(
         tuple(f"class {i}" for i in range(150)), backbone=BackboneConfig("resnet18", "batch", deep_stem=True),
         preprocessing=Preprocessing(short_edge=512, long_edge=2048, resize="cv2", divisor=1), fpn_channels=16,
-        head_channels=16, head_norm="BN", loss_normalize="all", point_rend=rend,
+        decoder_channels=16, decoder_norm="BN", loss_normalize="all", point_rend=rend,
     )  # fmt: skip
     names = reverse(ROWS)
     state = SemanticSegmenter(config).state_dict()

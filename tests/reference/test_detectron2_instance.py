@@ -82,7 +82,7 @@ class Reference:
             changes = {names[key]: value for key, value in settings.items() if key in names}
             part.config = dataclasses.replace(self.own[part], **changes)
         self.model.mask_head.config = mask_config(
-            self.own[self.model.mask_head], settings, self.model.config.head
+            self.own[self.model.mask_head], settings, self.model.config.mask_head
         )
 
     def image(self, case: str) -> torch.Tensor:
@@ -111,13 +111,13 @@ def mask_config(own: MaskConfig, settings: dict, head: str) -> MaskConfig:
     """Points and steps as Detectron2 reads them: PointRend's steps are counted from the coarse 7x7, Implicit
     PointRend's from the grid that the points fill.
     """
-    points = settings.get(POINTS, own.points)
-    side = own.side
+    points = settings.get(POINTS, own.num_points)
+    side = own.mask_size
     if head == "implicit":
         side = math.isqrt(points) * 2 ** settings.get(STEPS, 3)
     elif STEPS in settings:
-        side = own.coarse_side * 2 ** settings[STEPS]
-    return dataclasses.replace(own, points=points, side=side)
+        side = own.coarse_size * 2 ** settings[STEPS]
+    return dataclasses.replace(own, num_points=points, mask_size=side)
 
 
 class Outputs:

@@ -48,7 +48,9 @@ def model(request, tmp_path_factory):
     if {POINTS, STEPS} & set(overrides):
         rend = loaded.config.point_rend
         rend = dataclasses.replace(
-            rend, count=overrides.get(POINTS, rend.count), steps=overrides.get(STEPS, rend.steps)
+            rend,
+            num_points=overrides.get(POINTS, rend.num_points),
+            subdivision_steps=overrides.get(STEPS, rend.subdivision_steps),
         )
         loaded = from_detectron2(path, config=dataclasses.replace(loaded.config, point_rend=rend))
     path.unlink()

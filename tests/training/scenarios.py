@@ -78,7 +78,9 @@ class Scenario:
         if self.task == "semantic":
             rend = SemanticPointRendConfig(width=16, sampling=self.sampling)
             model: nn.Module = SemanticSegmenter(
-                SemanticConfig(names, palette, backbone, fpn_channels=16, head_channels=16, point_rend=rend)
+                SemanticConfig(
+                    names, palette, backbone, fpn_channels=16, decoder_channels=16, point_rend=rend
+                )
             )
         else:
             model = InstanceSegmenter(

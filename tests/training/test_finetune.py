@@ -23,7 +23,9 @@ def semantic() -> SemanticSegmenter:
     torch.manual_seed(0)
     rend = SemanticPointRendConfig(width=8)
     return SemanticSegmenter(
-        SemanticConfig(OLD, (), BackboneConfig("resnet18"), fpn_channels=8, head_channels=8, point_rend=rend)
+        SemanticConfig(
+            OLD, (), BackboneConfig("resnet18"), fpn_channels=8, decoder_channels=8, point_rend=rend
+        )
     )
 
 
@@ -43,8 +45,8 @@ def instance() -> InstanceSegmenter:
 
 def test_tensors_that_depend_on_the_classes_are_found(semantic, instance) -> None:
     assert class_axes(semantic.config) == {
-        "head.predictor.weight": {0: 1},
-        "head.predictor.bias": {0: 1},
+        "decoder.predictor.weight": {0: 1},
+        "decoder.predictor.bias": {0: 1},
         **{f"point_rend.head.layers.{n}.weight": {1: 1} for n in range(3)},
         "point_rend.head.predictor.weight": {0: 1, 1: 1},
         "point_rend.head.predictor.bias": {0: 1},
@@ -59,8 +61,8 @@ def test_known_classes_keep_their_weights_in_their_new_place(semantic) -> None:
     assert model.config.class_names == NEW
     assert model.config.palette == ((1, 2, 3),) * 4
     assert (report.known, report.new, report.dropped) == (("sky", "road"), ("tree", "boat"), ("car",))
-    assert torch.equal(model.head.predictor.weight[[1, 2]], semantic.head.predictor.weight[[2, 0]])
-    assert not torch.equal(model.head.predictor.weight[0], semantic.head.predictor.weight[0])
+    assert torch.equal(model.decoder.predictor.weight[[1, 2]], semantic.decoder.predictor.weight[[2, 0]])
+    assert not torch.equal(model.decoder.predictor.weight[0], semantic.decoder.predictor.weight[0])
     ours, theirs = model.point_rend.head.layers[0].weight, semantic.point_rend.head.layers[0].weight
     assert torch.equal(ours[:, :8], theirs[:, :8])
     assert torch.equal(ours[:, 8:][:, [1, 2]], theirs[:, 8:][:, [2, 0]])
@@ -114,8 +116,8 @@ def test_entirely_new_classes_keep_what_belongs_to_none(instance) -> None:
 
 
 def test_a_head_without_a_known_layout_starts_anew_and_is_named(instance) -> None:
-    masks = replace(instance.config.masks, points=16, side=8)
-    implicit = InstanceSegmenter(replace(instance.config, head="implicit", masks=masks))
+    masks = replace(instance.config.masks, num_points=16, mask_size=8)
+    implicit = InstanceSegmenter(replace(instance.config, mask_head="implicit", masks=masks))
     _, report = change_classes(implicit, NEW)
     assert any("mask_head" in line for line in report.anew)
     assert not any("box_head" in line for line in report.anew)

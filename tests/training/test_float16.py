@@ -163,7 +163,7 @@ def test_losses_of_the_models_are_float32_and_finite(half, tmp_path: Path, task:
     backbone = BackboneConfig("resnet18")
     if task == "semantic":
         rend = SemanticPointRendConfig(width=8, sampling=PointSampling(16))
-        small = {"fpn_channels": 8, "head_channels": 8, "point_rend": rend}
+        small = {"fpn_channels": 8, "decoder_channels": 8, "point_rend": rend}
         model: nn.Module = SemanticSegmenter(
             SemanticConfig(scenes.class_names, scenes.palette, backbone, **small)
         )

@@ -30,7 +30,7 @@ def instance(head: str) -> nn.Module:
         InstanceConfig(
             ("a", "b", "c", "d", "e"),
             BackboneConfig("resnet18"),
-            head=head,  # type: ignore[arg-type]
+            mask_head=head,  # type: ignore[arg-type]
             fpn_channels=16,
             boxes=BoxHeadConfig(width=32, samples=16, positive_iou=0.3),
             masks=MaskConfig(width=16, coarse_width=32, sampling=PointSampling(16)),
@@ -44,7 +44,7 @@ def semantic(normalize: str) -> nn.Module:
             tuple("abcdef"),
             backbone=BackboneConfig("resnet18"),
             fpn_channels=16,
-            head_channels=16,
+            decoder_channels=16,
             loss_normalize=normalize,  # type: ignore[arg-type]
             point_rend=SemanticPointRendConfig(width=16, sampling=PointSampling(64)),
         )

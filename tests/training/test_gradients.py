@@ -28,7 +28,7 @@ def test_a_detector_without_objects_has_gradients_everywhere(head: str) -> None:
     config = InstanceConfig(
         ("a", "b"),
         BackboneConfig("resnet18"),
-        head=head,  # type: ignore[arg-type]
+        mask_head=head,  # type: ignore[arg-type]
         fpn_channels=8,
         boxes=BoxHeadConfig(width=16, samples=8),
         masks=MaskConfig(width=8, coarse_width=16),
@@ -45,9 +45,9 @@ def test_images_without_a_labelled_pixel_give_gradients_everywhere(head: str) ->
     config = SemanticConfig(
         ("a", "b"),
         backbone=BackboneConfig("resnet18", output_stride=32 if head == "fpn" else 16),
-        head=head,  # type: ignore[arg-type]
+        decoder=head,  # type: ignore[arg-type]
         fpn_channels=8,
-        head_channels=8,
+        decoder_channels=8,
         point_rend=SemanticPointRendConfig(features=features, width=8),
     )
     target = SemanticTarget(torch.full((40, 48), 255, dtype=torch.uint8))

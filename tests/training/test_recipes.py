@@ -91,8 +91,8 @@ def test_the_coarse_classifier_starts_as_the_published_one(name: str) -> None:
     """MMSegmentation 0.x and Detectron2's DeepLab: N(0, 0.01); Detectron2's SemanticFPN: He's over the classes."""
     config = RECIPES[name].network
     assert isinstance(config, SemanticConfig)
-    tiny = replace(config, backbone=BackboneConfig("resnet18"), fpn_channels=8, head_channels=512)
-    std = float(SemanticSegmenter(replace(tiny, point_rend=None)).head.predictor.weight.detach().std())
+    tiny = replace(config, backbone=BackboneConfig("resnet18"), fpn_channels=8, decoder_channels=512)
+    std = float(SemanticSegmenter(replace(tiny, point_rend=None)).decoder.predictor.weight.detach().std())
     he = (2 / config.num_classes) ** 0.5
     assert std == pytest.approx(0.01 if name in MMSEG or name == DEEPLAB else he, rel=0.05)
 
@@ -122,15 +122,15 @@ def test_points_are_the_published_ones(name: str) -> None:
         ratios = (1.0, 0.0) if name.startswith("implicit") else (3.0, 0.75)
         assert network.masks.sampling == PointSampling(196, *ratios)
         # "start 7, 5 steps" in the file; 28 and 3 is what runs.
-        assert (network.masks.points, network.masks.start_side, network.masks.side) == (784, 28, 224)
-        assert network.head == ("implicit" if name.startswith("implicit") else "pointrend")
+        assert (network.masks.num_points, network.masks.start_size, network.masks.mask_size) == (784, 28, 224)
+        assert network.mask_head == ("implicit" if name.startswith("implicit") else "pointrend")
         assert network.masks.train_on_predicted_boxes == (not name.startswith("implicit"))
     else:
         rend = network.point_rend
         assert rend is not None
         assert rend.sampling == PointSampling(2048, 3.0, 0.75)
-        assert rend.count == (8196 if name in MMSEG else 8192)
-        assert rend.steps == (4 if name == DEEPLAB else 2)
+        assert rend.num_points == (8196 if name in MMSEG else 8192)
+        assert rend.subdivision_steps == (4 if name == DEEPLAB else 2)
         assert rend.coarse_each_layer == (name != SEMANTIC_FPN)
         assert rend.features == (("res2",) if name == DEEPLAB else ("p2",))
 
@@ -180,7 +180,7 @@ def test_the_head_of_deeplab_learns_ten_times_faster() -> None:
     config = replace(
         published.config(("a", "b")),
         backbone=BackboneConfig("resnet18", norm="batch", output_stride=16),
-        head_channels=8,
+        decoder_channels=8,
     )
     model = SemanticSegmenter(config)
     rates = {
@@ -197,17 +197,19 @@ def test_classes_and_points_are_exchanged_without_touching_the_rest() -> None:
     config = published.config(("cat",))
     assert config.class_names == ("cat",)
     assert replace(config, class_names=published.network.class_names) == published.network
-    changed = published.with_points(sampling=PointSampling.heavily_biased(), count=196, steps=4).network
+    changed = published.with_points(
+        sampling=PointSampling.heavily_biased(), num_points=196, subdivision_steps=4
+    ).network
     assert isinstance(changed, InstanceConfig)
     assert changed.masks.sampling.oversample_ratio == 10
-    assert (changed.masks.start_side, changed.masks.side) == (14, 224)
-    rend = RECIPES[SEMANTIC_FPN].with_points(count=100, steps=1).network
+    assert (changed.masks.start_size, changed.masks.mask_size) == (14, 224)
+    rend = RECIPES[SEMANTIC_FPN].with_points(num_points=100, subdivision_steps=1).network
     assert isinstance(rend, SemanticConfig)
     assert rend.point_rend is not None
-    assert (rend.point_rend.count, rend.point_rend.steps) == (100, 1)
+    assert (rend.point_rend.num_points, rend.point_rend.subdivision_steps) == (100, 1)
     coarse = replace(RECIPES[SEMANTIC_FPN], network=replace(rend, point_rend=None))
     with pytest.raises(ValueError, match="no points"):
-        coarse.with_points(count=1)
+        coarse.with_points(num_points=1)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (45, 20)])

@@ -44,9 +44,9 @@ BACKBONE = BackboneConfig("resnet18", norm="batch")
 
 def segmenter(**options: object) -> SemanticSegmenter:
     torch.manual_seed(0)
-    rend = SemanticPointRendConfig(features=("p2", "stem"), width=8, depth=1, count=40)
+    rend = SemanticPointRendConfig(features=("p2", "stem"), width=8, depth=1, num_points=40)
     config = SemanticConfig(
-        ("a", "b", "c"), backbone=BACKBONE, fpn_channels=8, head_channels=8, point_rend=rend
+        ("a", "b", "c"), backbone=BACKBONE, fpn_channels=8, decoder_channels=8, point_rend=rend
     )
     return SemanticSegmenter(replace(config, **options)).eval()
 
@@ -57,10 +57,12 @@ def detector(head: str = "pointrend", **masks: int) -> InstanceSegmenter:
         ("x", "y"),
         backbone=BACKBONE,
         preprocessing=Preprocessing(short_edge=40, long_edge=100),
-        head=head,
+        mask_head=head,
         fpn_channels=8,
         boxes=BoxHeadConfig(width=8, score_threshold=0.0),
-        masks=MaskConfig(**{"side": 30, "points": 49, "width": 8, "coarse_width": 8, "depth": 1, **masks}),
+        masks=MaskConfig(
+            **{"mask_size": 30, "num_points": 49, "width": 8, "coarse_width": 8, "depth": 1, **masks}
+        ),
     )
     return InstanceSegmenter(config).eval()
 
@@ -102,7 +104,7 @@ def test_an_object_is_explained_by_its_own_prediction(thing: Explanation) -> Non
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_masks_are_what_the_model_gives_at_that_resolution(thing: Explanation, number: int) -> None:
-    model = detector(side=thing.grids[number].shape[-1])
+    model = detector(mask_size=thing.grids[number].shape[-1])
     assert torch.equal(thing.masks().full(number), model.predict([scene()])[0].masks.full(1))
 
 
@@ -147,7 +149,7 @@ def test_an_animation_needs_a_frame(tmp_path: Path) -> None:
 
 
 def test_a_mask_at_the_starting_resolution_needs_no_step() -> None:
-    explanation = explain(detector(side=7), scene())
+    explanation = explain(detector(mask_size=7), scene())
     assert explanation.steps == ()
     assert len(plot_way(explanation).axes) == 3 + 4
     assert len(animate_steps(explanation, inches=1.0)) == 3

@@ -30,7 +30,7 @@ def refined(classes: int, size: tuple[int, int] = (20, 26)) -> list[SubdivisionS
     torch.manual_seed(0)
     trace: list[SubdivisionStep] = []
     rend = PointRend(4, classes, width=8, depth=1)
-    rend.refine(torch.randn(2, classes, 5, 7), torch.randn(2, 4, 10, 14), size, count=30, trace=trace)
+    rend.refine(torch.randn(2, classes, 5, 7), torch.randn(2, 4, 10, 14), size, num_points=30, trace=trace)
     return trace
 
 

@@ -33,8 +33,8 @@ SMALL = SemanticConfig(
     backbone=BackboneConfig("resnet18"),
     preprocessing=ZOO["pointrend_semantic_R_101_FPN_1x_cityscapes"].config().preprocessing,
     fpn_channels=8,
-    head_channels=16,
-    point_rend=SemanticPointRendConfig(width=8, coarse_each_layer=False, steps=2),
+    decoder_channels=16,
+    point_rend=SemanticPointRendConfig(width=8, coarse_each_layer=False, subdivision_steps=2),
 )
 
 
@@ -61,7 +61,7 @@ def small(monkeypatch, tmp_path):
 @pytest.mark.parametrize("entry", ZOO.values(), ids=lambda entry: entry.name)
 def test_each_entry_builds_a_model_of_the_published_size(entry):
     with torch.device("meta"):
-        model = build(entry.kind, entry.config())
+        model = build(entry.task, entry.config())
     assert sum(p.numel() for p in model.parameters()) == entry.parameters
     if entry.name in PUBLISHED_PARAMETERS:
         assert round(entry.parameters / 1e6) == PUBLISHED_PARAMETERS[entry.name]

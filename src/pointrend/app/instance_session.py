@@ -47,9 +47,9 @@ class InstanceSession:
         self.features = {name: features[name] for name in {"p2", *config.features}}
         self.seconds = time.perf_counter() - started
         self.resolutions = Range.around(
-            config.side, minimum=config.coarse_side, maximum=MAX_CELLS, step=config.coarse_side
+            config.mask_size, minimum=config.coarse_size, maximum=MAX_CELLS, step=config.coarse_size
         )
-        self.points = Range.of_points(config.points)
+        self.points = Range.of_points(config.num_points)
 
     @property
     def nbytes(self) -> int:
@@ -73,14 +73,14 @@ class InstanceSession:
             traces.append(steps_of(trace.steps, part.boxes))
         seconds = time.perf_counter() - started
         result = self._finish(found, logits, side)
-        start, grid = head.config.start_side, (side, side)
+        start, grid = head.config.start_size, (side, side)
         sizes = subdivision_sizes((start, start), grid) if start < side else []
         height, width = self.image.shape[1:]
         scale = torch.tensor([width / self.batch.sizes[0][1], height / self.batch.sizes[0][0]])
         return Rendering(
             image=self.image,
             result=result,
-            coarse=self._finish(found, coarse, head.config.coarse_side),
+            coarse=self._finish(found, coarse, head.config.coarse_size),
             uncertainty=pasted_uncertainty(result),
             probability=None,
             steps=joined(traces, scale),
@@ -99,7 +99,7 @@ class InstanceSession:
 def head_at(head: PointRendMaskHead, side: int, points: int) -> PointRendMaskHead:
     """The same head, sharing its weights, at another resolution and number of points."""
     other = copy.copy(head)
-    other.config = replace(head.config, side=side, points=points)
+    other.config = replace(head.config, mask_size=side, num_points=points)
     return other
 
 

@@ -42,7 +42,7 @@ class SemanticSession:
         self.maps = [maps[name] for name in model.config.point_rend.features]
         self.seconds = time.perf_counter() - started
         self.resolutions = _resolutions(model.config, self.seen, self.padded, self.coarse)
-        self.points = Range.of_points(self.point_rend.count)
+        self.points = Range.of_points(self.point_rend.num_points)
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +60,7 @@ class SemanticSession:
         count = self.points.clamp(settings.points)
         grid, trace = self.grid(self.resolutions.clamp(settings.resolution)), list[SubdivisionStep]()
         started = time.perf_counter()
-        logits = self.point_rend.refine(self.coarse, self.maps, grid, count=count, trace=trace)
+        logits = self.point_rend.refine(self.coarse, self.maps, grid, num_points=count, trace=trace)
         seconds = time.perf_counter() - started
         size = (self.image.shape[1], self.image.shape[2])
         share = (self.seen[0] / self.padded[0], self.seen[1] / self.padded[1])
@@ -131,7 +131,7 @@ def _resolutions(config: SemanticConfig, seen: Size, padded: Size, coarse: Tenso
     """From the coarse prediction's resolution up to what `LOGITS_BYTES` allow."""
     assert config.point_rend is not None
     start = max(coarse.shape[2] / padded[0], coarse.shape[3] / padded[1]) * max(seen)
-    doublings = config.point_rend.steps
+    doublings = config.point_rend.subdivision_steps
     own = max(seen) if doublings is None else round(start * 2**doublings)
     cells = LOGITS_BYTES / 4 / config.num_classes  # of the padded grid
     room = int((cells / (padded[0] * padded[1])) ** 0.5 * max(seen))

@@ -51,6 +51,28 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
+def rename_fields(values: Any, renamed: Mapping[str, str]) -> Any:
+    """A copy of nested dictionaries in which fields have new names.
+
+    Args:
+        values: as for `from_dict`; anything else is returned as it is.
+        renamed: old path ("masks.sampling.count") -> new name of its last part.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    inner: dict[str, dict[str, str]] = {}
+    for path, new in renamed.items():
+        first, _, rest = path.partition(".")
+        inner.setdefault(first, {})[rest] = new
+    own = {name: below.pop("") for name, below in inner.items() if "" in below}
+    return {
+        own[name] if name in own and own[name] not in values else name: rename_fields(
+            value, inner.get(name, {})
+        )
+        for name, value in values.items()
+    }
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if hint is Any:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pointrend.checkpoints.external import read_foreign
 from pointrend.checkpoints.key_mapping import Row, count, rename, reverse, translate
-from pointrend.checkpoints.native import build_from, kind_of
+from pointrend.checkpoints.native import build_from, task_of
 from pointrend.io import atomic_write
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing
@@ -74,9 +74,9 @@ CONV_MASKS: list[Row] = [
 ]
 _SEMANTIC = "sem_seg_head.coarse_sem_seg_head"
 SEMANTIC: list[Row] = [
-    (f"{_SEMANTIC}.p{{l}}.{{j}}.weight", "head.branches.p{l}.{j}.0.weight"),
-    (f"{_SEMANTIC}.p{{l}}.{{j}}.norm.{{rest}}", "head.branches.p{l}.{j}.1.{rest}"),
-    (f"{_SEMANTIC}.predictor.{{rest}}", "head.predictor.{rest}"),
+    (f"{_SEMANTIC}.p{{l}}.{{j}}.weight", "decoder.branches.p{l}.{j}.0.weight"),
+    (f"{_SEMANTIC}.p{{l}}.{{j}}.norm.{{rest}}", "decoder.branches.p{l}.{j}.1.{rest}"),
+    (f"{_SEMANTIC}.predictor.{{rest}}", "decoder.predictor.{rest}"),
     ("sem_seg_head.point_head.fc{i}.{rest}", "point_rend.head.layers.{i-1}.{rest}"),
     ("sem_seg_head.point_head.predictor.{rest}", "point_rend.head.predictor.{rest}"),
 ]
@@ -115,8 +115,8 @@ def from_detectron2(
     if config is None:
         config = infer_config(tensors, class_names, source=str(path))
     renamed = rename(tensors, _rows(config), aliases=ALIASES, ignored=IGNORED, source=str(path))
-    kind = "instance" if isinstance(config, InstanceConfig) else "semantic"
-    model: Any = build_from(kind, config, renamed, source=str(path))
+    task = "instance" if isinstance(config, InstanceConfig) else "semantic"
+    model: Any = build_from(task, config, renamed, source=str(path))
     return model
 
 
@@ -126,7 +126,7 @@ def to_detectron2(model: nn.Module, path: str | Path) -> None:
     Raises ValueError where Detectron2 has no such model: another backbone than its ResNets and ResNeXt,
     trained batch norm, a residual point head, DeepLabV3..
     """
-    kind_of(model)
+    task_of(model)
     config: InstanceConfig | SemanticConfig = model.config  # type: ignore[assignment]
     _check_exportable(config)
     rows = reverse(_rows(config))
@@ -152,7 +152,7 @@ def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
         "a residual point head": head is not None and head.residual,
         "masks of 224x224 by convolutions": getattr(config, "head", "") == "conv224",
         "DeepLabV3": getattr(config, "head", "") == "deeplab",
-        "batch norm in the semantic head": getattr(config, "head_norm", "GN") != "GN",
+        "batch norm in the semantic head": getattr(config, "decoder_norm", "GN") != "GN",
         "a coarse stride of its own": getattr(config, "coarse_stride", None) is not None,
         "a semantic model without point head": head is None,
     }
@@ -165,7 +165,7 @@ def _rows(config: InstanceConfig | SemanticConfig) -> list[Row]:
     if isinstance(config, SemanticConfig):
         return BACKBONE + SEMANTIC
     masks = {"pointrend": POINTREND_MASKS, "coarse": POINTREND_MASKS, "implicit": IMPLICIT_MASKS}
-    return BACKBONE + BOXES + masks.get(config.head, CONV_MASKS)
+    return BACKBONE + BOXES + masks.get(config.mask_head, CONV_MASKS)
 
 
 def infer_config(
@@ -225,7 +225,7 @@ def _infer_instance(
     classes = names["roi_heads.box_predictor.cls_score.weight"][0] - 1
     implicit = f"{_PARAMETERS}.fc1.weight" in names
     config = detectron2_instance(
-        named(class_names, classes), backbone, head="implicit" if implicit else "pointrend"
+        named(class_names, classes), backbone, mask_head="implicit" if implicit else "pointrend"
     )
     config = replace(
         config,
@@ -239,15 +239,15 @@ def _infer_instance(
             class_agnostic=names["roi_heads.mask_head.predictor.weight"][0] == 1 < classes,
             train_on_predicted_boxes=False,
         )
-        return replace(config, head="conv28", masks=masks)
+        return replace(config, mask_head="conv28", masks=masks)
     head = _PARAMETERS if implicit else _COARSE
     width, hidden = names[f"{head}.reduce_spatial_dim_conv.weight"][0], names[f"{head}.fc1.weight"][0]
     cells = names[f"{head}.fc1.weight"][1] // width
-    masks = replace(config.masks, width=width, coarse_width=hidden, coarse_side=round(cells**0.5))
+    masks = replace(config.masks, width=width, coarse_width=hidden, coarse_size=round(cells**0.5))
     if implicit:  # a published depth and one mask for each class; other sizes do not fit and are refused
         return replace(config, masks=masks)
     if f"{_POINTS}.predictor.weight" not in names:
-        return replace(config, head="coarse", masks=masks)
+        return replace(config, mask_head="coarse", masks=masks)
     masks = replace(
         masks,
         class_agnostic=names[f"{_POINTS}.predictor.weight"][0] == 1 < classes,
@@ -260,7 +260,7 @@ def _infer_instance(
 def _infer_semantic(
     names: Mapping[str, tuple[int, ...]], backbone: BackboneConfig, class_names: Sequence[str]
 ) -> SemanticConfig:
-    head_channels, classes = names[f"{_SEMANTIC}.predictor.weight"][1::-1]
+    decoder_channels, classes = names[f"{_SEMANTIC}.predictor.weight"][1::-1]
     point_head = "sem_seg_head.point_head"
     width = names[f"{point_head}.fc1.weight"][0]
     config = detectron2_semantic(named(class_names, classes), backbone=backbone)
@@ -274,6 +274,6 @@ def _infer_semantic(
     return replace(
         config,
         fpn_channels=names["backbone.fpn_lateral2.weight"][0],
-        head_channels=head_channels,
+        decoder_channels=decoder_channels,
         point_rend=rend,
     )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from pointrend.checkpoints.download import offline
-from pointrend.checkpoints.native import kind_of, save
+from pointrend.checkpoints.native import save, task_of
 from pointrend.io import atomic_write
 
 FILE_NAME = "model.safetensors"
@@ -69,7 +69,7 @@ def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any
 
 def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = None) -> str:
     """Markdown with the Hub's header. extra: where the weights come from, plain values by name."""
-    kind, config = kind_of(model), _config(model)
+    task, config = task_of(model), _config(model)
     names = config.class_names
     shown = ", ".join(names[:40]) + (f", .. {len(names)} in all" if len(names) > 40 else "")
     known = list(_lines(extra or {}))
@@ -78,7 +78,7 @@ def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = N
             "---",
             "library_name: pointrend",
             "pipeline_tag: image-segmentation",
-            f"tags: [pointrend, {kind}-segmentation]",
+            f"tags: [pointrend, {task}-segmentation]",
             "---",
             "",
             f"# {title}",
@@ -122,21 +122,21 @@ def describe(config: Any) -> str:
     stem = " with a deep stem" if backbone.deep_stem else ""
     if hasattr(config, "masks"):
         masks = config.masks
-        start, side = masks.start_side, masks.side
-        grid = f"a {start}x{start} grid to {side}x{side}, {masks.points} points a step"
+        start, side = masks.start_size, masks.mask_size
+        grid = f"a {start}x{start} grid to {side}x{side}, {masks.num_points} points a step"
         heads = {
             "pointrend": f"masks rendered point by point from {grid}",
             "implicit": f"a point head predicted for each box, from {grid}",
-            "coarse": f"{masks.coarse_side}x{masks.coarse_side} masks",
+            "coarse": f"{masks.coarse_size}x{masks.coarse_size} masks",
         }
-        head = heads.get(config.head, f"masks by four convolutions ({config.head})")
+        head = heads.get(config.mask_head, f"masks by four convolutions ({config.mask_head})")
         network = f"Mask R-CNN with FPN, {backbone.name}{stem}"
         return f"Instance segmentation: {network}, {head}, {config.num_classes} classes"
-    network = "SemanticFPN" if config.head == "fpn" else "DeepLabV3"
+    network = "SemanticFPN" if config.decoder == "fpn" else "DeepLabV3"
     rend = config.point_rend
-    points = "no point head" if rend is None else f"PointRend with {rend.count} points a step"
-    if rend is not None and rend.steps is not None:
-        points += f", {rend.steps} steps"
+    points = "no point head" if rend is None else f"PointRend with {rend.num_points} points a step"
+    if rend is not None and rend.subdivision_steps is not None:
+        points += f", {rend.subdivision_steps} steps"
     return f"Semantic segmentation: {network}, {backbone.name}{stem}, {points}, {config.num_classes} classes"
 
 

@@ -108,7 +108,7 @@ def infer_config(
         config.masks,
         width=width,
         coarse_width=hidden,
-        coarse_side=round((flat // width) ** 0.5),
+        coarse_size=round((flat // width) ** 0.5),
         depth=count(shapes, "roi_head.point_head.fcs.{i}.conv.weight"),
         coarse_each_layer=point_inputs > width,
     )

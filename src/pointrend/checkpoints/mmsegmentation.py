@@ -29,9 +29,9 @@ ROWS: list[Row] = [
     ("backbone.layer{s}.{b}.{rest}", "backbone.res{s+1}.{b}.{rest}"),
     ("neck.lateral_convs.{i}.conv.{rest}", "fpn.inner_blocks.{i}.0.{rest}"),
     ("neck.fpn_convs.{i}.conv.{rest}", "fpn.layer_blocks.{i}.0.{rest}"),
-    ("decode_head.0.conv_seg.{rest}", "head.predictor.{rest}"),
-    ("decode_head.0.scale_heads.{i}.{j}.conv.{rest}", "head.branches.p{i+2}.{j}.0.{rest}"),
-    ("decode_head.0.scale_heads.{i}.{j}.bn.{rest}", "head.branches.p{i+2}.{j}.1.{rest}"),
+    ("decode_head.0.conv_seg.{rest}", "decoder.predictor.{rest}"),
+    ("decode_head.0.scale_heads.{i}.{j}.conv.{rest}", "decoder.branches.p{i+2}.{j}.0.{rest}"),
+    ("decode_head.0.scale_heads.{i}.{j}.bn.{rest}", "decoder.branches.p{i+2}.{j}.1.{rest}"),
     ("decode_head.1.fcs.{i}.conv.{rest}", "point_rend.head.layers.{i}.{rest}"),
     ("decode_head.1.fc_seg.{rest}", "point_rend.head.predictor.{rest}"),
 ]
@@ -70,7 +70,7 @@ def infer_config(
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
-        classes, head_channels = shapes["decode_head.0.conv_seg.weight"][:2]
+        classes, decoder_channels = shapes["decode_head.0.conv_seg.weight"][:2]
         width = shapes["decode_head.1.fcs.0.conv.weight"][0]
         point_inputs = shapes["decode_head.1.fc_seg.weight"][1]
         fpn_channels = shapes["neck.lateral_convs.0.conv.weight"][0]
@@ -91,7 +91,11 @@ def infer_config(
         coarse_each_layer=point_inputs > width,
     )
     return replace(
-        config, backbone=backbone, fpn_channels=fpn_channels, head_channels=head_channels, point_rend=rend
+        config,
+        backbone=backbone,
+        fpn_channels=fpn_channels,
+        decoder_channels=decoder_channels,
+        point_rend=rend,
     )
 
 

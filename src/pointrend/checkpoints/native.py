@@ -4,7 +4,7 @@ The header's metadata holds, as strings:
 
 - "format": "pointrend";
 - "version": of the package that wrote it;
-- "kind": "instance" or "semantic";
+- "task": "instance" or "semantic" ("kind" in files of before 0.1.0);
 - "config": the model's configuration as JSON: architecture, class names, palette, normalisation, test size..;
 - "extra": what the caller adds, as JSON: where it was trained, its scores;
 - "sha256": of all the others and of each tensor's name, type, shape and bytes: a flipped bit is noticed.
@@ -26,12 +26,33 @@ import torch
 from torch import Tensor, nn
 
 from pointrend._version import __version__
-from pointrend.checkpoints.config_io import from_dict
+from pointrend.checkpoints.config_io import from_dict, rename_fields
 from pointrend.io import atomic_write
 
 FORMAT = "pointrend"
 # The header is read before anything else: a configuration of more than this is none.
 _MAX_HEADER = 32 * 2**20
+
+# Fields of the configuration by the names that files of before 0.1.0 hold, and their names today.
+RENAMED_FIELDS: dict[str, dict[str, str]] = {
+    "instance": {
+        "head": "mask_head",
+        "masks.side": "mask_size",
+        "masks.coarse_side": "coarse_size",
+        "masks.points": "num_points",
+        "masks.sampling.count": "num_points",
+    },
+    "semantic": {
+        "head": "decoder",
+        "head_channels": "decoder_channels",
+        "head_norm": "decoder_norm",
+        "point_rend.count": "num_points",
+        "point_rend.steps": "subdivision_steps",
+        "point_rend.sampling.count": "num_points",
+    },
+}
+# The same for the first part of tensors' names.
+RENAMED_TENSORS: dict[str, dict[str, str]] = {"semantic": {"head.": "decoder."}}
 
 
 @dataclass(frozen=True)
@@ -39,13 +60,13 @@ class FileInfo:
     """A checkpoint's header.
 
     version: of the package that wrote it.
-    kind: "instance" or "semantic".
+    task: "instance" or "semantic".
     config: `InstanceConfig` or `SemanticConfig`.
     extra: what was handed to `save`.
     """
 
     version: str
-    kind: str
+    task: str
     config: Any
     extra: dict[str, Any]
 
@@ -64,12 +85,12 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
         raise ValueError("this model was made by optimize(): save the one that it was made from")
 
     path = Path(path)
-    kind = kind_of(model)
+    task = task_of(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "version": __version__,
-        "kind": kind,
+        "task": task,
         "config": json.dumps(dataclasses.asdict(model.config)),  # type: ignore[call-overload]
         "extra": json.dumps(dict(model.origin if extra is None else extra)),  # type: ignore[arg-type]
     }
@@ -85,7 +106,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
     whose tensors are not exactly those of the model it describes.
     """
     info, tensors = read(path)
-    model: Any = build_from(info.kind, info.config, tensors, source=str(path))
+    model: Any = build_from(info.task, info.config, tensors, source=str(path))
     model.origin = info.extra
     return model.to(device)
 
@@ -121,8 +142,9 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
     if with_tensors and not _intact(metadata, tensors):
         raise ValueError(f"{path}: damaged, its contents do not have the SHA-256 in its header")
     try:
-        kind = metadata["kind"]
-        config: Any = from_dict(_config_class(kind), json.loads(metadata["config"]))
+        task = metadata["task"] if "task" in metadata else metadata["kind"]
+        values = rename_fields(json.loads(metadata["config"]), RENAMED_FIELDS.get(task, {}))
+        config: Any = from_dict(_config_class(task), values)
         extra = json.loads(metadata.get("extra", "{}"))
         if not isinstance(extra, dict):
             raise ValueError(f"extra: expected a dictionary, got {type(extra).__name__}")
@@ -130,7 +152,12 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
         raise ValueError(
             f"{path} (written by version {metadata.get('version')}, this is {__version__}): {error}"
         ) from error
-    return FileInfo(metadata.get("version", "unknown"), kind, config, extra), tensors
+    for old, new in RENAMED_TENSORS.get(task, {}).items():
+        tensors = {
+            new + name.removeprefix(old) if name.startswith(old) else name: tensor
+            for name, tensor in tensors.items()
+        }
+    return FileInfo(metadata.get("version", "unknown"), task, config, extra), tensors
 
 
 def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str) -> None:
@@ -149,7 +176,7 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, so
         raise ValueError(f"{source}: its tensors do not fit the model:\n  " + "\n  ".join(shown))
 
 
-def build_from(kind: str, config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
+def build_from(task: str, config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
     """The model with exactly these tensors, in evaluation mode.
 
     Raises ValueError, beginning with `source`, for a configuration that no model has, and listing tensors that do not
@@ -158,25 +185,25 @@ def build_from(kind: str, config: Any, tensors: Mapping[str, Tensor], *, source:
     # Shapes are compared before anything is built: a small file may describe a model that fills the memory.
     try:
         with torch.device("meta"):
-            expected = build(kind, config).state_dict()
+            expected = build(task, config).state_dict()
     except ValueError as error:
         raise ValueError(f"{source}: its configuration is of no model: {error}") from error
     compare(expected, tensors, source=source)
-    model = build(kind, config)
+    model = build(task, config)
     model.load_state_dict(tensors)
     return model.eval()
 
 
-def build(kind: str, config: Any) -> nn.Module:
-    """A freshly initialised model. kind: "instance" or "semantic"."""
+def build(task: str, config: Any) -> nn.Module:
+    """A freshly initialised model. task: "instance" or "semantic"."""
     from pointrend.models.instance import InstanceSegmenter
     from pointrend.models.semantic import SemanticSegmenter
 
-    _config_class(kind)
-    return InstanceSegmenter(config) if kind == "instance" else SemanticSegmenter(config)
+    _config_class(task)
+    return InstanceSegmenter(config) if task == "instance" else SemanticSegmenter(config)
 
 
-def kind_of(model: nn.Module) -> str:
+def task_of(model: nn.Module) -> str:
     """ "instance" or "semantic"; ValueError for anything else."""
     from pointrend.models.instance import InstanceSegmenter
     from pointrend.models.semantic import SemanticSegmenter
@@ -188,14 +215,14 @@ def kind_of(model: nn.Module) -> str:
     raise ValueError(f"expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}")
 
 
-def _config_class(kind: str) -> type:
+def _config_class(task: str) -> type:
     from pointrend.models.instance import InstanceConfig
     from pointrend.models.semantic import SemanticConfig
 
     classes: dict[str, type] = {"instance": InstanceConfig, "semantic": SemanticConfig}
-    if kind not in classes:
-        raise ValueError(f"kind: expected 'instance' or 'semantic', got {kind!r}")
-    return classes[kind]
+    if task not in classes:
+        raise ValueError(f"task: expected 'instance' or 'semantic', got {task!r}")
+    return classes[task]
 
 
 def _intact(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bool:

@@ -134,7 +134,7 @@ def through_windows(model: Any, window: tuple[int, int] | None) -> Any:
     """The model, looking through overlapping windows of so many rows and columns if there are some."""
     if window is None:
         return model
-    if model.kind != "semantic":
+    if model.task != "semantic":
         raise ValueError("window: expected a semantic model; objects would be cut at the windows' edges")
     from pointrend.models.tta import SlidingSemantic
 

@@ -112,15 +112,13 @@ class Explain:
         from pointrend.cli.console import load_model
         from pointrend.visualize import compare_results, variants
 
-        scale = max(1, min(4, 1600 // max(image.shape[1:]))) if model.kind == "instance" else 1
+        scale = max(1, min(4, 1600 // max(image.shape[1:]))) if model.task == "instance" else 1
         own = variants(model, image, scale=scale)
         others: dict[str, Any] = {}
         if self.against is not None:
             other = load_model(self.against).to(model.device).eval()
-            if other.kind != model.kind:
-                raise ValueError(
-                    f"--against: expected a model of the kind {model.kind!r}, got {other.kind!r}"
-                )
+            if other.task != model.task:
+                raise ValueError(f"--against: expected a model for {model.task!r}, got {other.task!r}")
             name, found = list(variants(other, image, scale=scale).items())[-1]
             others = {name if name not in own else f"{name} of {self.against}": found}
         names = list(own)

@@ -59,7 +59,7 @@ class Finetune:
 
         torch.manual_seed(self.seed)
         old: Any = load_model(self.model)
-        task = old.kind
+        task = old.task
         images = Images(self.data, task, self.categories)
         data = images.training(self._transforms(task, old))
         model, transfer = change_classes(old, data.class_names, data.palette)

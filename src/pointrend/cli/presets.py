@@ -49,9 +49,9 @@ def semantic_config(
         palette,
         backbone=_backbone(preset, pretrained, output_stride=16 if deeplab else 32),
         preprocessing=_preprocessing(preset),
-        head="deeplab" if deeplab else "fpn",
+        decoder="deeplab" if deeplab else "fpn",
         fpn_channels=256 if large else 128,
-        head_channels=256 if deeplab else 128,
+        decoder_channels=256 if deeplab else 128,
         point_rend=rend if point_rend else None,
     )
 
@@ -69,7 +69,7 @@ def instance_config(
         class_names,
         backbone=_backbone(preset, pretrained),
         preprocessing=_preprocessing(preset, short_edge=size, long_edge=2 * size),
-        head="pointrend" if point_rend else "conv28",
+        mask_head="pointrend" if point_rend else "conv28",
         fpn_channels=256 if large else 128,
         boxes=BoxHeadConfig() if large else BoxHeadConfig(width=512, samples=128),
         masks=MaskConfig(residual=True) if large else MaskConfig(residual=True, width=128, coarse_width=256),

@@ -237,7 +237,7 @@ class TrainingImages:
 
 def predicted(model: Any, image: torch.Tensor) -> tuple[Any, Any]:
     """The result, and the image with the points chosen on the way; None where there were none."""
-    if model.kind == "semantic":
+    if model.task == "semantic":
         trace: list[Any] = []
         result = model.predict([image], trace=trace)[0]
         box = traced_box(image, model.config.preprocessing)
@@ -330,14 +330,16 @@ def with_wished_points(published: Published, wishes: Train) -> Published:
     if isinstance(network, SemanticConfig) and network.point_rend is not None:
         sampling = network.point_rend.sampling
     given = {
-        "count": wishes.train_points,
+        "num_points": wishes.train_points,
         "oversample_ratio": wishes.oversample,
         "importance_ratio": wishes.importance,
     }
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if sampling is not None and chosen:
         sampling = replace(sampling, **chosen)
-    return published.with_points(sampling=sampling, count=wishes.points, steps=wishes.subdivisions)
+    return published.with_points(
+        sampling=sampling, num_points=wishes.points, subdivision_steps=wishes.subdivisions
+    )
 
 
 def _pretrain(model: Any, published: Published, wishes: Train) -> None:

@@ -59,7 +59,7 @@ class Zoo:
         for entry in ZOO.values():
             models.add_row(
                 entry.name,
-                entry.kind,
+                entry.task,
                 entry.backbone,
                 entry.data,
                 scores(entry),
@@ -91,7 +91,7 @@ def _file_card(path: Path) -> str:
 
     info = read_info(path)
     with torch.device("meta"):
-        model = build(info.kind, info.config)
+        model = build(info.task, info.config)
     return model_card(model, path.stem, info.extra)
 
 

@@ -16,7 +16,7 @@ tests hold the two together. For inference: no gradients.
 Under autocast, samples and the square products are in its half precision; sampling weights, the last dot product and
 the logits stay float32. Nothing here waits for the device: no shape depends on a value.
 
-Letters: R regions (boxes), B images, P points, C channels, H W rows and columns of a map, T rows of a table, M samples.
+Shapes: R regions (boxes), B images, P points, C channels, H W rows and columns of a map, T rows of a table, M samples.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A channels-last map is a table of rows, one a cell; a bilinear sample is four of them with weights. ``core.projection``
 puts the point head on top. For inference: no gradients.
 
-Letters: R regions (boxes), B images, P points, C channels, H W rows and columns of a map, T rows of a table, M samples.
+Shapes: R regions (boxes), B images, P points, C channels, H W rows and columns of a map, T rows of a table, M samples.
 """
 
 from __future__ import annotations

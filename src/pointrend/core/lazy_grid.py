@@ -2,7 +2,7 @@
 
 :mod:`pointrend.core.lazy_grid` subdivides with them. For inference: no gradients.
 
-Letters: C classes, P points, H W rows and columns of a grid; one image at a time.
+Shapes: C classes, P points, H W rows and columns of a grid; one image at a time.
 """
 
 from __future__ import annotations
@@ -217,8 +217,8 @@ def subdivide_lazily(
     predict_at: PredictAt,
     *,
     sizes: Sequence[Size],
-    count: int,
-    certain: float | None = None,
+    num_points: int,
+    min_uncertainty: float | None = None,
     labels: bool = True,
 ) -> Grid:
     """What :func:`~pointrend.core.subdivision.subdivide` does, of one image, as a grid to be read row by row.
@@ -227,14 +227,16 @@ def subdivide_lazily(
         logits: (C, H, W) coarse logits.
         predict_at: the point head: (1, P, 2) in the unit square of the image -> (1, C, P).
         sizes: the grid of each step.
-        count: points predicted in each step.
-        certain: leave cells alone that are surer than this, see ``subdivide``.
+        num_points: points predicted in each step.
+        min_uncertainty: leave cells alone whose uncertainty is not above this, see ``subdivide``.
         labels: note the labels of the last grid in passing.
     """
     grid: Grid = DenseLogits(logits)
     for number, size in enumerate(sizes, 1):
         finer = UpsampledLogits(grid, size)
-        index = most_uncertain_in_bands(finer, count, certain=certain, labels=labels and number == len(sizes))
+        index = most_uncertain_in_bands(
+            finer, num_points, min_uncertainty=min_uncertainty, labels=labels and number == len(sizes)
+        )
         points = cell_centers(index[None], *finer.size)  # (1, P, 2)
         finer.put_in(index, predict_at(points)[0])
         grid = finer
@@ -252,17 +254,17 @@ def bands(grid: Grid) -> Iterator[tuple[int, int, Tensor]]:
 
 
 def most_uncertain_in_bands(
-    grid: UpsampledLogits, count: int, *, certain: float | None = None, labels: bool = False
+    grid: UpsampledLogits, num_points: int, *, min_uncertainty: float | None = None, labels: bool = False
 ) -> Tensor:
     """Flat indices (P,) of the most uncertain cells, ascending: as ``most_uncertain_cells``, in one pass.
 
     Args:
-        certain: only those with a margin below this.
+        min_uncertainty: only those whose uncertainty is above this.
         labels: also note each cell's best class in the grid.
     """
     _, height, width = grid.shape
-    count = min(count, height * width)
-    top = _Top(count, height * width, like=grid.kind)
+    num_points = min(num_points, height * width)
+    top = _Top(num_points, height * width, like=grid.kind)
     for first, last, logits in bands(grid):
         best, second = best_two(logits)
         doubt = (second - best).flatten()
@@ -270,19 +272,19 @@ def most_uncertain_in_bands(
             _labels_of(grid, best)[first:last] = best_classes(logits, best)
         top.see(doubt, first * width)
     doubt, cell = top.best()
-    return (cell if certain is None else cell[doubt > -certain]).sort().values
+    return (cell if min_uncertainty is None else cell[doubt > min_uncertainty]).sort().values
 
 
 class _Top:
-    """The ``count`` most uncertain of the cells seen so far, in memory that is there from the start.
+    """The ``num_points`` most uncertain of the cells seen so far, in memory that is there from the start.
 
     Small tensors kept from each band would lie between the freed bands, which then could not be used again: a heap of
     gigabytes for an image of 33 million pixels.
     """
 
-    def __init__(self, count: int, cells: int, *, like: Tensor) -> None:
-        room = min(5 * count, cells)
-        self.count, self.held = count, 0
+    def __init__(self, num_points: int, cells: int, *, like: Tensor) -> None:
+        room = min(5 * num_points, cells)
+        self.num_points, self.held = num_points, 0
         self.doubts = like.new_empty(room)
         self.cells = torch.empty(room, dtype=torch.int64, device=like.device)
         self.least: Tensor | None = None
@@ -292,27 +294,27 @@ class _Top:
         near = None
         if self.least is not None and doubt.device.type == "cpu":  # a GPU would have to wait for their number
             near = torch.nonzero(doubt > self.least).squeeze(1)
-        if near is None or len(near) > self.count:
-            near = torch.topk(doubt, min(self.count, len(doubt)), sorted=False).indices
+        if near is None or len(near) > self.num_points:
+            near = torch.topk(doubt, min(self.num_points, len(doubt)), sorted=False).indices
         if self.held + len(near) > len(self.doubts):
             self._keep_best()
         held = slice(self.held, self.held + len(near))
         self.doubts[held], self.cells[held] = doubt[near], near + start
         self.held += len(near)
-        if self.held > 4 * self.count:
+        if self.held > 4 * self.num_points:
             self._keep_best()
 
     def best(self) -> tuple[Tensor, Tensor]:
-        """Doubts and cells (count,)."""
+        """Uncertainties and cells (num_points,)."""
         self._keep_best()
         return self.doubts[: self.held], self.cells[: self.held]
 
     def _keep_best(self) -> None:
-        if self.held <= self.count:
+        if self.held <= self.num_points:
             return
-        doubt, order = torch.topk(self.doubts[: self.held], self.count, sorted=False)
-        self.doubts[: self.count], self.cells[: self.count] = doubt, self.cells[: self.held][order]
-        self.held, self.least = self.count, doubt.min()
+        doubt, order = torch.topk(self.doubts[: self.held], self.num_points, sorted=False)
+        self.doubts[: self.num_points], self.cells[: self.num_points] = doubt, self.cells[: self.held][order]
+        self.held, self.least = self.num_points, doubt.min()
 
 
 def _labels_of(grid: UpsampledLogits, like: Tensor) -> Tensor:
@@ -329,7 +331,7 @@ def label_map(grid: Grid) -> Tensor:
     return _whole(grid, label_dtype(grid.shape[0]), lambda logits: best_classes(logits, logits.amax(0)))
 
 
-def label_doubt(grid: Grid) -> Tensor:
+def label_uncertainty(grid: Grid) -> Tensor:
     """(H, W) float32 in [0, 1]: 1 minus the margin between the two best probabilities."""
 
     def doubt(logits: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Losses on points, with ignored labels.
 
-Letters: N regions, C classes, P points.
+Shapes: N regions, C classes, P points.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The point head: a small multi-layer perceptron shared by all points of all regions.
 
-Letters: N regions, P points, C classes, Cf channels of the fine features, Cc channels of the coarse prediction.
+Shapes: N regions, P points, C classes, Cf channels of the fine features, Cc channels of the coarse prediction.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """PointRend for any dense predictor: give it coarse logits and feature maps, get crisp logits.
 
-Letters: N images, C classes, P points, H W rows and columns.
+Shapes: N images, C classes, P points, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class PointRend(nn.Module):
             ``residual`` is on by default here: on networks trained from scratch or fine-tuned it was better at
             every number of points (docs/results.md). Turn it off for the paper's head.
         sampling: how training points are chosen.
-        count: points predicted in each subdivision step at inference (8192 for a street scene in the paper).
+        num_points: points predicted in each subdivision step at inference (8192 for a street scene in the paper).
 
     The maps and the coarse logits all cover the same image, at any strides. Train with :meth:`loss` beside the
     network's own loss on the coarse logits; :meth:`refine` at inference.
     """
 
-    certain: float | None = None
-    """At inference, leave cells alone that are surer than this (difference of the two best logits), also where the
-    budget of points would reach them; None, as the paper: spend the budget."""
+    min_uncertainty: float | None = None
+    """At inference, leave cells alone whose uncertainty (second best logit minus the best) is not above this negative
+    number, also where the budget of points would reach them; None, as the paper: spend the budget."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class PointRend(nn.Module):
         coarse_each_layer: bool = True,
         residual: bool = True,
         sampling: PointSampling | None = None,
-        count: int = 8192,
+        num_points: int = 8192,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.sampling = sampling or PointSampling(count=2048)
-        self.count = count
+        self.sampling = sampling or PointSampling(num_points=2048)
+        self.num_points = num_points
         channels = fine_channels if isinstance(fine_channels, int) else sum(fine_channels)
         self.head = PointHead(
             channels,
@@ -111,12 +111,12 @@ class PointRend(nn.Module):
         )  # (N, P, 2)
         logits = self.predictor(coarse, maps)(points)  # (N, C, P)
         truth = point_sample(labels[:, None].float(), points, mode="nearest")[:, 0]  # (N, P)
-        count = points_counted(truth != ignore_label, normalize)
+        counted = points_counted(truth != ignore_label, normalize)
         if self.num_classes == 1:
             truth = torch.where(truth == ignore_label, -1.0, truth)
-            return binary_point_loss(logits[:, 0], truth, normalize=normalize), count
+            return binary_point_loss(logits[:, 0], truth, normalize=normalize), counted
         loss = multiclass_point_loss(logits, truth.long(), ignore_label=ignore_label, normalize=normalize)
-        return loss, count
+        return loss, counted
 
     @torch.no_grad()
     def refine(
@@ -126,7 +126,7 @@ class PointRend(nn.Module):
         size: Size,
         *,
         sizes: Sequence[Size] | None = None,
-        count: int | None = None,
+        num_points: int | None = None,
         trace: list[SubdivisionStep] | None = None,
     ) -> Tensor:
         """Logits at ``size`` (rows, columns), (N, C, *size) float32: only uncertain cells are predicted anew.
@@ -134,7 +134,7 @@ class PointRend(nn.Module):
         Args:
             size: any output size; the last step goes exactly there.
             sizes: the grid of every step, where the default (doubling up to ``size``) is not wanted.
-            count: points in each step, instead of the module's own.
+            num_points: points in each step, instead of the module's own.
             trace: a list that receives every step, for images and tests.
 
         Raises:
@@ -146,9 +146,9 @@ class PointRend(nn.Module):
             exact,
             self.predictor(coarse, maps),
             sizes=steps,
-            count=self.count if count is None else count,
+            num_points=self.num_points if num_points is None else num_points,
             uncertainty=uncertainty_for(self.num_classes),
-            certain=self.certain,
+            min_uncertainty=self.min_uncertainty,
             trace=trace,
         )
 
@@ -160,7 +160,7 @@ class PointRend(nn.Module):
         size: Size,
         *,
         sizes: Sequence[Size] | None = None,
-        count: int | None = None,
+        num_points: int | None = None,
     ) -> list[Grid]:
         """What :meth:`refine` gives, of each image, as a grid to be read band by band: labels cost no logits.
 
@@ -176,8 +176,8 @@ class PointRend(nn.Module):
                     self.head, [level[number : number + 1] for level in maps], coarse[number : number + 1]
                 ),
                 sizes=steps,
-                count=self.count if count is None else count,
-                certain=self.certain,
+                num_points=self.num_points if num_points is None else num_points,
+                min_uncertainty=self.min_uncertainty,
             )
             for number in range(len(coarse))
         ]

@@ -1,6 +1,6 @@
 """Features at points: bilinear interpolation at real-valued positions of one or several maps.
 
-Letters: N regions, B images, R boxes, C channels, P points, H W rows and columns of a map.
+Shapes: N regions, B images, R boxes, C channels, P points, H W rows and columns of a map.
 """
 
 from __future__ import annotations

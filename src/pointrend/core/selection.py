@@ -4,7 +4,7 @@ Uncertainty is a number that is larger where the prediction is less sure, measur
 never interpolated itself: between a confident "yes" (+4) and a confident "no" (-4) lies a boundary, where the
 interpolated logit is 0 and its uncertainty highest, while the mean of the two uncertainties says "sure".
 
-Letters: N regions, C classes, P points, H W rows and columns of a grid.
+Shapes: N regions, C classes, P points, H W rows and columns of a grid.
 """
 
 from __future__ import annotations
@@ -59,31 +59,31 @@ def uncertainty_for(num_classes: int) -> Uncertainty:
     return binary_uncertainty if num_classes == 1 else margin_uncertainty
 
 
-def most_uncertain_cells(uncertainty: Tensor, count: int) -> Tensor:
+def most_uncertain_cells(uncertainty: Tensor, num_points: int) -> Tensor:
     """Flat indices ``row * W + column`` of the most uncertain cells: (N, H, W) -> (N, P) int64, in no order.
 
-    P is ``count``, or all H*W cells where the grid has fewer. Which of several exactly equal cells are taken
+    P is ``num_points``, or all H*W cells where the grid has fewer. Which of several exactly equal cells are taken
     is up to ``torch.topk``.
 
     Raises:
-        ValueError: if ``count`` is below 1 or the shape is another.
+        ValueError: if ``num_points`` is below 1 or the shape is another.
     """
     if uncertainty.ndim != 3:
         raise ValueError(f"uncertainty: expected (N, H, W), got {tuple(uncertainty.shape)}")
-    if count < 1:
-        raise ValueError(f"count: expected at least one point a step, got {count}")
+    if num_points < 1:
+        raise ValueError(f"num_points: expected at least one point a step, got {num_points}")
     flat = uncertainty.flatten(1)
-    return torch.topk(flat, k=min(count, flat.shape[1]), dim=1, sorted=False).indices
+    return torch.topk(flat, k=min(num_points, flat.shape[1]), dim=1, sorted=False).indices
 
 
-def uncertain_cells(uncertainty: Tensor, count: int, certain: float) -> Tensor:
-    """Of :func:`most_uncertain_cells` those whose uncertainty is above ``-certain``: (N, P), P as the region with most.
+def uncertain_cells(uncertainty: Tensor, num_points: int, min_uncertainty: float) -> Tensor:
+    """Of :func:`most_uncertain_cells` those above ``min_uncertainty``: (N, P), P of the region with most.
 
     Other regions get their next most uncertain cells besides.
     """
-    index = most_uncertain_cells(uncertainty, count)
-    doubts, order = uncertainty.flatten(1).gather(1, index).sort(dim=1, descending=True)
-    needed = int((doubts > -certain).sum(1).max()) if doubts.numel() else 0
+    index = most_uncertain_cells(uncertainty, num_points)
+    values, order = uncertainty.flatten(1).gather(1, index).sort(dim=1, descending=True)
+    needed = int((values > min_uncertainty).sum(1).max()) if values.numel() else 0
     return index.gather(1, order[:, :needed])
 
 
@@ -91,11 +91,11 @@ def uncertain_cells(uncertainty: Tensor, count: int, certain: float) -> Tensor:
 class PointSampling:
     """How training points are chosen in each region (paper section 3.2, figure 5, table 4).
 
-    ``oversample_ratio * count`` uniform candidates are drawn (k); the ``importance_ratio * count`` (beta) most
-    uncertain of them are kept, and uniform points fill up to ``count`` (N).
+    ``oversample_ratio * num_points`` uniform candidates are drawn (k); the ``importance_ratio * num_points`` (beta)
+    most uncertain of them are kept, and uniform points fill up to ``num_points`` (N).
     """
 
-    count: int = 196
+    num_points: int = 196
     """N, points for each region."""
     oversample_ratio: float = 3.0
     """k >= 1."""
@@ -105,37 +105,37 @@ class PointSampling:
     """"grid": a regular grid of sqrt(N) x sqrt(N) points instead of random ones."""
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_ratio <= 1:
+        if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_ratio <= 1:
             raise ValueError(
-                "point sampling: expected count >= 1, oversample_ratio >= 1 and importance_ratio in [0, 1], got "
-                f"{self.count}, {self.oversample_ratio} and {self.importance_ratio}"
+                "point sampling: expected num_points >= 1, oversample_ratio >= 1 and importance_ratio in [0, 1], got "
+                f"{self.num_points}, {self.oversample_ratio} and {self.importance_ratio}"
             )
         if self.strategy not in ("biased", "grid"):
             raise ValueError(f"point sampling: expected strategy 'biased' or 'grid', got {self.strategy!r}")
-        if self.strategy == "grid" and math.isqrt(self.count) ** 2 != self.count:
+        if self.strategy == "grid" and math.isqrt(self.num_points) ** 2 != self.num_points:
             raise ValueError(
-                f"point sampling: a regular grid needs a square number of points, got {self.count}"
+                f"point sampling: a regular grid needs a square number of points, got {self.num_points}"
             )
 
     @classmethod
-    def regular(cls, count: int = 196) -> PointSampling:
+    def regular(cls, num_points: int = 196) -> PointSampling:
         """Table 4, "regular grid"."""
-        return cls(count, 1.0, 0.0, "grid")
+        return cls(num_points, 1.0, 0.0, "grid")
 
     @classmethod
-    def uniform(cls, count: int = 196) -> PointSampling:
+    def uniform(cls, num_points: int = 196) -> PointSampling:
         """Table 4, "uniform": k = 1, beta = 0."""
-        return cls(count, 1.0, 0.0)
+        return cls(num_points, 1.0, 0.0)
 
     @classmethod
-    def mildly_biased(cls, count: int = 196) -> PointSampling:
+    def mildly_biased(cls, num_points: int = 196) -> PointSampling:
         """Table 4, "mildly biased": k = 3, beta = 0.75, the paper's choice."""
-        return cls(count, 3.0, 0.75)
+        return cls(num_points, 3.0, 0.75)
 
     @classmethod
-    def heavily_biased(cls, count: int = 196) -> PointSampling:
+    def heavily_biased(cls, num_points: int = 196) -> PointSampling:
         """Table 4, "heavily biased": k = 10, beta = 1."""
-        return cls(count, 10.0, 1.0)
+        return cls(num_points, 10.0, 1.0)
 
 
 @torch.no_grad()
@@ -158,23 +158,23 @@ def sample_training_points(
     if isinstance(generator, Sequence) and len(generator) != regions:
         raise ValueError(f"generator: expected one for each of {regions} regions, got {len(generator)}")
     if sampling.strategy == "grid":
-        side = math.isqrt(sampling.count)
+        side = math.isqrt(sampling.num_points)
         return regular_grid(side, side, regions=regions, device=device)
 
-    def uniform(count: int) -> Tensor:
+    def uniform(number: int) -> Tensor:
         if not isinstance(generator, Sequence):
             where = device if generator is None else generator.device
-            return torch.rand(regions, count, 2, generator=generator, device=where).to(device)
-        drawn = [coarse.new_zeros((0, count, 2), dtype=torch.float32)]
+            return torch.rand(regions, number, 2, generator=generator, device=where).to(device)
+        drawn = [coarse.new_zeros((0, number, 2), dtype=torch.float32)]
         for own, same in groupby(generator):  # neighbours that share one draw at once
-            drawn.append(torch.rand(len(list(same)), count, 2, generator=own, device=own.device).to(device))
+            drawn.append(torch.rand(len(list(same)), number, 2, generator=own, device=own.device).to(device))
         return torch.cat(drawn)
 
-    important = int(sampling.importance_ratio * sampling.count)
+    important = int(sampling.importance_ratio * sampling.num_points)
     if important == 0:
-        return uniform(sampling.count)
-    candidates = uniform(int(sampling.oversample_ratio * sampling.count))
-    doubt = uncertainty(point_sample(coarse.detach(), candidates))  # (N, kN)
-    chosen = torch.topk(doubt, k=important, dim=1).indices
+        return uniform(sampling.num_points)
+    candidates = uniform(int(sampling.oversample_ratio * sampling.num_points))
+    values = uncertainty(point_sample(coarse.detach(), candidates))  # (N, kN)
+    chosen = torch.topk(values, k=important, dim=1).indices
     points = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
-    return torch.cat((points, uniform(sampling.count - important)), dim=1)
+    return torch.cat((points, uniform(sampling.num_points - important)), dim=1)

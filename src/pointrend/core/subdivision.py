@@ -1,6 +1,6 @@
 """The one subdivision loop, for boxes and whole images alike (paper section 3.1, figure 4).
 
-Letters: N regions, C classes, P points, H W rows and columns of the grid.
+Shapes: N regions, C classes, P points, H W rows and columns of the grid.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def subdivide(
     predict_at: PredictAt,
     *,
     sizes: Sequence[Size],
-    count: int,
+    num_points: int,
     uncertainty: Uncertainty,
-    certain: float | None = None,
+    min_uncertainty: float | None = None,
     trace: list[SubdivisionStep] | None = None,
 ) -> Tensor:
     """Render logits on a fine grid: upsample, predict the most uncertain cells anew, put them back; repeat.
@@ -53,10 +53,10 @@ def subdivide(
         logits: (N, C, H, W) where the first step starts from.
         predict_at: the point head, given features and coarse prediction.
         sizes: the grid of each step, see :func:`subdivision_sizes`.
-        count: points predicted in each step and region.
-        uncertainty: which cells are in doubt.
-        certain: leave cells alone that are surer than this, also where ``count`` would reach them; None, as the
-            paper: always ``count`` of them.
+        num_points: points predicted in each step and region.
+        uncertainty: which cells to predict first.
+        min_uncertainty: leave cells alone whose uncertainty is not above this (a negative number), also where
+            ``num_points`` would reach them; None, as the paper: always ``num_points`` of them.
         trace: a list to which each step is appended; it keeps every grid in memory.
 
     Returns:
@@ -64,11 +64,11 @@ def subdivide(
     """
     for size in sizes:
         upsampled = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        doubt = uncertainty(upsampled)
-        if certain is None:
-            index = most_uncertain_cells(doubt, count)  # (N, P)
+        values = uncertainty(upsampled)
+        if min_uncertainty is None:
+            index = most_uncertain_cells(values, num_points)  # (N, P)
         else:
-            index = uncertain_cells(doubt, count, certain)
+            index = uncertain_cells(values, num_points, min_uncertainty)
         points = cell_centers(index, *size)  # (N, P, 2)
         logits = put_back(upsampled, index, predict_at(points))
         if trace is not None:
@@ -105,8 +105,8 @@ def subdivision_sizes(start: Size, output: Size) -> list[Size]:
     return [*sizes, (int(output[0]), int(output[1]))]
 
 
-def share_predicted(sizes: Sequence[Size], count: int) -> float:
+def share_predicted(sizes: Sequence[Size], num_points: int) -> float:
     """Point predictions in all steps together over the cells of the last grid: what subdivision saves."""
     if not sizes:
         return 0.0
-    return sum(min(count, rows * columns) for rows, columns in sizes) / (sizes[-1][0] * sizes[-1][1])
+    return sum(min(num_points, rows * columns) for rows, columns in sizes) / (sizes[-1][0] * sizes[-1][1])

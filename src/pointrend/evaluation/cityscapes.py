@@ -4,7 +4,7 @@ Our own implementation of the rules that the Cityscapes benchmark states and its
 CVPR 2016, sec. 4.2; evalInstanceLevelSemanticLabeling, evalPixelLevelSemanticLabeling); those scripts have a
 non-commercial licence and are not needed. A test compares the two where they are installed.
 
-Letters: H W rows and columns of the image, P predictions and G annotated regions of one class, T overlaps.
+Shapes: H W rows and columns of the image, P predictions and G annotated regions of one class, T overlaps.
 """
 
 from __future__ import annotations

@@ -18,24 +18,24 @@ __all__ = ["MaskVariants", "mask_variants", "semantic_variants"]
 
 def semantic_variants(counts: Sequence[int] = (2048, 8192)) -> dict[str, Mapping[str, Any]]:
     """Options for a semantic model: the interpolated coarse prediction, and N points in each subdivision step."""
-    return {"coarse": {"refine": False}, **{f"N = {count}": {"count": count} for count in counts}}
+    return {"coarse": {"refine": False}, **{f"N = {count}": {"num_points": count} for count in counts}}
 
 
 def mask_variants(
-    sides: Sequence[int] = (28, 56, 112, 224), counts: Sequence[int] = ()
+    mask_sizes: Sequence[int] = (28, 56, 112, 224), counts: Sequence[int] = ()
 ) -> dict[str, Mapping[str, Any]]:
     """Options for `MaskVariants`: the coarse masks, and masks rendered at several resolutions.
 
     Args:
-        sides: S of the rendered masks; none: the configured one.
+        mask_sizes: S of the rendered masks; none: the configured one.
         counts: N, points in each subdivision step, each at every resolution; none: the configured number.
     """
     variants: dict[str, Mapping[str, Any]] = {"coarse": {"refine": False}}
-    for side in sides or (None,):
+    for size in mask_sizes or (None,):
         for count in counts or (None,):
-            parts = [f"{side} x {side}"] if side else []
+            parts = [f"{size} x {size}"] if size else []
             parts += [f"N = {count}"] if count else []
-            options = {"side": side, "points": count}
+            options = {"mask_size": size, "num_points": count}
             chosen = {key: value for key, value in options.items() if value is not None}
             variants[", ".join(parts) or "refined"] = chosen
     return variants
@@ -52,7 +52,8 @@ class MaskVariants:
     def __init__(self, model: Any) -> None:
         if not hasattr(model.mask_head, "point_head"):
             raise ValueError(
-                f"expected a model with a point head, got the head {model.config.head!r}; its masks have one resolution"
+                f"expected a model with a point head, got the mask head {model.config.mask_head!r}; "
+                "its masks have one resolution"
             )
         self.model = model
         self.config = model.config
@@ -78,33 +79,37 @@ class MaskVariants:
         images: Sequence[Tensor],
         *,
         refine: bool = True,
-        side: int | None = None,
-        points: int | None = None,
+        mask_size: int | None = None,
+        num_points: int | None = None,
     ) -> list[Any]:
         """The objects of each image, as the model's own `predict` gives them.
 
         Args:
             images: uint8 (3, H, W) RGB.
             refine: False pastes the coarse 7x7 masks.
-            side: of the rendered masks, instead of the configured one.
-            points: in each subdivision step, instead of the configured number.
+            mask_size: of the rendered masks, instead of the configured one.
+            num_points: in each subdivision step, instead of the configured number.
         """
-        return [self._predict(image, refine, side, points) for image in images]
+        return [self._predict(image, refine, mask_size, num_points) for image in images]
 
-    def _predict(self, image: Tensor, refine: bool, side: int | None, points: int | None) -> Any:
+    def _predict(self, image: Tensor, refine: bool, mask_size: int | None, num_points: int | None) -> Any:
         if self._seen is None or self._seen[0] is not image:
             self._seen = (image, self.model.trace([image]))
         trace = self._seen[1]
-        logits = self._rendered(trace, side, points) if refine else _coarse(trace)
+        logits = self._rendered(trace, mask_size, num_points) if refine else _coarse(trace)
         return self.model.finish([image], trace.batch, trace.detections, [logits])[0]
 
-    def _rendered(self, trace: Any, side: int | None, points: int | None) -> Tensor:
-        if side is None and points is None:
+    def _rendered(self, trace: Any, mask_size: int | None, num_points: int | None) -> Tensor:
+        if mask_size is None and num_points is None:
             logits: Tensor = trace.logits
             return logits
         head, found = self.model.mask_head, trace.detections[0]
         configured = head.config
-        head.config = replace(configured, side=side or configured.side, points=points or configured.points)
+        head.config = replace(
+            configured,
+            mask_size=mask_size or configured.mask_size,
+            num_points=num_points or configured.num_points,
+        )
         try:
             rendered: Tensor = self.model.masks_for_boxes(trace.features, [found.boxes], [found.labels])[0]
         finally:

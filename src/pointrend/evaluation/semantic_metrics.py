@@ -8,7 +8,7 @@ images, and shards merged in any order give the same result to the last digit as
         evaluator.update(predicted_labels, sample.target.labels)
     evaluator.compute()   # {"mIoU": 0.69, "pixel accuracy": 0.91, "mean accuracy": 0.78}
 
-Letters: H W rows and columns of the image, C classes, K widths.
+Shapes: H W rows and columns of the image, C classes, K widths.
 
 Ignored pixels (label 255 in the target) count nowhere: neither what is predicted on them nor the step from a
 class to an ignored pixel changes any score here. A class that appears neither in the targets nor in the

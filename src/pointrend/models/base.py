@@ -38,7 +38,7 @@ def in_own_precision(method: Callable[Concatenate[Model, P], R]) -> Callable[Con
 class Pretrained(nn.Module):
     """A model of ours that can be fetched and kept."""
 
-    kind: ClassVar[Literal["instance", "semantic"]]
+    task: ClassVar[Literal["instance", "semantic"]]
     origin: dict[str, Any]
     """Where the weights come from (name, URL, licence, scores ..), as far as their file says; empty for new ones."""
 
@@ -108,18 +108,18 @@ class Pretrained(nn.Module):
             progress: called with the bytes downloaded and those of the whole file.
 
         Raises:
-            ValueError: another kind of model; a file that is damaged or tries to run code.
+            ValueError: a model of the other task; a file that is damaged or tries to run code.
             FileNotFoundError: no such file, folder or name.
             ConnectionError: it has to be downloaded, and cannot be; says what to fetch and where to put it.
         """
         from pointrend.zoo import ZOO, load
 
         entry = ZOO.get(str(name_or_path))
-        if entry is not None and entry.kind != cls.kind:  # known before hundreds of megabytes are fetched
-            raise ValueError(_other_kind(name_or_path, cls.kind, entry.kind))
+        if entry is not None and entry.task != cls.task:  # known before hundreds of megabytes are fetched
+            raise ValueError(_other_task(name_or_path, cls.task, entry.task))
         model = load(name_or_path, weights, device=device, progress=progress)
         if not isinstance(model, cls):
-            raise ValueError(_other_kind(name_or_path, cls.kind, model.kind))
+            raise ValueError(_other_task(name_or_path, cls.task, model.task))
         return model
 
     def save_pretrained(self, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
@@ -141,7 +141,7 @@ class Pretrained(nn.Module):
         save_folder(self, folder, extra=extra)
 
 
-def _other_kind(name: str | Path, expected: str, found: str) -> str:
+def _other_task(name: str | Path, expected: str, found: str) -> str:
     return (
         f"{name}: expected a model for {expected} segmentation, this one is for {found} segmentation; use "
         f"{found.capitalize()}Segmenter.from_pretrained, or pointrend.load for either"

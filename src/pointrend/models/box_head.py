@@ -3,7 +3,7 @@
 As in Detectron2 (``poolers.py``, ``box_head.py``, ``fast_rcnn.py``). The last class of the classifier, K, is
 background.
 
-Letters: B images, R boxes of all images, K classes, C channels, G true objects of one image.
+Shapes: B images, R boxes of all images, K classes, C channels, G true objects of one image.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ is ``x2 - x1``), and stays float32 whatever the autocast dtype. The numbers are 
 (``modeling/box_regression.py``, ``matcher.py``, ``sampling.py``, ``poolers.py``), since its checkpoints
 depend on them.
 
-Letters: R boxes, A anchors, G true objects, K classes.
+Shapes: R boxes, A anchors, G true objects, K classes.
 """
 
 from __future__ import annotations

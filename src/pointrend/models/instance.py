@@ -4,7 +4,7 @@
 
 Each arrow is a method of :class:`InstanceSegmenter`; ``predict`` and ``loss`` are their stories.
 
-Letters: B images, R boxes of all, D detections and G true objects of one, K classes, S side of a mask.
+Shapes: B images, R boxes of all, D detections and G true objects of one, K classes, S side of a mask.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from pointrend.models.paste_masks import paste_masks
 from pointrend.models.rpn import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceResult, InstanceTarget
 
-HeadName = Literal["pointrend", "coarse", "conv28", "conv224", "implicit"]
+MaskHeadName = Literal["pointrend", "coarse", "conv28", "conv224", "implicit"]
 Features = dict[str, Tensor]
 """Maps (B, C, H, W) by name: "stem", "res2".."res5", and of the pyramid "p2".."p6" at strides 4 to 64."""
 
@@ -55,7 +55,7 @@ class InstanceConfig:
     preprocessing: Preprocessing = field(
         default_factory=lambda: Preprocessing(short_edge=800, long_edge=1333)
     )
-    head: HeadName = "pointrend"
+    mask_head: MaskHeadName = "pointrend"
     """PointRend, its coarse prediction alone, the 4x conv baseline with 28x28 or 224x224 masks, or Implicit
     PointRend."""
     fpn_channels: int = 256
@@ -68,8 +68,10 @@ class InstanceConfig:
     def __post_init__(self) -> None:
         if not self.class_names:
             raise ValueError("class_names: expected at least one class, got none")
-        if self.head not in get_args(HeadName):
-            raise ValueError(f"head: expected {', '.join(map(repr, get_args(HeadName)))}, got {self.head!r}")
+        if self.mask_head not in get_args(MaskHeadName):
+            raise ValueError(
+                f"mask_head: expected {', '.join(map(repr, get_args(MaskHeadName)))}, got {self.mask_head!r}"
+            )
         if self.backbone.output_stride != 32:
             raise ValueError(
                 f"backbone: expected output_stride 32 for boxes, got {self.backbone.output_stride}"
@@ -101,8 +103,8 @@ MaskHead = PointRendMaskHead | CoarseMaskHead | ConvMaskHead | ImplicitMaskHead
 HEADS: dict[str, Callable[..., MaskHead]] = {
     "pointrend": PointRendMaskHead,
     "coarse": CoarseMaskHead,
-    "conv28": partial(ConvMaskHead, side=28),
-    "conv224": partial(ConvMaskHead, side=224),
+    "conv28": partial(ConvMaskHead, mask_size=28),
+    "conv224": partial(ConvMaskHead, mask_size=224),
     "implicit": ImplicitMaskHead,
 }
 
@@ -110,7 +112,7 @@ HEADS: dict[str, Callable[..., MaskHead]] = {
 class InstanceSegmenter(Pretrained):
     """A two-stage detector with a mask head; see the module for its parts."""
 
-    kind = "instance"
+    task = "instance"
 
     def __init__(self, config: InstanceConfig) -> None:
         super().__init__()
@@ -125,7 +127,7 @@ class InstanceSegmenter(Pretrained):
             config.fpn_channels, [strides[level] for level in PROPOSED], config.proposals
         )
         self.box_head = BoxHead(config.fpn_channels, config.num_classes, pooled, config.boxes)
-        self.mask_head = HEADS[config.head](channels, strides, config.num_classes, config.masks)
+        self.mask_head = HEADS[config.mask_head](channels, strides, config.num_classes, config.masks)
 
     @torch.no_grad()
     def predict(self, images: Sequence[Tensor], *, uncertainty: bool = False) -> list[InstanceResult]:

@@ -2,7 +2,7 @@
 
 Neither ever makes a full-image mask: both work on the window in which a mask lives.
 
-Letters: R boxes, G true objects and D detections of one image, S side of the mask grid, H W pixels.
+Shapes: R boxes, G true objects and D detections of one image, S side of the mask grid, H W pixels.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def detectron2_instance(
     class_names: Sequence[str],
     backbone: BackboneConfig = R_50,
     *,
-    head: Literal["pointrend", "implicit"] = "pointrend",
+    mask_head: Literal["pointrend", "implicit"] = "pointrend",
     test_size: tuple[int, int] = (800, 1333),
 ) -> InstanceConfig:
     """Mask R-CNN with PointRend (or Implicit PointRend) and FPN as in Detectron2; 1024 x 2048 for Cityscapes."""
@@ -55,9 +55,9 @@ def detectron2_instance(
         tuple(class_names),
         backbone,
         replace(BGR, std=std, short_edge=test_size[0], long_edge=test_size[1]),
-        head=head,
+        mask_head=mask_head,
         freeze_stages=2,
-        masks=implicit if head == "implicit" else MaskConfig(),
+        masks=implicit if mask_head == "implicit" else MaskConfig(),
     )
 
 
@@ -80,7 +80,7 @@ def detectron2_semantic(
         tuple(palette),
         backbone,
         replace(BGR, short_edge=1024, long_edge=2048),
-        point_rend=SemanticPointRendConfig(coarse_each_layer=False, count=8192, steps=2),
+        point_rend=SemanticPointRendConfig(coarse_each_layer=False, num_points=8192, subdivision_steps=2),
     )
 
 
@@ -97,10 +97,12 @@ def mmsegmentation_semantic(
         tuple(palette),
         BackboneConfig(backbone, norm="batch", deep_stem=True),
         Preprocessing(short_edge=short_edge, long_edge=2048, resize="cv2", divisor=1),
-        head_norm="BN",
+        decoder_norm="BN",
         predictor_std=0.01,  # of the classifiers in 0.x, which the published models were trained with
         loss_normalize="all",
-        point_rend=SemanticPointRendConfig(count=8196, steps=2),  # as published; 8192 must have been meant
+        point_rend=SemanticPointRendConfig(
+            num_points=8196, subdivision_steps=2
+        ),  # as published; 8192 must have been meant
     )
 
 
@@ -111,9 +113,9 @@ def deeplab(class_names: Sequence[str], palette: Palette = ()) -> SemanticConfig
         tuple(palette),
         BackboneConfig("resnet101", norm="batch", deep_stem=True, output_stride=16),
         Preprocessing(short_edge=1024, long_edge=2048),
-        head="deeplab",
-        head_channels=256,
-        point_rend=SemanticPointRendConfig(features=("res2",), count=8192, steps=4),
+        decoder="deeplab",
+        decoder_channels=256,
+        point_rend=SemanticPointRendConfig(features=("res2",), num_points=8192, subdivision_steps=4),
     )
 
 
@@ -134,8 +136,8 @@ NETWORKS: dict[str, NetworkConfig] = {
     "pointrend_rcnn_R_50_FPN_1x_cityscapes": detectron2_instance(_OBJECTS, test_size=(1024, 2048)),
     "pointrend_semantic_R_101_FPN_1x_cityscapes": detectron2_semantic(_STREET),
     "pointrend_deeplabv3_R_103_cityscapes": deeplab(_STREET),
-    "implicit_pointrend_R_50_FPN_1x_coco": detectron2_instance(_COCO, head="implicit"),
-    "implicit_pointrend_R_50_FPN_3x_coco": detectron2_instance(_COCO, head="implicit"),
+    "implicit_pointrend_R_50_FPN_1x_coco": detectron2_instance(_COCO, mask_head="implicit"),
+    "implicit_pointrend_R_50_FPN_3x_coco": detectron2_instance(_COCO, mask_head="implicit"),
     "pointrend_r50_4xb2-80k_cityscapes-512x1024": mmsegmentation_semantic(_STREET),
     "pointrend_r101_4xb2-80k_cityscapes-512x1024": mmsegmentation_semantic(_STREET, backbone="resnet101"),
     "pointrend_r50_4xb4-160k_ade20k-512x512": mmsegmentation_semantic(numbered(150), short_edge=512),

@@ -4,7 +4,7 @@ torchvision's CPU kernel walks through each channel on its own and in one thread
 ``embedding_bag`` does the same sums over all channels at once. Same definition (``aligned``, as many samples in each
 bin as it has cells), same numbers up to rounding.
 
-Letters: B images, R boxes, C channels, H W rows and columns of a map, S bins a side, G samples a bin along one axis.
+Shapes: B images, R boxes, C channels, H W rows and columns of a map, S bins a side, G samples a bin along one axis.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Numbers and orders as in Detectron2 (``modeling/proposal_generator/rpn.py``, ``anchor_generator.py``).
 Its checkpoints need anchors without rounding, stride 64 for p6 whatever its size, and NMS ranked by logits.
 
-Letters: B images, A anchors of one image (of a level or of all), R boxes, H W rows and columns of a level.
+Shapes: B images, A anchors of one image (of a level or of all), R boxes, H W rows and columns of a level.
 """
 
 from __future__ import annotations

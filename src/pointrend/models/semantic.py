@@ -2,7 +2,7 @@
 
     image -> backbone (+ FPN) -> coarse logits at stride 4, 8 or 16 -> subdivision with the point head -> labels
 
-Letters: B images, C classes, H W rows and columns.
+Shapes: B images, C classes, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.lazy_grid import CroppedLogits, DenseLogits, Grid, UpsampledLogits, label_doubt, label_map
+from pointrend.core.lazy_grid import (
+    CroppedLogits,
+    DenseLogits,
+    Grid,
+    UpsampledLogits,
+    label_map,
+    label_uncertainty,
+)
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.point_rend import PointRend
 from pointrend.core.selection import Generators, PointSampling
@@ -24,7 +31,7 @@ from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn
 from pointrend.models.base import Pretrained, in_own_precision
 from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
 from pointrend.models.memory import require_memory
-from pointrend.models.semantic_heads import DeepLabV3Head, HeadNorm, SemanticFPNHead
+from pointrend.models.semantic_heads import DecoderNorm, DeepLabV3Head, SemanticFPNHead
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
 
@@ -42,9 +49,9 @@ class SemanticPointRendConfig:
     """Correct the interpolated coarse logits instead of predicting outright, see PointHead."""
     sampling: PointSampling = field(default_factory=lambda: PointSampling(2048))
     """Points in training."""
-    count: int = 8192
+    num_points: int = 8192
     """Points in each subdivision step."""
-    steps: int | None = None
+    subdivision_steps: int | None = None
     """Doublings of the coarse grid, as the published models count; what is missing to the image's size is then
     resized bilinearly. None: as many as needed, the last one exactly to the image's size."""
 
@@ -57,16 +64,16 @@ class SemanticConfig:
     palette: tuple[tuple[int, int, int], ...] = ()
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    head: Literal["fpn", "deeplab"] = "fpn"
+    decoder: Literal["fpn", "deeplab"] = "fpn"
     levels: tuple[str, ...] = ("p2", "p3", "p4", "p5")
     """Pyramid levels that the coarse head sees; ("p3", "p4", "p5") predicts at stride 8."""
     coarse_stride: int | None = None
     """Pixels per cell of the coarse logits of "fpn"; None: the finest level's. 8 with all four levels leaves outlines
     to the points (docs/results.md)."""
     fpn_channels: int = 256
-    head_channels: int = 128
+    decoder_channels: int = 128
     """Channels of the coarse head; 256 in DeepLabV3."""
-    head_norm: HeadNorm = "GN"
+    decoder_norm: DecoderNorm = "GN"
     predictor_std: float | None = None
     """Standard deviation of the coarse head's last layer before training; None: as in Detectron2."""
     rates: tuple[int, ...] = (6, 12, 18)
@@ -91,7 +98,7 @@ class SemanticConfig:
 class SemanticSegmenter(Pretrained):
     """A backbone, a coarse head (SemanticFPN or DeepLabV3) and PointRend on top of them."""
 
-    kind = "semantic"
+    task = "semantic"
 
     fast = True
     """Predict by bands of rows (``core.bands``); False takes the textbook path: the same labels, slowly."""
@@ -107,8 +114,8 @@ class SemanticSegmenter(Pretrained):
         freeze(self.backbone, config.freeze_stages)
         channels = {"image": 3, **self.backbone.channels}
         self.fpn: nn.Module | None = None
-        self.head: SemanticFPNHead | DeepLabV3Head
-        if config.head == "fpn":
+        self.decoder: SemanticFPNHead | DeepLabV3Head
+        if config.decoder == "fpn":
             levels = ("p2", "p3", "p4", "p5")
             self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels)
             channels |= dict.fromkeys(levels, config.fpn_channels)
@@ -116,12 +123,12 @@ class SemanticSegmenter(Pretrained):
             unknown = set(config.levels) - set(strides)
             if unknown or not config.levels:
                 raise ValueError(f"levels: expected some of {levels}, got {config.levels}")
-            self.head = SemanticFPNHead(
+            self.decoder = SemanticFPNHead(
                 {level: strides[level] for level in config.levels},
                 config.fpn_channels,
                 config.num_classes,
-                width=config.head_channels,
-                norm=config.head_norm,
+                width=config.decoder_channels,
+                norm=config.decoder_norm,
                 predictor_std=config.predictor_std,
                 stride=config.coarse_stride,
             )
@@ -131,10 +138,10 @@ class SemanticSegmenter(Pretrained):
                     f"coarse_stride: expected None, got {config.coarse_stride}: DeepLabV3 predicts at its "
                     "backbone's output_stride"
                 )
-            self.head = DeepLabV3Head(
-                channels["res5"], config.num_classes, rates=config.rates, width=config.head_channels
+            self.decoder = DeepLabV3Head(
+                channels["res5"], config.num_classes, rates=config.rates, width=config.decoder_channels
             )
-        channels["coarse"] = config.head_channels
+        channels["coarse"] = config.decoder_channels
         self.point_rend: PointRend | None = None
         if config.point_rend is not None:
             self.point_rend = _build_point_rend(config.point_rend, channels, config.num_classes)
@@ -150,7 +157,7 @@ class SemanticSegmenter(Pretrained):
     @in_own_precision
     def coarse(self, maps: dict[str, Tensor]) -> Tensor:
         """Coarse logits (B, C, h, w) float32; adds the head's last features to ``maps`` as "coarse"."""
-        logits, maps["coarse"] = self.head(maps)
+        logits, maps["coarse"] = self.decoder(maps)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
     def loss(
@@ -208,7 +215,7 @@ class SemanticSegmenter(Pretrained):
         batch: ImageBatch,
         *,
         refine: bool = True,
-        count: int | None = None,
+        num_points: int | None = None,
         trace: list[SubdivisionStep] | None = None,
     ) -> Tensor:
         """Logits (B, C, H, W) float32 on the padded batch: refined, or (``refine=False``) interpolated coarse ones.
@@ -221,7 +228,12 @@ class SemanticSegmenter(Pretrained):
         if self.point_rend is None or not refine:
             return F.interpolate(coarse, size=batch.padded_size, mode="bilinear", align_corners=False)
         logits = self.point_rend.refine(
-            coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), count=count, trace=trace
+            coarse,
+            self._fine(maps),
+            batch.padded_size,
+            sizes=self._sizes(coarse),
+            num_points=num_points,
+            trace=trace,
         )
         if logits.shape[-2:] != batch.padded_size:
             logits = F.interpolate(logits, size=batch.padded_size, mode="bilinear", align_corners=False)
@@ -229,10 +241,10 @@ class SemanticSegmenter(Pretrained):
 
     @torch.no_grad()
     @in_own_precision
-    def grids(self, batch: ImageBatch, *, refine: bool = True, count: int | None = None) -> list[Grid]:
+    def grids(self, batch: ImageBatch, *, refine: bool = True, num_points: int | None = None) -> list[Grid]:
         """The logits (C, H, W) of each image in the padded batch, to be read band by band: never held whole."""
         if not self.fast:
-            return [DenseLogits(one) for one in self.logits(batch, refine=refine, count=count)]
+            return [DenseLogits(one) for one in self.logits(batch, refine=refine, num_points=num_points)]
         self._check_memory(batch, grids=0)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
@@ -240,13 +252,13 @@ class SemanticSegmenter(Pretrained):
             grids: list[Grid] = [DenseLogits(logits) for logits in coarse]
         else:
             grids = self.point_rend.render(
-                coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), count=count
+                coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), num_points=num_points
             )
         return [resized(grid, batch.padded_size) for grid in grids]
 
     def _sizes(self, coarse: Tensor) -> list[Size] | None:
         """The grids of the configured number of steps; None for doubling up to the image."""
-        steps = self.config.point_rend.steps if self.config.point_rend else None
+        steps = self.config.point_rend.subdivision_steps if self.config.point_rend else None
         if steps is None:
             return None
         rows, columns = coarse.shape[-2:]
@@ -258,7 +270,7 @@ class SemanticSegmenter(Pretrained):
         images: Sequence[Tensor],
         *,
         refine: bool = True,
-        count: int | None = None,
+        num_points: int | None = None,
         uncertainty: bool = False,
         trace: list[SubdivisionStep] | None = None,
     ) -> list[SemanticResult]:
@@ -268,7 +280,7 @@ class SemanticSegmenter(Pretrained):
             images: uint8 (3, H, W) RGB of any sizes; resized as ``config.preprocessing`` says. They share one batch,
                 padded to the largest.
             refine: False gives the interpolated coarse prediction, for comparison.
-            count: points in each subdivision step, instead of the configured number.
+            num_points: points in each subdivision step, instead of the configured number.
             uncertainty: also return 1 minus the margin of the two best probabilities.
             trace: a list that receives the subdivision steps of the batch.
         """
@@ -276,21 +288,24 @@ class SemanticSegmenter(Pretrained):
             return []
         batch = prepare_images(images, self.config.preprocessing, self.device)
         if trace is None:
-            grids = self.grids(batch, refine=refine, count=count)
+            grids = self.grids(batch, refine=refine, num_points=num_points)
         else:
-            grids = [DenseLogits(one) for one in self.logits(batch, refine=refine, count=count, trace=trace)]
+            grids = [
+                DenseLogits(one)
+                for one in self.logits(batch, refine=refine, num_points=num_points, trace=trace)
+            ]
         results = []
         for grid, image, size in zip(grids, images, batch.sizes, strict=True):
             whole = resized(CroppedLogits(grid, size), image.shape[-2:])
-            doubt = label_doubt(whole) if uncertainty else None
-            results.append(self.config.result(label_map(whole), doubt))
+            margin = label_uncertainty(whole) if uncertainty else None
+            results.append(self.config.result(label_map(whole), margin))
         return results
 
     forward = predict
 
     @property
     def device(self) -> torch.device:
-        return self.head.predictor.weight.device
+        return self.decoder.predictor.weight.device
 
     def _check_memory(self, batch: ImageBatch, *, grids: int) -> None:
         """So many grids of logits in the image's size and the finest features are alive at once: a lower bound."""
@@ -329,5 +344,5 @@ def _build_point_rend(
         coarse_each_layer=config.coarse_each_layer,
         residual=config.residual,
         sampling=config.sampling,
-        count=config.count,
+        num_points=config.num_points,
     )

@@ -1,6 +1,6 @@
 """The coarse semantic head on a feature pyramid: SemanticFPN (Kirillov et al., Panoptic Feature Pyramid Networks).
 
-Letters: B images, C classes, H W rows and columns of the finest level.
+Shapes: B images, C classes, H W rows and columns of the finest level.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from pointrend.models.weight_init import msra_fill, normal_fill
 
-HeadNorm = Literal["GN", "BN"]
+DecoderNorm = Literal["GN", "BN"]
 """Group normalisation with 32 groups (Detectron2) or batch normalisation (MMSegmentation)."""
 
 
-def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm, stride: int = 1) -> nn.Sequential:
+def conv_norm_relu(channels_in: int, channels_out: int, norm: DecoderNorm, stride: int = 1) -> nn.Sequential:
     """A 3x3 convolution without bias, a norm and a ReLU; He initialisation over the outputs."""
     conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
@@ -29,7 +29,7 @@ def conv_norm_relu(channels_in: int, channels_out: int, norm: HeadNorm, stride: 
     return nn.Sequential(conv, layer, nn.ReLU(inplace=True))
 
 
-def _branch(stride: int, target: int, channels: int, width: int, norm: HeadNorm) -> nn.Sequential:
+def _branch(stride: int, target: int, channels: int, width: int, norm: DecoderNorm) -> nn.Sequential:
     """From a level of one stride to the other: a convolution for each doubling or halving, and at least one."""
     doublings = round(math.log2(stride / target))
     layers: list[nn.Module] = []
@@ -50,7 +50,7 @@ class SemanticFPNHead(nn.Module):
         channels: of each level.
         num_classes: C.
         width: channels of the convolutions (128).
-        norm: see :data:`HeadNorm`.
+        norm: see :data:`DecoderNorm`.
         predictor_std: standard deviation of the last layer's first weights; None: He's, over the classes
             (Detectron2), which for few classes begins with large and wrong logits.
         stride: of the prediction; the finest level's if not given (as in the published models). Levels that are finer
@@ -69,7 +69,7 @@ class SemanticFPNHead(nn.Module):
         num_classes: int,
         *,
         width: int = 128,
-        norm: HeadNorm = "GN",
+        norm: DecoderNorm = "GN",
         predictor_std: float | None = None,
         stride: int | None = None,
     ) -> None:

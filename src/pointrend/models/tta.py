@@ -2,7 +2,7 @@
 
 As in MMSegmentation 1.x, whose published "ms+flip" numbers come from the first.
 
-Letters: C classes, H W rows and columns.
+Shapes: C classes, H W rows and columns.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def augmented_probabilities(
     scales: Sequence[float] = MMSEGMENTATION_SCALES,
     flip: bool = True,
     refine: bool = True,
-    count: int | None = None,
+    num_points: int | None = None,
 ) -> Tensor:
     """Mean class probabilities of an image over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H, W).
 
@@ -42,11 +42,11 @@ def augmented_probabilities(
         scales: sizes relative to the image's own (not to the model's test size, as MMSegmentation 0.x had it: the
             same for Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way.
         flip: each size also mirrored left to right.
-        refine, count: as of the model's `predict`.
+        refine, num_points: as of the model's `predict`.
 
     Raises ValueError for no scales, or one that is not positive.
     """
-    grid = augmented_grid(model, image, scales=scales, flip=flip, refine=refine, count=count)
+    grid = augmented_grid(model, image, scales=scales, flip=flip, refine=refine, num_points=num_points)
     return grid.rows(0, grid.shape[1])
 
 
@@ -58,7 +58,7 @@ def augmented_grid(
     scales: Sequence[float] = MMSEGMENTATION_SCALES,
     flip: bool = True,
     refine: bool = True,
-    count: int | None = None,
+    num_points: int | None = None,
 ) -> Grid:
     """The probabilities of `augmented_probabilities` to be read band by band: their labels cost no (C, H, W)."""
     check_image(image)
@@ -73,7 +73,7 @@ def augmented_grid(
             batch = batch_images(
                 [view.flip(-1) if mirrored else view], model.config.preprocessing, model.device
             )
-            grid: Grid = CroppedLogits(model.grids(batch, refine=refine, count=count)[0], size)
+            grid: Grid = CroppedLogits(model.grids(batch, refine=refine, num_points=num_points)[0], size)
             views.append(resized(MirroredGrid(grid) if mirrored else grid, (height, width)))
     return MeanProbabilities(views)
 
@@ -147,7 +147,7 @@ def sliding_grid(
     window: tuple[int, int],
     stride: tuple[int, int],
     refine: bool = True,
-    count: int | None = None,
+    num_points: int | None = None,
 ) -> Grid:
     """The logits of `sliding_logits` to be read band by band: of each window, coarse logits and points are kept."""
     check_image(image)
@@ -159,7 +159,9 @@ def sliding_grid(
     for rows in _windows(height, window[0], stride[0]):
         for columns in _windows(width, window[1], stride[1]):
             part = img[:, rows, columns]
-            grid = model.grids(batch_images([part], preprocessing, model.device), refine=refine, count=count)
+            grid = model.grids(
+                batch_images([part], preprocessing, model.device), refine=refine, num_points=num_points
+            )
             views.append((rows.start, columns.start, CroppedLogits(grid[0], (part.shape[1], part.shape[2]))))
     return resized(SlidingGrid(views, (height, width)), image.shape[1:])
 
@@ -208,8 +210,8 @@ class SlidingGrid:
 
 def _windows(length: int, window: int, stride: int) -> list[slice]:
     """Windows along one axis; together they cover it."""
-    count = max(0, -(-(length - window) // stride)) + 1
-    starts = [max(0, min(i * stride, length - window)) for i in range(count)]
+    number = max(0, -(-(length - window) // stride)) + 1
+    starts = [max(0, min(i * stride, length - window)) for i in range(number)]
     return [slice(start, min(start + window, length)) for start in starts]
 
 
@@ -252,15 +254,15 @@ class _Labelled(_Wrapped, ABC):
     """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
 
     @abstractmethod
-    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> Grid:
         """Logits or probabilities (C, H, W) of one image uint8 (3, H, W), in its own size."""
 
     @torch.no_grad()
     def predict(
-        self, images: Sequence[Tensor], *, refine: bool = True, count: int | None = None
+        self, images: Sequence[Tensor], *, refine: bool = True, num_points: int | None = None
     ) -> list[SemanticResult]:
         """Label maps of images uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
-        grids = (self.grid(image, refine=refine, count=count) for image in images)
+        grids = (self.grid(image, refine=refine, num_points=num_points) for image in images)
         return [self.config.result(label_map(grid)) for grid in grids]
 
 
@@ -285,9 +287,9 @@ class AugmentedSemantic(_Labelled):
         self.scales, self.flip = tuple(scales), flip
         self.options = (self.scales, flip)
 
-    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> Grid:
         return augmented_grid(
-            self.model, image, scales=self.scales, flip=self.flip, refine=refine, count=count
+            self.model, image, scales=self.scales, flip=self.flip, refine=refine, num_points=num_points
         )
 
 
@@ -312,9 +314,9 @@ class SlidingSemantic(_Labelled):
         self.window, self.stride = window, stride
         self.options = (window, stride)
 
-    def grid(self, image: Tensor, *, refine: bool, count: int | None) -> Grid:
+    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> Grid:
         return sliding_grid(
-            self.model, image, window=self.window, stride=self.stride, refine=refine, count=count
+            self.model, image, window=self.window, stride=self.stride, refine=refine, num_points=num_points
         )
 
 

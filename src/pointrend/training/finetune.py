@@ -1,6 +1,6 @@
 """From a trained model to other classes: what is known already stays, what is new starts anew, and both are told.
 
-Letters: K classes.
+Shapes: K classes.
 """
 
 from __future__ import annotations

@@ -72,15 +72,15 @@ class Published:
         self,
         *,
         sampling: PointSampling | None = None,
-        count: int | None = None,
-        steps: int | None = None,
+        num_points: int | None = None,
+        subdivision_steps: int | None = None,
     ) -> Published:
         """The same training with other points.
 
         Args:
             sampling: how training points are chosen (N, k, beta, strategy).
-            count: points of each subdivision step at inference.
-            steps: doublings at inference; for boxes they start from the grid that `count` points cover.
+            num_points: points of each subdivision step at inference.
+            subdivision_steps: doublings at inference; for boxes they start from the grid that `num_points` cover.
 
         Raises:
             ValueError: if the network has no point head.
@@ -90,18 +90,20 @@ class Published:
             masks = replace(
                 network.masks,
                 sampling=sampling or network.masks.sampling,
-                points=count or network.masks.points,
+                num_points=num_points or network.masks.num_points,
             )
-            if steps is not None:
-                masks = replace(masks, side=masks.start_side * 2**steps)
+            if subdivision_steps is not None:
+                masks = replace(masks, mask_size=masks.start_size * 2**subdivision_steps)
             return replace(self, network=replace(network, masks=masks))
         if network.point_rend is None:
             raise ValueError(f"{self.name}: a network without point head has no points to choose")
         rend = replace(
             network.point_rend,
             sampling=sampling or network.point_rend.sampling,
-            count=count or network.point_rend.count,
-            steps=network.point_rend.steps if steps is None else steps,
+            num_points=num_points or network.point_rend.num_points,
+            subdivision_steps=network.point_rend.subdivision_steps
+            if subdivision_steps is None
+            else subdivision_steps,
         )
         return replace(self, network=replace(network, point_rend=rend))
 
@@ -184,7 +186,7 @@ def _deeplab() -> Published:
             steps=90_000,
             batch_size=16,
             learning_rate=0.01,
-            rate_factors=(("head", 10.0),),  # ASPP and the prediction
+            rate_factors=(("decoder", 10.0),),  # ASPP and the prediction
             schedule="poly",
             warmup_steps=1000,
             state_every=5000,

@@ -41,7 +41,7 @@ class Recipe:
     backbone_factor: float = 1.0
     """Learning rate of parameters named ``backbone.*``, times the rest's."""
     rate_factors: tuple[tuple[str, float], ...] = ()
-    """The same for other modules: (first part of their name, factor), such as ("head", 10.0)."""
+    """The same for other modules: (first part of their name, factor), such as ("decoder", 10.0)."""
     schedule: Literal["constant", "poly", "milestones"] = "poly"
     """poly: ``(1 - step / steps) ** power``; milestones: x ``gamma`` at each of them."""
     power: float = 0.9

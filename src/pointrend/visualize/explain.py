@@ -109,10 +109,10 @@ def explain(model: Any, image: Drawable, *, instance: int = 0) -> Explanation:
     """
     img = as_image(image)
     tensor = torch.from_numpy(img).permute(2, 0, 1).contiguous()
-    kind = getattr(model, "kind", None)
-    if kind == "instance":
+    task = getattr(model, "task", None)
+    if task == "instance":
         return _explain_instance(model, img, tensor, instance)
-    if kind == "semantic":
+    if task == "semantic":
         return _explain_semantic(model, img, tensor)
     raise ValueError(
         f"model: expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}; for a network of "
@@ -150,7 +150,7 @@ def _explain_instance(
     (result,) = trace.results
     if trace.masks is None:
         raise ValueError(
-            f"this model's mask head ({model.config.head}) predicts without points; explain one with PointRend"
+            f"this model's mask head ({model.config.mask_head}) predicts without points; explain one with PointRend"
         )
     if not 0 <= instance < len(result):
         found = f"objects 0..{len(result) - 1}" if len(result) else "no object"
@@ -193,7 +193,7 @@ def variants(
     """
     img = as_image(image)
     tensor = torch.from_numpy(img).permute(2, 0, 1).contiguous()
-    if model.kind == "instance":
+    if model.task == "instance":
         return dict(_instance_variants(model, img, tensor, scale))
     ways = {"coarse": False, "PointRend": True} if model.point_rend is not None else {"coarse": False}
     return {name: model.predict([tensor], refine=refine)[0] for name, refine in ways.items()}
@@ -211,7 +211,7 @@ def _instance_variants(
         coarse = trace.masks.coarse  # (R, K, 7, 7), K = 1 where class-agnostic
         labels = trace.regions.labels if coarse.shape[1] > 1 else torch.zeros_like(trace.regions.labels)
         logits["coarse"] = coarse[torch.arange(len(labels)), labels]
-    logits[FINAL_NAMES.get(model.config.head, "PointRend")] = trace.logits
+    logits[FINAL_NAMES.get(model.config.mask_head, "PointRend")] = trace.logits
     for name, values in logits.items():
         masks = paste_masks(values[keep].sigmoid().cpu(), boxes, size)
         yield name, replace(result, boxes=boxes, masks=masks, uncertainty=None)

@@ -87,7 +87,7 @@ def _convert(entry: Entry, path: Path) -> Any:
     except ValueError as error:
         reason = "\n".join(str(error).splitlines()[:6])  # a list of all tensors that differ helps nobody here
         raise ValueError(
-            f"not the file of {entry.name} ({entry.kind}, {entry.backbone}, {entry.data}): {reason}"
+            f"not the file of {entry.name} ({entry.task}, {entry.backbone}, {entry.data}): {reason}"
         ) from error
     model.origin = {"name": entry.name, "url": entry.url, "licence": entry.licence}
     return model

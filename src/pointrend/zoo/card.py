@@ -19,7 +19,7 @@ def commands(entry: Entry) -> dict[str, str]:
     Empty where no weights were published.
     """
     start = f"pointrend eval {entry.name} --data {DATA[entry.data]} --metrics"
-    city = entry.data == "Cityscapes" and entry.kind == "instance"
+    city = entry.data == "Cityscapes" and entry.task == "instance"
     options = {
         "mask AP": "cityscapes" if city else "mask",
         "mask AP*": "mask --lvis lvis_v0.5_val.json",

@@ -37,7 +37,7 @@ class Entry:
 
     name: str
     project: Literal["Detectron2", "MMSegmentation", "MMDetection"]
-    kind: Literal["instance", "semantic"]
+    task: Literal["instance", "semantic"]
     backbone: Literal["R-50", "R-101", "X-101-32x8d"]
     data: Literal["COCO", "Cityscapes", "ADE20K"]
     url: str
@@ -58,10 +58,10 @@ class Entry:
         """The model's configuration with its data set's class names (and colours)."""
         from pointrend.models.published import NETWORKS, with_classes
 
-        return with_classes(NETWORKS[self.name], *_classes(self.data, self.kind))
+        return with_classes(NETWORKS[self.name], *_classes(self.data, self.task))
 
 
-def _classes(data: str, kind: str) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+def _classes(data: str, task: str) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
     """Names and colours of a data set's classes; no colours where none are customary."""
     from pointrend.metadata import ade20k, cityscapes, coco
 
@@ -69,7 +69,7 @@ def _classes(data: str, kind: str) -> tuple[tuple[str, ...], tuple[tuple[int, in
         return tuple(category.name for category in coco.CATEGORIES), ()
     if data == "ADE20K":
         return ade20k.CLASSES, ()
-    labels = cityscapes.INSTANCE_LABELS if kind == "instance" else cityscapes.TRAIN_LABELS
+    labels = cityscapes.INSTANCE_LABELS if task == "instance" else cityscapes.TRAIN_LABELS
     return tuple(label.name for label in labels), tuple(label.color for label in labels)
 
 
@@ -87,7 +87,7 @@ def _instance(
     return Entry(
         name=name,
         project="Detectron2",
-        kind="instance",
+        task="instance",
         backbone=backbone,
         data=data,
         url=f"{DETECTRON2}/InstanceSegmentation/{name}/{file}",
@@ -103,7 +103,7 @@ def _mmseg(name: str, backbone: Any, data: Any, file: str, miou: float, flip: fl
     return Entry(
         name=name,
         project="MMSegmentation",
-        kind="semantic",
+        task="semantic",
         backbone=backbone,
         data=data,
         url=f"{MMSEGMENTATION}/{file[: file.index('_2020')]}/{file}",
@@ -119,7 +119,7 @@ def _mmdet(name: str, file: str, ap: float, box_ap: float, training: str) -> Ent
     return Entry(
         name=name,
         project="MMDetection",
-        kind="instance",
+        task="instance",
         backbone="R-50",
         data="COCO",
         url=f"{MMDETECTION}/{file.rpartition('-')[0]}/{file}",
@@ -136,7 +136,7 @@ def _implicit(name: str) -> Entry:
     return Entry(
         name=name,
         project="Detectron2",
-        kind="instance",
+        task="instance",
         backbone="R-50",
         data="COCO",
         url="",
@@ -161,7 +161,7 @@ _ENTRIES = (
     Entry(
         name="pointrend_semantic_R_101_FPN_1x_cityscapes",
         project="Detectron2",
-        kind="semantic",
+        task="semantic",
         backbone="R-101",
         data="Cityscapes",
         url=f"{DETECTRON2}/SemanticSegmentation/pointrend_semantic_R_101_FPN_1x_cityscapes/202576688/"

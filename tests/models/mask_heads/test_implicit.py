@@ -15,7 +15,10 @@ CHANNELS, STRIDES = {"p2": 6}, {"p2": 4}
 
 def head(classes=3, **settings):
     return ImplicitMaskHead(
-        CHANNELS, STRIDES, classes, MaskConfig(**{"width": 8, "coarse_width": 16, "side": 56, **settings})
+        CHANNELS,
+        STRIDES,
+        classes,
+        MaskConfig(**{"width": 8, "coarse_width": 16, "mask_size": 56, **settings}),
     )
 
 
@@ -50,7 +53,7 @@ def test_positions_stay_exact_under_autocast():
 @pytest.mark.parametrize("points", [784, 100, 10_000])
 def test_masks_are_rendered_from_a_square_grid_of_the_points(points):
     features = {"p2": torch.randn(1, 6, 16, 24)}
-    logits, trace = head(points=points).trace(features, regions())
+    logits, trace = head(num_points=points).trace(features, regions())
     assert logits.shape == (2, 56, 56)
     assert trace.start.shape[-1] == min(int(points**0.5), 56)
     torch.testing.assert_close(head().predict(features, regions(0)).shape, torch.Size([0, 56, 56]))
@@ -76,7 +79,7 @@ def test_the_parameter_loss_is_a_small_mean_square(target):
 
 
 def test_the_whole_model_trains_and_predicts(tiny_config, target):
-    model = InstanceSegmenter(tiny_config(head="implicit", masks={"train_on_predicted_boxes": False}))
+    model = InstanceSegmenter(tiny_config(mask_head="implicit", masks={"train_on_predicted_boxes": False}))
     image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
     losses = model.loss([image], [target((64, 96), [(10, 10, 50, 40)])])
     sum(losses.values()).backward()

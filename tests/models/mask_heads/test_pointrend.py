@@ -17,7 +17,7 @@ CHANNELS = dict.fromkeys(LEVELS, 6)
 
 
 def config(**settings):
-    return MaskConfig(**{"width": 12, "coarse_width": 16, "side": 56, **settings})
+    return MaskConfig(**{"width": 12, "coarse_width": 16, "mask_size": 56, **settings})
 
 
 def build(kind=PointRendMaskHead, classes=4, **settings):
@@ -47,7 +47,7 @@ KINDS = [PointRendMaskHead, CoarseMaskHead, ConvMaskHead]
 
 
 @pytest.mark.parametrize(
-    ("points", "side", "start"),
+    ("num_points", "mask_size", "start"),
     [
         (784, 224, 28),
         (784, 14, 14),
@@ -58,12 +58,14 @@ KINDS = [PointRendMaskHead, CoarseMaskHead, ConvMaskHead]
         (10**6, 100, 56),
     ],
 )
-def test_subdivision_starts_from_the_coarse_side_doubled_while_the_points_cover_it(points, side, start):
-    assert MaskConfig(points=points, side=side).start_side == start
+def test_subdivision_starts_from_the_coarse_side_doubled_while_the_points_cover_it(
+    num_points, mask_size, start
+):
+    assert MaskConfig(num_points=num_points, mask_size=mask_size).start_size == start
 
 
 def test_the_published_head_takes_three_steps_from_28_to_224():
-    head = build(side=224, points=784)
+    head = build(mask_size=224, num_points=784)
     _, trace = head.trace(maps(), some_regions())
     assert trace.start.shape == (3, 1, 28, 28)
     assert [step.size for step in trace.steps] == [(56, 56), (112, 112), (224, 224)]
@@ -72,7 +74,7 @@ def test_the_published_head_takes_three_steps_from_28_to_224():
 
 @pytest.mark.parametrize("side", [5, 28, 56, 100])
 def test_masks_have_any_resolution(side):
-    assert build(side=side).predict(maps(), some_regions()).shape == (3, side, side)
+    assert build(mask_size=side).predict(maps(), some_regions()).shape == (3, side, side)
 
 
 def test_pooling_samples_once_a_bin_and_sees_zeros_outside():
@@ -106,7 +108,7 @@ def test_the_coarse_loss_is_detectron2s(units):
 
 
 def test_carrying_only_the_boxs_class_along_is_exact():
-    head, features, regions = build(points=100, side=56), maps(), some_regions()
+    head, features, regions = build(num_points=100, mask_size=56), maps(), some_regions()
     rows = torch.arange(3)
     with torch.no_grad():
         logits, trace = head.trace(features, regions)
@@ -120,20 +122,20 @@ def test_carrying_only_the_boxs_class_along_is_exact():
             assert torch.allclose(torch.cat(parts, 1)[rows, regions.labels], fine_of(points)[:, 0])
             return torch.cat(parts, 1)
 
-        side = head.config.start_side
+        side = head.config.start_size
         start = every_class(regular_grid(side, side, regions=3)).unflatten(2, (side, side))
         full = subdivide(
             start,
             every_class,
             sizes=[step.size for step in trace.steps],
-            count=100,
+            num_points=100,
             uncertainty=lambda all_logits: binary_uncertainty(all_logits[rows, regions.labels][:, None]),
         )
     assert torch.allclose(full[rows, regions.labels], logits, atol=1e-6)
 
 
 def test_enough_points_predict_every_cell():
-    head, features, regions = build(points=56**2, side=56), maps(), some_regions()
+    head, features, regions = build(num_points=56**2, mask_size=56), maps(), some_regions()
     with torch.no_grad():
         logits, trace = head.trace(features, regions)
         everywhere = head.predictor(features, trace.coarse, regions)(regular_grid(56, 56, regions=3))
@@ -148,7 +150,7 @@ def test_predicting_in_pieces_changes_nothing(monkeypatch):
 
 
 def test_a_residual_head_starts_from_the_interpolated_coarse_mask():
-    head = PointRendMaskHead(CHANNELS, LEVELS, 4, config(residual=True, side=28))
+    head = PointRendMaskHead(CHANNELS, LEVELS, 4, config(residual=True, mask_size=28))
     features, regions = maps(), some_regions()
     with torch.no_grad():
         logits, trace = head.trace(features, regions)
@@ -177,7 +179,7 @@ def test_one_mask_for_all_classes(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("classes", [1, 1203])
 def test_few_and_many_classes_have_masks(kind, classes):
-    head = build(kind, classes=classes, side=28)
+    head = build(kind, classes=classes, mask_size=28)
     logits = head.predict(maps(), some_regions((0, classes - 1, classes // 2)))
     assert torch.isfinite(logits).all()
     assert len(logits) == 3
@@ -227,7 +229,7 @@ def test_training_points_repeat_with_a_generator(target):
 
 @pytest.mark.parametrize("side", [28, 224])
 def test_the_baseline_pools_half_its_resolution(side):
-    head = ConvMaskHead(CHANNELS, LEVELS, 4, config(), side=side)
+    head = ConvMaskHead(CHANNELS, LEVELS, 4, config(), mask_size=side)
     features, regions = maps(), some_regions()
     with torch.no_grad():
         pooled = head.pool(features, regions)
@@ -240,12 +242,12 @@ def test_the_baseline_pools_half_its_resolution(side):
 
 def test_the_baseline_needs_an_even_side():
     with pytest.raises(ValueError, match="even number of cells"):
-        ConvMaskHead(CHANNELS, LEVELS, 4, side=27)
+        ConvMaskHead(CHANNELS, LEVELS, 4, mask_size=27)
 
 
 def test_points_stay_in_place_under_autocast():
     # Far from the corner, bfloat16 pixels are 4 apart: a head that rounded them would sample another place.
-    head = PointRendMaskHead(CHANNELS, LEVELS, 2, config(residual=True, side=28))
+    head = PointRendMaskHead(CHANNELS, LEVELS, 2, config(residual=True, mask_size=28))
     features = {name: level.expand(1, 6, *level.shape[2:]) for name, level in maps(1, 32, 2048).items()}
     ramp = torch.arange(512.0) / 512
     features["p2"] = ramp.expand(1, 6, 8, 512).contiguous()

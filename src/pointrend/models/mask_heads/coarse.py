@@ -5,7 +5,7 @@ each box. They share ``loss(features, regions, matched, masks)`` and ``predict(f
 maps (B, C, H, W) of the backbone and its pyramid by name. Numbers as in Detectron2
 ``projects/PointRend/point_rend/mask_head.py``.
 
-Letters: B images, R boxes of all images, K classes, C channels, S side of the mask grid.
+Shapes: B images, R boxes of all images, K classes, C channels, S side of the mask grid.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from pointrend.structures import InstanceMasks
 class MaskConfig:
     """Settings of the mask heads; defaults are those of all published PointRend models."""
 
-    side: int = 224
+    mask_size: int = 224
     """S of the rendered mask, any number: PointRend only."""
-    coarse_side: int = 7
-    points: int = 784
+    coarse_size: int = 7
+    num_points: int = 784
     """N, points predicted for each box in each subdivision step."""
     sampling: PointSampling = field(default_factory=PointSampling)
     """How training points are chosen."""
@@ -54,17 +54,17 @@ class MaskConfig:
     """Train on the box predicted from each proposal rather than on the proposal."""
 
     def __post_init__(self) -> None:
-        if min(self.side, self.points, self.coarse_side) < 1 or not self.features:
+        if min(self.mask_size, self.num_points, self.coarse_size) < 1 or not self.features:
             raise ValueError(f"mask head: expected positive sides and points and some features, got {self}")
 
     @property
-    def start_side(self) -> int:
+    def start_size(self) -> int:
         """Side of the grid on which subdivision starts: the largest doubled coarse grid that N points cover.
 
         28 for 7 and N = 784. Detectron2's configuration says "start 7, 5 steps"; this is what it runs.
         """
-        side = min(self.coarse_side, self.side)
-        while 4 * side**2 <= self.points and 2 * side <= self.side:
+        side = min(self.coarse_size, self.mask_size)
+        while 4 * side**2 <= self.num_points and 2 * side <= self.mask_size:
             side *= 2
         return side
 
@@ -75,18 +75,18 @@ class CoarseHead(nn.Module):
     Args:
         channels: C of the features; if more than ``width``, a 1x1 convolution reduces them first.
         outputs: numbers predicted in all, K * 7 * 7.
-        side: of the coarse mask; twice as many samples a side go in.
+        mask_size: of the coarse mask; twice as many samples a side go in.
     """
 
     def __init__(
-        self, channels: int, outputs: int, *, side: int = 7, width: int = 256, hidden: int = 1024
+        self, channels: int, outputs: int, *, mask_size: int = 7, width: int = 256, hidden: int = 1024
     ) -> None:
         super().__init__()
-        self.side = side
+        self.mask_size = mask_size
         self.reduce_channels = nn.Conv2d(channels, width, 1) if channels > width else None
         channels = min(channels, width)
         self.reduce_size = nn.Conv2d(channels, width, 2, stride=2)
-        self.fc1 = nn.Linear(width * side**2, hidden)
+        self.fc1 = nn.Linear(width * mask_size**2, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
         self.prediction = nn.Linear(hidden, outputs)
         for conv in (self.reduce_channels, self.reduce_size):
@@ -101,7 +101,7 @@ class CoarseHead(nn.Module):
 
         Not RoIAlign: what lies outside of the map counts as zero instead of repeating the border.
         """
-        side = 2 * self.side
+        side = 2 * self.mask_size
         grid = regular_grid(side, side, regions=len(regions), device=regions.boxes.device)
         boxes, images = regions.boxes, regions.image_index
         if not torch.is_grad_enabled() and features.is_contiguous(memory_format=torch.channels_last):
@@ -141,8 +141,8 @@ class CoarseMaskHead(nn.Module):
         self.masks = 1 if self.config.class_agnostic else num_classes
         self.coarse_head = CoarseHead(
             channels["p2"],
-            self.masks * self.config.coarse_side**2,
-            side=self.config.coarse_side,
+            self.masks * self.config.coarse_size**2,
+            mask_size=self.config.coarse_size,
             width=self.config.width,
             hidden=self.config.coarse_width,
         )
@@ -150,7 +150,7 @@ class CoarseMaskHead(nn.Module):
     def coarse_logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """(R, K, 7, 7) logits, K = 1 where class-agnostic."""
         pooled = self.coarse_head.pool(features["p2"], self.strides["p2"], regions)
-        side = self.config.coarse_side
+        side = self.config.coarse_size
         return self.coarse_head(pooled).view(len(regions), self.masks, side, side)
 
     def exact_coarse_logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
@@ -158,7 +158,7 @@ class CoarseMaskHead(nn.Module):
         with torch.autocast(regions.boxes.device.type, enabled=False):
             pooled = self.coarse_head.pool(features["p2"], self.strides["p2"], regions)
             outputs = self.coarse_head(pooled.to(self.coarse_head.fc1.weight.dtype))
-        return outputs.view(len(regions), self.masks, self.config.coarse_side, self.config.coarse_side)
+        return outputs.view(len(regions), self.masks, self.config.coarse_size, self.config.coarse_size)
 
     def loss(
         self,

@@ -2,7 +2,7 @@
 
 As Detectron2's ``MaskRCNNConvUpsampleHead``.
 
-Letters: B images, R boxes of all images, K classes, C channels, S side of the mask grid.
+Shapes: B images, R boxes of all images, K classes, C channels, S side of the mask grid.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ConvMaskHead(nn.Module):
     Args:
         channels: C of each map. strides: input pixels per cell of each map; by name, "p2".."p5" among them.
         num_classes: K.
-        side: S of the mask, 28 (from 14x14 features) or 224 (from 112x112, the costly head of Table 2).
+        mask_size: S of the mask, 28 (from 14x14 features) or 224 (from 112x112, the costly head of Table 2).
     """
 
     def __init__(
@@ -37,13 +37,13 @@ class ConvMaskHead(nn.Module):
         num_classes: int,
         config: MaskConfig | None = None,
         *,
-        side: int = 28,
+        mask_size: int = 28,
     ) -> None:
         super().__init__()
         config = config or MaskConfig()
-        if side < 2 or side % 2:
-            raise ValueError(f"side: expected an even number of cells (28 or 224), got {side}")
-        self.side = side
+        if mask_size < 2 or mask_size % 2:
+            raise ValueError(f"mask_size: expected an even number of cells (28 or 224), got {mask_size}")
+        self.mask_size = mask_size
         self.strides = {level: strides[level] for level in POOLED}
         self.masks = 1 if config.class_agnostic else num_classes
         width = config.width
@@ -60,7 +60,7 @@ class ConvMaskHead(nn.Module):
     def pool(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """(R, C, S/2, S/2) from the pyramid level that suits each box."""
         maps, strides = [features[name] for name in self.strides], list(self.strides.values())
-        return pool_regions(maps, strides, regions.boxes, regions.image_index, self.side // 2)
+        return pool_regions(maps, strides, regions.boxes, regions.image_index, self.mask_size // 2)
 
     def hidden(self, pooled: Tensor) -> Tensor:
         """(R, C, S/2, S/2) -> (R, width, S, S)."""
@@ -100,5 +100,5 @@ class ConvMaskHead(nn.Module):
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class."""
         # 64 boxes at 28x28 take 50 MB a layer; at 224x224 one box takes as much.
-        at_once = max(1, 64 * 28**2 // self.side**2)
+        at_once = max(1, 64 * 28**2 // self.mask_size**2)
         return torch.cat([self._logits(features, part) for part in regions.chunks(at_once)])

@@ -4,7 +4,7 @@ There is no coarse mask: the point head sees where a point lies in the box and t
 "Pointly supervised instance segmentation" (arXiv 2104.06404, section 5); numbers as in Detectron2
 ``projects/PointRend/point_rend/point_head.py`` (``ImplicitPointHead``).
 
-Letters: R boxes of all images, K classes, C channels, P points, W numbers that make up one point head, S side.
+Shapes: R boxes of all images, K classes, C channels, P points, W numbers that make up one point head, S side.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class ImplicitMaskHead(nn.Module):
         self.parameter_head = CoarseHead(
             channels["p2"],
             self.point_head.num_parameters,
-            side=self.config.coarse_side,
+            mask_size=self.config.coarse_size,
             width=self.config.width,
             hidden=self.config.coarse_width,
         )
@@ -146,7 +146,7 @@ class ImplicitMaskHead(nn.Module):
     ) -> dict[str, Tensor]:
         """``mask_points``: cross-entropy with soft labels at uniform points; ``mask_parameters``: weight decay."""
         parameters = self.parameters_of(features, regions)
-        uniform = type(self.config.sampling).uniform(self.config.sampling.count)
+        uniform = type(self.config.sampling).uniform(self.config.sampling.num_points)
         nothing = regions.boxes.new_zeros((len(regions), 1, 1, 1))
         predict_at = self.predictor(features, parameters, regions)
         loss = loss_at_points(predict_at, nothing, uniform, regions, matched, masks, generator=generator)
@@ -170,15 +170,15 @@ class ImplicitMaskHead(nn.Module):
         self, features: Mapping[str, Tensor], regions: Regions, steps: list[SubdivisionStep] | None
     ) -> tuple[Tensor, Tensor]:
         predict_at = self.predictor(features, self.parameters_of(features, regions), regions)
-        output = self.config.side
-        side = min(math.isqrt(self.config.points), output)  # the first N points are a square grid
+        output = self.config.mask_size
+        side = min(math.isqrt(self.config.num_points), output)  # the first N points are a square grid
         logits, start = render_masks(
             predict_at,
             len(regions),
             regions.boxes.device,
             start=side,
             sizes=grid_sizes(side, output),
-            count=self.config.points,
+            num_points=self.config.num_points,
             trace=steps,
         )
         return logits[:, 0], start

@@ -3,7 +3,7 @@
 The interface of all mask heads is in ``coarse_mask_head``. Numbers as in Detectron2
 ``projects/PointRend/point_rend/mask_head.py``.
 
-Letters: B images, R boxes of all images, K classes, C channels, P points, S side of the mask grid.
+Shapes: B images, R boxes of all images, K classes, C channels, P points, S side of the mask grid.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PointRendMaskHead(CoarseMaskHead):
 
     Under autocast the fast path's large products are in half precision, and what decides a mask is not."""
 
-    economy: AdaptiveRefinement | None = None
+    adaptive_refinement: AdaptiveRefinement | None = None
     """Points to leave out at inference; None predicts all, as published."""
 
     def __init__(
@@ -98,10 +98,10 @@ class PointRendMaskHead(CoarseMaskHead):
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class, S from the configuration."""
-        if self.economy is None or self.economy.cells_per_pixel is None:
+        if self.adaptive_refinement is None or self.adaptive_refinement.cells_per_pixel is None:
             return self._predict(features, regions, self._sizes())
-        sizes, side = self._sizes(), self.config.side
-        needed = self.economy.steps(regions.boxes, self.config.start_side, sizes)
+        sizes, side = self._sizes(), self.config.mask_size
+        needed = self.adaptive_refinement.steps(regions.boxes, self.config.start_size, sizes)
         masks = regions.boxes.new_empty((len(regions), side, side))
         for steps in needed.unique().tolist():
             here = torch.nonzero(needed == steps).squeeze(1)
@@ -117,7 +117,7 @@ class PointRendMaskHead(CoarseMaskHead):
             return torch.cat(parts)
         coarse = self.exact_coarse_logits(features, regions)
         head = self.projected(features, coarse, regions)
-        height, width = sizes[-1] if sizes else (self.config.start_side, self.config.start_side)
+        height, width = sizes[-1] if sizes else (self.config.start_size, self.config.start_size)
         masks = coarse.new_empty((len(regions), height, width))
         pieces = 1
         if coarse.device.type == "cpu":
@@ -133,10 +133,10 @@ class PointRendMaskHead(CoarseMaskHead):
     @property
     def boxes_at_once(self) -> int:
         """Boxes rendered together: as many as a budget of memory holds, whatever the number of classes."""
-        points = max(self.config.points, self.config.start_side**2)
+        points = max(self.config.num_points, self.config.start_size**2)
         # Three hidden features, indices and weights for each point; two grids, their uncertainty and a copy.
         hidden = self.config.width * compute_dtype(self.point_head).itemsize
-        box = points * (3 * hidden + 160) + 4 * 4 * self.config.side**2
+        box = points * (3 * hidden + 160) + 4 * 4 * self.config.mask_size**2
         return fits_at_once(box, self.point_head.predictor.weight.device)
 
     @torch.no_grad()
@@ -171,19 +171,19 @@ class PointRendMaskHead(CoarseMaskHead):
             predict_at,
             regions,
             device,
-            start=self.config.start_side,
+            start=self.config.start_size,
             sizes=sizes,
-            count=self.config.points,
-            certain=self.economy.certain if self.economy else None,
+            num_points=self.config.num_points,
+            min_uncertainty=self.adaptive_refinement.min_uncertainty if self.adaptive_refinement else None,
             trace=steps,
         )
 
     def _sizes(self) -> list[Size]:
-        return grid_sizes(self.config.start_side, self.config.side)
+        return grid_sizes(self.config.start_size, self.config.mask_size)
 
     def projected(self, features: Mapping[str, Tensor], coarse: Tensor, regions: Regions) -> FastPointHead:
         """What :meth:`predictor` gives, fast: from points (r, P, 2) in some of the boxes to logits (r, 1, P)."""
-        points = self.config.start_side**2 + sum(min(self.config.points, h * w) for h, w in self._sizes())
+        points = self.config.start_size**2 + sum(min(self.config.num_points, h * w) for h, w in self._sizes())
         return FastPointHead(
             self.point_head,
             [features[name] for name in self.config.features],

@@ -1,6 +1,6 @@
 """Masks rendered by subdivision, whichever head predicts the points: PointRend's and Implicit PointRend's.
 
-Letters: R boxes of all images, K classes, P points, s side of the starting grid, S side of the mask.
+Shapes: R boxes of all images, K classes, P points, s side of the starting grid, S side of the mask.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def render_masks(
     *,
     start: int,
     sizes: Sequence[Size],
-    count: int,
-    certain: float | None = None,
+    num_points: int,
+    min_uncertainty: float | None = None,
     trace: list[SubdivisionStep] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(R, 1, S, S) logits and the starting grid (R, 1, s, s), every cell of which is predicted.
@@ -69,7 +69,7 @@ def render_masks(
     Args:
         predict_at: from points (R, P, 2) in the boxes to logits (R, 1, P).
         regions: R. device: of the points.
-        start: s. sizes, count, certain, trace: of :func:`pointrend.core.subdivide`.
+        start: s. sizes, num_points, min_uncertainty, trace: of :func:`pointrend.core.subdivide`.
     """
     grid = regular_grid(start, start, regions=regions, device=device)
     first = predict_at(grid).unflatten(2, (start, start))
@@ -77,9 +77,9 @@ def render_masks(
         first,
         predict_at,
         sizes=sizes,
-        count=count,
+        num_points=num_points,
         uncertainty=binary_uncertainty,
-        certain=certain,
+        min_uncertainty=min_uncertainty,
         trace=trace,
     )
     return logits, first
@@ -115,21 +115,23 @@ def loss_at_points(
 class AdaptiveRefinement:
     """What a mask head saves; docs/performance.md has what each costs and gains.
 
-    model.mask_head.economy = AdaptiveRefinement(cells_per_pixel=1, certain=4)
+    model.mask_head.adaptive_refinement = AdaptiveRefinement(cells_per_pixel=1, min_uncertainty=-4)
     """
 
     cells_per_pixel: float | None = None
     """Stop subdividing a box when its grid has so many cells for each pixel of its longer side, in pixels of the
     network's input; the rest is interpolated. A box of 40 pixels needs no 224x224 cells. None: subdivide fully."""
-    certain: float | None = None
-    """Leave cells alone whose logit is farther than this from the decision, also where the budget of points would
-    reach them. At 4, the probability is below 0.018 or above 0.982. None: spend the budget."""
+    min_uncertainty: float | None = None
+    """Leave cells alone whose uncertainty (minus the distance of the logit from 0) is not above this negative number,
+    also where the budget of points would reach them. At -4, the probability is below 0.018 or above
+    0.982. None: spend the budget."""
 
     def __post_init__(self) -> None:
-        for name in ("cells_per_pixel", "certain"):
+        for name, sign in (("cells_per_pixel", 1), ("min_uncertainty", -1)):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: expected a positive number or None, got {value}")
+            if value is not None and not sign * value > 0:
+                word = "positive" if sign > 0 else "negative"
+                raise ValueError(f"{name}: expected a {word} number or None, got {value}")
 
     def steps(self, boxes: Tensor, start: int, sizes: Sequence[Size]) -> Tensor:
         """(R,) int64: how many of the steps to ``sizes``, from a grid of ``start`` cells a side, each box needs."""

@@ -1,10 +1,10 @@
 """What the opt-in economies of a trained instance model change in its masks, and what they gain.
 
-    python benchmarks/economy.py model.safetensors images/ --limit 20
+    python benchmarks/adaptive_refinement.py model.safetensors images/ --limit 20
 
-Images, features and boxes are computed once; then the mask branch runs with each economy, alternating. Time of the
-mask branch against that without economy, points predicted, and the change: mean and worst IoU of each box's mask, cut
-at 0.5 and pasted into the image, with the one that all points give.
+Images, features and boxes are computed once; then the mask branch runs with each setting, alternating. Time of the
+mask branch against that at full refinement, points predicted, and the change: mean and worst IoU of each box's mask,
+cut at 0.5 and pasted into the image, with the one that all points give.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from pointrend.models.mask_heads.rendering import AdaptiveRefinement
 from pointrend.models.paste_masks import paste_masks
 from pointrend.predict import Predictor, find_images
 
-ECONOMIES: dict[str, AdaptiveRefinement | None] = {
+SETTINGS: dict[str, AdaptiveRefinement | None] = {
     "none": None,
     "1 cell a pixel": AdaptiveRefinement(cells_per_pixel=1),
     "2 cells a pixel": AdaptiveRefinement(cells_per_pixel=2),
-    "certain at 6": AdaptiveRefinement(certain=6),
-    "certain at 4": AdaptiveRefinement(certain=4),
-    "certain at 2": AdaptiveRefinement(certain=2),
-    "1 cell a pixel, certain at 4": AdaptiveRefinement(cells_per_pixel=1, certain=4),
+    "min_uncertainty -6": AdaptiveRefinement(min_uncertainty=-6),
+    "min_uncertainty -4": AdaptiveRefinement(min_uncertainty=-4),
+    "min_uncertainty -2": AdaptiveRefinement(min_uncertainty=-2),
+    "1 cell a pixel, min_uncertainty -4": AdaptiveRefinement(cells_per_pixel=1, min_uncertainty=-4),
 }
 
 
@@ -75,20 +75,20 @@ def main() -> None:
         features = model.features(batch)
         found = model.detect(features, model.propose(features, batch), batch)[0]
         scenes.append((features, found.boxes, found.labels, batch.sizes[0]))
-    times: dict[str, list[float]] = {name: [] for name in ECONOMIES}
+    times: dict[str, list[float]] = {name: [] for name in SETTINGS}
     for _ in range(arguments.repeats):
-        for name, economy in ECONOMIES.items():
-            model.mask_head.economy = economy
+        for name, setting in SETTINGS.items():
+            model.mask_head.adaptive_refinement = setting
             started = time.perf_counter()
             for features, boxes, labels, _ in scenes:
                 model.masks_for_boxes(features, [boxes], [labels])
             times[name].append(time.perf_counter() - started)
     print(f"{sum(len(boxes) for _, boxes, _, _ in scenes)} boxes in {len(scenes)} images")
-    print("| economy | points | seconds | times faster | mean mask IoU | worst |")
+    print("| setting | points | seconds | times faster | mean mask IoU | worst |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     full: list[Tensor] = []
-    for name, economy in ECONOMIES.items():
-        model.mask_head.economy = economy
+    for name, setting in SETTINGS.items():
+        model.mask_head.adaptive_refinement = setting
         masks: list[Tensor] = []
         with counted(model.mask_head) as points:
             for features, boxes, labels, size in scenes:
