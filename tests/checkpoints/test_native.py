@@ -213,7 +213,7 @@ OLD_INSTANCE = {
     "boxes": {"width": 8},
     "masks": {
         "side": 14,
-        "coarse_size": 5,
+        "coarse_side": 5,
         "points": 25,
         "width": 4,
         "coarse_width": 4,

@@ -265,7 +265,7 @@ def test_frozen_stages_do_not_train(tiny_config, batch):
     ("changes", "message"),
     [
         ({"class_names": ()}, "at least one class"),
-        ({"head": "maskformer"}, "head: expected 'pointrend'"),
+        ({"mask_head": "maskformer"}, "mask_head: expected 'pointrend'"),
         ({"backbone": BackboneConfig("resnet18", output_stride=16)}, "output_stride 32"),
     ],
 )
