@@ -189,7 +189,7 @@ def test_the_head_of_deeplab_learns_ten_times_faster() -> None:
         for parameter in group["params"]
     }
     found = {name.split(".")[0]: rates[id(parameter)] for name, parameter in model.named_parameters()}
-    assert found == {"backbone": 0.01, "head": pytest.approx(0.1), "point_rend": 0.01}
+    assert found == {"backbone": 0.01, "decoder": pytest.approx(0.1), "point_rend": 0.01}
 
 
 def test_classes_and_points_are_exchanged_without_touching_the_rest() -> None:
