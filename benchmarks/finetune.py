@@ -36,7 +36,7 @@ from pointrend.data.transforms import (
 )
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
-from pointrend.evaluation.ground_truth import Part
+from pointrend.evaluation.ground_truth import Subset
 from pointrend.models.backbones import load_pretrained_backbone
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.finetune import build, change_classes, finetune_recipe
@@ -134,11 +134,11 @@ def finetune(name: str, setting: Setting, arguments: argparse.Namespace) -> dict
     data: Any = open_dataset(source, "train", transforms=changes(setting))
     held_out: Any = open_dataset(source, "val")
     if arguments.few is not None:
-        data = Part(data, [number * len(data) // arguments.few for number in range(arguments.few)])
+        data = Subset(data, [number * len(data) // arguments.few for number in range(arguments.few)])
     count = len(held_out)
     if arguments.images is not None:  # evenly spread: neighbours in a film look alike
         count = min(arguments.images, count)
-    part = Part(held_out, [number * len(held_out) // count for number in range(count)])
+    part = Subset(held_out, [number * len(held_out) // count for number in range(count)])
     every = arguments.steps // arguments.points
     recipe = replace(
         finetune_recipe(len(data), setting.task),

@@ -23,8 +23,8 @@ from pointrend.distributed import Shard
 from pointrend.evaluation.cityscapes_results import CityscapesResults
 from pointrend.evaluation.evaluate_instances import evaluate_instances, score_detections
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
-from pointrend.evaluation.external_results import GivenDetections
-from pointrend.evaluation.ground_truth import Part
+from pointrend.evaluation.external_results import ExternalDetections
+from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.loop import Options, Progress
 from pointrend.evaluation.lvis import cocofy_lvis
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
@@ -126,7 +126,7 @@ class EvaluationJob:
                 rows += evaluate(seen, data, variants, stores=stores, progress=progress, **settings)
         return rows
 
-    def score_saved(self, source: Path) -> list[Scores]:
+    def score_predictions(self, source: Path) -> list[Scores]:
         """The row of the predictions in a file or folder.
 
         Raises:
@@ -146,7 +146,7 @@ class EvaluationJob:
         if source.is_dir() and not city:
             raise ValueError(f"{source}: expected a COCO results file for this data set, got a folder")
         if city:
-            own = CityscapesResults(source) if source.is_dir() else GivenDetections(source, data)
+            own = CityscapesResults(source) if source.is_dir() else ExternalDetections(source, data)
             return evaluate_instances(None, data, variants, stores={source.stem: own}, **settings)
         others = self.without_lvis
         return [
@@ -158,7 +158,7 @@ class EvaluationJob:
         assert self.options.out is not None
         return self.options.out / file_name_of(row)
 
-    def _open(self, task: Task | None) -> Part:
+    def _open(self, task: Task | None) -> Subset:
         options = self.options
         named = options.data.endswith((":semantic", ":instance"))
         name = options.data if named or task is None else f"{options.data}:{task}"
@@ -166,9 +166,9 @@ class EvaluationJob:
         self.task = data.task
         if options.lvis is not None:
             data = self._on_lvis(data)
-        return Part.first(data, options.limit)
+        return Subset.first(data, options.limit)
 
-    def _on_lvis(self, data: Any) -> Part:
+    def _on_lvis(self, data: Any) -> Subset:
         """The images that LVIS annotated; its annotations become the truth."""
         if self.task != "instance" or not hasattr(data, "as_coco"):
             raise ValueError("lvis: expected COCO's images and an instance model; AP* is defined for these")
@@ -176,7 +176,7 @@ class EvaluationJob:
         self.truth = cocofy_lvis(self.options.lvis, SYNSET_TABLE)
         annotated = {image["id"] for image in self.truth["images"]}
         self.without_lvis = set(data.image_ids) - annotated
-        return Part.with_ids(data, annotated)
+        return Subset.with_ids(data, annotated)
 
     def _variants(self, model: Any, *, compared: bool) -> tuple[Any, dict[str, Options]]:
         options = self.options
@@ -199,15 +199,15 @@ class EvaluationJob:
             seen = AugmentedSemantic(model, scales=options.scales or (1.0,), flip=options.flip)
         return seen, variants
 
-    def _settings(self, data: Part) -> dict[str, Any]:
+    def _settings(self, data: Subset) -> dict[str, Any]:
         """Keyword arguments of the scoring functions."""
         options, city = self.options, isinstance(data.data, Cityscapes)
         chosen = [metric for metric in METRICS[self.task] if metric in options.metrics]
-        strange = sorted(set(options.metrics) - set(chosen))
-        if strange:
+        unknown = sorted(set(options.metrics) - set(chosen))
+        if unknown:
             raise ValueError(
                 f"metrics: expected some of {', '.join(METRICS[self.task])} for {self.task} segmentation,"
-                f" got {', '.join(strange)}"
+                f" got {', '.join(unknown)}"
             )
         if self.task == "semantic":
             usual = ["categories" if city else "miou", "trimap", "boundary"]
@@ -226,7 +226,7 @@ class EvaluationJob:
         return settings
 
     def _stores(
-        self, name: str, data: Part, variants: Mapping[str, Options], folders: ExitStack
+        self, name: str, data: Subset, variants: Mapping[str, Options], folders: ExitStack
     ) -> dict[str, Any]:
         if self.options.out is None:
             return {}
@@ -259,7 +259,7 @@ class EvaluationJob:
                 stores[row] = SavedDetections(folder)
         return stores
 
-    def _labels(self, folder: Path, data: Part) -> SavedLabels:
+    def _labels(self, folder: Path, data: Subset) -> SavedLabels:
         """Cityscapes' label maps carry its own ids, as its server wants them; others are coloured for viewers."""
         city, known = isinstance(data.data, Cityscapes), data.data.image_ids
         ids, palette = (data.category_ids, ()) if city else (None, data.palette)

@@ -1,6 +1,6 @@
 """What goes in and what comes out, with names and types.
 
-Boxes are ``(x1, y1, x2, y2)`` in continuous pixels, of the image the object speaks of. Labels are contiguous
+Boxes are ``(x1, y1, x2, y2)`` in continuous pixels, of the image that the object belongs to. Labels are contiguous
 ``0..K-1``; data set ids are mapped at the edges.
 
 Shapes: D detections, G ground-truth objects, K classes, R points' regions, P points, H W rows and columns.
@@ -103,7 +103,7 @@ class InstanceMasks:
         ``point_head.roi_mask_point_loss``), since a mask is zero all round its window.
 
         Args:
-            index: (R,) int64, the mask each set of points looks at.
+            index: (R,) int64, the mask that each set of points samples.
             points: (R, P, 2) in pixels of the image, continuous (pixel centres at .5).
 
         Returns:

@@ -16,7 +16,7 @@ from pointrend.data.cityscapes import Cityscapes
 from pointrend.evaluation.cityscapes_results import CityscapesResults
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
-from pointrend.evaluation.ground_truth import Part
+from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.prediction_store import SavedLabels
 from pointrend.metadata.cityscapes import INSTANCE_LABELS, TRAIN_LABELS
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
@@ -93,17 +93,17 @@ def test_instances_are_written_as_the_server_wants_them_and_score_the_same_when_
 
 def test_a_part_of_the_data_keeps_its_own_images(root: Path) -> None:
     data = Cityscapes(root, "val", "instance")
-    part = Part.with_ids(data, ["ulm_000001_000019"])
+    part = Subset.with_ids(data, ["ulm_000001_000019"])
     assert part.image_ids == ["ulm_000001_000019"]
     assert torch.equal(part.instance_ids(0), data.instance_ids(1))
     assert (
         evaluate_instances(Cars(), part, metrics=("cityscapes",))[0].numbers
-        != evaluate_instances(Cars(), Part.first(data, 1), metrics=("cityscapes",))[0].numbers
+        != evaluate_instances(Cars(), Subset.first(data, 1), metrics=("cityscapes",))[0].numbers
     )
     with pytest.raises(ValueError, match="at least one image"):
-        Part.with_ids(data, ["bonn"])
+        Subset.with_ids(data, ["bonn"])
     with pytest.raises(ValueError, match="limit: expected at least one"):
-        Part.first(data, 0)
+        Subset.first(data, 0)
 
 
 def test_label_maps_carry_label_ids_and_score_the_same_when_read_back(root: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from pointrend.cli import main
 from pointrend.data.build import open_dataset
 from pointrend.evaluation.external_results import read_detections
-from pointrend.evaluation.ground_truth import Part
+from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.prediction_store import SavedLabels
 from pointrend.metadata.cityscapes import INSTANCE_LABELS
 from tests.evaluation.tiny import SIZE, instance_model, photo, semantic_model
@@ -173,7 +173,7 @@ def test_an_image_that_was_not_predicted_is_an_error_unless_it_is_not_scored(coc
     file = predicted(coco, fewer)
     with pytest.raises(ValueError, match=r"images: image 3 of the data set \(a.png\) is not among them"):
         read_detections(file, data)
-    assert len(read_detections(file, Part.first(data, 2))) == 2
+    assert len(read_detections(file, Subset.first(data, 2))) == 2
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ class Evaluate:
         shard = join_processes()
         job = EvaluationJob(options, shard)
         if self.predictions is not None:
-            rows = job.score_saved(self.predictions)
+            rows = job.score_predictions(self.predictions)
         else:
             models = {name: load_model(name, optimize=self.optimize) for name in self.models}
             with counting("scoring", None) if shard.first else nullcontext() as progress:

@@ -18,7 +18,7 @@ from pointrend.data.build import open_dataset
 from pointrend.distributed import main_process
 from pointrend.evaluate import score
 from pointrend.evaluation.evaluate_semantic import score_names
-from pointrend.evaluation.ground_truth import Part
+from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.report import Scores, to_json
 from pointrend.io import write_text
 from pointrend.models.instance import InstanceConfig
@@ -86,7 +86,7 @@ class Validation:
             raise ValueError(
                 f"metric: expected a score of {task} segmentation ({', '.join(known)}), got {metric!r}"
             )
-        self.images = Part.first(images.validation(), limit)
+        self.images = Subset.first(images.validation(), limit)
         self.title = f"model.safetensors on {images.name}, val: {len(self.images)} images, per cent"
         self.task = task
         self.rows: list[Scores] = []

@@ -91,7 +91,7 @@ class CityscapesAP:
     detection whose IoU with it is *above* the overlap; further ones are mistakes. A detection that matches
     nothing is a mistake, unless the share of it that lies on ignored pixels (void classes, groups and
     small objects of its class) is above the overlap. Detections may overlap each other. AP is the area under the
-    precision-recall curve, step-wise. Shards merge to exactly the whole.
+    precision-recall curve, step-wise. Merged shards give exactly the score of all images at once.
     """
 
     def __init__(self) -> None:

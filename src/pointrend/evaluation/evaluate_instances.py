@@ -81,13 +81,13 @@ def evaluate_instances(
     cityscapes = {variant: CityscapesAP() for variant in variants if "cityscapes" in metrics}
     imgs: dict[int, tuple[dict[str, Any], Records]] = {}  # index -> its records in the ground truth
     found: dict[str, dict[int, Records]] = {variant: {} for variant in variants}
-    kept = dict(stores or {})
+    stores = stores or {}
     shard = Shard.current()
 
     def collect(variant: str, index: int, sample: Sample, records: Records) -> None:
         if variant in cityscapes:
             cityscapes[variant].update_records(records, dataset.instance_ids(index), category_ids)  # type: ignore[attr-defined]
-        if coco_metrics or variant in kept:
+        if coco_metrics or variant in stores:
             found[variant][index] = records
         if index not in imgs:
             made = annotation_records(sample) if ground_truth is None and coco_metrics else []
@@ -99,7 +99,7 @@ def evaluate_instances(
         variants,
         convert=lambda sample, result: result.to_coco(sample.image_id, category_ids),
         use=collect,
-        stores=kept,
+        stores=stores,
         progress=progress,
         shard=shard,
     )
@@ -113,8 +113,8 @@ def evaluate_instances(
     for variant in variants:
         evaluators: list[CityscapesAP | CocoEvaluator] = []
         detections = _whole(shard.gather(found.pop(variant)))
-        if variant in kept and shard.first:
-            kept[variant].finish(detections)
+        if variant in stores and shard.first:
+            stores[variant].finish(detections)
         if variant in cityscapes:
             evaluators.append(merged(shard.gather(cityscapes[variant])))
         if coco_metrics:

@@ -17,7 +17,7 @@ from pointrend.formats.coco_results import Records, Scored, check_records
 from pointrend.io import read_json
 from pointrend.structures import Sample
 
-__all__ = ["GivenDetections", "read_detections"]
+__all__ = ["ExternalDetections", "read_detections"]
 
 
 def read_detections(path: str | Path, data: Any) -> list[Any]:
@@ -70,7 +70,7 @@ class _File:
         names, sizes = file_names_of(data), sizes_of(data)
         found: dict[int | str, int | str] = {}
         taken: set[int | str] = set()
-        known = set(getattr(data, "whole", data).image_ids)
+        known = set(getattr(data, "full", data).image_ids)
         finder = _Finder(names)
         for own, record in self._by_id("image", "images").items():
             where = f"{self.source}: image {brief(own)}"
@@ -190,7 +190,7 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
     return count
 
 
-class GivenDetections:
+class ExternalDetections:
     """The detections of a file, checked image by image; a `loop.InstanceStore` that nothing is added to.
 
     Raises:
@@ -201,7 +201,7 @@ class GivenDetections:
         self.source = str(path)
         self.category_ids = list(getattr(data, "category_ids", None) or range(len(data.class_names)))
         self._of: dict[int | str, list[tuple[int, Any]]] = {}
-        known = set(getattr(data, "whole", data).image_ids)
+        known = set(getattr(data, "full", data).image_ids)
         for number, record in enumerate(read_detections(path, data)):
             own = record.get("image_id") if isinstance(record, Mapping) else None
             if not isinstance(own, int | str) or own not in known:

@@ -11,8 +11,8 @@ from pointrend.masks.rle import encode_windows
 from pointrend.structures import InstanceTarget, Sample
 
 __all__ = [
-    "Part",
     "Samples",
+    "Subset",
     "annotation_records",
     "assemble",
     "file_names_of",
@@ -30,7 +30,7 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> Sample: ...
 
 
-class Part:
+class Subset:
     """Some images of a data set, in the given order; whatever else the data set knows is handed on."""
 
     def __init__(self, data: Any, indices: Iterable[int]) -> None:
@@ -39,14 +39,14 @@ class Part:
             raise ValueError("expected at least one image to score, got none")
 
     @classmethod
-    def first(cls, data: Any, count: int | None) -> Part:
+    def first(cls, data: Any, count: int | None) -> Subset:
         """The first so many images; all if None."""
         if count is not None and count < 1:
             raise ValueError(f"limit: expected at least one image, got {count}")
         return cls(data, range(len(data) if count is None else min(count, len(data))))
 
     @classmethod
-    def with_ids(cls, data: Any, wanted: Iterable[int | str]) -> Part:
+    def with_ids(cls, data: Any, wanted: Iterable[int | str]) -> Subset:
         """The images with these ids, as far as the data set has them; it must know its `image_ids`."""
         known = set(wanted)
         return cls(data, [index for index, one in enumerate(data.image_ids) if one in known])
@@ -63,9 +63,9 @@ class Part:
         return getattr(self.data, name)
 
     @property
-    def whole(self) -> Any:
+    def full(self) -> Any:
         """The data set that this is a part of."""
-        return getattr(self.data, "whole", self.data)
+        return getattr(self.data, "full", self.data)
 
     @property
     def image_ids(self) -> list[int | str]:
@@ -83,9 +83,9 @@ def file_names_of(data: Any) -> dict[int | str, str]:
     """The file name of each image of the whole data set by its id; empty where its images are no files."""
     if hasattr(data, "as_coco"):
         return {image["id"]: image["file_name"] for image in data.as_coco()["images"]}
-    whole = getattr(data, "whole", data)
-    if hasattr(whole, "pairs"):
-        return {one: str(image) for one, (image, _) in zip(whole.image_ids, whole.pairs, strict=True)}
+    full = getattr(data, "full", data)
+    if hasattr(full, "pairs"):
+        return {one: str(image) for one, (image, _) in zip(full.image_ids, full.pairs, strict=True)}
     return {}
 
 

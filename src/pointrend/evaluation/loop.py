@@ -1,4 +1,4 @@
-"""The one pass over a data set that every evaluation makes: predict or read back, save, hand on to be counted."""
+"""The loop over a data set that every evaluation runs: predict or read back, save, count."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class InstanceStore(Store, Protocol):
     """Detections on disk: COCO-format records."""
 
     def finish(self, records: Iterable[list[dict[str, Any]]]) -> None:
-        """Told once, when all images are done, with the detections of each."""
+        """Called once, when all images are done, with the detections of each."""
 
 
 def each_image(
@@ -94,10 +94,10 @@ def each_image(
 
 def merged(parts: Sequence[Mergeable]) -> Mergeable:
     """The evaluators of all processes as one."""
-    whole, *others = parts
+    first, *others = parts
     for other in others:
-        whole.merge(other)
-    return whole
+        first.merge(other)
+    return first
 
 
 def _predict(model: Any, sample: Sample, options: Options) -> Any:

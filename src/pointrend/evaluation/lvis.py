@@ -91,7 +91,7 @@ def cocofy_lvis(
 def write_cocofied_lvis(
     lvis: str | Path, coco_to_synset: str | Path | Mapping[str, Any], output: str | Path
 ) -> dict[str, Any]:
-    """`cocofy_lvis` from a file to a file, which appears whole or not at all; returns its content."""
+    """`cocofy_lvis` from a file to a file, written atomically; returns its content."""
     content = cocofy_lvis(lvis, coco_to_synset)
     write_text(output, json.dumps(content))
     return content

@@ -42,7 +42,7 @@ def mask_variants(
 
 
 class MaskVariants:
-    """An instance model with PointRend whose `predict` can be told how to render the masks.
+    """An instance model with PointRend whose `predict` takes options for how to render the masks.
 
     Boxes, classes and scores are found once for each image and shared by the variants, so they differ in their masks
     only, and comparing takes little longer than one prediction. (The seconds of the first variant include all

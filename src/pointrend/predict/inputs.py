@@ -23,7 +23,7 @@ def find_images(
     """
     found: dict[Path, Path] = {}
     failures: list[Failure] = []
-    shunned = {folder.resolve() for folder in skip}
+    left_out = {folder.resolve() for folder in skip}
     for source in sources:
         path = Path(source).expanduser()
         if path.is_dir():
@@ -33,7 +33,7 @@ def find_images(
             matches = [
                 p for p in matches if not any(part.startswith(".") for part in p.relative_to(path).parts)
             ]
-            matches = [p for p in matches if shunned.isdisjoint(p.resolve().parents)]
+            matches = [p for p in matches if left_out.isdisjoint(p.resolve().parents)]
         elif path.exists() or not glob.has_magic(str(path)):
             matches = [path]
         else:

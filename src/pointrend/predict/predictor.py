@@ -21,7 +21,7 @@ from torch import Tensor
 from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
 from pointrend.distributed import join_processes, local_device
 from pointrend.predict.inputs import find_images, output_names
-from pointrend.predict.prefetch import Behind, ahead
+from pointrend.predict.prefetch import BackgroundWorker, prefetch
 from pointrend.predict.results import Failure, Prediction, Report
 from pointrend.predict.resume import Outcomes, fingerprint
 from pointrend.predict.writers import Writer, track
@@ -98,7 +98,7 @@ class Predictor:
     def stream(self, paths: Iterable[Path]) -> Iterator[Prediction | Failure]:
         """Predictions in the order of the paths; a `Failure` in its place for each file without one."""
         waiting: list[tuple[int, Path, Tensor]] = []
-        read = ahead(self.read, paths, depth=self.batch_size + WAITING)
+        read = prefetch(self.read, paths, depth=self.batch_size + WAITING)
         for number, (path, img) in enumerate(read):
             try:
                 image = img.result()
@@ -176,9 +176,9 @@ class Predictor:
             outcomes.add(*item)
 
         predictions = self.stream(outcomes.paths[number] for number in numbers)
-        with Behind(WAITING) as behind:
+        with BackgroundWorker(WAITING) as worker:
             for item in track(zip(numbers, predictions, strict=True), len(numbers), progress):
-                behind(write, item)
+                worker(write, item)
 
     def read(self, path: Path) -> Tensor:
         """An image from its file, (3, H, W) uint8 RGB.

@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ahead(
+def prefetch(
     function: Callable[[T], R], items: Iterable[T], *, depth: int, threads: int = 2
 ) -> Iterator[tuple[T, Future[R]]]:
     """Each item with the future of `function(item)`, in order; at most `depth` results wait to be taken."""
@@ -29,7 +29,7 @@ def ahead(
                 future.cancel()
 
 
-class Behind:
+class BackgroundWorker:
     """Runs calls in one thread, in their order, while the caller goes on; a context manager.
 
     At most `depth` calls wait. What a call raises is raised at a later call or at the end of the block.
@@ -46,7 +46,7 @@ class Behind:
             self.waiting.popleft().result()
         self.waiting.append(self.pool.submit(function, item))
 
-    def __enter__(self) -> Behind:
+    def __enter__(self) -> BackgroundWorker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
