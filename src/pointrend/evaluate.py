@@ -33,8 +33,7 @@ from pointrend.evaluation.report import Scores
 from pointrend.metadata.coco import SYNSET_TABLE
 from pointrend.predict import Predictor, output_names
 from pointrend.run_folder import RunFolder
-
-Task = Literal["instance", "semantic"]
+from pointrend.structures import Dataset, Task
 
 SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384, 1024)  # pixels, for curves
 WIDTHS = (1, 2, 3, 5, 8, 12, 20)
@@ -162,15 +161,15 @@ class EvaluationJob:
         options = self.options
         named = options.data.endswith((":semantic", ":instance"))
         name = options.data if named or task is None else f"{options.data}:{task}"
-        data: Any = open_dataset(name, options.split, categories=options.categories or None)
+        data = open_dataset(name, options.split, categories=options.categories or None)
         self.task = data.task
         if options.lvis is not None:
             data = self._on_lvis(data)
         return Subset.first(data, options.limit)
 
-    def _on_lvis(self, data: Any) -> Subset:
+    def _on_lvis(self, data: Dataset) -> Subset:
         """The images that LVIS annotated; its annotations become the truth."""
-        if self.task != "instance" or not hasattr(data, "as_coco"):
+        if self.task != "instance" or data.as_coco() is None:
             raise ValueError("lvis: expected COCO's images and an instance model; AP* is defined for these")
         assert self.options.lvis is not None
         self.truth = cocofy_lvis(self.options.lvis, SYNSET_TABLE)
@@ -283,7 +282,7 @@ def variants_of(
     return model, {"coarse, interpolated": {"refine": False}, "PointRend": {}}
 
 
-def _check_classes(own: Sequence[str], data: Any, name: str) -> None:
+def _check_classes(own: Sequence[str], data: Dataset, name: str) -> None:
     if tuple(data.class_names) != tuple(own):
         raise ValueError(
             f"the model knows the classes {', '.join(own)}, but {name} has "

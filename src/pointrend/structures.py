@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -173,6 +173,69 @@ class Sample:
     """InstanceTarget or SemanticTarget in the pixels of ``image``; None where there is none."""
     image_id: int | str
     path: str | None = None
+
+
+RGB = tuple[int, int, int]
+Task = Literal["semantic", "instance"]
+
+
+class Samples(Protocol):
+    """Samples by index: a data set, or a list. Random changes, by torch's generator, are made already."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@runtime_checkable
+class Dataset(Samples, Protocol):
+    """A data set, as training, evaluation and drawing take it. A class that inherits from this one has to define
+    `task`, `class_names`, `image_ids`, `__len__` and `__getitem__`; what else it knows has a default here.
+    """
+
+    @property
+    def task(self) -> Task:
+        """What its targets are: label maps ("semantic") or objects ("instance")."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0..K-1."""
+
+    @property
+    def image_ids(self) -> Sequence[int | str]:
+        """The id of each image, in their order."""
+
+    @property
+    def palette(self) -> tuple[RGB, ...]:
+        """A colour (0..255) for each class; empty: a default is used."""
+        return ()
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """The number of each class in the data set's own files; 0..K-1 where it has no other."""
+        return range(len(self.class_names))
+
+    @property
+    def file_names(self) -> Sequence[str]:
+        """The file of each image, in their order; empty where images are no files."""
+        return ()
+
+    @property
+    def image_sizes(self) -> Sequence[tuple[int, int]]:
+        """(H, W) of each image as annotated, in their order; empty where that takes reading the images."""
+        return ()
+
+    def as_coco(self) -> dict[str, list[dict[str, Any]]] | None:
+        """Its annotations in COCO's format, for the official numbers; None where it has no such file."""
+        return None
+
+    def instance_ids(self, index: int) -> Tensor:
+        """(H, W) ids of an image's instance file; Cityscapes' own metric compares with these.
+
+        Raises:
+            ValueError: the data set has no such files.
+        """
+        raise ValueError("instance ids: only data in Cityscapes' own folders has them")
 
 
 class Exports:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pointrend.evaluation.evaluate_instances import evaluate_instances, score_detections
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
-from pointrend.evaluation.ground_truth import ground_truth_of
+from pointrend.evaluation.ground_truth import SampleList, ground_truth_of
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
 from pointrend.evaluation.report import Scores
 from pointrend.run_folder import RunFolder
@@ -179,10 +179,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
 def test_a_complete_run_is_scored_again_without_a_model(tmp_path: Path) -> None:
     whole = kept(tmp_path, Finder())
 
-    class Named(list[Sample]):
-        class_names = NAMES
-
-    again = kept(tmp_path, None, Named(objects()))
+    again = kept(tmp_path, None, SampleList(objects(), NAMES))
     assert again.numbers == exactly(whole)
     file = tmp_path / "predictions.json"
     truth = ground_truth_of(objects(), NAMES)

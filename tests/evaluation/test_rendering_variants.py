@@ -9,6 +9,7 @@ import torch
 
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
+from pointrend.evaluation.ground_truth import SampleList
 from pointrend.evaluation.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
@@ -129,14 +130,14 @@ def test_semantic_models_are_compared_by_points() -> None:
 
 
 def test_a_data_set_that_knows_its_own_ground_truth_is_scored_by_it() -> None:
-    class Annotated(list[Sample]):
-        category_ids = (7, 9)
-
+    class Annotated(SampleList):
         def as_coco(self) -> dict[str, Any]:
-            images = [{"id": sample.image_id, "height": 60, "width": 80} for sample in self]
+            images = [{"id": sample.image_id, "height": 60, "width": 80} for sample in self.samples]
             categories = [{"id": 7, "name": "a"}, {"id": 9, "name": "b"}]
             return {"images": images, "annotations": [], "categories": categories}
 
-    row = evaluate_instances(detector(), Annotated(samples()), {"model": {}}, metrics=("box",))[0]
+    row = evaluate_instances(
+        detector(), Annotated(samples(), category_ids=(7, 9)), {"model": {}}, metrics=("box",)
+    )[0]
     assert row.class_names == ("a", "b")
     assert row.numbers["box AP"] != row.numbers["box AP"]  # NaN: it says that there are no objects

@@ -8,6 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
+from pointrend.structures import Dataset
 from pointrend.training.data_loading import TooManyBroken, TrainingLoader, wide_images
 from pointrend.training.recipe import Recipe
 
@@ -103,15 +104,9 @@ def test_an_empty_data_set_is_refused(greys) -> None:
 
 
 def test_shapes_of_images_are_known_from_a_coco_file_only(greys) -> None:
-    class Image:
-        def __init__(self, width: int, height: int) -> None:
-            self.width, self.height = width, height
-
-    class Coco:
-        image_ids = (7, 3)
-
-        class file:
-            images = {3: Image(2, 1), 7: Image(1, 2)}  # noqa: RUF012
+    class Coco(Dataset):
+        class_names = ("only",)
+        image_sizes = ((2, 1), (1, 2))
 
     assert wide_images(Coco()) == [False, True]
     assert wide_images(greys()) is None

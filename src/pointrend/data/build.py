@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.class_table import ClassTable, infer_classes, read_classes
@@ -13,10 +13,9 @@ from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, re
 from pointrend.data.shapes import ShapeScenes
 from pointrend.metadata import ade20k, coco
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import Sample
+from pointrend.structures import Dataset, Sample, Task
 
 Split = Literal["train", "val"]
-Task = Literal["semantic", "instance"]
 Transforms = Callable[[Sample], Sample]
 
 LAYOUTS = """\
@@ -39,26 +38,6 @@ SCENES = {"train": (0, 20_000), "val": (1_000_000, 200)}  # first scene and how 
 HOLD_OUT = 10
 
 
-class SegmentationData(Protocol):
-    """What every data set here offers: samples, and what their labels mean."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 0..K-1."""
-
-    @property
-    def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """A colour (0..255) for each class."""
-
-    @property
-    def task(self) -> str:
-        """ "semantic" or "instance": the kind of target."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
-
-
 def open_dataset(
     data: str | Path,
     split: Split,
@@ -66,7 +45,7 @@ def open_dataset(
     transforms: Transforms | None = None,
     categories: Sequence[str] | None = None,
     gaps: bool = False,
-) -> SegmentationData:
+) -> Dataset:
     """The data set that `data` names (LAYOUTS), its task by its kind or by a ":semantic" or ":instance"
     behind it.
 
@@ -85,7 +64,7 @@ def open_dataset(
     if lvis and task == "semantic":
         raise ValueError(f"{data}: LVIS is data for instance segmentation, not semantic")
     if name == "shapes" and not Path(name).exists():
-        found: SegmentationData | None = _shapes(split, task or "semantic", transforms)
+        found: Dataset | None = _shapes(split, task or "semantic", transforms)
     elif Path(name).is_dir():
         root = Path(name)
         found = None if lvis else _folder(root, split, task, transforms, categories, gaps)
@@ -122,7 +101,7 @@ def _folder(
     transforms: Transforms | None,
     categories: Sequence[str] | None,
     gaps: bool,
-) -> SegmentationData | None:
+) -> Dataset | None:
     stuff = task == "semantic" and (root / "stuffthingmaps").is_dir()  # it has both kinds of annotation
     found = None if stuff else _find_coco(root, split)
     if found is not None:
@@ -142,7 +121,7 @@ def _folder(
 
 def _lvis(
     root: Path, split: Split, transforms: Transforms | None, categories: Sequence[str] | None
-) -> SegmentationData | None:
+) -> Dataset | None:
     found = find_lvis(root, split)
     if found is None:
         return None

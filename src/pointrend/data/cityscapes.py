@@ -11,23 +11,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from pointrend.data.image_io import read_image, read_labels
 from pointrend.data.transforms import finished
 from pointrend.metadata.cityscapes import GROUP, INSTANCE_LABELS, LAST_ID, TRAIN_LABELS
-from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceTarget, Sample, SemanticTarget
+from pointrend.structures import (
+    IGNORE_LABEL,
+    RGB,
+    Dataset,
+    InstanceMasks,
+    InstanceTarget,
+    Sample,
+    SemanticTarget,
+    Task,
+)
 
 FIRST_THING = INSTANCE_LABELS[0].id  # persons and vehicles are told apart one by one
 
 
-class Cityscapes(Dataset[Sample]):
+class Cityscapes(Dataset):
     """One split ("train" or "val") of the folder, as samples of one task.
 
     Groups of things are crowds. Raises ValueError if the folders are not there or, without `gaps`, an image has no
@@ -38,17 +45,22 @@ class Cityscapes(Dataset[Sample]):
         self,
         root: str | Path,
         split: str,
-        task: Literal["semantic", "instance"] = "semantic",
+        task: Task = "semantic",
         *,
         transforms: Callable[[Sample], Sample] | None = None,
         gaps: bool = False,
     ) -> None:
         if task not in ("semantic", "instance"):
             raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
-        self.task, self.transforms = task, transforms
+        self._task, self.transforms = task, transforms
         kind = "labelIds" if task == "semantic" else "instanceIds"
         self.pairs = find_pairs(Path(root), split, kind, gaps=gaps)
         self._classes = TRAIN_LABELS if task == "semantic" else INSTANCE_LABELS
+
+    @property
+    def task(self) -> Task:
+        """What its targets are."""
+        return self._task
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,7 +73,7 @@ class Cityscapes(Dataset[Sample]):
         return tuple(label.id for label in self._classes)
 
     @property
-    def palette(self) -> tuple[tuple[int, int, int], ...]:
+    def palette(self) -> tuple[RGB, ...]:
         """The benchmark's colour of each class."""
         return tuple(label.color for label in self._classes)
 
@@ -69,6 +81,11 @@ class Cityscapes(Dataset[Sample]):
     def image_ids(self) -> list[str]:
         """CITY_SEQUENCE_FRAME of each image."""
         return [image.name.removesuffix("_leftImg8bit.png") for image, _ in self.pairs]
+
+    @property
+    def file_names(self) -> list[str]:
+        """Paths of the image files."""
+        return [str(image) for image, _ in self.pairs]
 
     def instance_ids(self, index: int) -> Tensor:
         """(H, W) int32 ids of an image's instance file, 0 for licence plates; for the instance task."""

@@ -13,11 +13,9 @@ from torch import Tensor
 from pointrend.data.image_io import read_labels
 from pointrend.io import read_json
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import IGNORE_LABEL
+from pointrend.structures import IGNORE_LABEL, RGB
 
 MOST_CLASSES = 255  # labels are uint8 and 255 means ignored
-
-RGB = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

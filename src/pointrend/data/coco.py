@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from pointrend.data.annotations import Floats, PlacedObjects
 from pointrend.data.image_io import read_image
@@ -17,10 +16,10 @@ from pointrend.data.transforms import finished
 from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, read_coco
 from pointrend.metadata import coco
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import Sample
+from pointrend.structures import Dataset, Sample, Task
 
 
-class CocoInstances(Dataset[Sample]):
+class CocoInstances(Dataset):
     """Images of a folder with the objects of a COCO annotation file, as samples with an `InstanceTarget`.
 
     Labels are 0..K-1 in the order of the category ids (`category_ids` leads back), or in the order of
@@ -61,16 +60,31 @@ class CocoInstances(Dataset[Sample]):
             number: [item for item in objects if self._counts(item, min_area)]
             for number, objects in self.file.objects.items()
         }
-        self.image_ids = [
+        self._image_ids = [
             number
             for number in self.file.images
             if keep_empty or any(not o.crowd for o in self._objects[number])
         ]
 
     @property
-    def task(self) -> str:
-        """The kind of target."""
+    def task(self) -> Task:
+        """What its targets are."""
         return "instance"
+
+    @property
+    def image_ids(self) -> list[int | str]:
+        """The file's id of each image."""
+        return self._image_ids
+
+    @property
+    def file_names(self) -> list[str]:
+        """As the annotation file has them."""
+        return [self.file.images[number].file_name for number in self.image_ids]
+
+    @property
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """(H, W) of each image, as the annotation file has them."""
+        return [self.file.images[number].size for number in self.image_ids]
 
     def _counts(self, item: Annotation, min_area: float) -> bool:
         return item.category_id in self._label_of and (item.crowd or item.area >= min_area)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from pointrend.structures import Sample
+from pointrend.structures import Sample, Samples
 
 # The first five load no further Pillow plugins. JPEG covers phones' MPO.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000")
@@ -121,7 +121,7 @@ def collate(samples: list[Sample]) -> tuple[list[Tensor], list[object], list[Sam
 
 
 def build_loader(
-    dataset: Dataset[Sample], batch_size: int, *, workers: int = 0, seed: int = 0, train: bool = True
+    dataset: Samples, batch_size: int, *, workers: int = 0, seed: int = 0, train: bool = True
 ) -> DataLoader:
     """Batches as `collate` makes them; in training shuffled by `seed`, without the incomplete last batch.
 
@@ -130,7 +130,7 @@ def build_loader(
 
     Raises ValueError if the dataset is empty or has fewer samples than one training batch.
     """
-    count = len(dataset)  # type: ignore[arg-type]
+    count = len(dataset)
     if count == 0:
         raise ValueError("expected a dataset with at least one sample, got an empty one")
     if train and count < batch_size:
@@ -138,7 +138,7 @@ def build_loader(
             f"expected at least {batch_size} samples, one batch, got {count}; lower the batch size"
         )
     return DataLoader(
-        dataset,
+        dataset,  # type: ignore[arg-type]  # torch's class has no length, and a list is none
         batch_size=batch_size,
         shuffle=train,
         drop_last=train,

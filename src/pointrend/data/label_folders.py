@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from torch.utils.data import Dataset
-
-from pointrend.data.class_table import RGB, ClassTable, find_classes, to_contiguous
+from pointrend.data.class_table import ClassTable, find_classes, to_contiguous
 from pointrend.data.image_io import IMAGE_SUFFIXES, read_image, read_labels
-from pointrend.structures import Sample, SemanticTarget
+from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
 
 Pair = tuple[Path, Path]
 
 
-class SemanticFolder(Dataset[Sample]):
+class SemanticFolder(Dataset):
     """Images and label maps as `Sample`s with a `SemanticTarget`: labels 0..K-1, 255 ignored.
 
     Build it by `from_folders` or `from_list`, or from pairs of paths (image, label map). Reading raises
@@ -61,8 +59,8 @@ class SemanticFolder(Dataset[Sample]):
         return cls(pairs, classes or find_classes(Path(file).parent, pairs), transforms=transforms)
 
     @property
-    def task(self) -> str:
-        """The kind of target."""
+    def task(self) -> Task:
+        """What its targets are."""
         return "semantic"
 
     @property
@@ -79,6 +77,11 @@ class SemanticFolder(Dataset[Sample]):
     def image_ids(self) -> list[str]:
         """Names of the image files, without suffix."""
         return [image.stem for image, _ in self.pairs]
+
+    @property
+    def file_names(self) -> list[str]:
+        """Paths of the image files."""
+        return [str(image) for image, _ in self.pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from pointrend.data import shape_drawing
 from pointrend.data.shape_drawing import PATTERNS, Texture, background, blurred
@@ -24,7 +22,7 @@ from pointrend.data.transforms import finished
 from pointrend.masks import polygons
 from pointrend.masks.polygons import Ring
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
+from pointrend.structures import RGB, Dataset, InstanceMasks, InstanceTarget, Sample, SemanticTarget, Task
 
 KINDS = (
     shape_drawing.ellipse,
@@ -148,7 +146,7 @@ def _draw_object(rng: np.random.Generator, height: int, width: int, hue_spread: 
     )
 
 
-class ShapeScenes(Dataset[Sample]):
+class ShapeScenes(Dataset):
     """`count` scenes as samples, from `first` on: other numbers are other scenes, so splits never overlap.
 
     For "semantic" the classes are the background and five kinds; for "instance" the five kinds, the masks are
@@ -162,7 +160,7 @@ class ShapeScenes(Dataset[Sample]):
     def __init__(
         self,
         count: int,
-        task: Literal["semantic", "instance"] = "semantic",
+        task: Task = "semantic",
         *,
         first: int = 0,
         seed: int = 0,
@@ -177,9 +175,14 @@ class ShapeScenes(Dataset[Sample]):
             raise ValueError(f"count: expected at least one scene, got {count}")
         if task not in ("semantic", "instance"):
             raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
-        self.count, self.task, self.first, self.seed = count, task, first, seed
+        self.count, self._task, self.first, self.seed = count, task, first, seed
         self.size, self.objects, self.hue_spread, self.min_area = size, objects, hue_spread, min_area
         self.patterned, self.transforms = patterned, transforms
+
+    @property
+    def task(self) -> Task:
+        """What its targets are."""
+        return self._task
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -190,7 +193,7 @@ class ShapeScenes(Dataset[Sample]):
         return ("background", *names) if self.task == "semantic" else names
 
     @property
-    def palette(self) -> tuple[tuple[int, int, int], ...]:
+    def palette(self) -> tuple[RGB, ...]:
         """A colour (0..255) for each class."""
         palette = (PALETTE[0], *default_palette(len(KINDS) * len(PATTERNS))) if self.patterned else PALETTE
         return palette if self.task == "semantic" else palette[1:]

@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from pointrend.data.build import SegmentationData
-from pointrend.structures import IGNORE_LABEL, InstanceTarget, Sample, SemanticTarget
+from pointrend.data.coco import CocoInstances
+from pointrend.structures import IGNORE_LABEL, Dataset, InstanceTarget, Sample, SemanticTarget
 
 # A box counts as fitting its mask if no side is further off than this share of the box's longer side, or two pixels.
 FIT = 0.1
@@ -66,7 +65,7 @@ class Findings:
 
 
 def check_dataset(
-    data: SegmentationData, *, indices: Iterable[int] | None = None, progress: Progress | None = None
+    data: Dataset, *, indices: Iterable[int] | None = None, progress: Progress | None = None
 ) -> Findings:
     """Read every image with its labels, and say what is wrong.
 
@@ -112,18 +111,15 @@ def _note_size(findings: Findings, sample: Sample) -> None:
 def _note_duplicate(findings: Findings, seen: dict[bytes, str], sample: Sample, name: str) -> None:
     if sample.path is None or not Path(sample.path).is_file():
         return  # generated images have no file
-    with Path(sample.path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else b""
-        if not digest:  # Python 3.10
-            digest = hashlib.sha256(file.read()).digest()
+    digest = hashlib.sha256(Path(sample.path).read_bytes()).digest()
     first = seen.setdefault(digest, name)
     if first != name:
         findings.problems.append(Problem("duplicate", name, f"the same file as {first}"))
 
 
-def _annotated(data: Any, sample: Sample) -> int | None:
+def _annotated(data: Dataset, sample: Sample) -> int | None:
     """How many objects the image's annotation has, where that is known before they are rasterized."""
-    return len(data.placed(sample.image_id).shapes) if hasattr(data, "placed") else None
+    return len(data.placed(sample.image_id).shapes) if isinstance(data, CocoInstances) else None
 
 
 def _look_at_labels(findings: Findings, target: SemanticTarget, name: str) -> None:

@@ -11,8 +11,8 @@ from pointrend.evaluation.cityscapes import CityscapesAP
 from pointrend.evaluation.coco_ap import SCORER_NAMES, CocoEvaluator, Metric
 from pointrend.evaluation.external_results import read_detections
 from pointrend.evaluation.ground_truth import (
-    Samples,
     annotation_records,
+    as_dataset,
     assemble,
     ground_truth_of,
     image_record,
@@ -20,7 +20,7 @@ from pointrend.evaluation.ground_truth import (
 from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.formats.coco_results import consumed
-from pointrend.structures import Sample
+from pointrend.structures import Dataset, Sample, Samples
 
 __all__ = ["INSTANCE_METRICS", "evaluate_instances", "score_detections"]
 
@@ -73,10 +73,10 @@ def evaluate_instances(
         ValueError: naming file, image and field, if something does not fit.
     """
     variants = {"model": {}} if variants is None else variants
-    if ground_truth is None and hasattr(dataset, "as_coco"):
-        ground_truth = dataset.as_coco()
+    data = as_dataset(dataset)
+    ground_truth = data.as_coco() if ground_truth is None else ground_truth
     if category_ids is None:
-        category_ids = getattr(dataset, "category_ids", None)
+        category_ids = data.category_ids or None
     coco_metrics = [metric for metric in metrics if metric in SCORER_NAMES]
     cityscapes = {variant: CityscapesAP() for variant in variants if "cityscapes" in metrics}
     imgs: dict[int, tuple[dict[str, Any], Records]] = {}  # index -> its records in the ground truth
@@ -86,7 +86,7 @@ def evaluate_instances(
 
     def collect(variant: str, index: int, sample: Sample, records: Records) -> None:
         if variant in cityscapes:
-            cityscapes[variant].update_records(records, dataset.instance_ids(index), category_ids)  # type: ignore[attr-defined]
+            cityscapes[variant].update_records(records, data.instance_ids(index), category_ids)
         if coco_metrics or variant in stores:
             found[variant][index] = records
         if index not in imgs:
@@ -95,7 +95,7 @@ def evaluate_instances(
 
     seconds = each_image(
         model,
-        dataset,
+        data,
         variants,
         convert=lambda sample, result: result.to_coco(sample.image_id, category_ids),
         use=collect,
@@ -108,7 +108,7 @@ def evaluate_instances(
     truth = ground_truth
     if truth is None and coco_metrics:
         annotations = [record for _, own in every for record in own]
-        truth = assemble(images, annotations, _class_names(model, dataset), category_ids)
+        truth = assemble(images, annotations, _class_names(model, data), category_ids)
     rows = []
     for variant in variants:
         evaluators: list[CityscapesAP | CocoEvaluator] = []
@@ -137,7 +137,7 @@ def evaluate_instances(
 
 def score_detections(
     file: str | Path,
-    dataset: Any,
+    dataset: Samples,
     *,
     class_names: Sequence[str] = (),
     ground_truth: str | Path | Mapping[str, Any] | None = None,
@@ -159,23 +159,21 @@ def score_detections(
         other_image_ids: images that the file may speak of though the ground truth does not have them.
         name: of the row; the file's if not given.
     """
+    data = as_dataset(dataset, class_names)
     if ground_truth is None:
-        if hasattr(dataset, "as_coco"):
-            ground_truth = dataset.as_coco()
-        else:
-            own = getattr(dataset, "category_ids", None)
-            ground_truth = ground_truth_of(dataset, class_names, own)
-    ids = getattr(dataset, "image_ids", None)
+        ground_truth = data.as_coco() or ground_truth_of(
+            data, class_names or data.class_names, data.category_ids
+        )
     evaluator = CocoEvaluator(
         ground_truth,
         metrics=metrics,
         protocol=protocol,
-        image_ids=ids,
+        image_ids=data.image_ids,
         other_category_ids=other_category_ids,
         other_image_ids=other_image_ids,
         size_edges=size_edges,
     )
-    evaluator.update(consumed(read_detections(file, dataset)), source=str(file))
+    evaluator.update(consumed(read_detections(file, data)), source=str(file))
     label = name if name is not None else Path(file).stem
     return collect_scores(label, evaluator.class_names, [evaluator], len(evaluator.image_ids), 0.0)
 
@@ -186,5 +184,5 @@ def _whole(parts: Iterable[Mapping[int, T]]) -> list[T]:
     return [together[index] for index in sorted(together)]
 
 
-def _class_names(model: Any, dataset: Any) -> tuple[str, ...]:
+def _class_names(model: Any, dataset: Dataset) -> tuple[str, ...]:
     return tuple(dataset.class_names if model is None else model.config.class_names)

@@ -10,11 +10,10 @@ from torch import Tensor
 from pointrend.distributed import Shard
 from pointrend.evaluation.cityscapes import CityscapesIoU
 from pointrend.evaluation.coco_ap import CocoEvaluator
-from pointrend.evaluation.ground_truth import Samples
 from pointrend.evaluation.loop import Options, Progress, Store, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.evaluation.semantic_metrics import BoundaryIoU, LabelMapEvaluator, MeanIoU, TrimapIoU
-from pointrend.structures import Sample, SemanticTarget
+from pointrend.structures import Sample, Samples, SemanticTarget
 
 SemanticMetric = Literal["miou", "categories", "trimap", "boundary"]
 SEMANTIC_METRICS: tuple[SemanticMetric, ...] = ("miou", "trimap", "boundary")

@@ -9,25 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pointrend.evaluation.ground_truth import file_names_of, sizes_of
+from pointrend.evaluation.ground_truth import full_dataset
 from pointrend.formats.coco_json import brief
 from pointrend.formats.coco_results import Records, Scored, check_records
 from pointrend.io import read_json
-from pointrend.structures import Sample
+from pointrend.structures import Dataset, Sample
 
 __all__ = ["ExternalDetections", "read_detections"]
 
 
-def read_detections(path: str | Path, data: Any) -> list[Any]:
+def read_detections(path: str | Path, data: Dataset) -> list[Any]:
     """The detections in the file, with the ids of the data set's images and classes where the file has its own.
 
     Of a plain list nothing is checked here: `check_records` does that.
 
     Args:
         path: a JSON list of detections, or an object with `images`, `categories` and `annotations` that have scores.
-        data: the data set; for the second form its `image_ids` are needed.
+        data: the data set, or a part of it.
 
     Raises:
         ValueError: naming file, id and field, if an image or class of the file is not in the data set, has another
@@ -41,16 +41,12 @@ def read_detections(path: str | Path, data: Any) -> list[Any]:
             f"{path}: expected a list of detections, or an object with images, categories and annotations,"
             f" got {type(content).__name__}"
         )
-    if not hasattr(data, "image_ids"):
-        raise ValueError(
-            f"{path}: the data set does not name its images; give a list of detections with its ids"
-        )
     file = _File(str(path), content)
     images = file.images(data)
     there = set(images.values())
     missing = [one for one in data.image_ids if one not in there]
     if missing:
-        name = file_names_of(data).get(missing[0])
+        name = _by_image(full_dataset(data), full_dataset(data).file_names).get(missing[0])
         which = f"image {brief(missing[0])} of the data set" + (f" ({name})" if name else "")
         raise ValueError(
             f"{path}: images: {which} is not among them; predict all {len(data.image_ids)} images,"
@@ -59,18 +55,22 @@ def read_detections(path: str | Path, data: Any) -> list[Any]:
     return file.records(images, file.classes(data))
 
 
+T = TypeVar("T")
+
+
 class _File:
     """One COCO data set with scores."""
 
     def __init__(self, source: str, content: Mapping[str, Any]) -> None:
         self.source, self.content = source, content
 
-    def images(self, data: Any) -> dict[int | str, int | str]:
+    def images(self, data: Dataset) -> dict[int | str, int | str]:
         """The data set's id of each image of the file."""
-        names, sizes = file_names_of(data), sizes_of(data)
+        every = full_dataset(data)
+        names, sizes = _by_image(every, every.file_names), _by_image(every, every.image_sizes)
         found: dict[int | str, int | str] = {}
         taken: set[int | str] = set()
-        known = set(getattr(data, "full", data).image_ids)
+        known = set(every.image_ids)
         finder = _Finder(names)
         for own, record in self._by_id("image", "images").items():
             where = f"{self.source}: image {brief(own)}"
@@ -87,12 +87,11 @@ class _File:
             found[own] = chosen
         return found
 
-    def classes(self, data: Any) -> dict[Any, int] | None:
+    def classes(self, data: Dataset) -> dict[Any, int] | None:
         """The data set's id of each class of the file; None if it names none."""
         if "categories" not in self.content:
             return None
-        ids = getattr(data, "category_ids", None) or range(len(data.class_names))
-        known = dict(zip(data.class_names, ids, strict=True))
+        known = dict(zip(data.class_names, data.category_ids, strict=True))
         found: dict[Any, int] = {}
         for own, record in self._by_id("category", "categories").items():
             name = record.get("name")
@@ -161,6 +160,11 @@ class _File:
         return known[value]
 
 
+def _by_image(data: Dataset, values: Sequence[T]) -> dict[int | str, T]:
+    """What the data set says of each image, by its id; empty where it says nothing."""
+    return dict(zip(data.image_ids, values, strict=True)) if values else {}
+
+
 class _Finder:
     """Images by file name: the same last part, and as many equal folders before it as possible."""
 
@@ -197,11 +201,11 @@ class ExternalDetections:
         ValueError: as `read_detections`, and for images that the data set does not have.
     """
 
-    def __init__(self, path: str | Path, data: Any) -> None:
+    def __init__(self, path: str | Path, data: Dataset) -> None:
         self.source = str(path)
-        self.category_ids = list(getattr(data, "category_ids", None) or range(len(data.class_names)))
+        self.category_ids = list(data.category_ids)
         self._of: dict[int | str, list[tuple[int, Any]]] = {}
-        known = set(getattr(data, "full", data).image_ids)
+        known = set(full_dataset(data).image_ids)
         for number, record in enumerate(read_detections(path, data)):
             own = record.get("image_id") if isinstance(record, Mapping) else None
             if not isinstance(own, int | str) or own not in known:

@@ -3,69 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from pointrend.masks.rle import encode_windows
-from pointrend.structures import InstanceTarget, Sample
+from pointrend.structures import RGB, Dataset, InstanceTarget, Sample, Samples, SemanticTarget, Task
 
 __all__ = [
-    "Samples",
+    "SampleList",
     "Subset",
     "annotation_records",
+    "as_dataset",
     "assemble",
-    "file_names_of",
+    "full_dataset",
     "ground_truth_of",
     "image_record",
-    "sizes_of",
 ]
 
 
-class Samples(Protocol):
-    """A data set: images in the size to score in, with their targets."""
+class SampleList(Dataset):
+    """Samples without a data set's names: a list, or any class with a length and samples by index."""
 
-    def __len__(self) -> int: ...
+    def __init__(
+        self, samples: Samples, class_names: Sequence[str] = (), category_ids: Sequence[int] | None = None
+    ) -> None:
+        self.samples, self.names = samples, tuple(class_names)
+        self._category_ids = range(len(self.names)) if category_ids is None else category_ids
 
-    def __getitem__(self, index: int, /) -> Sample: ...
+    @property
+    def task(self) -> Task:
+        """What the first target is."""
+        return "semantic" if isinstance(self.samples[0].target, SemanticTarget) else "instance"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """As given; empty if they were not."""
+        return self.names
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """As given."""
+        return self._category_ids
+
+    @property
+    def image_ids(self) -> list[int | str]:
+        """Of the samples, each of which is read for it."""
+        return [self.samples[index].image_id for index in range(len(self.samples))]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
 
 
-class Subset:
-    """Some images of a data set, in the given order; whatever else the data set knows is handed on."""
+def as_dataset(samples: Samples, class_names: Sequence[str] = ()) -> Dataset:
+    """The data set as it is, or plain samples as one."""
+    return samples if isinstance(samples, Dataset) else SampleList(samples, class_names)
 
-    def __init__(self, data: Any, indices: Iterable[int]) -> None:
-        self.data, self.indices = data, list(indices)
+
+class Subset(Dataset):
+    """Some images of a data set, in the given order.
+
+    Attributes:
+        data: the whole data set.
+        indices: of the images in it.
+    """
+
+    def __init__(self, data: Samples, indices: Iterable[int]) -> None:
+        self.indices = list(indices)
         if not self.indices:
             raise ValueError("expected at least one image to score, got none")
+        if isinstance(data, Subset):
+            self.indices = [data.indices[index] for index in self.indices]
+        self.data: Dataset = data.data if isinstance(data, Subset) else as_dataset(data)
 
     @classmethod
-    def first(cls, data: Any, count: int | None) -> Subset:
+    def first(cls, data: Samples, count: int | None) -> Subset:
         """The first so many images; all if None."""
         if count is not None and count < 1:
             raise ValueError(f"limit: expected at least one image, got {count}")
         return cls(data, range(len(data) if count is None else min(count, len(data))))
 
     @classmethod
-    def with_ids(cls, data: Any, wanted: Iterable[int | str]) -> Subset:
-        """The images with these ids, as far as the data set has them; it must know its `image_ids`."""
+    def with_ids(cls, data: Dataset, wanted: Iterable[int | str]) -> Subset:
+        """The images with these ids, as far as the data set has them."""
         known = set(wanted)
         return cls(data, [index for index, one in enumerate(data.image_ids) if one in known])
 
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.data[self.indices[index]]
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("data", "indices"):  # not there yet, as while being unpickled
-            raise AttributeError(name)
-        return getattr(self.data, name)
+    @property
+    def task(self) -> Task:
+        """The data set's."""
+        return self.data.task
 
     @property
-    def full(self) -> Any:
-        """The data set that this is a part of."""
-        return getattr(self.data, "full", self.data)
+    def class_names(self) -> tuple[str, ...]:
+        """The data set's."""
+        return self.data.class_names
+
+    @property
+    def palette(self) -> tuple[RGB, ...]:
+        """The data set's."""
+        return self.data.palette
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """The data set's."""
+        return self.data.category_ids
 
     @property
     def image_ids(self) -> list[int | str]:
@@ -73,27 +118,24 @@ class Subset:
         known = self.data.image_ids
         return [known[index] for index in self.indices]
 
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.data[self.indices[index]]
+
+    def as_coco(self) -> dict[str, list[dict[str, Any]]] | None:
+        """Of the whole data set."""
+        return self.data.as_coco()
+
     def instance_ids(self, index: int) -> Tensor:
-        """Cityscapes' own numbers of an image's pixels, (H, W)."""
-        ids: Tensor = self.data.instance_ids(self.indices[index])
-        return ids
+        """(H, W) ids of an image's instance file."""
+        return self.data.instance_ids(self.indices[index])
 
 
-def file_names_of(data: Any) -> dict[int | str, str]:
-    """The file name of each image of the whole data set by its id; empty where its images are no files."""
-    if hasattr(data, "as_coco"):
-        return {image["id"]: image["file_name"] for image in data.as_coco()["images"]}
-    full = getattr(data, "full", data)
-    if hasattr(full, "pairs"):
-        return {one: str(image) for one, (image, _) in zip(full.image_ids, full.pairs, strict=True)}
-    return {}
-
-
-def sizes_of(data: Any) -> dict[int | str, tuple[int, int]]:
-    """(height, width) of each image of the whole data set, where it knows them without reading the images."""
-    if not hasattr(data, "as_coco"):
-        return {}
-    return {image["id"]: (image["height"], image["width"]) for image in data.as_coco()["images"]}
+def full_dataset(data: Dataset) -> Dataset:
+    """The data set that this is, or is a part of."""
+    return data.data if isinstance(data, Subset) else data
 
 
 def ground_truth_of(

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from pointrend.distributed import Shard
-from pointrend.evaluation.ground_truth import Samples
-from pointrend.structures import Sample
+from pointrend.structures import Sample, Samples
 
 __all__ = ["InstanceStore", "Options", "Progress", "Store", "each_image", "merged"]
 

@@ -8,26 +8,19 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
 
 from pointrend.data.image_io import collate
-from pointrend.structures import Sample
+from pointrend.structures import Dataset, Sample, Samples
 from pointrend.training.recipe import Recipe
 
 Batch = tuple[list[Tensor], list[Any], list[Any]]
 """Images (3, h, w) uint8, their targets, and the samples they came from (for naming a bad one)."""
-
-
-class Images(Protocol):
-    """What is trained on: `Sample`s by index, random changes (by torch's generator) already made."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Sample: ...
 
 
 class TooManyBroken(ValueError):
@@ -41,7 +34,7 @@ class Drawn(NamedTuple):
     broken: tuple[tuple[int, str], ...]
 
 
-class SeededDraws(Dataset[Drawn]):
+class SeededDraws(TorchDataset[Drawn]):
     """Images by draw: the random changes depend on (seed, number of the draw) alone.
 
     In place of an image that cannot be read (ValueError or OSError) another one is drawn, which depends on nothing
@@ -50,7 +43,7 @@ class SeededDraws(Dataset[Drawn]):
 
     ATTEMPTS = 10
 
-    def __init__(self, images: Images, seed: int) -> None:
+    def __init__(self, images: Samples, seed: int) -> None:
         self.images = images
         self.seed = seed
 
@@ -96,7 +89,7 @@ class TrainingLoader:
 
     def __init__(
         self,
-        images: Images,
+        images: Samples,
         recipe: Recipe,
         *,
         workers: int = 0,
@@ -146,12 +139,10 @@ class TrainingLoader:
             yield batch
 
 
-def wide_images(images: Any) -> list[bool] | None:
+def wide_images(images: Samples) -> list[bool] | None:
     """Whether each image is wider than tall, from a COCO file's sizes; None where that takes reading all."""
-    if not hasattr(images, "file") or not hasattr(images, "image_ids"):
-        return None
-    known = images.file.images
-    return [known[number].width >= known[number].height for number in images.image_ids]
+    sizes = images.image_sizes if isinstance(images, Dataset) else ()
+    return [width >= height for height, width in sizes] or None
 
 
 class Draw(NamedTuple):
