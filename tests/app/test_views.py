@@ -10,16 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor
 
 from pointrend.app.instance_session import InstanceSession
-from pointrend.app.types import Rendering, Settings, Step
+from pointrend.app.types import Rendering, Settings
 from pointrend.app.views import (
     NOTHING,
-    disc,
-    draw_dots,
     draw_panels,
     hover_map,
     legend,
@@ -78,26 +75,6 @@ def test_everything_for_the_page_is_json_and_the_panels_have_the_images_size(
         head, _, data = panel["source"].partition(",")
         assert head == "data:image/jpeg;base64"
         assert Image.open(io.BytesIO(base64.b64decode(data))).size == (157, 90)
-
-
-def test_dots_are_at_the_chosen_points_and_nowhere_else() -> None:
-    image = np.full((20, 30, 3), 100, dtype=np.uint8)
-    step = Step((20, 30), torch.tensor([[3.5, 4.5], [29.5, 19.5], [29.9, 0.1]]), torch.ones(3))
-    drawn = draw_dots(image, [step])
-    assert np.argwhere((drawn != 35).any(axis=2)).tolist() == [[0, 29], [4, 3], [19, 29]]
-
-
-def test_dots_of_large_cells_are_larger_and_cut_at_the_border() -> None:
-    image = np.full((20, 30, 3), 100, dtype=np.uint8)
-    drawn = draw_dots(image, [Step((2, 3), torch.tensor([[0.5, 0.5]]), torch.tensor([10.0]))])
-    assert 5 < int((drawn != 35).any(axis=2).sum()) < len(disc(3.2))
-    assert (drawn[10:, 15:] == 35).all()
-
-
-def test_no_point_and_no_step_is_a_dark_image() -> None:
-    image = np.full((2, 3, 3), 100, dtype=np.uint8)
-    empty = Step((2, 3), torch.zeros((0, 2)), torch.zeros(0))
-    assert (draw_dots(image, [empty]) == draw_dots(image, [])).all()
 
 
 def test_numbers_say_share_and_sizes(labels: Rendering) -> None:

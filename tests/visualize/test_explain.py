@@ -37,7 +37,7 @@ from pointrend.visualize import (
     write_gif,
 )
 from pointrend.visualize.explain_figures import crop_features
-from pointrend.visualize.figures import TALLEST, at_pixels
+from pointrend.visualize.figures import MAX_HEIGHT, at_pixels
 
 BACKBONE = BackboneConfig("resnet18", norm="batch")
 
@@ -295,4 +295,4 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_image_one_pixel_wide_does_not_ask_for_an_endless_figure() -> None:
     coarse = torch.zeros(1, 2, 400, 1)
     figure = plot_training_points(coarse, training_choices(coarse, 4))
-    assert figure.get_size_inches()[1] == TALLEST
+    assert figure.get_size_inches()[1] == MAX_HEIGHT

@@ -24,6 +24,7 @@ from pointrend.visualize import (
     side_by_side,
     traced_box,
 )
+from pointrend.visualize.points import disc, draw_dots
 
 
 def refined(classes: int, size: tuple[int, int] = (20, 26)) -> list[SubdivisionStep]:
@@ -70,6 +71,24 @@ def test_points_are_drawn_where_they_are() -> None:
     drawn = draw_chosen(torch.zeros(3, 20, 26, dtype=torch.uint8), trace, scale=9)
     centres = drawn[4::9, 4::9].any(2)
     assert (centres == chosen_cells(trace[0])).all()
+
+
+def test_dots_are_at_their_centres_and_nowhere_else() -> None:
+    image = np.full((20, 30, 3), 100, dtype=np.uint8)
+    drawn = draw_dots(image, [(np.array([[3.5, 4.5], [29.5, 19.5], [29.9, 0.1]]), np.full(3, 0.5))])
+    assert np.argwhere((drawn != 35).any(axis=2)).tolist() == [[0, 29], [4, 3], [19, 29]]
+
+
+def test_large_dots_are_cut_at_the_border() -> None:
+    image = np.full((20, 30, 3), 100, dtype=np.uint8)
+    drawn = draw_dots(image, [(np.array([[0.5, 0.5]]), np.array([3.2]))])
+    assert 5 < int((drawn != 35).any(axis=2).sum()) < len(disc(3.2))
+    assert (drawn[10:, 15:] == 35).all()
+
+
+def test_no_point_and_no_step_is_a_dark_image() -> None:
+    image = np.full((2, 3, 3), 100, dtype=np.uint8)
+    assert (draw_dots(image, [(np.zeros((0, 2)), np.zeros(0))]) == draw_dots(image, [])).all()
 
 
 @pytest.mark.parametrize(

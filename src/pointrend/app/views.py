@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps
 from PIL import Image
 
-from pointrend.app.types import Rendering, Step
+from pointrend.app.types import Rendering
 from pointrend.structures import InstanceResult, Result, SemanticResult
 from pointrend.visualize import as_image, draw_instances, draw_labels, draw_uncertainty
 from pointrend.visualize.colors import RGBImage, as_palette
 from pointrend.visualize.overlays import instance_colors, name_of, present_classes
+from pointrend.visualize.points import draw_dots
 
 NOTHING = 255
 """In the hover map: no object here."""
-DARK = 0.35
 
 
 def view(rendering: Rendering) -> dict[str, Any]:
@@ -42,10 +41,14 @@ def view(rendering: Rendering) -> dict[str, Any]:
 
 def draw_panels(rendering: Rendering) -> dict[str, RGBImage]:
     """Title -> image (H, W, 3): the mask first."""
+    dots = [
+        (step.points.numpy(), np.clip(0.32 * step.cells.numpy(), 0.5, 6.0).round(1))
+        for step in rendering.steps
+    ]
     return {
         "PointRend": draw_result(rendering, rendering.result, tags=True),
         "Coarse": draw_result(rendering, rendering.coarse, tags=False),
-        "Points": draw_dots(as_image(rendering.image), rendering.steps),
+        "Points": draw_dots(as_image(rendering.image), dots),
         "Uncertainty": draw_uncertainty(rendering.image, rendering.uncertainty),
     }
 
@@ -55,33 +58,6 @@ def draw_result(rendering: Rendering, result: Result, *, tags: bool) -> RGBImage
     if isinstance(result, SemanticResult):
         return draw_labels(rendering.image, result.labels, result.palette)
     return draw_instances(rendering.image, result, tags=tags)
-
-
-def draw_dots(image: RGBImage, steps: Sequence[Step]) -> RGBImage:
-    """The darkened image (H, W, 3) with a dot at every point: yellow and large in the first step, red in the last.
-
-    Thousands of points of many boxes at once, which `visualize.draw_chosen` would draw one by one.
-    """
-    height, width = image.shape[:2]
-    canvas: RGBImage = np.rint(image * DARK).astype(np.uint8)
-    for number, step in enumerate(steps):
-        shade = 0.15 + 0.7 * number / max(len(steps) - 1, 1)
-        color = np.asarray(colormaps["YlOrRd"](shade)[:3]) * 255
-        radii = np.clip(0.32 * step.cells.numpy(), 0.5, 6.0).round(1)
-        pixels = np.floor(step.points.numpy()).astype(np.int64)
-        for radius in np.unique(radii):
-            here = pixels[radii == radius]
-            for dx, dy in disc(float(radius)):
-                x, y = here[:, 0] + dx, here[:, 1] + dy
-                inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-                canvas[y[inside], x[inside]] = color
-    return canvas
-
-
-def disc(radius: float) -> list[tuple[int, int]]:
-    """Pixels (dx, dy) whose centres lie within `radius` of that of pixel (0, 0)."""
-    reach = range(-int(radius), int(radius) + 1)
-    return [(dx, dy) for dx in reach for dy in reach if dx * dx + dy * dy <= radius * radius]
 
 
 def hover_map(rendering: Rendering) -> dict[str, Any]:

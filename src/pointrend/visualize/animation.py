@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from pointrend.core.subdivision import SubdivisionStep
@@ -18,6 +17,9 @@ from pointrend.visualize.explain import Explanation
 from pointrend.visualize.explain_figures import EMPTY, draw_result, view_of
 from pointrend.visualize.figures import extent_of, show
 from pointrend.visualize.points import color_logits, draw_points
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def animate_steps(
@@ -32,18 +34,20 @@ def animate_steps(
         window: of a whole image, the part that is shown; where the steps change most if not given.
         inches: width of each of the two panels; 100 pixels to the inch.
     """
+    from matplotlib.figure import Figure
+
     view = view_of(explanation, window)
     size = (2 * inches + 0.1, inches * (view[2] - view[3]) / (view[1] - view[0]) + 0.35)
     palette, image = explanation.palette or None, explanation.image
     extent, whole = extent_of(None, explanation.box), extent_of(image, None)
 
     def frame(
-        img: RGBImage, text: str, grid: RGBImage, step: SubdivisionStep | None = None, *, predicted: str
+        photo: RGBImage, text: str, grid: RGBImage, step: SubdivisionStep | None = None, *, predicted: str
     ) -> RGBImage:
         figure = Figure(figsize=size, dpi=100)
         panels = figure.subplots(1, 2)
         figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=1 - 0.3 / size[1], wspace=0.02)
-        show(panels[0], img, whole, text)
+        show(panels[0], photo, whole, text)
         show(panels[1], grid, extent, predicted)
         for panel in panels:
             if step is not None:
@@ -76,7 +80,7 @@ def animate_steps(
 
 
 def write_gif(frames: Sequence[RGBImage], path: str | Path, *, seconds: float = 1.1) -> None:
-    """Write frames (H, W, 3) of one size as an endless GIF, whole or not at all; the last frame stays twice as long.
+    """Write frames (H, W, 3) of one size as an endless GIF (atomically); the last frame stays twice as long.
 
     All frames share one palette of 255 colours, so that nothing flickers.
 
@@ -103,6 +107,8 @@ def write_gif(frames: Sequence[RGBImage], path: str | Path, *, seconds: float = 
 
 def _pixels(figure: Figure) -> RGBImage:
     """The figure as an array (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(np.asarray(canvas.buffer_rgba())[..., :3])

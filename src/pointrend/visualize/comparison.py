@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 
 from pointrend.masks.export import label_map
 from pointrend.structures import InstanceResult, InstanceTarget, Sample, SemanticResult
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette
-from pointrend.visualize.figures import bounded
+from pointrend.visualize.figures import add_class_legend, frame, new_figure
 from pointrend.visualize.overlays import (
     Drawable,
     as_image,
@@ -26,6 +23,9 @@ from pointrend.visualize.overlays import (
     name_of,
     present_classes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LabelMap = torch.Tensor | npt.NDArray[Any]  # (H, W)
 SMALL = 720  # pixels; images with a long side below half of it are shown magnified
@@ -122,38 +122,20 @@ def side_by_side(
     ((rows, columns),) = sizes
     heights = [rows / columns] + [(w.bottom - w.top) / max(w.right - w.left, 1) for w in windows]
     height = width * sum(heights) + 0.45 + (0.35 if names else 0) + (0.3 if title else 0)
-    layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
-    figure = Figure(figsize=(width * len(panels), bounded(height)), dpi=120, layout=layout)
+    figure = new_figure(width * len(panels), height, tight=True, dpi=120)
     grid = figure.subplots(1 + len(windows), len(panels), squeeze=False, height_ratios=heights)
     for column, (name, image) in enumerate(panels.items()):
         grid[0, column].imshow(image, interpolation="antialiased")
         grid[0, column].set_title(name, fontsize=10)
         for row, window in enumerate(windows):
-            mark = MARKS[row % len(MARKS)]
-            corner, extent = (
-                (window.left - 0.5, window.top - 0.5),
-                (window.right - window.left, window.bottom - window.top),
-            )
-            for edge, line in (("black", 2.6), (mark, 1.3)):
-                grid[0, column].add_patch(
-                    Rectangle(corner, *extent, fill=False, edgecolor=edge, linewidth=line)
-                )
+            top, left, bottom, right = (side - 0.5 for side in window)
+            frame(grid[0, column], (left, right, bottom, top), MARKS[row % len(MARKS)])
             grid[row + 1, column].imshow(window.crop(image), interpolation="nearest")
             for spine in grid[row + 1, column].spines.values():
                 spine.set(edgecolor="#444444", linewidth=1.0)
     for axes in grid.flat:
         axes.set(xticks=[], yticks=[])
-    if names:
-        figure.legend(
-            handles=[
-                Patch(facecolor=color / 255, edgecolor="#444444", label=name)
-                for name, color in zip(names, as_palette(colors, len(names)), strict=False)
-            ],
-            loc="outside lower center",
-            ncols=min(len(names), 3 * len(panels)),
-            fontsize=8,
-            frameon=False,
-        )
+    add_class_legend(figure, names, as_palette(colors, len(names)), columns=3 * len(panels))
     if title:
         figure.suptitle(title, fontsize=11)
     return figure

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import cycle
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+from pointrend.visualize.figures import new_figure
 
-from pointrend.evaluation.report import Scores
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pointrend.evaluation.report import Scores
 
 STYLES = ("-", "--", "-.", ":")  # so that a line under another one shows
 X_LABELS = {"size": "square root of the object's area, pixels", "width": "width of the band, pixels"}
@@ -31,7 +35,7 @@ def plot_scores(rows: Sequence[Scores], *, width: float = 5.0) -> Figure:
         raise ValueError(
             "expected scores with curves, got none; evaluate instances with size_edges, or label maps with widths"
         )
-    figure = Figure(figsize=(width * len(names), 0.8 * width), dpi=120, layout="constrained")
+    figure = new_figure(width * len(names), 0.8 * width, dpi=120)
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         seen: set[float] = set()
         for row, style in zip(rows, cycle(STYLES), strict=False):

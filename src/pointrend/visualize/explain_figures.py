@@ -1,13 +1,12 @@
-"""Figures of an `Explanation`: the whole way of a prediction (the paper's figures 4, 6, 7 and 9), for both tasks."""
+"""Figures of an `Explanation`: every step of a prediction (the paper's figures 4, 6, 7 and 9), for both tasks."""
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from pointrend.core.subdivision import SubdivisionStep
@@ -15,10 +14,23 @@ from pointrend.structures import InstanceResult
 from pointrend.visualize.colors import RGBImage, color_labels, heatmap
 from pointrend.visualize.comparison import Window, largest_differences, side_by_side
 from pointrend.visualize.explain import Explanation
-from pointrend.visualize.figures import Extent, around, at_pixels, bounded, extent_of, frame, inside_of, show
+from pointrend.visualize.figures import (
+    Extent,
+    around,
+    at_pixels,
+    extent_of,
+    frame,
+    inside_of,
+    new_figure,
+    show,
+)
 from pointrend.visualize.label_placement import Box, Mask
 from pointrend.visualize.overlays import draw_instances, draw_labels, fill_mask, instance_colors
 from pointrend.visualize.points import color_logits, draw_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANEL = 2.7  # inches
 EMPTY = "#e8e8e8"
@@ -40,7 +52,7 @@ def plot_way(explanation: Explanation, *, window: Window | None = None) -> Figur
     width = PANEL * max(columns, 3)
     image_aspect = explanation.image.shape[0] / explanation.image.shape[1]
     heights = width / 3 * image_aspect + 0.3, rows * (PANEL * aspect + 0.3)
-    figure = Figure(figsize=(width + 0.3, bounded(sum(heights) + 0.35)), dpi=110, layout="constrained")
+    figure = new_figure(width + 0.3, sum(heights) + 0.35)
     figure.suptitle(f"PointRend: {explanation.title}", fontsize=12)
     parts = figure.add_gridspec(2, 1, height_ratios=heights)
     above, below = figure.add_subfigure(parts[0]), figure.add_subfigure(parts[1])
@@ -97,7 +109,7 @@ def plot_features(explanation: Explanation) -> Figure:
         view = around(explanation.box, explanation.image)
     aspect = (view[2] - view[3]) / (view[1] - view[0])
     count = 1 + len(explanation.features)
-    figure = Figure(figsize=(3.2 * count, bounded(3.2 * aspect + 0.3)), dpi=110, layout="constrained")
+    figure = new_figure(3.2 * count, 3.2 * aspect + 0.3)
     panels = figure.subplots(1, count, squeeze=False)[0]
     show(panels[0], explanation.image, extent_of(explanation.image, None), "image")
     for panel, name in zip(panels[1:], explanation.features, strict=True):

@@ -1,23 +1,22 @@
-"""One result as a figure with a legend: what `Result.plot(image)` shows."""
+"""What all figures are made of, and one result as a figure with a legend: what `Result.plot(image)` shows.
+
+matplotlib is imported when the first figure is made: drawing on images needs Pillow and NumPy only.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
 
 from pointrend.io import atomic_write
 from pointrend.structures import InstanceResult, SemanticResult
-from pointrend.visualize.colors import RGBImage, as_palette
-from pointrend.visualize.label_placement import Box
+from pointrend.visualize.colors import Colors, RGBImage, as_palette
+from pointrend.visualize.label_placement import Box, rgb
 from pointrend.visualize.overlays import (
     Drawable,
     draw_instances,
@@ -26,6 +25,15 @@ from pointrend.visualize.overlays import (
     name_of,
     present_classes,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_HEIGHT = 50.0
+"""Inches. An image of 1x200 pixels would otherwise ask for a figure of gigabytes."""
+Extent = tuple[float, float, float, float]
+"""Left, right, bottom, top, as imshow wants it for an image whose y axis points down."""
 
 
 def plot_instances(
@@ -37,53 +45,66 @@ def plot_instances(
     boxes: bool = False,
     width: float = 8.0,
 ) -> Figure:
-    """`draw_instances` in a figure `width` inches wide, with a legend of the classes found (where they have
-    the colours).
+    """`draw_instances` in a figure `width` inches wide, with a legend of the classes if they have the colours.
 
     The image keeps its own pixels: `figure.savefig(path, dpi=...)` scales the text, not the masks.
     """
-    img = draw_instances(image, result, min_score=min_score, color_by=color_by, boxes=boxes)
+    drawn = draw_instances(image, result, min_score=min_score, color_by=color_by, boxes=boxes)
     present = present_classes(result, min_score) if color_by == "class" else []
     colors = instance_colors(result)
     first = {label: number for number, label in reversed(list(enumerate(result.labels.tolist())))}
     names = [name_of(result.class_names, label) for label in present]
-    return _figure(img, names, colors[[first[label] for label in present]], width)
+    return _figure(drawn, names, colors[[first[label] for label in present]], width)
 
 
 def plot_semantic(
     image: Drawable, result: SemanticResult, *, opacity: float = 0.55, width: float = 8.0
 ) -> Figure:
     """`draw_labels` in a figure `width` inches wide, with a legend of the classes found."""
-    img = draw_labels(image, result.labels, result.palette, opacity=opacity)
+    drawn = draw_labels(image, result.labels, result.palette, opacity=opacity)
     present = present_classes(result)
     colors = as_palette(result.palette, max(present, default=-1) + 1)[present]
-    return _figure(img, [name_of(result.class_names, label) for label in present], colors, width)
+    return _figure(drawn, [name_of(result.class_names, label) for label in present], colors, width)
 
 
 def _figure(image: RGBImage, names: Sequence[str], colors: npt.NDArray[Any], width: float) -> Figure:
-    height = width * image.shape[0] / image.shape[1] + 0.4
-    figure = Figure(figsize=(width, bounded(height)), dpi=120, layout="constrained")
+    figure = new_figure(width, width * image.shape[0] / image.shape[1] + 0.4, dpi=120)
     axes = figure.subplots()
     axes.imshow(image, interpolation="antialiased")
     axes.set_axis_off()
-    if names:
-        handles = [
-            Patch(facecolor=color / 255.0, edgecolor="#444444", label=name)
-            for name, color in zip(names, colors, strict=True)
-        ]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(len(names), 6), fontsize=8, frameon=False
-        )
+    add_class_legend(figure, names, colors, columns=6)
     return figure
 
 
-TALLEST = 50.0
-"""Inches. An image of 1x200 pixels would otherwise ask for a figure of gigabytes."""
+def new_figure(width: float, height: float, *, tight: bool = False, dpi: int = 110) -> Figure:
+    """An empty figure of this size in inches, its height kept within 1 and `MAX_HEIGHT`, its panels laid out to fit;
+    `tight` leaves next to no space between them.
+    """
+    from matplotlib.figure import Figure
+
+    spaces = {"w_pad": 0.03, "h_pad": 0.03, "wspace": 0.0, "hspace": 0.0} if tight else {}
+    size = (width, min(max(height, 1.0), MAX_HEIGHT))
+    figure = Figure(figsize=size, dpi=dpi)
+    figure.set_layout_engine("constrained", **spaces)
+    return figure
 
 
-def bounded(height: float) -> float:
-    """A figure's height in inches, from 1 to `TALLEST`; what would be higher is drawn smaller."""
-    return min(max(height, 1.0), TALLEST)
+def add_class_legend(figure: Figure, names: Sequence[str], colors: Colors, *, columns: int) -> None:
+    """A square of each colour and its name, in rows of `columns` under the panels; nothing without names."""
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor="#{:02x}{:02x}{:02x}".format(*rgb(color)), edgecolor="#444444", label=name)
+        for name, color in zip(names, colors, strict=False)
+    ]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(len(names), columns),
+            fontsize=8,
+            frameon=False,
+        )
 
 
 FORMATS = ("png", "svg")
@@ -94,6 +115,8 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = FORMA
 
     Grids and images stay in their own cells and pixels in SVG, so that it can be magnified.
     """
+    from matplotlib import rc_context
+
     files = [Path(path).with_suffix(f".{kind}") for kind in formats]
     for file, kind in zip(files, formats, strict=True):
         # A fixed salt and no date: figures that are kept under version control change when their content does.
@@ -102,10 +125,6 @@ def save_figure(figure: Figure, path: str | Path, formats: Sequence[str] = FORMA
                 unfinished, format=kind, dpi=figure.dpi, metadata={"Date": None} if kind == "svg" else None
             )
     return files
-
-
-Extent = tuple[float, float, float, float]
-"""Left, right, bottom, top, as imshow wants it for an image whose y axis points down."""
 
 
 def extent_of(image: RGBImage | None, box: Box | None) -> Extent:
@@ -159,6 +178,8 @@ def at_pixels(grid: npt.NDArray[Any], box: Box, size: tuple[int, int]) -> npt.ND
 
 def frame(axes: Axes, extent: Extent, color: str = "#ffe14d") -> None:
     """A rectangle round a part of the panel's plane, light on dark so that it shows on any image."""
+    from matplotlib.patches import Rectangle
+
     corner, wide, high = (extent[0], extent[3]), extent[1] - extent[0], extent[2] - extent[3]
     for edge, line in (("black", 2.8), (color, 1.4)):
         axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=edge, linewidth=line))

@@ -21,9 +21,7 @@ Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image  # (3, H, W), (H, W, 3)
 
 
 def as_image(image: Drawable) -> RGBImage:
-    """A fresh (H, W, 3) uint8 copy of an image given as tensor (3, H, W), array (H, W, 3) or (H, W), or PIL
-    image.
-    """
+    """A fresh (H, W, 3) uint8 copy of an image given as tensor (3, H, W), array (H, W, 3) or (H, W), or PIL image."""
     if isinstance(image, Image.Image):
         return np.array(image.convert("RGB"))
     if isinstance(image, torch.Tensor):
@@ -71,19 +69,17 @@ def draw_labels(
     borders: bool = True,
     ignore: int = 255,
 ) -> RGBImage:
-    """The image under its label map (H, W), regions parted by a white line one pixel wide; `ignore` stays
-    bare.
-    """
-    img, array = as_image(image), as_labels(labels)
-    if img.shape[:2] != array.shape:
-        raise ValueError(f"labels: expected the image's size {img.shape[:2]}, got {array.shape}")
+    """The image under its label map (H, W), regions parted by a white line one pixel wide; `ignore` stays bare."""
+    drawn, array = as_image(image), as_labels(labels)
+    if drawn.shape[:2] != array.shape:
+        raise ValueError(f"labels: expected the image's size {drawn.shape[:2]}, got {array.shape}")
     shown = array != ignore
     colors = color_labels(array, palette, ignore=ignore)
-    mixed = np.rint(img * (1 - opacity) + colors * opacity).astype(np.uint8)
-    img[shown] = mixed[shown]
+    mixed = np.rint(drawn * (1 - opacity) + colors * opacity).astype(np.uint8)
+    drawn[shown] = mixed[shown]
     if borders:
-        img[label_borders(array)] = 255
-    return img
+        drawn[label_borders(array)] = 255
+    return drawn
 
 
 def draw_instances(
@@ -97,24 +93,23 @@ def draw_instances(
     boxes: bool = False,
     tags: bool = True,
 ) -> RGBImage:
-    """The image with each instance filled, outlined at full resolution, and tagged with class name and
-    score.
+    """The image with each instance filled, outlined at full resolution, and tagged with class name and score.
 
     Drawn from the lowest score to the highest, so that the surest lies on top. A tag takes the first free
     place of a few in and beside its object: tags do not cover one another, nor other objects, while there is room.
     """
-    img = as_image(image)
-    if img.shape[:2] != tuple(result.masks.image_size):
+    drawn = as_image(image)
+    if drawn.shape[:2] != tuple(result.masks.image_size):
         raise ValueError(
-            f"image: expected the result's size {tuple(result.masks.image_size)}, got {img.shape[:2]}"
+            f"image: expected the result's size {tuple(result.masks.image_size)}, got {drawn.shape[:2]}"
         )
     scores = result.scores.tolist()
     chosen = [i for i in np.argsort(np.asarray(scores), kind="stable").tolist() if scores[i] >= min_score]
     colors = as_palette(None, len(scores)) if color_by == "instance" else instance_colors(result, palette)
-    width = max(1, round(min(img.shape[:2]) / 400))
+    width = max(1, round(min(drawn.shape[:2]) / 400))
     for i in chosen:
-        fill_mask(img, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width)
-    canvas = Image.fromarray(img)
+        fill_mask(drawn, result.masks.windows[i], result.masks.offsets[i].tolist(), colors[i], opacity, width)
+    canvas = Image.fromarray(drawn)
     draw = ImageDraw.Draw(canvas)
     if boxes:
         for i in chosen:
@@ -138,17 +133,17 @@ def draw(
     legend: bool = False,
 ) -> RGBImage:
     """The overlay that fits the result; with `legend` a strip under the image names its classes."""
-    img = (
+    drawn = (
         draw_labels(image, result.labels, result.palette)
         if isinstance(result, SemanticResult)
         else draw_instances(image, result, min_score=min_score)
     )
     if not legend:
-        return img
+        return drawn
     present = present_classes(result, min_score)
-    given = result.palette if isinstance(result, SemanticResult) else None
-    colors = as_palette(given, max(present, default=-1) + 1)[present]
-    return add_legend(img, [name_of(result.class_names, label) for label in present], colors)
+    palette = result.palette if isinstance(result, SemanticResult) else None
+    colors = as_palette(palette, max(present, default=-1) + 1)[present]
+    return add_legend(drawn, [name_of(result.class_names, label) for label in present], colors)
 
 
 def present_classes(result: InstanceResult | SemanticResult, min_score: float = 0.0) -> list[int]:
@@ -171,9 +166,7 @@ def instance_colors(result: InstanceResult, palette: Colors | None = None) -> np
 
 
 def add_legend(image: RGBImage, names: Sequence[str], colors: Colors) -> RGBImage:
-    """The image with a white strip below it: a square of each colour and its name, in as many rows as they
-    need.
-    """
+    """The image with a white strip below it: a square of each colour and its name, in as many rows as they need."""
     height, width = image.shape[:2]
     size = text_size(width, height)
     font, gap, x, y = ImageFont.load_default(size), size // 2, size // 2, size // 2
@@ -200,8 +193,7 @@ def fill_mask(
     opacity: float,
     width: int,
 ) -> None:
-    """Blend one mask's window into the image in place, then draw its outline in full colour with a light
-    rim.
+    """Blend one mask's window into the image in place, then draw its outline in full colour with a light rim.
 
     Args:
         window: (h, w), non-zero inside. offset: (x, y) of its top-left pixel; it may lie partly outside of the image.

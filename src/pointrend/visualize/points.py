@@ -1,22 +1,17 @@
-"""The point sampling of a prediction, drawn from the trace that `core.subdivide` keeps (the paper's figures
-4, 5 and 9).
+"""The points of a prediction, drawn from the trace that `core.subdivide` keeps (the paper's figures 4, 5 and 9).
 
-Nothing is computed a second time here: each panel is a grid that the loop itself had in hand. Grids are shown
-cell by cell, without interpolation, on the pixels that they cover.
+Nothing is computed a second time: each panel is a grid of the subdivision itself. Grids are shown cell by cell, without
+interpolation, on the pixels that they cover.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image, ImageDraw
 
 from pointrend.core.selection import (
     PointSampling,
@@ -26,13 +21,19 @@ from pointrend.core.selection import (
 )
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.inputs import Preprocessing, resized_size
-from pointrend.visualize.colors import Colors, RGBImage, as_palette, color_labels, heatmap
-from pointrend.visualize.figures import Extent, bounded, extent_of, inside_of, show
+from pointrend.visualize.colors import Colors, RGBImage, as_palette, color_labels, heatmap, step_colors
+from pointrend.visualize.figures import Extent, extent_of, inside_of, new_figure, show
 from pointrend.visualize.label_placement import Box
 from pointrend.visualize.overlays import Drawable, as_image
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 POINT_COLOR = "#ff2a2a"
 MANY_POINTS = 1500
+DARK = 0.35
+"""What is left of the image's brightness under dots."""
 
 
 def color_logits(logits: torch.Tensor, palette: Colors | None = None) -> RGBImage:
@@ -82,16 +83,12 @@ def plot_steps(
         raise ValueError("trace: no step to draw; pass `trace=[]` to subdivide or refine, and that list here")
     if not 0 <= region < len(trace[0].logits):
         raise ValueError(f"region: the trace has regions 0..{len(trace[0].logits) - 1}, got {region}")
-    img = None if image is None else as_image(image)
-    extent = extent_of(img, box)
-    shown = extent if img is None else inside_of(extent, img)
-    rows = 2 if img is None else 3
+    photo = None if image is None else as_image(image)
+    extent = extent_of(photo, box)
+    shown = extent if photo is None else inside_of(extent, photo)
+    rows = 2 if photo is None else 3
     aspect = abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
-    figure = Figure(
-        figsize=(2.9 * len(trace), bounded((2.9 * aspect + 0.28) * rows + 0.45)),
-        dpi=110,
-        layout="constrained",
-    )
+    figure = new_figure(2.9 * len(trace), (2.9 * aspect + 0.28) * rows + 0.45)
     grid = figure.subplots(rows, len(trace), squeeze=False)
     for column, step in enumerate(trace):
         share = step.index.shape[1] / (step.size[0] * step.size[1])
@@ -103,9 +100,9 @@ def plot_steps(
             f"{step.size[0]}×{step.size[1]}, upsampled",
         )
         draw_points(grid[0, column], step, extent, region, shown=shown)
-        if img is not None:
+        if photo is not None:
             name = f"{step.index.shape[1]} points ({share:.0%} of the cells)"
-            show(grid[1, column], img, (0, img.shape[1], img.shape[0], 0), name)
+            show(grid[1, column], photo, (0, photo.shape[1], photo.shape[0], 0), name)
             draw_points(grid[1, column], step, extent, region, shown=shown)
         show(grid[-1, column], color_logits(after, palette), extent, "predicted at the points")
     for axes in grid.flat:
@@ -154,24 +151,43 @@ def draw_chosen(
 ) -> RGBImage:
     """The darkened image, `scale` times as large, with a dot at every point of every step (H * scale, W * scale, 3).
 
-    Colours go from yellow (first step, largest dots) to red (last step); later dots lie on top. `box` is where the
-    region lies in the image, as for `plot_steps`.
+    Colours go from yellow (first step, largest dots) to red (last step). `box` is where the region lies in the image,
+    as for `plot_steps`.
     """
-    from matplotlib import colormaps
-
-    img = as_image(image)
-    left, right, bottom, top = (scale * side for side in extent_of(img, box))
-    canvas = Image.fromarray(np.rint(enlarge(img, scale) * 0.35).astype(np.uint8))
-    draw = ImageDraw.Draw(canvas)
-    for number, step in enumerate(trace):
-        shade = 0.15 + 0.7 * number / max(len(trace) - 1, 1)
-        color = tuple(int(255 * part) for part in colormaps["YlOrRd"](shade)[:3])
-        cell = min((right - left) / step.size[1], (bottom - top) / step.size[0])
-        radius = float(np.clip(cell * 0.3, 0.8, 1.2 * scale))
+    photo = enlarge(image, scale)
+    left, right, bottom, top = (scale * side for side in extent_of(as_image(image), box))
+    dots = []
+    for step in trace:
         points = step.points[region].cpu().numpy() * (right - left, bottom - top) + (left, top)
-        for x, y in points.tolist():
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
-    return np.asarray(canvas)
+        cell = min((right - left) / step.size[1], (bottom - top) / step.size[0])
+        dots.append((points, np.full(len(points), np.clip(0.3 * cell, 0.8, 1.2 * scale))))
+    return draw_dots(photo, dots)
+
+
+def draw_dots(
+    image: RGBImage, dots: Sequence[tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]]
+) -> RGBImage:
+    """The darkened image (H, W, 3) with the dots of each step, the first yellow, the last red and on top.
+
+    Args:
+        dots: for each step the dots' centres (P, 2), (x, y), and their radii (P,), in pixels of the image.
+    """
+    height, width = image.shape[:2]
+    canvas: RGBImage = np.rint(image * DARK).astype(np.uint8)
+    for (centres, radii), color in zip(dots, step_colors(len(dots)), strict=True):
+        pixels = np.floor(centres).astype(np.int64)
+        for radius in np.unique(radii):
+            x, y = pixels[radii == radius].T
+            for dx, dy in disc(float(radius)):
+                inside = (x + dx >= 0) & (x + dx < width) & (y + dy >= 0) & (y + dy < height)
+                canvas[y[inside] + dy, x[inside] + dx] = color
+    return canvas
+
+
+def disc(radius: float) -> list[tuple[int, int]]:
+    """Pixels (dx, dy) whose centres lie within `radius` of that of pixel (0, 0)."""
+    reach = range(-int(radius), int(radius) + 1)
+    return [(dx, dy) for dx in reach for dy in reach if dx * dx + dy * dy <= radius * radius]
 
 
 def traced_box(image: Drawable, preprocessing: Preprocessing) -> Box:
@@ -202,12 +218,12 @@ def plot_uncertainty(
 
     `box` is the part of the image it covers.
     """
-    img = as_image(image)
-    extent = extent_of(img, box)
+    photo = as_image(image)
+    extent = extent_of(photo, box)
     aspect = abs((extent[2] - extent[3]) / (extent[1] - extent[0]))
-    figure = Figure(figsize=(10, bounded(4.6 * aspect + 0.5)), dpi=110, layout="constrained")
+    figure = new_figure(10, 4.6 * aspect + 0.5)
     left, right = figure.subplots(1, 2)
-    show(left, img, (0, img.shape[1], img.shape[0], 0), "image")
+    show(left, photo, (0, photo.shape[1], photo.shape[0], 0), "image")
     left.set(xlim=extent[:2], ylim=extent[2:])
     values = (
         uncertainty.detach().cpu().float().numpy() if isinstance(uncertainty, torch.Tensor) else uncertainty
@@ -222,12 +238,12 @@ def plot_uncertainty(
 
 def draw_uncertainty(image: Drawable, uncertainty: torch.Tensor, *, opacity: float = 0.7) -> RGBImage:
     """The greyed image under its uncertainty map (H, W) with values in [0, 1], as an array (H, W, 3)."""
-    img = as_image(image)
-    if img.shape[:2] != tuple(uncertainty.shape):
+    photo = as_image(image)
+    if photo.shape[:2] != tuple(uncertainty.shape):
         raise ValueError(
-            f"uncertainty: expected the image's size {img.shape[:2]}, got {tuple(uncertainty.shape)}"
+            f"uncertainty: expected the image's size {photo.shape[:2]}, got {tuple(uncertainty.shape)}"
         )
-    grey = img.mean(axis=2, keepdims=True)
+    grey = photo.mean(axis=2, keepdims=True)
     return np.rint(grey * (1 - opacity) + heatmap(uncertainty, 0.0, 1.0) * opacity).astype(np.uint8)
 
 
@@ -243,7 +259,7 @@ def training_choices(
     Returns:
         name -> points (N, count, 2) in the unit square, as `sample_training_points` draws them.
     """
-    ways = {
+    strategies = {
         "regular grid": PointSampling.regular(count),
         "uniform\nk = 1, β = 0": PointSampling.uniform(count),
         "mildly biased\nk = 3, β = 0.75": PointSampling.mildly_biased(count),
@@ -252,9 +268,9 @@ def training_choices(
     measure = uncertainty_for(coarse.shape[1]) if uncertainty is None else uncertainty
     return {
         name: sample_training_points(
-            coarse, way, measure, generator=torch.Generator().manual_seed(seed)
+            coarse, sampling, measure, generator=torch.Generator().manual_seed(seed)
         ).cpu()
-        for name, way in ways.items()
+        for name, sampling in strategies.items()
     }
 
 
@@ -275,28 +291,24 @@ def plot_training_points(
         image, box: for a second row, with the points on the image; as in `plot_steps`.
     """
     background = color_logits(coarse[region], palette)
-    img = None if image is None else as_image(image)
-    extent = extent_of(img, box)
-    shown = extent if img is None else inside_of(extent, img)
-    ratio = coarse.shape[2] / coarse.shape[3] if img is None else 1.0
+    photo = None if image is None else as_image(image)
+    extent = extent_of(photo, box)
+    shown = extent if photo is None else inside_of(extent, photo)
+    ratio = coarse.shape[2] / coarse.shape[3] if photo is None else 1.0
     aspect = ratio * abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
-    columns, rows = max(len(choices), 1), 1 if img is None else 2
+    columns, rows = max(len(choices), 1), 1 if photo is None else 2
     titles = max((name.count("\n") + 1 for name in choices), default=1)
-    figure = Figure(
-        figsize=(2.9 * columns, bounded(rows * (2.9 * aspect + 0.05) + 0.17 * titles + 0.1)),
-        dpi=110,
-        layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0),
-    )
+    figure = new_figure(2.9 * columns, rows * (2.9 * aspect + 0.05) + 0.17 * titles + 0.1, tight=True)
     panels = figure.subplots(rows, columns, squeeze=False)
     for column, (name, points) in enumerate(choices.items()):
         unit = points[region].detach().cpu().numpy()
         where = unit * (extent[1] - extent[0], extent[2] - extent[3]) + (extent[0], extent[3])
         size = float(np.clip(1600 / max(len(unit), 1), 2.0, 9.0))
         for row, axes in enumerate(panels[:, column]):
-            if row == 0 or img is None:
+            if row == 0 or photo is None:
                 show(axes, background, extent, name)
             else:
-                show(axes, img, (0, img.shape[1], img.shape[0], 0), "")
+                show(axes, photo, (0, photo.shape[1], photo.shape[0], 0), "")
             axes.set(xlim=shown[:2], ylim=shown[2:], aspect=ratio)
             axes.scatter(where[:, 0], where[:, 1], s=size, c=POINT_COLOR, edgecolors="white", linewidths=0.3)
     return figure
