@@ -28,7 +28,7 @@ import pointrend
 from pointrend.app.model_cache import load_bundled
 from pointrend.data.shapes import ShapeScenes
 from pointrend.masks.export import from_labelme
-from pointrend.visualize import compare_results, draw, explain, plot_way, variants
+from pointrend.visualize import compare_results, draw, explain, plot_overview, variants
 
 scenes = ShapeScenes(100, first=1_000_000, size=(144, 192))  # never trained on
 image = scenes[45].image  # uint8 (3, H, W), RGB
@@ -88,4 +88,4 @@ print("the same masks:", torch.equal(again.masks.dense(), objects.masks.dense())
 # Python:
 
 # %%
-plot_way(explain(semantic, image))
+plot_overview(explain(semantic, image))

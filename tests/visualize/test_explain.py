@@ -28,9 +28,9 @@ from pointrend.visualize import (
     compare_results,
     explain,
     plot_features,
+    plot_overview,
     plot_resolutions,
     plot_training_points,
-    plot_way,
     save_figure,
     training_choices,
     variants,
@@ -108,8 +108,8 @@ def test_masks_are_what_the_model_gives_at_that_resolution(thing: Explanation, n
     assert torch.equal(thing.masks().full(number), model.predict([scene()])[0].masks.full(1))
 
 
-def test_the_way_of_an_image_has_a_column_for_each_resolution(labels: Explanation) -> None:
-    figure = plot_way(labels, window=Window(0, 0, 30, 30))
+def test_the_overview_of_an_image_has_a_column_for_each_resolution(labels: Explanation) -> None:
+    figure = plot_overview(labels, window=Window(0, 0, 30, 30))
     assert len(figure.axes) == 3 + 3 * (1 + len(labels.steps))
     assert [axes.get_title() for axes in figure.axes[-2:]] == [
         "predicted there, 32×48",
@@ -118,8 +118,8 @@ def test_the_way_of_an_image_has_a_column_for_each_resolution(labels: Explanatio
     assert all(axes.get_xlim() == (0, 30) for axes in figure.axes[3:])
 
 
-def test_the_way_of_an_object_ends_with_its_masks(thing: Explanation) -> None:
-    figure = plot_way(thing)
+def test_the_overview_of_an_object_ends_with_its_masks(thing: Explanation) -> None:
+    figure = plot_overview(thing)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[-4:] == ["mask at 7×7", "mask at 14×14", "mask at 28×28", "mask at 30×30"]
     assert {"coarse, 7×7", "7×7, every cell predicted", "49 points, 25% of the cells"} <= set(titles)
@@ -151,21 +151,21 @@ def test_an_animation_needs_a_frame(tmp_path: Path) -> None:
 def test_a_mask_at_the_starting_resolution_needs_no_step() -> None:
     explanation = explain(detector(mask_size=7), scene())
     assert explanation.steps == ()
-    assert len(plot_way(explanation).axes) == 3 + 4
+    assert len(plot_overview(explanation).axes) == 3 + 4
     assert len(animate_steps(explanation, inches=1.0)) == 3
 
 
 def test_a_head_without_coarse_prediction_is_explained_without_it() -> None:
     explanation = explain(detector("implicit"), scene())
     assert explanation.coarse is None
-    assert "no coarse prediction" in {axes.get_title() for axes in plot_way(explanation).axes}
+    assert "no coarse prediction" in {axes.get_title() for axes in plot_overview(explanation).axes}
     assert list(variants(detector("implicit"), scene())) == ["PointRend"]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 90)])
 def test_odd_sizes_are_explained(size: tuple[int, int]) -> None:
     explanation = explain(segmenter(), scene(*size))
-    assert len(plot_way(explanation).axes) > 3
+    assert len(plot_overview(explanation).axes) > 3
     assert plot_resolutions(explanation).axes
 
 
@@ -272,10 +272,10 @@ def test_the_command_writes_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     given = [str(tmp_path / "scene.png"), "--model", str(tmp_path / "model.safetensors"), "--at", "30", "20"]
     assert main(["explain", *given, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    figures = ("way", "resolutions", "features", "comparison", "training", "uncertainty")
+    figures = ("overview", "resolutions", "features", "comparison", "training", "uncertainty")
     assert names == {"steps.gif"} | {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
-    with Image.open(tmp_path / "out" / "way.png") as way:
-        assert np.asarray(way).std() > 0
+    with Image.open(tmp_path / "out" / "overview.png") as overview:
+        assert np.asarray(overview).std() > 0
     assert "the whole image, explained in" in capsys.readouterr().out
 
 
@@ -296,3 +296,15 @@ def test_an_image_one_pixel_wide_does_not_ask_for_an_endless_figure() -> None:
     coarse = torch.zeros(1, 2, 400, 1)
     figure = plot_training_points(coarse, training_choices(coarse, 4))
     assert figure.get_size_inches()[1] == MAX_HEIGHT
+
+
+def test_the_network_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    forward = SemanticSegmenter.features
+    monkeypatch.setattr(
+        SemanticSegmenter, "features", lambda self, batch: calls.append(1) or forward(self, batch)
+    )
+    model = segmenter()
+    explain(model, scene())
+    assert len(calls) == 1
+    assert not model.decoder._forward_hooks

@@ -77,14 +77,14 @@ class Explain:
     ) -> Iterator[tuple[str, Figure]]:
         from pointrend.visualize import (
             plot_features,
+            plot_overview,
             plot_resolutions,
             plot_training_points,
             plot_uncertainty,
-            plot_way,
             training_choices,
         )
 
-        yield "way", plot_way(explanation, window=window)
+        yield "overview", plot_overview(explanation, window=window)
         yield "resolutions", plot_resolutions(explanation, window=window)
         yield "features", plot_features(explanation)
         yield "comparison", self._comparison(model, image, window)

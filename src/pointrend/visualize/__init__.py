@@ -1,8 +1,8 @@
-"""Images of predictions: overlays, label maps, comparisons, and the whole way of a prediction, `explain`.
+"""Images of predictions: overlays, label maps, comparisons, and every step of a prediction, `explain`.
 
 Functions named `draw_*` and `color_*` return arrays (H, W, 3) of uint8 RGB at the image's own resolution;
 `plot*` and `side_by_side` return `matplotlib.figure.Figure` objects that belong to the caller (no window, no
-global state): save one with `save_figure(figure, "way")`.
+global state): save one with `save_figure(figure, "overview")`. Only these import matplotlib.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pointrend.visualize.colors import color_labels, heatmap
 from pointrend.visualize.comparison import Window, compare_results, largest_differences, side_by_side
 from pointrend.visualize.curves import plot_scores
 from pointrend.visualize.explain import Explanation, explain, variants
-from pointrend.visualize.explain_figures import color_features, plot_features, plot_resolutions, plot_way
+from pointrend.visualize.explain_figures import color_features, plot_features, plot_overview, plot_resolutions
 from pointrend.visualize.figures import plot_instances, plot_semantic, save_figure
 from pointrend.visualize.overlays import (
     add_legend,
@@ -62,13 +62,13 @@ __all__ = [
     "outline",
     "plot_features",
     "plot_instances",
+    "plot_overview",
     "plot_resolutions",
     "plot_scores",
     "plot_semantic",
     "plot_steps",
     "plot_training_points",
     "plot_uncertainty",
-    "plot_way",
     "save_figure",
     "side_by_side",
     "traced_box",

@@ -1,7 +1,6 @@
-"""What a model did on the way to one prediction: `explain` collects it, the figures of `way` show it.
+"""Every intermediate result of one prediction: `explain` collects them, the figures of `explain_figures` show them.
 
-Nothing is computed a second time: features, coarse logits and the steps of the subdivision are those of the
-prediction itself, as `trace` of the models and of `core.subdivide` keeps them.
+The network runs once: features, coarse logits and the steps of the subdivision are those of the prediction itself.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import torch
 from pointrend.core.selection import PointSampling, binary_uncertainty, margin_uncertainty
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import clip_boxes, has_area
-from pointrend.models.inputs import prepare_images
 from pointrend.models.paste_masks import paste_masks
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
 from pointrend.visualize.colors import RGBImage
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How one region came about: a whole image (semantic) or one object's box (instance). On the CPU."""
+    """How one region was predicted: a whole image (semantic) or one object's box (instance). On the CPU."""
 
     image: RGBImage
     """(H, W, 3) uint8 RGB."""
@@ -97,7 +95,7 @@ class Explanation:
 
 
 def explain(model: Any, image: Drawable, *, instance: int = 0) -> Explanation:
-    """Predict one image and keep everything on the way to the prediction.
+    """Predict one image and keep every intermediate result.
 
     Args:
         model: an `InstanceSegmenter` or `SemanticSegmenter` with a point head, in eval mode.
@@ -107,13 +105,13 @@ def explain(model: Any, image: Drawable, *, instance: int = 0) -> Explanation:
     Raises:
         ValueError: the model has no point head, or the image has no such object.
     """
-    img = as_image(image)
-    tensor = torch.from_numpy(img).permute(2, 0, 1).contiguous()
+    photo = as_image(image)
+    tensor = torch.from_numpy(photo).permute(2, 0, 1).contiguous()
     task = getattr(model, "task", None)
     if task == "instance":
-        return _explain_instance(model, img, tensor, instance)
+        return _explain_instance(model, photo, tensor, instance)
     if task == "semantic":
-        return _explain_semantic(model, img, tensor)
+        return _explain_semantic(model, photo, tensor)
     raise ValueError(
         f"model: expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}; for a network of "
         "your own pass `trace=[]` to PointRend.refine and that list to plot_steps"
@@ -121,17 +119,22 @@ def explain(model: Any, image: Drawable, *, instance: int = 0) -> Explanation:
 
 
 @torch.no_grad()
-def _explain_semantic(model: SemanticSegmenter, img: RGBImage, image: torch.Tensor) -> Explanation:
+def _explain_semantic(model: SemanticSegmenter, photo: RGBImage, image: torch.Tensor) -> Explanation:
     rend = model.config.point_rend
     if rend is None or model.point_rend is None:
         raise ValueError("this model predicts without points; explain one trained with PointRend")
     trace: list[SubdivisionStep] = []
-    (result,) = model.predict([image], uncertainty=True, trace=trace)
-    maps = model.features(prepare_images([image], model.config.preprocessing, model.device).tensor)
-    coarse = model.coarse(maps)[0].cpu()
-    box = traced_box(img, model.config.preprocessing)
+    decoded: dict[str, Any] = {}
+
+    def keep(decoder: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        decoded["maps"], (decoded["coarse"], _) = inputs[0], outputs
+
+    with model.decoder.register_forward_hook(keep):
+        (result,) = model.predict([image], uncertainty=True, trace=trace)
+    maps, coarse = decoded["maps"], decoded["coarse"][0].float().cpu()
+    box = traced_box(photo, model.config.preprocessing)
     return Explanation(
-        img,
+        photo,
         replace(result, labels=result.labels.cpu(), uncertainty=_cpu(result.uncertainty)),
         box,
         box,
@@ -144,7 +147,7 @@ def _explain_semantic(model: SemanticSegmenter, img: RGBImage, image: torch.Tens
 
 
 def _explain_instance(
-    model: InstanceSegmenter, img: RGBImage, image: torch.Tensor, instance: int
+    model: InstanceSegmenter, photo: RGBImage, image: torch.Tensor, instance: int
 ) -> Explanation:
     trace = model.trace([image])
     (result,) = trace.results
@@ -155,15 +158,15 @@ def _explain_instance(
     if not 0 <= instance < len(result):
         found = f"objects 0..{len(result) - 1}" if len(result) else "no object"
         raise ValueError(f"instance: the model found {found} in this image, asked for {instance}")
-    region = int(kept_regions(trace, img)[instance])
+    region = int(kept_regions(trace, photo)[instance])
     coarse = trace.masks.coarse[region].cpu()  # (K, 7, 7), or (0, 0, 0) where there is none
     label = int(trace.regions.labels[region]) if len(coarse) > 1 else 0
     rows, columns = trace.batch.sizes[0]
     padded_rows, padded_columns = trace.batch.padded_size
-    height, width = img.shape[:2]
+    height, width = photo.shape[:2]
     x1, y1, x2, y2 = (float(side) for side in result.boxes[instance])
     return Explanation(
-        img,
+        photo,
         result[[instance]],
         (x1, y1, x2, y2),
         (0.0, 0.0, width * padded_columns / columns, height * padded_rows / rows),
@@ -191,21 +194,21 @@ def variants(
     Args:
         scale: of an instance model: render boxes and masks in the pixels of an image so many times as large.
     """
-    img = as_image(image)
-    tensor = torch.from_numpy(img).permute(2, 0, 1).contiguous()
+    photo = as_image(image)
+    tensor = torch.from_numpy(photo).permute(2, 0, 1).contiguous()
     if model.task == "instance":
-        return dict(_instance_variants(model, img, tensor, scale))
-    ways = {"coarse": False, "PointRend": True} if model.point_rend is not None else {"coarse": False}
-    return {name: model.predict([tensor], refine=refine)[0] for name, refine in ways.items()}
+        return dict(_instance_variants(model, photo, tensor, scale))
+    refined = {"PointRend": model.predict([tensor])[0]} if model.point_rend is not None else {}
+    return {"coarse": model.predict([tensor], refine=False)[0], **refined}
 
 
 def _instance_variants(
-    model: InstanceSegmenter, img: RGBImage, image: torch.Tensor, scale: int
+    model: InstanceSegmenter, photo: RGBImage, image: torch.Tensor, scale: int
 ) -> Iterator[tuple[str, InstanceResult]]:
     trace = model.trace([image])
     (result,) = trace.results
-    keep = kept_regions(trace, img)
-    size, boxes = (scale * img.shape[0], scale * img.shape[1]), scale * result.boxes
+    keep = kept_regions(trace, photo)
+    size, boxes = (scale * photo.shape[0], scale * photo.shape[1]), scale * result.boxes
     logits = {}
     if trace.masks is not None and trace.masks.coarse.numel():
         coarse = trace.masks.coarse  # (R, K, 7, 7), K = 1 where class-agnostic

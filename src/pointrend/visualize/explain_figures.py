@@ -36,7 +36,7 @@ PANEL = 2.7  # inches
 EMPTY = "#e8e8e8"
 
 
-def plot_way(explanation: Explanation, *, window: Window | None = None) -> Figure:
+def plot_overview(explanation: Explanation, *, window: Window | None = None) -> Figure:
     """Everything in one figure.
 
     Above: the image, what the model says of it, and how uncertain it is. Below, a column for each resolution: what
