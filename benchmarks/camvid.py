@@ -181,7 +181,7 @@ def main() -> None:
     )
     loader = build_loader(training, recipe.batch_size, workers=arguments.workers, seed=arguments.seed)
     started = time.time()
-    train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
+    train(model, loader, recipe, out=arguments.out, device="cpu", report=print_progress)
     seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
     write_result(score(model, held_out), seconds, arguments)

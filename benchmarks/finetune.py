@@ -24,8 +24,7 @@ from typing import Any
 
 import torch
 
-from pointrend.checkpoints.native import load, save
-from pointrend.cli.presets import instance_config, semantic_config
+from pointrend.checkpoints.native import build, load, save
 from pointrend.data.build import open_dataset
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import (
@@ -39,8 +38,9 @@ from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.ground_truth import Subset
 from pointrend.models.backbones import load_pretrained_backbone
 from pointrend.training.data_loading import TrainingLoader
-from pointrend.training.finetune import build, change_classes, finetune_recipe
+from pointrend.training.finetune import change_classes, finetune_recipe
 from pointrend.training.loop import train
+from pointrend.training.presets import preset
 from pointrend.training.recipe import Recipe
 
 WEIGHTS = "mobilenetv2_features_bnfolded_fp16.safetensors"
@@ -69,14 +69,10 @@ SETS = {
 def fresh(setting: Setting, names: tuple[str, ...], palette: Any, weights: Path) -> Any:
     """The preset's network on ImageNet weights."""
     if setting.task == "semantic":
-        config: Any = semantic_config(
-            "semantic-fpn-mobilenet", names, palette, point_rend=True, pretrained=True
-        )
+        config = preset("semantic-fpn-mobilenet", pretrained=True)
     else:
-        config = instance_config(
-            "instance-mobilenet", names, point_rend=True, pretrained=True, size=setting.size
-        )
-    model = build(config)
+        config = preset("instance-mobilenet", pretrained=True).with_size(setting.size)
+    model = build(config.config(names, palette))
     load_pretrained_backbone(model.backbone, weights)
     return model
 
@@ -111,7 +107,7 @@ def pretrain(setting: Setting, arguments: argparse.Namespace, path: Path) -> flo
         seed=arguments.seed,
     )
     started = time.time()
-    train(model, TrainingLoader(scenes, recipe), recipe, cpu=True, report=progress("shapes"))
+    train(model, TrainingLoader(scenes, recipe), recipe, device="cpu", report=progress("shapes"))
     save(model, path)
     return (time.time() - started) / 60
 
@@ -163,7 +159,7 @@ def finetune(name: str, setting: Setting, arguments: argparse.Namespace) -> dict
 
     started = time.time()
     recipe = replace(recipe, evaluate_every=every)
-    train(model, TrainingLoader(data, recipe), recipe, cpu=True, evaluate=score, report=progress(name))
+    train(model, TrainingLoader(data, recipe), recipe, device="cpu", evaluate=score, report=progress(name))
     steps = [every * (number + 1) for number in range(recipe.steps // every)]
     if recipe.steps % every:
         steps.append(recipe.steps)

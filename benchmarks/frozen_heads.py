@@ -121,7 +121,7 @@ def main() -> None:
     )
     started = time.time()
     loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
-    train(model, loader, recipe, out=arguments.out, cpu=True, report=print_progress)
+    train(model, loader, recipe, out=arguments.out, device="cpu", report=print_progress)
     seconds = time.time() - started
     write_result(score(model, held_out, (512, 2048, 8192)), seconds, arguments)
 

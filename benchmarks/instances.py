@@ -139,7 +139,7 @@ def main() -> None:
     plan = recipe(arguments, arguments.steps)
     started = time.time()
     loader = build_loader(training, plan.batch_size, seed=arguments.seed)
-    train(model, loader, plan, out=arguments.out, cpu=True, report=print_progress)
+    train(model, loader, plan, out=arguments.out, device="cpu", report=print_progress)
     seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
     sides = (28, 56, 112, 224) if model.config.mask_head == "pointrend" else (0,)

@@ -67,7 +67,13 @@ def pretrain(arguments: argparse.Namespace, path: Path) -> None:
     scenes = ShapeScenes(20_000, "instance", size=size, transforms=Compose([RandomFlip()]))
     model = join({name: build(arguments, scenes, name) for name in arguments.heads})
     plan = recipe(arguments, arguments.shapes)
-    train(model, build_loader(scenes, plan.batch_size, seed=plan.seed), plan, cpu=True, report=print_progress)
+    train(
+        model,
+        build_loader(scenes, plan.batch_size, seed=plan.seed),
+        plan,
+        device="cpu",
+        report=print_progress,
+    )
     torch.save(model.state_dict(), path)
 
 
@@ -97,7 +103,7 @@ def main() -> None:
         take_over(joined, arguments.out / "shapes.pt")
     plan = recipe(arguments, arguments.steps)
     loader = build_loader(training, plan.batch_size, seed=arguments.seed)
-    train(joined, loader, plan, out=arguments.out, cpu=True, report=print_progress)
+    train(joined, loader, plan, out=arguments.out, device="cpu", report=print_progress)
     seconds = time.time() - started
     for name, model in models.items():
         (arguments.out / name).mkdir(exist_ok=True)

@@ -20,21 +20,22 @@ from typing import Any
 
 import torch
 
+from pointrend.checkpoints.native import build
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomCrop, RandomFit, ResizeShortEdge
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig
+from pointrend.training.config import TrainingConfig
 from pointrend.training.data_loading import TrainingLoader
-from pointrend.training.finetune import build
 from pointrend.training.loggers import MEASURES
 from pointrend.training.loop import train
-from pointrend.training.published import RECIPES, Published
+from pointrend.training.published import RECIPES
 
 SCENE = (72, 96)
 PIXELS = (58.395, 57.12, 57.375)
 
 
-def small(published: Published, names: tuple[str, ...]) -> Any:
+def small(published: TrainingConfig, names: tuple[str, ...]) -> Any:
     """The network with fewer channels, everything else alike."""
     config = published.config(names)
     backbone = replace(config.backbone, name="resnet18", stride_in_1x1=False)
@@ -60,7 +61,7 @@ def shrunk(step: Any) -> Any:
     return step
 
 
-def first_updates(published: Published, steps: int, *, full: bool = False) -> list[float]:
+def first_updates(published: TrainingConfig, steps: int, *, full: bool = False) -> list[float]:
     """The summed loss of each of the first updates, with the recipe's own numbers."""
     recipe = replace(published.recipe, log_every=1, state_every=0)
     changes = Compose([shrunk(step) for step in published.augmentation])
@@ -76,7 +77,7 @@ def first_updates(published: Published, steps: int, *, full: bool = False) -> li
         totals.append(sum(value for name, value in entry.items() if name not in MEASURES))
 
     loader = TrainingLoader(scenes, recipe)
-    train(model, loader, recipe, cpu=True, report=note, stop=lambda: len(totals) == steps)  # type: ignore[arg-type]
+    train(model, loader, recipe, device="cpu", report=note, stop=lambda: len(totals) == steps)  # type: ignore[arg-type]
     return totals
 
 

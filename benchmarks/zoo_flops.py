@@ -72,7 +72,7 @@ def cost(entry: Entry, size: tuple[int, int] | None = None, detections: int = 10
     """What one image costs. size: of the network's input; its data set's in SIZES if not given."""
     size = size or SIZES[entry.data]
     with torch.device("meta"):
-        model = build(entry.task, entry.config()).eval()
+        model = build(entry.config()).eval()
         batch = blank(size, model.config.preprocessing.divisor)
         if isinstance(model, InstanceSegmenter):
             return _instance_cost(entry.name, model, batch, detections)

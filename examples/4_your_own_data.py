@@ -73,7 +73,7 @@ Image.open("sheet.png").reduce(2)
 # In the shell: `pointrend train semantic-fpn-resnet18 --data labelled --out runs/labelled`
 
 # %%
-arguments = "--steps", STEPS, "--batch", "4", "--crop", "96", "128", "--cpu"
+arguments = "--steps", STEPS, "--batch-size", "4", "--crop", "96", "128", "--device", "cpu"
 pointrend("train", "semantic-fpn-resnet18", "--data", "labelled", *arguments, "--out", "runs/labelled")
 
 # %% [markdown]
@@ -106,7 +106,7 @@ for split, first, count in (("train", 0, 16), ("val", 1_000_000, 4)):
     Path(f"objects/instances_{split}.json").write_text(json.dumps(document))
 
 # %%
-arguments = "--steps", STEPS, "--batch", "2", "--size", "96", "--cpu"
+arguments = "--steps", STEPS, "--batch-size", "2", "--size", "96", "--device", "cpu"
 pointrend("train", "instance-resnet18", "--data", "objects", *arguments, "--out", "runs/objects")
 
 # %% [markdown]

@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 
 import pointrend
+from pointrend.checkpoints.native import build
 from pointrend.cli import main
 from pointrend.cli.predict import Predict
-from pointrend.cli.presets import PRESETS, instance_config, semantic_config, task_of
 from pointrend.models.backbones import BackboneConfig
+from pointrend.training.options import PRESETS
+from pointrend.training.presets import preset
 from pointrend.training.signals import stopping
 
 COMMANDS = ("demo", "train", "eval", "predict", "explain", "convert", "zoo")
@@ -51,6 +53,14 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"usage: pointrend {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "finetune", "app", "data check", "data lvis-to-coco"])
+def test_help_shows_no_python(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    for python in ("None", "(default: )", "''", "()"):
+        assert python not in shown
+
+
 def test_help_needs_no_torch() -> None:
     code = "import sys, pointrend.cli as c; c.main(['--help']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
@@ -58,7 +68,7 @@ def test_help_needs_no_torch() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["no-such-command"], ["predict"], ["train", "--steps", "many"], ["train", "--model", "none"]],
+    [["no-such-command"], ["predict"], ["train", "--steps", "many"], ["train", "--preset", "none"]],
 )
 def test_a_wrong_option_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
@@ -71,7 +81,7 @@ def test_a_wrong_option_is_2(arguments: list[str], capsys: pytest.CaptureFixture
         (["predict", "a.jpg", "--model", "no-such.safetensors"], "no-such.safetensors: no such file"),
         (["predict", "--model", "x"], "name at least one image"),
         (["train", "--data", "no-such-folder"], "no-such-folder: no such folder"),
-        (["train", "--batch", "0"], "batch"),
+        (["train", "--batch-size", "0"], "batch_size must be positive"),
         (["demo", "--minutes", "0"], "minutes: expected a positive time"),
     ],
 )
@@ -191,23 +201,38 @@ def test_eval_refuses_other_classes(checkpoint: Path, capsys: pytest.CaptureFixt
     assert "the model knows the classes sky, road" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("point_rend", [True, False])
-def test_every_preset_is_a_valid_configuration(preset: str, point_rend: bool) -> None:
-    if task_of(preset) == "instance":
-        built = instance_config(preset, ("a",), point_rend=point_rend, pretrained=True, size=320)  # type: ignore[arg-type]
-        assert (built.mask_head == "pointrend") == point_rend
+def test_every_preset_is_a_valid_configuration(name: str, point_rend: bool) -> None:
+    config = preset(name, pretrained=not point_rend)  # type: ignore[arg-type]
+    network = (config if point_rend else config.without_points()).config(("a", "b"))
+    assert network.backbone.norm == ("batch" if point_rend else "frozen")
+    if name.startswith("instance"):
+        assert network.mask_head == ("pointrend" if point_rend else "conv28")
     else:
-        semantic = semantic_config(preset, ("a", "b"), (), point_rend=point_rend, pretrained=False)  # type: ignore[arg-type]
-        assert (semantic.point_rend is not None) == point_rend
-        with torch.device("meta"):
-            pointrend.SemanticSegmenter(semantic)
+        assert (network.point_rend is not None) == point_rend
+    with torch.device("meta"):
+        build(network)
 
 
 def test_train_then_eval_then_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    small = ["--steps", "2", "--batch", "2", "--crop", "64", "64", "--limit", "1", "--cpu", "--out", str(run)]
-    assert main(["train", "--model", "semantic-fpn-resnet18", *small]) == 0
+    small = [
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--crop",
+        "64",
+        "64",
+        "--limit",
+        "1",
+        "--device",
+        "cpu",
+        "--out",
+        str(run),
+    ]
+    assert main(["train", "--preset", "semantic-fpn-resnet18", *small]) == 0
     assert "PointRend" in capsys.readouterr().out  # the table
     assert {path.name for path in run.iterdir()} == {"log.jsonl", "model.safetensors", "scores.json"}
 

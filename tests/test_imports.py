@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 # May import everything; nothing but another edge imports them.
-EDGES = {"evaluate", "predict", "visualize", "export", "app", "cli", "demo", "__main__"}
+EDGES = {"evaluate", "predict", "train", "visualize", "export", "app", "cli", "demo", "__main__"}
 
 # Lazy imports (inside a function, or for type checkers) that reach further, each with its reason.
 CONVENIENCES = {

@@ -132,7 +132,7 @@ def make(
     )
     scenes = ShapeScenes(making.scenes, making.task, seed=TRAINING_SEED, size=SIZE, transforms=RandomFlip())
     loader = build_loader(scenes, making.batch_size, seed=making.seed)
-    train(model, loader, making.recipe, report=report, cpu=True)
+    train(model, loader, making.recipe, report=report, device="cpu")
     save(copy.deepcopy(model).half(), out, extra=provenance(making))
 
 

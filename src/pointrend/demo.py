@@ -188,7 +188,12 @@ def train_in_time(
 
         # The schedule was fitted to the time; the clock only ends a machine that became much slower meanwhile.
         train(
-            model, loader, recipe, report=report, stop=lambda: time.monotonic() - started > seconds, cpu=True
+            model,
+            loader,
+            recipe,
+            report=report,
+            stop=lambda: time.monotonic() - started > seconds,
+            device="cpu",
         )
     model.eval()
     return done, (time.monotonic() - started) / 60

@@ -198,7 +198,7 @@ def test_ap_star_scores_the_images_and_categories_that_lvis_has(
 ) -> None:
     model, out = instance_model(tmp_path / "m.safetensors"), tmp_path / "out"
     made = tmp_path / "cocofied.json"
-    assert main(["data", "cocofy-lvis", str(coco / "lvis.json"), str(made)]) == 0
+    assert main(["data", "lvis-to-coco", str(coco / "lvis.json"), str(made)]) == 0
     assert "1 categories, 2 images, 1 annotations" in capsys.readouterr().out
     assert evaluate(model, "--data", coco, "--lvis", coco / "lvis.json", "--out", out) == 0
     [row] = scores(out)
@@ -215,7 +215,7 @@ def test_ap_star_scores_the_images_and_categories_that_lvis_has(
 
 def test_cocofying_is_idempotent_byte_by_byte(coco: Path, tmp_path: Path) -> None:
     for source, target in (("lvis.json", "a.json"), ("a.json", "b.json"), ("lvis.json", "c.json")):
-        assert main(["data", "cocofy-lvis", str(coco / source), str(coco / target)]) == 0
+        assert main(["data", "lvis-to-coco", str(coco / source), str(coco / target)]) == 0
     assert (coco / "a.json").read_bytes() == (coco / "b.json").read_bytes() == (coco / "c.json").read_bytes()
 
 

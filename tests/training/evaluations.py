@@ -116,7 +116,7 @@ def run(name: str, folder: Path, *, resumed: Path | None = None) -> None:
     score, average = SCENARIOS[name]
     recipe = Recipe(**{**vars(RECIPE), "average": average})
     loader = TrainingLoader(Stripes(10), recipe)
-    options: dict[str, Any] = {"cpu": True, "evaluate": score, "save": save, "boards": ()}
+    options: dict[str, Any] = {"device": "cpu", "evaluate": score, "save": save, "trackers": ()}
     try:
         out, resume = resumed or folder, resumed is not None
         said = str(train(Pixels(), loader, recipe, out=out, resume=resume, **options))

@@ -92,7 +92,14 @@ class Scenario:
                     masks=MaskConfig(width=16, coarse_width=32, sampling=self.sampling),
                 )
             )
-        train(model, TrainingLoader(Patchy(scenes, FILLED), recipe), recipe, out=folder, cpu=True, boards=())
+        train(
+            model,
+            TrainingLoader(Patchy(scenes, FILLED), recipe),
+            recipe,
+            out=folder,
+            device="cpu",
+            trackers=(),
+        )
         return model
 
 

@@ -33,14 +33,14 @@ RECIPE = Recipe(
 def test_stopping_and_resuming_changes_nothing(fit, greys, same, tmp_path: Path, optimizer: str) -> None:
     recipe = replace(RECIPE, optimizer=optimizer, state_every=2)
     whole, stopped, resumed = fit(), fit(), fit()
-    train(whole, TrainingLoader(greys(), recipe), recipe, cpu=True)
+    train(whole, TrainingLoader(greys(), recipe), recipe, device="cpu")
     steps: list[int] = []
     train(
         stopped,
         TrainingLoader(greys(), recipe),
         recipe,
         out=tmp_path,
-        cpu=True,
+        device="cpu",
         report=lambda step, _: steps.append(step),
         stop=lambda: len(steps) == 5,
     )
@@ -51,7 +51,7 @@ def test_stopping_and_resuming_changes_nothing(fit, greys, same, tmp_path: Path,
         TrainingLoader(greys(), recipe, workers=1),
         recipe,
         out=tmp_path,
-        cpu=True,
+        device="cpu",
         report=lambda step, _: steps.append(step),
         resume=True,
     )
@@ -64,11 +64,11 @@ def test_stopping_and_resuming_changes_nothing(fit, greys, same, tmp_path: Path,
 def test_batches_of_another_loader_are_gone_through_to_resume(fit, greys, same, tmp_path: Path) -> None:
     recipe = replace(RECIPE, accumulate=1, state_every=4)
     whole, resumed = fit(), fit()
-    train(whole, build_loader(greys(), 4, seed=1), recipe, out=tmp_path, cpu=True)
+    train(whole, build_loader(greys(), 4, seed=1), recipe, out=tmp_path, device="cpu")
     for path in tmp_path.glob("state-*.pt"):
         if path.name != "state-0000004.pt":
             path.unlink()
-    train(resumed, build_loader(greys(), 4, seed=1), recipe, out=tmp_path, cpu=True, resume=True)
+    train(resumed, build_loader(greys(), 4, seed=1), recipe, out=tmp_path, device="cpu", resume=True)
     assert same(whole, resumed)
 
 
@@ -80,7 +80,7 @@ from pointrend.training.loop import train
 sys.path.insert(0, sys.argv[1])
 from conftest import Fit, Greys
 import torch
-from test_state import RECIPE
+from test_checkpointing import RECIPE
 from dataclasses import replace
 
 def die(step, entry):
@@ -90,7 +90,7 @@ def die(step, entry):
 torch.set_num_threads(int(sys.argv[4]))  # sums are rounded differently with another number
 torch.manual_seed(3)
 recipe = replace(RECIPE, state_every=2)
-train(Fit(), TrainingLoader(Greys(), recipe, workers=1), recipe, out=Path(sys.argv[2]), cpu=True, report=die)
+train(Fit(), TrainingLoader(Greys(), recipe, workers=1), recipe, out=Path(sys.argv[2]), device="cpu", report=die)
 """
 
 
@@ -102,8 +102,8 @@ def test_a_killed_training_ends_as_if_it_had_not_been(fit, greys, same, tmp_path
     killed = subprocess.run(command, check=False, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     whole, resumed = fit(), fit()
-    train(whole, TrainingLoader(greys(), recipe), recipe, cpu=True)
-    train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True, resume=True)
+    train(whole, TrainingLoader(greys(), recipe), recipe, device="cpu")
+    train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu", resume=True)
     assert same(whole, resumed), f"killed in update {at}"
 
 
@@ -114,13 +114,13 @@ def test_sigterm_saves_and_exits_with_the_code_of_a_terminated_job(fit, greys, s
 
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Terminated) as ended:
-        train(fit(), TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, cpu=True, report=terminate)
+        train(fit(), TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, device="cpu", report=terminate)
     assert ended.value.code == TERMINATED == 143
     assert signal.getsignal(signal.SIGTERM) == before
     assert [path.name for path in tmp_path.glob("*.pt")] == ["state-0000005.pt"]
     whole, resumed = fit(), fit()
-    train(whole, TrainingLoader(greys(), RECIPE), RECIPE, cpu=True)
-    train(resumed, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, cpu=True, resume=True)
+    train(whole, TrainingLoader(greys(), RECIPE), RECIPE, device="cpu")
+    train(resumed, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, device="cpu", resume=True)
     assert same(whole, resumed)
 
 
@@ -139,15 +139,15 @@ def test_sigterm_ends_an_evaluation_at_once(fit, greys, same, tmp_path: Path) ->
             TrainingLoader(greys(), recipe),
             recipe,
             out=tmp_path,
-            cpu=True,
+            device="cpu",
             evaluate=evaluate,
             save=lambda model, path: saved.append(path.name),
         )
     assert saved == []
     assert [path.name for path in tmp_path.glob("*.pt")] == ["state-0000004.pt"]
     whole, resumed = fit(), fit()
-    train(whole, TrainingLoader(greys(), RECIPE), RECIPE, cpu=True)
-    train(resumed, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, cpu=True, resume=True)
+    train(whole, TrainingLoader(greys(), RECIPE), RECIPE, device="cpu")
+    train(resumed, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, device="cpu", resume=True)
     assert same(whole, resumed)
 
 
@@ -174,10 +174,10 @@ def test_a_new_training_does_not_mix_its_checkpoints_with_those_of_another(
     fit, greys, tmp_path: Path
 ) -> None:
     recipe = replace(RECIPE, state_every=3)
-    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu")
     log = (tmp_path / "log.jsonl").read_text()
     with pytest.raises(ValueError, match=r"has checkpoints.*up to state-0000009\.pt; resume it"):
-        train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+        train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu")
     assert (tmp_path / "log.jsonl").read_text() == log
 
 
@@ -212,29 +212,29 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_good_checkpoint(
     with pytest.raises(
         CheckpointError, match=r"state-0000006\.pt.*No space left.*last good one is .*0000003"
     ):
-        train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+        train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu")
     assert [path.name for path in tmp_path.glob("state*")] == ["state-0000003.pt"]  # nothing half-written
     monkeypatch.undo()
     whole, resumed = fit(), fit()
-    train(whole, TrainingLoader(greys(), recipe), recipe, cpu=True)
-    train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True, resume=True)
+    train(whole, TrainingLoader(greys(), recipe), recipe, device="cpu")
+    train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu", resume=True)
     assert same(whole, resumed)
 
 
 def test_only_the_newest_checkpoints_stay(fit, greys, tmp_path: Path) -> None:
     recipe = replace(RECIPE, state_every=2, keep=2)
-    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu")
     assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["state-0000006.pt", "state-0000008.pt"]
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(fit, greys, same, tmp_path: Path) -> None:
     recipe = replace(RECIPE, state_every=4)
     whole, resumed = fit(), fit()
-    train(whole, TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+    train(whole, TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu")
     newest = tmp_path / "state-0000008.pt"
     newest.write_bytes(newest.read_bytes()[:700])
     with pytest.warns(UserWarning, match=r"state-0000008\.pt: not a readable checkpoint"):
-        train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True, resume=True)
+        train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu", resume=True)
     assert same(whole, resumed)
     for path in tmp_path.glob("state-*.pt"):
         path.write_bytes(b"nothing")
@@ -242,23 +242,23 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(fit, greys, same
         pytest.warns(UserWarning, match="not a readable checkpoint"),
         pytest.raises(ValueError, match="no checkpoint can be read"),
     ):
-        train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True, resume=True)
+        train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu", resume=True)
 
 
 def test_another_recipe_or_model_is_refused_and_the_difference_named(fit, greys, tmp_path: Path) -> None:
     recipe = replace(RECIPE, state_every=3)
-    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True)
+    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu")
     other = replace(recipe, learning_rate=0.5)
     with pytest.raises(ValueError, match=r"learning_rate: 0\.01 then, 0\.5 now"):
-        train(fit(), TrainingLoader(greys(), other), other, out=tmp_path, cpu=True, resume=True)
+        train(fit(), TrainingLoader(greys(), other), other, out=tmp_path, device="cpu", resume=True)
     small = fit()
     small.head = torch.nn.Linear(4, 2)
     with pytest.raises(ValueError, match="of another model"):
-        train(small, TrainingLoader(greys(), recipe), recipe, out=tmp_path, cpu=True, resume=True)
+        train(small, TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu", resume=True)
 
 
 def test_resuming_where_nothing_is_starts_from_the_beginning(fit, greys, same, tmp_path: Path) -> None:
     one, other = fit(), fit()
-    train(one, TrainingLoader(greys(), RECIPE), RECIPE, cpu=True)
-    train(other, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, cpu=True, resume=True)
+    train(one, TrainingLoader(greys(), RECIPE), RECIPE, device="cpu")
+    train(other, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, device="cpu", resume=True)
     assert same(one, other)

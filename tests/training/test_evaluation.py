@@ -65,7 +65,7 @@ def test_an_image_that_one_process_cannot_read_stops_both_and_is_named_in_both(t
     first, second = ended(two, "broken")
     assert second == "2 evaluations\nValueError: stripes1.png: not a readable image"
     assert first == (
-        "2 evaluations\nGaveUp: process 1 gave up: ValueError: stripes1.png: not a readable image"
+        "2 evaluations\nRemoteError: process 1 gave up: ValueError: stripes1.png: not a readable image"
     )
 
 

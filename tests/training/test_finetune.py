@@ -138,7 +138,7 @@ def test_impossible_classes_are_refused(semantic, names: tuple[str, ...]) -> Non
 
 
 def test_defaults_follow_the_size_of_the_data() -> None:
-    few, some, many = (finetune_recipe(n, "semantic", metric="mIoU") for n in (3, 300, 100_000))
+    few, some, many = (finetune_recipe(n, "semantic") for n in (3, 300, 100_000))
     assert (few.steps, some.steps, many.steps) == (300, 2250, 20_000)
     assert (some.metric, some.patience, some.evaluate_every) == ("mIoU", 5, 112)
     assert finetune_recipe(300, "instance").batch_size == 4

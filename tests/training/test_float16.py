@@ -42,8 +42,8 @@ def half(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[Accelerator]
     def enable(scale: float) -> list[Accelerator]:
         made: list[Accelerator] = []
 
-        def pretend(recipe: Recipe, *, cpu: bool) -> Accelerator:
-            accelerator = start(replace(recipe, precision="bfloat16"), cpu=cpu)
+        def pretend(recipe: Recipe, device: str | None) -> Accelerator:
+            accelerator = start(replace(recipe, precision="bfloat16"), device)
             accelerator.state._mixed_precision = "fp16"
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
             made.append(accelerator)
@@ -56,7 +56,7 @@ def half(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[Accelerator]
 
 
 def run(model: nn.Module, data: Any, recipe: Recipe = RECIPE, **options: Any) -> nn.Module:
-    train(model, TrainingLoader(data, recipe), recipe, cpu=True, boards=(), **options)
+    train(model, TrainingLoader(data, recipe), recipe, device="cpu", trackers=(), **options)
     return model
 
 

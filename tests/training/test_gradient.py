@@ -120,7 +120,7 @@ def test_counting_before_leaves_no_trace_in_batch_norms(precision: str) -> None:
         config = semantic("valid").config
         model = SemanticSegmenter(replace(config, backbone=BackboneConfig("resnet18", norm="batch")))
         recipe = Recipe(steps=1, batch_size=4, accumulate=2, mean_over=mean_over, precision=precision)  # type: ignore[arg-type]
-        train(model, TrainingLoader(Patchy(scenes, 2), recipe), recipe, cpu=True)
+        train(model, TrainingLoader(Patchy(scenes, 2), recipe), recipe, device="cpu")
         found.append({name: buffer.clone() for name, buffer in model.named_buffers()})
     assert int(found[1]["backbone.stem.1.num_batches_tracked"]) == 2
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())

@@ -39,7 +39,7 @@ def test_training_fits_and_reports_every_step() -> None:
         model,
         batches(),
         recipe,
-        cpu=True,
+        device="cpu",
         evaluate=lambda m: {"weight": m.weight.item()},
         report=lambda step, entry: seen.append((step, entry["square"])),
     )
@@ -50,7 +50,7 @@ def test_training_fits_and_reports_every_step() -> None:
 
 def test_the_log_holds_the_recipe_losses_and_scores_as_json_lines(tmp_path: Path) -> None:
     recipe = Recipe(steps=6, log_every=2, evaluate_every=3)
-    train(Line(), batches(), recipe, out=tmp_path / "run", cpu=True, evaluate=lambda m: {"score": 1.0})
+    train(Line(), batches(), recipe, out=tmp_path / "run", device="cpu", evaluate=lambda m: {"score": 1.0})
     entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert entries[0]["recipe"]["steps"] == 6
     assert [entry["step"] for entry in entries[1:] if "square" in entry] == [2, 4, 6]
@@ -67,7 +67,7 @@ def test_checkpoints_are_written_when_asked(tmp_path: Path) -> None:
     def save(model: nn.Module, path: Path) -> None:
         torch.save(model.state_dict(), path)
 
-    train(Line(), batches(), Recipe(steps=5, save_every=2), out=tmp_path, cpu=True, save=save)
+    train(Line(), batches(), Recipe(steps=5, save_every=2), out=tmp_path, device="cpu", save=save)
     names = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert names == ["model.safetensors", "step0000002.safetensors", "step0000004.safetensors"]
 
@@ -75,14 +75,14 @@ def test_checkpoints_are_written_when_asked(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_stops_and_names_the_images() -> None:
     model = Line()
     with pytest.raises(NonFiniteLoss, match=r"update 1.*square.*image0\.png"):
-        train(model, batches(value=float("nan")), Recipe(steps=3), cpu=True)
+        train(model, batches(value=float("nan")), Recipe(steps=3), device="cpu")
     assert torch.isfinite(model.weight)
 
 
 def test_accumulating_two_batches_is_one_batch_of_both() -> None:
     def trained(recipe: Recipe, data: object) -> float:
         model = Line()
-        train(model, data, recipe, cpu=True)
+        train(model, data, recipe, device="cpu")
         return model.weight.item()
 
     pairs = list(batches(2))
@@ -100,7 +100,7 @@ def test_a_seed_makes_training_repeatable() -> None:
 
     def trained(seed: int) -> float:
         model = Noisy()
-        train(model, batches(), Recipe(steps=5, seed=seed), cpu=True)
+        train(model, batches(), Recipe(steps=5, seed=seed), device="cpu")
         return model.weight.item()
 
     assert trained(1) == trained(1)
@@ -113,7 +113,7 @@ def test_training_may_be_stopped_early() -> None:
         Line(),
         batches(),
         Recipe(steps=100),
-        cpu=True,
+        device="cpu",
         report=lambda step, _: steps.append(step),
         stop=lambda: len(steps) == 3,
     )
@@ -122,7 +122,7 @@ def test_training_may_be_stopped_early() -> None:
 
 def test_an_empty_loader_is_refused() -> None:
     with pytest.raises(ValueError, match="no batch"):
-        train(Line(), torch.utils.data.DataLoader([], batch_size=None), Recipe(steps=1), cpu=True)
+        train(Line(), torch.utils.data.DataLoader([], batch_size=None), Recipe(steps=1), device="cpu")
 
 
 def test_the_best_model_by_the_metric_is_kept_and_patience_ends_the_training(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_best_model_by_the_metric_is_kept_and_patience_ends_the_training(tmp
         batches(),
         recipe,
         out=tmp_path,
-        cpu=True,
+        device="cpu",
         evaluate=lambda m: {"score": next(scores)},
         save=lambda m, path: saved.append(path.name),
     )
@@ -151,7 +151,7 @@ def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
         batches(),
         Recipe(steps=4, evaluate_every=1, metric="score"),
         out=tmp_path,
-        cpu=True,
+        device="cpu",
         evaluate=lambda m: {"score": next(scores)},
         save=lambda m, path: saved.append(path.name),
     )
@@ -160,9 +160,9 @@ def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
 
 def test_an_unknown_metric_is_refused_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="gives AP, not 'mIoU'"):
-        train(Line(), batches(), Recipe(steps=1, metric="mIoU"), cpu=True, evaluate=lambda m: {"AP": 1.0})
+        train(Line(), batches(), Recipe(steps=1, metric="mIoU"), device="cpu", evaluate=lambda m: {"AP": 1.0})
     with pytest.raises(ValueError, match="'mIoU' is a score, and this training is not evaluated"):
-        train(Line(), batches(), Recipe(steps=1, metric="mIoU"), cpu=True)
+        train(Line(), batches(), Recipe(steps=1, metric="mIoU"), device="cpu")
     with pytest.raises(ValueError, match="patience needs a metric"):
         Recipe(patience=3)
 
@@ -178,7 +178,9 @@ def test_the_moving_average_is_what_is_scored_saved_and_left_in_the_model(tmp_pa
 
     model = Noted()
     recipe = Recipe(steps=3, learning_rate=0.01, average=0.5, evaluate_every=1)
-    train(model, batches(), recipe, cpu=True, evaluate=lambda m: {"weight": scored.append(m.weight.item())})
+    train(
+        model, batches(), recipe, device="cpu", evaluate=lambda m: {"weight": scored.append(m.weight.item())}
+    )
     assert weights[0] == 0
     assert len(scored) == 3
     averages = [0.0]
@@ -195,7 +197,7 @@ def test_a_failed_batch_can_be_run_again(tmp_path: Path) -> None:
             return {"noisy": super().loss(images, targets)["square"] + noise.reciprocal() * float("inf")}
 
     with pytest.raises(NonFiniteLoss, match=r"update 1.*batch, weights and seed are in .*\.pt"):
-        train(Diverging(), batches(), Recipe(steps=3), out=tmp_path, cpu=True)
+        train(Diverging(), batches(), Recipe(steps=3), out=tmp_path, device="cpu")
     failed = load_batch(tmp_path / "failed-update0000001-process0.pt")
     assert not torch.isfinite(failed.run(Diverging())["noisy"])
     assert [y.item() for y in failed.targets] == [2 * x.item() for x in failed.images]
@@ -209,7 +211,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_are_spoilt(tmp_pa
     model = Steep()
     recipe = Recipe(steps=3, accumulate=2)
     with pytest.raises(NonFiniteLoss, match=r"update 1.*gradient.*image0\.png.*image1\.png"):
-        train(model, batches(), recipe, out=tmp_path, cpu=True)
+        train(model, batches(), recipe, out=tmp_path, device="cpu")
     assert model.weight == 0
     failed = load_batch(tmp_path / "failed-update0000001-process0.pt")
     assert (len(failed.images), len(failed.seeds)) == (4, 4)
@@ -221,7 +223,7 @@ def test_a_model_that_finds_its_own_loss_infinite_is_reported_like_any(tmp_path:
             raise FloatingPointError("boxes are NaN")
 
     with pytest.raises(NonFiniteLoss, match=r"boxes are NaN.*image0\.png"):
-        train(Aware(), batches(), Recipe(steps=3), out=tmp_path, cpu=True)
+        train(Aware(), batches(), Recipe(steps=3), out=tmp_path, device="cpu")
     assert len(list(tmp_path.glob("failed-*.pt"))) == 1
 
 
@@ -231,7 +233,7 @@ def test_memory_layout_and_compilation_do_not_change_the_result(greys, fit) -> N
         recipe = Recipe(steps=3, batch_size=4, learning_rate=0.01, **changes)
         model = fit()
         model.dropped = 0.0  # what is dropped follows the layout
-        train(model, TrainingLoader(greys(), recipe), recipe, cpu=True)
+        train(model, TrainingLoader(greys(), recipe), recipe, device="cpu")
         found.append(model.state_dict())
     for other in found[1:]:
         assert other.keys() == found[0].keys()
@@ -248,7 +250,7 @@ def test_losses_come_in_float32_from_a_network_in_bfloat16(greys, fit) -> None:
         model,
         TrainingLoader(greys(), recipe),
         recipe,
-        cpu=True,
+        device="cpu",
         report=lambda step, entry: losses.append(entry["square"]),
     )
     assert set(inside) == {torch.bfloat16}

@@ -96,7 +96,14 @@ def test_one_process_may_train_twice_in_different_precisions() -> None:
     for precision in ("bfloat16", "float32"):
         recipe = replace(Recipe(), precision=precision)
         expected = {"bfloat16": "bf16", "float32": "no"}[precision]
-        assert start(recipe, cpu=True).mixed_precision == expected
+        assert start(recipe, device="cpu").mixed_precision == expected
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "gpu"])
+def test_a_device_that_is_not_there_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError, match="device: "):
+        start(Recipe(), name)
 
 
 def test_synchronised_norms_keep_names_and_results() -> None:

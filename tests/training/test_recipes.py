@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pointrend.checkpoints.native import build
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import ColorJitter, RandomCrop, RandomFit, RandomFlip, ResizeShortEdge
 from pointrend.models.backbones import STAGES, BackboneConfig, build_backbone, freeze
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget
-from pointrend.training.finetune import build
 from pointrend.training.published import RECIPES, find_recipe
 from pointrend.training.recipe import build_optimizer
 
@@ -198,7 +198,7 @@ def test_classes_and_points_are_exchanged_without_touching_the_rest() -> None:
     assert config.class_names == ("cat",)
     assert replace(config, class_names=published.network.class_names) == published.network
     changed = published.with_points(
-        sampling=PointSampling.heavily_biased(), num_points=196, subdivision_steps=4
+        sampling=vars(PointSampling.heavily_biased()), num_points=196, subdivision_steps=4
     ).network
     assert isinstance(changed, InstanceConfig)
     assert changed.masks.sampling.oversample_ratio == 10

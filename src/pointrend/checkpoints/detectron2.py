@@ -115,8 +115,7 @@ def from_detectron2(
     if config is None:
         config = infer_config(tensors, class_names, source=str(path))
     renamed = rename(tensors, _rows(config), aliases=ALIASES, ignored=IGNORED, source=str(path))
-    task = "instance" if isinstance(config, InstanceConfig) else "semantic"
-    model: Any = build_from(task, config, renamed, source=str(path))
+    model: Any = build_from(config, renamed, source=str(path))
     return model
 
 

@@ -106,7 +106,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
     whose tensors are not exactly those of the model it describes.
     """
     info, tensors = read(path)
-    model: Any = build_from(info.task, info.config, tensors, source=str(path))
+    model: Any = build_from(info.config, tensors, source=str(path))
     model.origin = info.extra
     return model.to(device)
 
@@ -176,7 +176,7 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, so
         raise ValueError(f"{source}: its tensors do not fit the model:\n  " + "\n  ".join(shown))
 
 
-def build_from(task: str, config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
+def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
     """The model with exactly these tensors, in evaluation mode.
 
     Raises ValueError, beginning with `source`, for a configuration that no model has, and listing tensors that do not
@@ -185,22 +185,21 @@ def build_from(task: str, config: Any, tensors: Mapping[str, Tensor], *, source:
     # Shapes are compared before anything is built: a small file may describe a model that fills the memory.
     try:
         with torch.device("meta"):
-            expected = build(task, config).state_dict()
+            expected = build(config).state_dict()
     except ValueError as error:
         raise ValueError(f"{source}: its configuration is of no model: {error}") from error
     compare(expected, tensors, source=source)
-    model = build(task, config)
+    model = build(config)
     model.load_state_dict(tensors)
     return model.eval()
 
 
-def build(task: str, config: Any) -> nn.Module:
-    """A freshly initialised model. task: "instance" or "semantic"."""
-    from pointrend.models.instance import InstanceSegmenter
+def build(config: Any) -> nn.Module:
+    """A freshly initialised model of this `InstanceConfig` or `SemanticConfig`."""
+    from pointrend.models.instance import InstanceConfig, InstanceSegmenter
     from pointrend.models.semantic import SemanticSegmenter
 
-    _config_class(task)
-    return InstanceSegmenter(config) if task == "instance" else SemanticSegmenter(config)
+    return InstanceSegmenter(config) if isinstance(config, InstanceConfig) else SemanticSegmenter(config)
 
 
 def task_of(model: nn.Module) -> str:

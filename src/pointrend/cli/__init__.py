@@ -18,6 +18,7 @@ from pointrend.cli.data import Data, Demo
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
 from pointrend.cli.finetune import Finetune
+from pointrend.cli.help import plain_help
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Train
 from pointrend.cli.zoo import Convert, Zoo
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def named(name: str, kind: type) -> object:
+        plain_help(kind)
         # The list of all commands has the first sentence of each; a command's own help has everything.
         text = inspect.getdoc(kind) or ""
         return tyro.conf.subcommand(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column
-
-from pointrend.training.loggers import MEASURES
 
 
 def _bar(what: str) -> Progress:
@@ -73,6 +71,8 @@ def training(steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]
 
 def describe_update(means: Mapping[str, float], entry: Mapping[str, float]) -> str:
     """One line: "loss 1.230, lr 0.01, data 0.02 s + compute 0.30 s, 4.1 GiB (coarse 0.80, points 0.43)"."""
+    from pointrend.training.loggers import MEASURES
+
     losses = {name: value for name, value in means.items() if name not in MEASURES}
     parts = ", ".join(f"{name} {value:.2f}" for name, value in losses.items())
     work = means["seconds"] - means["data_seconds"]
@@ -110,12 +110,6 @@ def show(rows: list[Any], task: str, title: str) -> None:
 def shown(rows: list[Any], task: str) -> list[str] | None:
     """The columns for people; None, which means all, if the rows have none of these."""
     return [name for name in SHOWN[task] if any(name in row.numbers for row in rows)] or None
-
-
-def quiet_unless(first: bool, what: str, total: int) -> Any:
-    """A progress bar, in one process only."""
-
-    return counting(what, total) if first else nullcontext()
 
 
 Precision = Literal["float32", "bfloat16"]

@@ -1,4 +1,4 @@
-"""`pointrend data check`, `pointrend data cocofy-lvis` and `pointrend data draw-cityscapes`."""
+"""`pointrend data check`, `pointrend data lvis-to-coco` and `pointrend data draw-cityscapes`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class CocofyLvis:
+class LvisToCoco:
     """Make the ground truth of AP*: an LVIS v0.5 file restricted to COCO's categories, with COCO's ids.
 
     Categories are matched by WordNet synset (78 of COCO's 80 are in LVIS v0.5). The same file always gives the same
@@ -143,11 +143,11 @@ class DrawCityscapes:
 
 @dataclass(frozen=True)
 class Data:
-    """Look over or convert data sets: `check FOLDER`, `cocofy-lvis LVIS OUTPUT`, `draw-cityscapes FOLDER`."""
+    """Look over or convert data sets: `check FOLDER`, `lvis-to-coco LVIS OUTPUT`, `draw-cityscapes FOLDER`."""
 
     action: Annotated[
         Annotated[Check, subcommand("check", prefix_name=False)]
-        | Annotated[CocofyLvis, subcommand("cocofy-lvis", prefix_name=False)]
+        | Annotated[LvisToCoco, subcommand("lvis-to-coco", prefix_name=False)]
         | Annotated[DrawCityscapes, subcommand("draw-cityscapes", prefix_name=False)],
         arg(name=""),
     ]

@@ -42,7 +42,7 @@ class Evaluate:
     """Score these instead of a model: what `pointrend predict` wrote (its predictions.json, or its folder labels), a
     COCO results file, or a folder of Cityscapes results."""
     lvis: Path | None = None
-    """LVIS v0.5 annotations of the images, as released or as `pointrend data cocofy-lvis` makes them: AP* instead of
+    """LVIS v0.5 annotations of the images, as released or as `pointrend data lvis-to-coco` makes them: AP* instead of
     AP, on the images that they name."""
     points: tuple[int, ...] = ()
     """Compare so many points in each subdivision step, instead of the model's own number."""

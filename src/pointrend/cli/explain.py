@@ -33,8 +33,8 @@ class Explain:
     """Of an instance model, which object to explain; 0 is the surest."""
     at: tuple[int, int] | None = None
     """Of a semantic model, x and y of the pixel round which to magnify; where most changes, when not given."""
-    against: str | None = None
-    """Another model, such as a 4x conv baseline, for the first panel of the comparison."""
+    baseline: str | None = None
+    """Another model, such as one of 4x conv, for the first panel of the comparison."""
     out: Path = Path("explained")
     """Folder to write to."""
     points: int = 196
@@ -108,19 +108,19 @@ class Explain:
             yield "uncertainty", plot_uncertainty(explanation.image, uncertainty[0], box=explanation.box)
 
     def _comparison(self, model: Any, image: Tensor, window: Window | None) -> Figure:
-        """4x conv (or whatever --against names), coarse, PointRend."""
+        """4x conv (or whatever --baseline names), coarse, PointRend."""
         from pointrend.cli.console import load_model
         from pointrend.visualize import compare_results, variants
 
         scale = max(1, min(4, 1600 // max(image.shape[1:]))) if model.task == "instance" else 1
         own = variants(model, image, scale=scale)
         others: dict[str, Any] = {}
-        if self.against is not None:
-            other = load_model(self.against).to(model.device).eval()
+        if self.baseline is not None:
+            other = load_model(self.baseline).to(model.device).eval()
             if other.task != model.task:
-                raise ValueError(f"--against: expected a model for {model.task!r}, got {other.task!r}")
+                raise ValueError(f"--baseline: expected a model for {model.task!r}, got {other.task!r}")
             name, found = list(variants(other, image, scale=scale).items())[-1]
-            others = {name if name not in own else f"{name} of {self.against}": found}
+            others = {name if name not in own else f"{name} of {self.baseline}": found}
         names = list(own)
         return compare_results(
             image,

@@ -91,7 +91,7 @@ def _file_card(path: Path) -> str:
 
     info = read_info(path)
     with torch.device("meta"):
-        model = build(info.task, info.config)
+        model = build(info.config)
     return model_card(model, path.stem, info.extra)
 
 

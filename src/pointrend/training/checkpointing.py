@@ -1,6 +1,6 @@
 """Checkpoints to resume from: everything that a training is, in one file that is either whole or not there.
 
-A file holds weights, optimiser, loss scale, moving average, the number of updates done, torch's random state, and the
+A file holds weights, optimiser, loss scale, averaged weights, the number of updates done, torch's random state, and the
 best score so far. The order of the images and all random choices of an update follow from its number (see
 `training.sampler`), so there is no state of the sampler or of workers to keep. Files are read with torch's
 ``weights_only``: they cannot run code.
@@ -12,15 +12,15 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pointrend.io import atomic_write
-from pointrend.training.ema import MovingAverage
 from pointrend.training.recipe import Recipe
 
 FORMAT = "pointrend training 1"
@@ -42,7 +42,6 @@ class Training:
 
     model: nn.Module
     optimizer: Any
-    average: MovingAverage
     recipe: Recipe
     scaler: Any = None
     """Of accelerate, with float16 only."""
@@ -52,6 +51,27 @@ class Training:
     """Best score by the recipe's metric."""
     stale: int = 0
     """Evaluations since then."""
+    average: AveragedModel | None = field(init=False)
+    """The exponential moving average of the weights; None without one."""
+
+    def __post_init__(self) -> None:
+        self.average = None
+        if self.recipe.average:
+            average = get_ema_multi_avg_fn(self.recipe.average)
+            self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
+            self.average.n_averaged.fill_(
+                1
+            )  # it begins with the initial weights, not with those of the first update
+
+    @property
+    def scored(self) -> nn.Module:
+        """The model that is scored, drawn and saved: the averaged one, where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def keep_average(self) -> None:
+        """Leave the averaged weights in the model for good."""
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds: tensors, numbers, strings, lists and dictionaries."""
@@ -63,7 +83,7 @@ class Training:
             "stale": self.stale,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.values,
+            "average": {} if self.average is None else self.average.module.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler is not None else {},
             "random": torch.get_rng_state(),
         }
@@ -90,7 +110,9 @@ class Training:
             self.optimizer.load_state_dict(content["optimizer"])
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{source}: this checkpoint is of another model ({error})") from error
-        self.average.load(content["average"])
+        if self.average is not None:
+            # Files of before had no integers here: those of the model do.
+            self.average.module.load_state_dict({**content["model"], **content["average"]})
         if self.scaler is not None and content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
         self.step, self.best, self.stale = content["step"], content["best"], content["stale"]

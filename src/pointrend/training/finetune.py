@@ -1,4 +1,4 @@
-"""From a trained model to other classes: what is known already stays, what is new starts anew, and both are told.
+"""Fine-tune a trained model for other classes: weights of known classes are kept, the rest of the heads starts anew.
 
 Shapes: K classes.
 """
@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointrend.checkpoints.native import build
+from pointrend.data.transforms import instance_training_transforms, training_transforms
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
+from pointrend.training.config import TrainingConfig
 from pointrend.training.recipe import Recipe
 
 Model = InstanceSegmenter | SemanticSegmenter
@@ -68,7 +71,7 @@ def change_classes(
     config: Any = replace(model.config, class_names=tuple(class_names))
     if isinstance(config, SemanticConfig):
         config = replace(config, palette=tuple(palette))
-    changed = build(config).to(model.device)
+    changed: Any = build(config).to(model.device)
     source, target = model.state_dict(), changed.state_dict()
     axes = class_axes(model.config)
     places = [
@@ -106,11 +109,6 @@ def descends_from(model: Model) -> dict[str, Any]:
         return {}
     licence = {"licence": model.origin["licence"]} if "licence" in model.origin else {}
     return {**licence, "started_from": dict(model.origin)}
-
-
-def build(config: InstanceConfig | SemanticConfig) -> Model:
-    """A freshly initialised model."""
-    return InstanceSegmenter(config) if isinstance(config, InstanceConfig) else SemanticSegmenter(config)
 
 
 def class_axes(config: InstanceConfig | SemanticConfig) -> dict[str, dict[int, int]]:
@@ -165,13 +163,32 @@ def _copy_classes(
     return True
 
 
-def finetune_recipe(images: int, task: str, *, metric: str | None = None) -> Recipe:
+def finetune_config(model: Model) -> TrainingConfig:
+    """How a trained model is trained further: crops of 256 x 320, or short edges round the model's own size.
+
+    Its recipe depends on the images: `finetune_recipe`.
+    """
+    if isinstance(model.config, SemanticConfig):
+        transforms = training_transforms((256, 320))
+    else:
+        size = model.config.preprocessing.short_edge or 800
+        edges = tuple(round(size * factor) for factor in (0.8, 0.9, 1.0, 1.1, 1.2))
+        transforms = instance_training_transforms(edges, 2 * size)
+    return TrainingConfig("finetune", "any", model.config, tuple(transforms.steps), Recipe())
+
+
+def finetune_recipe(images: int, task: str, steps: int | None = None) -> Recipe:
     """Settings that suit most fine-tunings of a trained model on so many images of one's own.
 
-    About 60 looks at each image, at least 300 and at most 20 000 updates of 8 images (4 for instances): few
-    images are learnt by heart after that, and with many of them fewer looks are enough. The norm layers' decay is 0,
-    the backbone learns at a tenth of the heads' rate, and the training ends early after five evaluations, of twenty,
-    without a better `metric`.
+    About 60 epochs, at least 300 and at most 20 000 updates of 8 images (4 for instances): small datasets overfit after
+    that, large ones need fewer epochs. The norm layers' weight decay is 0, the backbone learns at a tenth of the heads'
+    rate. The model is scored twenty times, by mIoU or mask AP, and the training ends early after five evaluations
+    without a better score.
+
+    Args:
+        images: to train on.
+        task: "semantic" or "instance".
+        steps: updates, instead of the number above.
 
     Raises:
         ValueError: without images.
@@ -179,7 +196,9 @@ def finetune_recipe(images: int, task: str, *, metric: str | None = None) -> Rec
     if images < 1:
         raise ValueError(f"images: expected at least one to train on, got {images}")
     batch = 8 if task == "semantic" else 4
-    steps = min(20_000, max(300, 60 * images // batch))
+    if steps is None:
+        steps = min(20_000, max(300, 60 * images // batch))
+    twentieth = max(1, steps // 20)
     return Recipe(
         steps=steps,
         batch_size=batch,
@@ -187,12 +206,12 @@ def finetune_recipe(images: int, task: str, *, metric: str | None = None) -> Rec
         learning_rate=4e-4 if task == "semantic" else 2e-4,
         weight_decay=0.01,
         backbone_factor=0.1,
-        warmup_steps=steps // 20,
+        warmup_steps=twentieth,
         clip_gradient=10.0,
-        evaluate_every=steps // 20 if metric else 0,
-        metric=metric,
-        patience=5 if metric else 0,
-        state_every=max(50, steps // 20),
+        evaluate_every=twentieth,
+        metric="mIoU" if task == "semantic" else "mask AP",
+        patience=5,
+        state_every=max(50, twentieth),
         group_by_aspect=task == "instance",
     )
 

@@ -1,4 +1,4 @@
-"""What a training writes down as it goes: ``log.jsonl`` always, and boards that draw it, where they are wanted."""
+"""What a training logs: ``log.jsonl`` always, TensorBoard and Weights & Biases through accelerate's trackers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
+from accelerate.utils import is_tensorboard_available
 
 from pointrend.io import write_png
 from pointrend.training.recipe import Recipe
@@ -39,10 +41,15 @@ class Log:
     """
 
     def __init__(
-        self, folder: Path | None, recipe: Recipe, *, resumed: int = 0, boards: Sequence[Board] = ()
+        self,
+        folder: Path | None,
+        recipe: Recipe,
+        *,
+        resumed: int = 0,
+        trackers: Sequence[GeneralTracker] = (),
     ) -> None:
         self.folder = folder
-        self.boards = tuple(boards)
+        self.trackers = tuple(trackers)
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,28 +60,28 @@ class Log:
             self.write({"recipe": asdict(recipe), "torch": torch.__version__, "time": time.time()})
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """One line, where numbers that are NaN or infinite are null; those with a "step" go to the boards too."""
+        """One line, where numbers that are NaN or infinite are null; those with a "step" go to the trackers too."""
         if self.folder is not None:
             with (self.folder / "log.jsonl").open("a") as file:
                 file.write(json.dumps({k: _plain(v) for k, v in entry.items()}, allow_nan=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         numbers = {name: v for name, v in entry.items() if isinstance(v, (int, float)) and name != "step"}
-        for board in self.boards if "step" in entry else ():
-            board.numbers(entry["step"], numbers)
+        for tracker in self.trackers if "step" in entry else ():
+            tracker.log(numbers, step=entry["step"])
 
     def draw(self, step: int, images: Mapping[str, Image]) -> None:
-        """Images by name, (H, W, 3) uint8: to the boards, and to ``images/NAME-0001000.png``."""
+        """Images by name, (H, W, 3) uint8: to the trackers, and to ``images/NAME-0001000.png``."""
         for name, image in images.items():
             if self.folder is not None:
                 write_png(image, self.folder / "images" / f"{name}-{step:07d}.png")
-        for board in self.boards:
-            board.images(step, images)
+        for tracker in self.trackers:
+            tracker.log_images({name: [image] for name, image in images.items()}, step=step)
 
     def close(self) -> None:
-        """Flush what boards hold back."""
-        for board in self.boards:
-            board.close()
+        """Let the trackers write what they hold back."""
+        for tracker in self.trackers:
+            tracker.finish()
 
 
 def _plain(value: Any) -> Any:
@@ -114,76 +121,59 @@ Image = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
 
 
-class Board(Protocol):
-    """What the log needs of a board."""
-
-    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Losses, measures or scores after so many updates."""
-
-    def images(self, step: int, images: Mapping[str, Image]) -> None:
-        """Images by name."""
-
-    def close(self) -> None:
-        """Write what was held back."""
+class _TensorBoard(TensorBoardTracker):
+    def log_images(self, values: dict[str, Any], step: int | None = None, **options: Any) -> None:
+        stacked = {name: np.stack(images) for name, images in values.items()}
+        super().log_images(stacked, step, dataformats="NHWC", **options)
 
 
-class TensorBoard:
-    """Events in a folder; ``tensorboard --logdir`` shows them."""
-
-    def __init__(self, folder: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer: Any = SummaryWriter(str(folder))
-
-    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            self.writer.add_scalar(name, value, step)
-
-    def images(self, step: int, images: Mapping[str, Image]) -> None:
-        for name, image in images.items():
-            self.writer.add_image(name, image, step, dataformats="HWC")
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class WeightsAndBiases:
-    """A run of a project at Weights & Biases; a resumed training goes on in the same run.
-
-    Raises:
-        ValueError: if the package is not installed.
-    """
+class _WeightsAndBiases(WandBTracker):
+    """A resumed training goes on in the same run."""
 
     def __init__(self, project: str, folder: Path, recipe: Recipe) -> None:
-        if importlib.util.find_spec("wandb") is None:
-            raise ValueError("Weights & Biases: the package is missing; pip install 'pointrend[wandb]'")
-        import wandb  # type: ignore[import-not-found]
-
-        self.wandb: Any = wandb
         folder.mkdir(parents=True, exist_ok=True)
-        known = folder / "wandb-run.txt"
-        name = known.read_text().strip() if known.is_file() else None
-        self.run: Any = wandb.init(
-            project=project, dir=str(folder), id=name, resume="allow", config=asdict(recipe)
-        )
-        known.write_text(self.run.id)
+        self.known = folder / "wandb-run.txt"
+        run = self.known.read_text().strip() if self.known.is_file() else None
+        super().__init__(project, dir=str(folder), id=run, resume="allow", config=asdict(recipe))
+
+    def begin(self) -> None:
+        """After the run has begun."""
+        self.known.write_text(self.run.id)
         # A checkpoint may lie before the last step that was logged, which W&B's own counter would refuse.
         self.run.define_metric("update")
         self.run.define_metric("*", step_metric="update")
 
-    def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
-        self.run.log({"update": step, **numbers})
-
-    def images(self, step: int, images: Mapping[str, Image]) -> None:
-        shown = {name: self.wandb.Image(image) for name, image in images.items()}
-        self.run.log({"update": step, **shown})
-
-    def close(self) -> None:
-        self.run.finish()
+    def log(self, values: dict[str, Any], step: int | None = None, **options: Any) -> None:
+        super().log({"update": step, **values}, **options)
 
 
-def installed_boards(folder: Path | None) -> tuple[Board, ...]:
-    """TensorBoard, where there is a folder and it is installed."""
-    if folder is None or importlib.util.find_spec("tensorboard") is None:
-        return ()
-    return (TensorBoard(folder / "tensorboard"),)
+def open_trackers(
+    folder: Path | None, recipe: Recipe, *, wandb: str | None = None
+) -> tuple[GeneralTracker, ...]:
+    """TensorBoard in the folder, where it is installed, and the project of Weights & Biases, if one is named.
+
+    Call it after the processes have been joined (`processes.start`), in the first of them.
+
+    Raises:
+        ValueError: Weights & Biases is asked for and not installed, or there is no folder.
+    """
+    found: list[GeneralTracker] = []
+    if folder is not None and is_tensorboard_available():
+        found.append(_TensorBoard("tensorboard", str(folder)))
+    if wandb is not None:
+        require_wandb()
+        if folder is None:
+            raise ValueError("wandb: expected an output folder, which remembers the run")
+        found.append(_WeightsAndBiases(wandb, folder, recipe))
+    for tracker in found:
+        if hasattr(tracker, "start"):  # accelerate's older versions start when they are made
+            tracker.start()
+        if isinstance(tracker, _WeightsAndBiases):
+            tracker.begin()
+    return tuple(found)
+
+
+def require_wandb() -> None:
+    """Raise a ValueError that says what to install, where Weights & Biases is missing."""
+    if importlib.util.find_spec("wandb") is None:
+        raise ValueError("Weights & Biases: the package is missing; pip install 'pointrend[wandb]'")

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from torch import nn
 
 from pointrend.training.checkpointing import Checkpoints, Training
 from pointrend.training.data_loading import Batch, TrainingLoader
-from pointrend.training.ema import MovingAverage
 from pointrend.training.gradient import Updates
-from pointrend.training.loggers import Board, Image, Log, Pace, installed_boards, peak_memory
+from pointrend.training.loggers import Image, Log, Pace, open_trackers, peak_memory
 from pointrend.training.nonfinite import NonFiniteLoss
 from pointrend.training.processes import (
     Terminated,
@@ -51,9 +51,10 @@ def train(
     save: Callable[[nn.Module, Path], None] | None = None,
     report: Report | None = None,
     draw: Callable[[nn.Module], Mapping[str, Image]] | None = None,
-    boards: Sequence[Board] | None = None,
+    trackers: Sequence[GeneralTracker] | None = None,
+    wandb: str | None = None,
     stop: Callable[[], bool] | None = None,
-    cpu: bool = False,
+    device: str | None = None,
     resume: bool = False,
 ) -> dict[str, float]:
     """Train ``model`` in place and return the last evaluation (empty without ``evaluate``).
@@ -69,10 +70,11 @@ def train(
         save: writes one model file.
         report: for progress bars.
         draw: images of what the model does, by name, on the main process every ``recipe.draw_every`` updates.
-        boards: where numbers and images go besides ``out``; TensorBoard where it is installed if not given.
+        trackers: where numbers and images go besides ``out``; TensorBoard where it is installed, if not given.
+        wandb: a project of Weights & Biases that they go to as well.
         stop: asked before each update; True ends the training early, with its model file and a checkpoint to resume
             from, but without another evaluation.
-        cpu: stay on the CPU where a GPU is there.
+        device: "cpu", "cuda", "cuda:1", ..; a GPU if there is one, when not given.
         resume: go on from the newest checkpoint in ``out``; from the start where there is none.
 
     Raises:
@@ -85,12 +87,12 @@ def train(
     if recipe.metric is not None and evaluate is None:
         raise ValueError(f"metric: {recipe.metric!r} is a score, and this training is not evaluated")
     torch.manual_seed(recipe.seed)
-    accelerator = start(recipe, cpu=cpu)
+    accelerator = start(recipe, device)
     main = accelerator.is_main_process
     optimizer = build_optimizer(model, recipe)
     base_rates = [recipe.learning_rate * group.pop("factor") for group in optimizer.param_groups]
     network, optimizer = place(accelerator, model, optimizer, recipe)
-    training = Training(model, optimizer, MovingAverage(model, recipe.average), recipe, accelerator.scaler)
+    training = Training(model, optimizer, recipe, accelerator.scaler)
     checkpoints = Checkpoints(out, recipe.keep)
     if not resume:
         checkpoints.refuse_others()
@@ -100,8 +102,9 @@ def train(
     check_same_start(training.step, out)
     batches = _batches(loader, accelerator, recipe, training.step)
     updates = Updates(accelerator, network, model, recipe, out)
-    shown = (installed_boards(out) if boards is None else boards) if main else ()
-    log = Log(out if main else None, recipe, resumed=training.step, boards=shown)
+    if trackers is None:
+        trackers = open_trackers(out, recipe, wandb=wandb) if main else ()
+    log = Log(out if main else None, recipe, resumed=training.step, trackers=trackers)
     pace = Pace(training.step, recipe.steps)
     scores: dict[str, float] = {}
     scored = -1
@@ -109,14 +112,13 @@ def train(
 
     def score() -> dict[str, float]:
         assert evaluate is not None
-        with training.average.shown() as averaged:
-            share_buffers(accelerator, averaged)
-            found = evaluate_together(evaluate, averaged.eval(), terminated)
+        share_buffers(accelerator, training.scored)
+        found = evaluate_together(evaluate, training.scored.eval(), terminated)
         if found is None:
             return scores
         log.write({"step": training.step, **found})
         if training.judge(found) and main and save is not None and out:
-            _save(training, save, out / "best.safetensors")
+            save(training.scored, out / "best.safetensors")
         return found
 
     with sigterm() as terminated:
@@ -135,7 +137,8 @@ def train(
             losses, norm = updates.gradient(parts, step)
             optimizer.step()
             optimizer.zero_grad()
-            training.average.update()
+            if training.average is not None:
+                training.average.update_parameters(model)
 
             training.step = done = step + 1
             entry = {
@@ -155,10 +158,9 @@ def train(
             if evaluate is not None and _due(done, recipe.evaluate_every):
                 scores, scored = score(), done
             if main and draw is not None and _due(done, recipe.draw_every):
-                with training.average.shown() as averaged:
-                    log.draw(done, draw(averaged.eval()))
+                log.draw(done, draw(training.scored.eval()))
             if main and save is not None and out and _due(done, recipe.save_every):
-                _save(training, save, out / f"step{done:07d}.safetensors")
+                save(training.scored, out / f"step{done:07d}.safetensors")
             if main and _due(done, recipe.state_every):
                 checkpoints.save(training)
 
@@ -171,7 +173,7 @@ def train(
         accelerator.wait_for_everyone()
         if ended:
             raise Terminated
-    training.average.keep()
+    training.keep_average()
     if main and save is not None and out:
         save(model, out / "model.safetensors")
     log.close()
@@ -203,11 +205,6 @@ def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
             raise ValueError(
                 f"the loader gave no batch in epoch {epoch}: expected at least batch_size images in the data set"
             )
-
-
-def _save(training: Training, save: Callable[[nn.Module, Path], None], path: Path) -> None:
-    with training.average.shown() as model:
-        save(model, path)
 
 
 def _due(done: int, every: int) -> bool:

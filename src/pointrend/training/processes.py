@@ -53,24 +53,55 @@ class LossModule(nn.Module):
         return self.model.loss_and_counts(images, targets, generator=generators)  # type: ignore[operator]
 
 
-def start(recipe: Recipe, *, cpu: bool) -> Accelerator:
+def start(recipe: Recipe, device: str | None = None) -> Accelerator:
     """Join the processes that torchrun or accelerate started (or be the only one), in the recipe's precision.
 
+    device: "cpu", "cuda", "cuda:1", ..; a GPU if there is one, when not given.
+
     Raises:
-        ValueError: float16 where there is no GPU.
+        ValueError: float16 where there is no GPU; a device that is not there.
     """
+    wanted = _device(device)
     precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[recipe.precision]
     # accelerate keeps the first training's precision and device for the life of the process, unless told to forget.
     AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
     # Shares of an evaluation differ, and the first process saves alone, which may take longer than NCCL's ten minutes.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=3))
-    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patience])
+    accelerator = Accelerator(cpu=wanted == "cpu", mixed_precision=precision, kwargs_handlers=[patience])
     if precision == "fp16" and accelerator.device.type == "cpu":  # accelerate would quietly train in float32
         raise ValueError(
             "precision: float16 is for GPUs, and this training runs on the CPU; take bfloat16 (--precision bfloat16) "
             "or float32"
         )
+    if wanted not in (None, accelerator.device.type):
+        raise ValueError(
+            f"device: expected one that is there, got {device!r}; here it is {accelerator.device}"
+        )
     return accelerator
+
+
+def _device(name: str | None) -> str | None:
+    """The type of the device; a GPU's number is made the process's own.
+
+    Raises:
+        ValueError: for a name that is none, or a GPU that is not there.
+    """
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected cpu, cuda, cuda:1, .., got {name!r}") from error
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device: {name} was asked for, and there are {torch.cuda.device_count()} GPUs")
+        if device.index is not None:
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                raise ValueError(
+                    f"device: {name} is one GPU, and torchrun gives each process its own; say cuda"
+                )
+            torch.cuda.set_device(device)
+    return device.type
 
 
 def place(

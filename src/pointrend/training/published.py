@@ -6,112 +6,19 @@ recipe. Sources as there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
-from pointrend.core.selection import PointSampling
-from pointrend.data.transforms import (
-    ColorJitter,
-    Compose,
-    RandomCrop,
-    RandomFit,
-    RandomFlip,
-    ResizeShortEdge,
-    SampleTransform,
-)
-from pointrend.models.instance import InstanceConfig
-from pointrend.models.published import NETWORKS, NetworkConfig, Palette, with_classes
+from pointrend.data.transforms import ColorJitter, RandomCrop, RandomFit, RandomFlip, ResizeShortEdge
+from pointrend.models.published import NETWORKS
+from pointrend.training.config import TrainingConfig
 from pointrend.training.recipe import Recipe
 
-DataName = Literal["coco", "cityscapes:instance", "cityscapes:semantic", "ade20k"]
 
-
-@dataclass(frozen=True)
-class Published:
-    """One training of the papers and their code."""
-
-    name: str
-    data: DataName
-    """The data set in its official layout."""
-    network: NetworkConfig
-    """The network; its class names stand for those of the data that it will be trained on."""
-    augmentation: tuple[SampleTransform, ...]
-    """Random changes of each image, in this order."""
-    recipe: Recipe
-    pretrained: str = ""
-    """The ImageNet weights that the backbone starts from, by the name that their publishers gave them."""
-    notes: str = field(default="", compare=False)
-
-    @property
-    def task(self) -> Literal["instance", "semantic"]:
-        return "instance" if isinstance(self.network, InstanceConfig) else "semantic"
-
-    @property
-    def transforms(self) -> Compose:
-        """The augmentation as one callable."""
-        return Compose(self.augmentation)
-
-    def config(self, class_names: Sequence[str], palette: Palette = ()) -> Any:
-        """The network's configuration for these classes: `InstanceConfig` or `SemanticConfig`."""
-        return with_classes(self.network, class_names, palette)
-
-    def shortened(self, steps: int) -> Published:
-        """The same training in so many updates: everything of its schedule happens at the same part of it."""
-        scale = steps / self.recipe.steps
-        recipe = replace(
-            self.recipe,
-            steps=steps,
-            milestones=tuple(dict.fromkeys(round(at * scale) for at in self.recipe.milestones)),
-            warmup_steps=round(self.recipe.warmup_steps * scale),
-            poly_start=round(self.recipe.poly_start * scale),
-        )
-        return replace(self, recipe=recipe)
-
-    def with_points(
-        self,
-        *,
-        sampling: PointSampling | None = None,
-        num_points: int | None = None,
-        subdivision_steps: int | None = None,
-    ) -> Published:
-        """The same training with other points.
-
-        Args:
-            sampling: how training points are chosen (N, k, beta, strategy).
-            num_points: points of each subdivision step at inference.
-            subdivision_steps: doublings at inference; for boxes they start from the grid that `num_points` cover.
-
-        Raises:
-            ValueError: if the network has no point head.
-        """
-        network = self.network
-        if isinstance(network, InstanceConfig):
-            masks = replace(
-                network.masks,
-                sampling=sampling or network.masks.sampling,
-                num_points=num_points or network.masks.num_points,
-            )
-            if subdivision_steps is not None:
-                masks = replace(masks, mask_size=masks.start_size * 2**subdivision_steps)
-            return replace(self, network=replace(network, masks=masks))
-        if network.point_rend is None:
-            raise ValueError(f"{self.name}: a network without point head has no points to choose")
-        rend = replace(
-            network.point_rend,
-            sampling=sampling or network.point_rend.sampling,
-            num_points=num_points or network.point_rend.num_points,
-            subdivision_steps=network.point_rend.subdivision_steps
-            if subdivision_steps is None
-            else subdivision_steps,
-        )
-        return replace(self, network=replace(network, point_rend=rend))
-
-
-def _coco(name: str, schedule: Literal["1x", "3x"]) -> Published:
+def _coco(name: str, schedule: Literal["1x", "3x"]) -> TrainingConfig:
     steps, milestones = (90_000, (60_000, 80_000)) if schedule == "1x" else (270_000, (210_000, 250_000))
     network = NETWORKS[name]
-    return Published(
+    return TrainingConfig(
         name,
         "coco",
         network,
@@ -134,7 +41,7 @@ def _coco(name: str, schedule: Literal["1x", "3x"]) -> Published:
     )
 
 
-def _cityscapes_instance() -> Published:
+def _cityscapes_instance() -> TrainingConfig:
     base = _coco("pointrend_rcnn_R_50_FPN_1x_cityscapes", "1x")
     edges = tuple(range(800, 1025, 32))
     return replace(
@@ -145,9 +52,9 @@ def _cityscapes_instance() -> Published:
     )
 
 
-def _semantic_fpn() -> Published:
+def _semantic_fpn() -> TrainingConfig:
     name = "pointrend_semantic_R_101_FPN_1x_cityscapes"
-    return Published(
+    return TrainingConfig(
         name,
         "cityscapes:semantic",
         NETWORKS[name],
@@ -170,9 +77,9 @@ def _semantic_fpn() -> Published:
     )
 
 
-def _deeplab() -> Published:
+def _deeplab() -> TrainingConfig:
     name = "pointrend_deeplabv3_R_103_cityscapes"
-    return Published(
+    return TrainingConfig(
         name,
         "cityscapes:semantic",
         NETWORKS[name],
@@ -195,10 +102,10 @@ def _deeplab() -> Published:
     )
 
 
-def _mmsegmentation(name: str) -> Published:
+def _mmsegmentation(name: str) -> TrainingConfig:
     street = "cityscapes" in name
     network = NETWORKS[name]
-    return Published(
+    return TrainingConfig(
         name,
         "cityscapes:semantic" if street else "ade20k",
         network,
@@ -225,7 +132,7 @@ def _mmsegmentation(name: str) -> Published:
     )
 
 
-RECIPES: dict[str, Published] = {
+RECIPES: dict[str, TrainingConfig] = {
     entry.name: entry
     for entry in (
         _coco("pointrend_rcnn_R_50_FPN_1x_coco", "1x"),
@@ -246,7 +153,7 @@ RECIPES: dict[str, Published] = {
 """Every published training by name."""
 
 
-def find_recipe(name: str) -> Published:
+def find_recipe(name: str) -> TrainingConfig:
     """The published training of this name.
 
     Raises:
@@ -257,7 +164,7 @@ def find_recipe(name: str) -> Published:
     return RECIPES[name]
 
 
-def describe(published: Published) -> list[str]:
+def describe(published: TrainingConfig) -> list[str]:
     """Lines about a training, for people: updates, batch, rates, augmentation, start."""
     recipe = published.recipe
     fall = {

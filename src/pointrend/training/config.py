@@ -1,0 +1,140 @@
+"""A whole training as one value: network, random changes of the images, recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from pointrend.data.transforms import Compose, RandomCrop, ResizeShortEdge, SampleTransform
+from pointrend.models.instance import InstanceConfig
+from pointrend.models.published import NetworkConfig, Palette, with_classes
+from pointrend.training.recipe import Recipe
+
+DataName = Literal["any", "coco", "cityscapes:instance", "cityscapes:semantic", "ade20k"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything but the images: a published training (`training.published`) or a preset (`training.presets`)."""
+
+    name: str
+    data: DataName
+    """The dataset in its official layout; "any" for presets."""
+    network: NetworkConfig
+    """The network; its class names stand for those of the data that it will be trained on."""
+    augmentation: tuple[SampleTransform, ...]
+    """Random changes of each image, in this order."""
+    recipe: Recipe
+    pretrained: str = ""
+    """The ImageNet weights that the backbone starts from, by their name in `zoo.backbones`; random if empty."""
+    notes: str = field(default="", compare=False)
+
+    @property
+    def task(self) -> Literal["instance", "semantic"]:
+        return "instance" if isinstance(self.network, InstanceConfig) else "semantic"
+
+    @property
+    def transforms(self) -> Compose:
+        """The augmentation as one callable."""
+        return Compose(self.augmentation)
+
+    def config(self, class_names: Sequence[str], palette: Palette = ()) -> Any:
+        """The network's configuration for these classes: `InstanceConfig` or `SemanticConfig`."""
+        return with_classes(self.network, class_names, palette)
+
+    def shortened(self, steps: int) -> TrainingConfig:
+        """The same training in so many updates: everything of its schedule happens at the same part of it."""
+        scale = steps / self.recipe.steps
+        recipe = replace(
+            self.recipe,
+            steps=steps,
+            milestones=tuple(dict.fromkeys(round(at * scale) for at in self.recipe.milestones)),
+            warmup_steps=round(self.recipe.warmup_steps * scale),
+            poly_start=round(self.recipe.poly_start * scale),
+        )
+        return replace(self, recipe=recipe)
+
+    def with_points(
+        self,
+        *,
+        sampling: Mapping[str, Any] | None = None,
+        num_points: int | None = None,
+        subdivision_steps: int | None = None,
+    ) -> TrainingConfig:
+        """The same training with other points.
+
+        Args:
+            sampling: fields of `PointSampling`: how training points are chosen (N, k, beta, strategy).
+            num_points: points of each subdivision step at inference.
+            subdivision_steps: doublings at inference; for boxes they start from the grid that `num_points` cover.
+
+        Raises:
+            ValueError: if the network has no point head.
+        """
+        network = self.network
+        if isinstance(network, InstanceConfig):
+            if network.mask_head not in ("pointrend", "implicit"):
+                raise ValueError(f"{self.name}: a network without point head has no points to choose")
+            masks = replace(
+                network.masks,
+                sampling=replace(network.masks.sampling, **(sampling or {})),
+                num_points=network.masks.num_points if num_points is None else num_points,
+            )
+            if subdivision_steps is not None:
+                masks = replace(masks, mask_size=masks.start_size * 2**subdivision_steps)
+            return replace(self, network=replace(network, masks=masks))
+        if network.point_rend is None:
+            raise ValueError(f"{self.name}: a network without point head has no points to choose")
+        rend = replace(
+            network.point_rend,
+            sampling=replace(network.point_rend.sampling, **(sampling or {})),
+            num_points=network.point_rend.num_points if num_points is None else num_points,
+            subdivision_steps=network.point_rend.subdivision_steps
+            if subdivision_steps is None
+            else subdivision_steps,
+        )
+        return replace(self, network=replace(network, point_rend=rend))
+
+    def without_points(self) -> TrainingConfig:
+        """The paper's baseline: masks of 28x28 by four convolutions, or the coarse logits interpolated."""
+        if isinstance(self.network, InstanceConfig):
+            return replace(self, network=replace(self.network, mask_head="conv28"))
+        return replace(self, network=replace(self.network, point_rend=None))
+
+    def with_crop(self, height: int, width: int) -> TrainingConfig:
+        """The same training on crops of another size.
+
+        Raises:
+            ValueError: for instance models, which see whole images.
+        """
+        if self.task == "instance":
+            raise ValueError("crop: semantic models are trained on crops; choose the short edge by --size")
+        steps = tuple(
+            replace(step, height=height, width=width) if isinstance(step, RandomCrop) else step
+            for step in self.augmentation
+        )
+        return replace(self, augmentation=steps)
+
+    def with_size(self, short_edge: int) -> TrainingConfig:
+        """The same training on images of another size, in training and at inference; all edges in proportion.
+
+        Raises:
+            ValueError: for semantic models, which see crops.
+        """
+        if not isinstance(self.network, InstanceConfig):
+            raise ValueError("size: instance models see whole images; choose the crop by --crop")
+        pixels = self.network.preprocessing
+        scale = short_edge / (pixels.short_edge or short_edge)
+
+        def scaled(edge: int | None) -> int | None:
+            return None if edge is None else max(1, round(edge * scale))
+
+        steps = tuple(
+            ResizeShortEdge(tuple(max(1, round(size * scale)) for size in step.sizes), scaled(step.longest))
+            if isinstance(step, ResizeShortEdge)
+            else step
+            for step in self.augmentation
+        )
+        pixels = replace(pixels, short_edge=short_edge, long_edge=scaled(pixels.long_edge))
+        return replace(self, augmentation=steps, network=replace(self.network, preprocessing=pixels))

@@ -1,0 +1,159 @@
+"""The options of trainings, as `pointrend train` and `finetune` show them; nothing heavy is imported here.
+
+None means: as the recipe says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from pointrend.training.config import TrainingConfig
+    from pointrend.training.recipe import Recipe
+
+PresetName = Literal[
+    "semantic-fpn-mobilenet",
+    "semantic-fpn-resnet18",
+    "semantic-fpn-resnet50",
+    "semantic-deeplab-mobilenet",
+    "semantic-deeplab-resnet50",
+    "instance-mobilenet",
+    "instance-resnet18",
+    "instance-resnet50",
+]
+PRESETS: tuple[str, ...] = get_args(PresetName)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """Data, schedule, and how the training runs on this machine."""
+
+    data: str = "shapes"
+    """Dataset: "shapes" (generated scenes) or a folder."""
+    categories: tuple[str, ...] = ()
+    """Categories or supercategories of COCO data to learn; all if not given."""
+    steps: int | None = None
+    """Updates of the weights; what the schedule says of them is scaled with it."""
+    batch_size: int | None = None
+    """Images in each update, of all processes and accumulated parts together. The learning rate of SGD follows it."""
+    lr: float | None = None
+    """Learning rate."""
+    crop: tuple[int, int] | None = None
+    """Height and width of the crops that semantic models are trained on."""
+    size: int | None = None
+    """Short edge in pixels at which instance models see images."""
+    evaluate: bool = True
+    """Score the model on the validation part at the end."""
+    evaluate_every: int | None = None
+    """Updates between further scores before that; 0: none."""
+    metric: str | None = None
+    """Score by which the best model is kept as OUT/best.safetensors, such as mIoU or "boundary AP"."""
+    patience: int | None = None
+    """Evaluations without a better score after which the training ends; 0: never early."""
+    limit: int | None = None
+    """Score at most so many images of the validation part; 200, or all for a published training, if not given."""
+    seed: int = 0
+    """Of the initial weights, the order of the images and their random changes."""
+    out: Path = Path("runs/train")
+    """Folder for the models, the log and the scores."""
+    resume: bool = False
+    """Go on from the newest checkpoint in OUT; from the start where there is none."""
+    checkpoint_every: int | None = None
+    """Updates between checkpoints to resume from."""
+    grad_accum: int = 1
+    """Gradient accumulation steps: parts that each process computes its share of an update in, to save memory."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Arithmetic of the network; weights, coordinates and losses stay float32. float16 needs a GPU."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, such as 0.999, which is then scored and saved; 0: none."""
+    channels_last: bool = False
+    """Use the channels_last memory format."""
+    compile: str | None = None
+    """Compile the backbone by this torch.compile backend, such as inductor."""
+    workers: int = 0
+    """Processes that read images beside the training."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
+    vis_every: int = 0
+    """Updates between images of predictions and of the points chosen for them, in OUT/images; 0: none."""
+    wandb: str | None = None
+    """Project at Weights & Biases that numbers and images go to as well."""
+
+    def apply_to(self, recipe: Recipe) -> Recipe:
+        """The recipe, but for what is given here.
+
+        Raises:
+            ValueError: for numbers that no training has.
+        """
+        given = {
+            "batch_size": self.batch_size,
+            "learning_rate": self.lr,
+            "evaluate_every": self.evaluate_every,
+            "metric": self.metric,
+            "patience": self.patience,
+            "state_every": self.checkpoint_every,
+        }
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if self.batch_size and self.lr is None and recipe.optimizer == "sgd":
+            # A learning rate belongs to its batch size (Goyal et al., 2017).
+            changes["learning_rate"] = recipe.learning_rate * self.batch_size / recipe.batch_size
+        if not self.evaluate:
+            unused = [
+                name for name in ("evaluate_every", "metric", "patience", "limit") if getattr(self, name)
+            ]
+            if unused:
+                raise ValueError(f"{', '.join(unused)}: this training is not evaluated (--no-evaluate)")
+            changes |= {"metric": None, "patience": 0, "evaluate_every": 0}
+        return replace(
+            recipe,
+            **changes,
+            seed=self.seed,
+            accumulate=self.grad_accum,
+            precision=self.precision,
+            average=self.ema,
+            channels_last=self.channels_last,
+            compile=self.compile,
+            draw_every=self.vis_every,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointOptions:
+    """The network's points."""
+
+    pointrend: bool = True
+    """Refine by points; --no-pointrend trains the baseline: 4x conv with 28x28 masks, or coarse logits interpolated."""
+    train_points: int | None = None
+    """N in training: points on which the point head is trained, in each box or image."""
+    oversample: float | None = None
+    """k: candidates for each training point."""
+    importance: float | None = None
+    """beta: share of the training points chosen by uncertainty."""
+    points: int | None = None
+    """N at inference: points of each subdivision step."""
+    subdivision_steps: int | None = None
+    """Subdivision steps at inference."""
+
+    def apply_to_network(self, config: TrainingConfig) -> TrainingConfig:
+        """The training with these points.
+
+        Raises:
+            ValueError: points for a network without a point head.
+        """
+        sampling = {
+            "num_points": self.train_points,
+            "oversample_ratio": self.oversample,
+            "importance_ratio": self.importance,
+        }
+        given = {name: value for name, value in sampling.items() if value is not None}
+        points = {"num_points": self.points, "subdivision_steps": self.subdivision_steps}
+        chosen = {name: value for name, value in points.items() if value is not None}
+        if not self.pointrend:
+            if given or chosen:
+                raise ValueError("points: --no-pointrend trains a network without a point head")
+            return config.without_points()
+        if given or chosen:
+            return config.with_points(sampling=given, **chosen)
+        return config
