@@ -8,10 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 
 @contextmanager
@@ -48,7 +49,9 @@ def write_png(image: Image.Image | np.ndarray, path: str | Path, **options: Any)
         image: a Pillow image, or an array that `Image.fromarray` takes: (H, W) or (H, W, 3 or 4) uint8, ...
         options: of Pillow's `save`.
     """
-    if isinstance(image, np.ndarray):
+    from PIL import Image
+
+    if not isinstance(image, Image.Image):
         image = Image.fromarray(image)
     with atomic_write(path) as unfinished:
         image.save(unfinished, format="PNG", **options)
