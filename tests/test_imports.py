@@ -26,8 +26,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "io": (set(), {"PIL", "numpy"}),
     "distributed": (set(), {"torch", "accelerate"}),
     "run_folder": ({"io", "distributed"}, {"filelock"}),
-    "structures": (set(), {"torch"}),
-    "masks": ({"structures"}, {"torch", "numpy", "supervision"}),
+    "result_methods": (set(), set()),
+    "structures": ({"result_methods"}, {"torch"}),
+    "masks": ({"structures"}, {"torch", "numpy", "supervision", "pandas"}),
     "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch"}),
     "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
     "checkpoints": (
@@ -56,17 +57,17 @@ EDGES = {"evaluate", "predict", "train", "visualize", "export", "app", "cli", "d
 
 # Lazy imports (inside a function, or for type checkers) that reach further, each with its reason.
 CONVENIENCES = {
-    ("structures", "matplotlib"): "the type that result.plot() returns",
-    ("structures", "masks"): "result.to_coco() and .polygons()",
-    ("structures", "visualize"): "result.plot() draws",
+    ("result_methods", "matplotlib"): "the type that result.plot() returns",
+    ("result_methods", "masks"): "result.to_coco(), .polygons() and the other formats",
+    ("result_methods", "visualize"): "result.plot() and notebooks draw",
     ("models", "zoo"): "Model.from_pretrained(name)",
     ("models", "checkpoints"): "Model.from_pretrained(path)",
 }
 
 # Of these, the ones without which modules would import each other in a circle: from a module into a part.
 CIRCULAR = {
-    ("pointrend.structures", "masks"),
-    ("pointrend.structures", "visualize"),
+    ("pointrend.result_methods", "masks"),
+    ("pointrend.result_methods", "visualize"),
     ("pointrend.models.base", "zoo"),
     ("pointrend.models.base", "checkpoints"),
 }
@@ -226,6 +227,7 @@ def test_core_and_the_generic_module_load_torch_and_nothing_heavier() -> None:
     assert {part_of(name) for name in loaded if name.startswith("pointrend.")} == {
         "_version",
         "core",
+        "result_methods",
         "structures",
     }
     assert not loaded & HEAVY

@@ -8,16 +8,19 @@ Shapes: D detections, G ground-truth objects, K classes, R points' regions, P po
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, SupportsIndex, cast, overload, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from pointrend.result_methods import InstanceMethods, ResultMethods
+
+Index = Tensor | Sequence[int] | slice
+"""Of several things: numbers or flags as a tensor, an array or a list, or a slice."""
 
 IGNORE_LABEL = 255
 """The semantic label that counts neither in a loss nor in a metric."""
@@ -65,13 +68,12 @@ class InstanceMasks:
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: Tensor | Sequence[int]) -> InstanceMasks:
-        """The masks with these indices (int64 or boolean tensor, or a list of ints), in their order."""
-        chosen = torch.as_tensor(index, dtype=None if isinstance(index, Tensor) else torch.int64)
-        if chosen.dtype == torch.bool:
-            chosen = torch.nonzero(chosen).flatten()
-        numbers = chosen.tolist()
-        return InstanceMasks([self.windows[i] for i in numbers], self.offsets[chosen.cpu()], self.image_size)
+    def __getitem__(self, index: Index) -> InstanceMasks:
+        """The masks with these indices, in their order: a slice, numbers or flags (tensor, array or list)."""
+        chosen = indices(index, len(self))
+        return InstanceMasks(
+            [self.windows[i] for i in chosen.tolist()], self.offsets[chosen], self.image_size
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         """Full-image (H, W) boolean masks, one at a time."""
@@ -238,39 +240,56 @@ class Dataset(Samples, Protocol):
         raise ValueError("instance ids: only data in Cityscapes' own folders has them")
 
 
-class Exports:
-    """What results give to other programs, :mod:`pointrend.masks.export`: of an instance result each detection, of a
-    label map each class that occurs as one object.
+def indices(index: Index, count: int) -> Tensor:
+    """Numbers (int64, on the CPU) that an index chooses among `count` things.
+
+    Raises:
+        ValueError: flags that are not `count`, or numbers that are not whole.
+        IndexError: a number beyond them.
     """
-
-    def to_geojson(self, *, tolerance: float = 0.0) -> dict[str, Any]:
-        """A GeoJSON FeatureCollection of polygons in pixels, simplified to a tolerance in pixels."""
-        from pointrend.masks.export import to_geojson
-
-        return to_geojson(cast(Result, self), tolerance=tolerance)
-
-    def to_labelme(self, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
-        """LabelMe's JSON with polygons, simplified to a tolerance in pixels."""
-        from pointrend.masks.export import to_labelme
-
-        return to_labelme(cast(Result, self), tolerance=tolerance, image_path=image_path)
-
-    def to_rle(self) -> list[dict[str, Any]]:
-        """COCO's compressed run lengths: ``size`` (H, W) and ``counts``."""
-        from pointrend.masks.export import to_rle
-
-        return to_rle(cast(Result, self))
-
-    def to_supervision(self) -> Any:
-        """``supervision.Detections``; needs the package supervision."""
-        from pointrend.masks.export import to_supervision
-
-        return to_supervision(cast(Result, self))
+    if isinstance(index, slice):
+        return torch.arange(count)[index]
+    chosen = torch.as_tensor(index).cpu()
+    if chosen.dtype == torch.bool:
+        if chosen.shape != (count,):
+            raise ValueError(f"index: expected a flag for each of {count}, got {tuple(chosen.shape)}")
+        return torch.nonzero(chosen).flatten()
+    if chosen.numel() and (chosen.dtype.is_floating_point or chosen.ndim != 1):
+        raise ValueError(
+            f"index: expected a list of whole numbers or flags, got {chosen.dtype} {tuple(chosen.shape)}"
+        )
+    return torch.arange(count)[chosen.long().flatten()]
 
 
 @dataclass(frozen=True)
-class InstanceResult(Exports):
-    """The objects found in one image, best first, in the original image's pixels."""
+class Detection:
+    """One object of an `InstanceResult`."""
+
+    box: Tensor
+    """(4,) float32, x1, y1, x2, y2 in pixels of the image."""
+    label: int
+    score: float
+    class_name: str
+    masks: InstanceMasks
+    """Its mask alone."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(H, W) bool, in its image."""
+        return self.masks.full(0)
+
+    def __repr__(self) -> str:
+        x1, y1, x2, y2 = (round(v, 1) for v in self.box.tolist())
+        return f"Detection({self.class_name} {self.score:.2f}, box {x1}, {y1}, {x2}, {y2})"
+
+
+@dataclass(frozen=True, repr=False)
+class InstanceResult(InstanceMethods):
+    """The objects found in one image, best first, in the original image's pixels.
+
+    result[0]                one `Detection`; also `for detection in result`
+    result[:3], result[flags], result["person"], result.above(0.5)     results of fewer objects
+    """
 
     boxes: Tensor
     """(D, 4) float32."""
@@ -283,84 +302,165 @@ class InstanceResult(Exports):
     class_names: tuple[str, ...] = ()
     uncertainty: Tensor | None = None
     """(D, S, S) float32 in [0, 1] over each box: ``1 - |2 p - 1|`` of the mask probability p, 1 where undecided."""
+    image: Tensor | None = None
+    """(3, H, W) uint8, what was predicted, where `Predictor` did; for drawing."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: Tensor | Sequence[int]) -> InstanceResult:
-        """The detections with these indices (int64 or boolean tensor, or a list of ints)."""
-        chosen = index if isinstance(index, Tensor) else torch.tensor(list(index), dtype=torch.int64)
-        return InstanceResult(
-            self.boxes[chosen],
-            self.labels[chosen],
-            self.scores[chosen],
-            self.masks[chosen],
-            self.class_names,
-            None if self.uncertainty is None else self.uncertainty[chosen],
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: Index | str) -> InstanceResult: ...
+
+    def __getitem__(self, index: int | Index | str) -> Detection | InstanceResult:
+        """One detection by its number; or those of a class, of a slice, or with these numbers or flags.
+
+        Raises:
+            IndexError: a number beyond them.
+            ValueError: a name that is no class of the model.
+        """
+        if isinstance(index, str):
+            return self[self.labels == class_number(self.class_names, index)]
+        if isinstance(index, SupportsIndex) and not hasattr(index, "__len__"):  # arrays may be one, too
+            number = range(len(self))[index]
+            label = int(self.labels[number])
+            name = class_name(self.class_names, label)
+            return Detection(
+                self.boxes[number], label, float(self.scores[number]), name, self.masks[[number]]
+            )
+        chosen = indices(cast(Index, index), len(self))
+        there = chosen.to(self.labels.device)
+        return replace(
+            self,
+            boxes=self.boxes[there],
+            labels=self.labels[there],
+            scores=self.scores[there],
+            masks=self.masks[chosen],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[there],
         )
 
-    def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Detections as COCO result records: ``image_id, category_id, bbox`` (x, y, width, height), ``score`` and
-        ``segmentation`` (compressed RLE).
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[number] for number in range(len(self)))
 
-        Args:
-            image_id: the data set's id of the image.
-            category_ids: the data set's id of each of the K classes; the contiguous labels if not given.
+    def __repr__(self) -> str:
+        height, width = self.masks.image_size
+        best = [f"{one.class_name} {one.score:.2f}" for one in self[:5]]
+        rest = [f"{len(self) - 5} more"] if len(self) > 5 else []
+        found = f": {', '.join([*best, *rest])}" if best else ""
+        return f"InstanceResult({len(self)} object{'' if len(self) == 1 else 's'} in {width}x{height}{found})"
+
+    def above(self, score: float) -> InstanceResult:
+        """The detections with at least this score."""
+        return self[self.scores >= score]
+
+    def of_classes(self, names: Sequence[str]) -> InstanceResult:
+        """The detections of these classes; ValueError for a name that is no class of the model."""
+        wanted = torch.tensor(
+            [class_number(self.class_names, name) for name in names], dtype=self.labels.dtype
+        )
+        return self[torch.isin(self.labels.cpu(), wanted)]
+
+    def numpy(self) -> dict[str, Any]:
+        """Arrays: boxes (D, 4), labels (D,), scores (D,) and masks (D, H, W) bool."""
+        found = self.to_dict() | {"masks": self.masks.dense()}
+        return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """As torchvision's detection models give it: boxes (D, 4), labels (D,), scores (D,), masks (D, 1, H, W) uint8;
+        but labels are 0..K-1, without a background class.
         """
-        from pointrend.masks.rle import encode_windows
-
-        records = []
-        for number, rle in enumerate(encode_windows(self.masks)):
-            label = int(self.labels[number])
-            x1, y1, x2, y2 = (round(float(v), 4) for v in self.boxes[number])
-            records.append(
-                {
-                    "image_id": image_id,
-                    "category_id": label if category_ids is None else int(category_ids[label]),
-                    "bbox": [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)],
-                    "score": float(self.scores[number]),
-                    "segmentation": rle,
-                }
-            )
-        return records
-
-    def polygons(self) -> list[list[list[tuple[float, float]]]]:
-        """Outlines of each mask along pixel edges: for each of D masks its rings, each a list of (x, y) in pixels.
-
-        Outer rings run clockwise (as seen on the screen), holes counter-clockwise.
-        """
-        from pointrend.masks.polygons import outline
-
-        return [
-            outline(window, offset)
-            for window, offset in zip(self.masks.windows, self.masks.offsets.tolist(), strict=True)
-        ]
-
-    def plot(self, image: Tensor, **options: Any) -> Figure:
-        """The image (3, H, W) uint8 with masks, outlines, names and scores: a matplotlib figure."""
-        from pointrend.visualize import plot_instances
-
-        return plot_instances(image, self, **options)
+        masks = self.masks.dense()[:, None].to(torch.uint8)
+        return {"boxes": self.boxes, "labels": self.labels, "scores": self.scores, "masks": masks}
 
 
-@dataclass(frozen=True)
-class SemanticResult(Exports):
-    """The label of each pixel of one image."""
+@dataclass(frozen=True, repr=False)
+class SemanticResult(ResultMethods):
+    """The label of each pixel of one image.
+
+    result["person"]        (H, W) bool, where that class is
+    for name in result      the classes that occur
+    """
 
     labels: Tensor
     """(H, W) uint8 (int64 beyond 255 classes) in 0..K-1."""
     class_names: tuple[str, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
+    palette: tuple[RGB, ...] = ()
     """A colour (RGB, 0..255) for each class; empty: a default is used."""
     uncertainty: Tensor | None = None
     """(H, W) float32 in [0, 1]: 1 minus the margin between the two best probabilities, 1 where undecided."""
+    image: Tensor | None = None
+    """(3, H, W) uint8, what was predicted, where `Predictor` did; for drawing."""
 
-    def plot(self, image: Tensor, **options: Any) -> Figure:
-        """The image (3, H, W) uint8 under its coloured labels, with a legend: a matplotlib figure."""
-        from pointrend.visualize import plot_semantic
+    def __getitem__(self, name: str | int) -> Tensor:
+        """(H, W) bool: where a class is, given by its name or number; ValueError for what is no class."""
+        label = class_number(self.class_names, name) if isinstance(name, str) else int(name)
+        if label < 0 or (self.class_names and label >= len(self.class_names)):
+            raise ValueError(f"class: expected a number from 0 to {len(self.class_names) - 1}, got {label}")
+        return self.labels == label
 
-        return plot_semantic(image, self, **options)
+    def __iter__(self) -> Iterator[str]:
+        return iter([class_name(self.class_names, label) for label in self._counts()])
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        counts = sorted(self._counts().items(), key=lambda item: -item[1])
+        shares = [
+            f"{class_name(self.class_names, label)} {count / max(1, self.labels.numel()):.0%}"
+            for label, count in counts[:5]
+        ]
+        rest = [f"{len(counts) - 5} more"] if len(counts) > 5 else []
+        found = f": {', '.join([*shares, *rest])}" if shares else ""
+        return f"SemanticResult({width}x{height}{found})"
+
+    def of_classes(self, names: Sequence[str]) -> SemanticResult:
+        """The label map with all pixels of other classes ignored (255).
+
+        Raises:
+            ValueError: a name that is no class of the model, or more classes than 255.
+        """
+        if len(self.class_names) > IGNORE_LABEL:
+            raise ValueError(f"classes: cannot be chosen among {len(self.class_names)}; 255 means ignored")
+        wanted = [class_number(self.class_names, name) for name in names]
+        others = ~torch.isin(
+            self.labels, torch.tensor(wanted, dtype=self.labels.dtype, device=self.labels.device)
+        )
+        return replace(self, labels=self.labels.masked_fill(others, IGNORE_LABEL))
+
+    def numpy(self) -> Any:
+        """The label map as an array (H, W)."""
+        return self.labels.cpu().numpy()
+
+    def to_dict(self) -> dict[str, Tensor]:
+        """{"labels": (H, W)}."""
+        return {"labels": self.labels}
+
+    def _counts(self) -> dict[int, int]:
+        """Pixels of each class that occurs, without those ignored."""
+        labels, counts = torch.unique(self.labels, return_counts=True)
+        return {
+            label: count
+            for label, count in zip(labels.tolist(), counts.tolist(), strict=True)
+            if label != IGNORE_LABEL or len(self.class_names) > IGNORE_LABEL
+        }
 
 
 Result = InstanceResult | SemanticResult
 """What a model's `predict` gives for an image."""
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """The class's name, or its number where the model was given no names."""
+    return names[label] if 0 <= label < len(names) else f"class {label}"
+
+
+def class_number(names: Sequence[str], name: str) -> int:
+    """The number of the class with this name; ValueError, naming similar ones, if there is none."""
+    if name in names:
+        return list(names).index(name)
+    if not names and name.startswith("class ") and name[6:].isdigit():
+        return int(name[6:])
+    close = difflib.get_close_matches(name, names, n=3) or list(names[:20])
+    shown = ", ".join(close) + (", ..." if len(names) > len(close) else "")
+    raise ValueError(f"class {name!r}: expected one of the model's {len(names)} classes ({shown})")

@@ -18,8 +18,8 @@ from pointrend.app.types import Rendering, tensor_bytes
 from pointrend.app.views import css_color, object_index
 from pointrend.metadata.colors import default_palette
 from pointrend.predict.writers import labels_image
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
-from pointrend.visualize.overlays import name_of, present_classes
+from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult, class_name
+from pointrend.visualize.overlays import present_classes
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def exportable(rendering: Rendering, image_name: str) -> Exportable:
         return Exportable(labels, class_masks(result, rendering.probability), palette, image_name)
     objects = InstanceResult(result.boxes, result.labels, result.scores, result.masks, result.class_names)
     index = object_index(result, nothing=-1, most=len(result)) + 1
-    names = ("nothing", *(name_of(result.class_names, label) for label in result.labels.tolist()))
+    names = ("nothing", *(class_name(result.class_names, label) for label in result.labels.tolist()))
     shown = ((0, 0, 0), *default_palette(len(result)))
     numbered = SemanticResult(torch.from_numpy(index.astype(np.int32)), names, shown)
     return Exportable(numbered, objects, default_palette(len(result.class_names)), image_name)
@@ -109,7 +109,7 @@ def outline_svg(result: Exportable) -> bytes:
     for rings, label, score in found:
         path = "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in ring) + "Z" for ring in rings)
         name = "".join(
-            c for c in name_of(objects.class_names, label) if c.isprintable()
+            c for c in class_name(objects.class_names, label) if c.isprintable()
         )  # XML has no control codes
         color = css_color(result.palette[label])
         lines.append(

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from pointrend.app.types import Rendering
-from pointrend.structures import InstanceResult, Result, SemanticResult
+from pointrend.structures import InstanceResult, Result, SemanticResult, class_name
 from pointrend.visualize import as_image, draw_instances, draw_labels, draw_uncertainty
 from pointrend.visualize.colors import RGBImage, as_palette
-from pointrend.visualize.overlays import instance_colors, name_of, present_classes
+from pointrend.visualize.overlays import instance_colors, present_classes
 from pointrend.visualize.points import draw_dots
 
 NOTHING = 255
@@ -75,13 +75,13 @@ def hover_map(rendering: Rendering) -> dict[str, Any]:
         table[present] = np.arange(len(present))
         labels = result.labels.numpy()
         index = np.where(labels < len(table), table[np.minimum(labels, len(table) - 1)], NOTHING)
-        regions: list[dict[str, Any]] = [{"name": name_of(result.class_names, label)} for label in present]
+        regions: list[dict[str, Any]] = [{"name": class_name(result.class_names, label)} for label in present]
         assert rendering.probability is not None
         probability = packed(np.rint(rendering.probability.numpy() * 255))
     else:
         index = object_index(result, nothing=NOTHING, most=NOTHING)
         regions = [
-            {"name": name_of(result.class_names, label), "score": round(score, 4)}
+            {"name": class_name(result.class_names, label), "score": round(score, 4)}
             for label, score in zip(result.labels.tolist()[:NOTHING], result.scores.tolist(), strict=False)
         ]
     return {
@@ -108,11 +108,11 @@ def legend(result: Result) -> list[dict[str, Any]]:
     present = present_classes(result)
     if isinstance(result, SemanticResult):
         colors = as_palette(result.palette, max(present, default=-1) + 1)
-        return [{"name": name_of(result.class_names, i), "color": css_color(colors[i])} for i in present]
+        return [{"name": class_name(result.class_names, i), "color": css_color(colors[i])} for i in present]
     labels, colors = result.labels.tolist(), instance_colors(result)
     return [
         {
-            "name": f"{labels.count(i)} × {name_of(result.class_names, i)}",
+            "name": f"{labels.count(i)} × {class_name(result.class_names, i)}",
             "color": css_color(colors[labels.index(i)]),
         }
         for i in present

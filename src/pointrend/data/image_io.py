@@ -38,12 +38,18 @@ def read_image(path: str | Path | BinaryIO, *, upright: bool = True) -> Tensor:
 
     Raises ValueError, naming the file, if it is missing, truncated, too large or no image.
     """
-    image = _decode(path)
+    return from_pillow(_decode(path), source=path, upright=upright)
+
+
+def from_pillow(image: Image.Image, *, source: object = "image", upright: bool = True) -> Tensor:
+    """A Pillow image as `read_image` gives one; ValueError, naming the source, as there."""
     if upright:
         # A broken EXIF block is no reason to refuse the pixels; viewers ignore it too.
         with contextlib.suppress(Exception):
             image = ImageOps.exif_transpose(image)
-    array = np.array(_to_rgb(image, path))  # a copy: from_numpy needs writable memory
+    array = np.array(_to_rgb(image, source))  # a copy: from_numpy needs writable memory
+    if array.size == 0:
+        raise ValueError(f"{source}: expected at least one pixel, got {image.width}x{image.height}")
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
@@ -103,7 +109,7 @@ def _check_pixels(image: Image.Image) -> None:
         )
 
 
-def _to_rgb(image: Image.Image, path: str | Path | BinaryIO) -> Image.Image:
+def _to_rgb(image: Image.Image, path: object) -> Image.Image:
     if image.mode == "F":
         raise ValueError(f"{path}: expected 8 or 16 bits per channel, got floating point; convert it first")
     if image.mode == "I" or image.mode.startswith("I;16"):  # convert("RGB") would clip at 255

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from pointrend.masks import polygons, rle
-from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result, SemanticResult
+from pointrend.structures import (
+    IGNORE_LABEL,
+    InstanceMasks,
+    InstanceResult,
+    Result,
+    SemanticResult,
+    class_name,
+)
 
 MAX_PIXELS = 2**27
 """Of an image that a file speaks of."""
@@ -95,7 +102,7 @@ def from_geojson(
         ValueError: it is no collection of polygons, or its image is too large.
     """
     try:
-        size = _checked_size(image_size or collection["image_size"])
+        size = checked_size(image_size or collection["image_size"])
         windows, classes, labels, scores, boxes = [], [], [], [], []
         for feature in collection["features"]:
             shape, about = feature["geometry"], feature.get("properties") or {}
@@ -111,7 +118,7 @@ def from_geojson(
         raise ValueError(
             f"expected a GeoJSON FeatureCollection of polygons with image_size, missing or wrong: {error}"
         ) from error
-    numbers, names = _numbered(classes, labels, class_names)
+    numbers, names = numbered_classes(classes, labels, class_names)
     return _objects(_masks(windows, size), numbers, scores, names, boxes)
 
 
@@ -164,7 +171,7 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
     groups: dict[tuple[Any, ...], list[polygons.Polygon]] = {}
     scores: dict[tuple[Any, ...], float] = {}
     try:
-        size = _checked_size((document["imageHeight"], document["imageWidth"]))
+        size = checked_size((document["imageHeight"], document["imageWidth"]))
         for number, shape in enumerate(document["shapes"]):
             kind, group = shape.get("shape_type", "polygon"), shape.get("group_id")
             if kind != "polygon":
@@ -177,8 +184,45 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"expected LabelMe's JSON, missing or wrong: {error}") from error
     windows = [polygons.fill(parts, size) for parts in groups.values()]
-    numbers, names = _numbered([str(key[0]) for key in groups], [None] * len(groups), class_names)
+    numbers, names = numbered_classes([str(key[0]) for key in groups], [None] * len(groups), class_names)
     return _objects(_masks(windows, size), numbers, list(scores.values()), names)
+
+
+def to_coco(
+    result: InstanceResult, image_id: int | str, category_ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """COCO result records of an image's detections, see `InstanceResult.to_coco`."""
+    records = []
+    for number, segmentation in enumerate(rle.encode_windows(result.masks)):
+        label = int(result.labels[number])
+        x1, y1, x2, y2 = (round(float(v), 4) for v in result.boxes[number])
+        records.append(
+            {
+                "image_id": image_id,
+                "category_id": label if category_ids is None else int(category_ids[label]),
+                "bbox": [x1, y1, round(x2 - x1, 4), round(y2 - y1, 4)],
+                "score": float(result.scores[number]),
+                "segmentation": segmentation,
+            }
+        )
+    return records
+
+
+def to_pandas(result: Result) -> Any:
+    """A `pandas.DataFrame`, see `InstanceResult.to_pandas`. Needs pandas."""
+    try:
+        import pandas  # type: ignore[import-untyped,unused-ignore]
+    except ImportError as error:
+        raise ImportError("pandas is not installed: pip install pandas") from error
+    objects = as_objects(result)
+    rows = []
+    for number, area in enumerate(objects.masks.areas().tolist()):
+        about = _properties(objects, number)
+        corners = dict(zip(("x1", "y1", "x2", "y2"), objects.boxes[number].tolist(), strict=True))
+        about = {name: about[name] for name in ("class", "label", "score")}
+        rows.append({**about, **corners, "area": area})
+    columns = ["class", "label", "score", "x1", "y1", "x2", "y2", "area"]
+    return pandas.DataFrame(rows, columns=columns)
 
 
 def to_rle(result: Result) -> list[dict[str, Any]]:
@@ -195,7 +239,7 @@ def from_rle(records: Sequence[Mapping[str, Any]]) -> InstanceMasks:
     sizes = {tuple(record["size"]) for record in records}
     if len(sizes) != 1:
         raise ValueError(f"run lengths: expected masks of one image, got sizes {sorted(sizes)}")
-    size = _checked_size(sizes.pop())
+    size = checked_size(sizes.pop())
     return _masks([rle.decode_window(record["counts"], size) for record in records], size)
 
 
@@ -242,8 +286,25 @@ def _polygons(objects: InstanceResult, tolerance: float) -> list[list[polygons.P
 
 def _properties(objects: InstanceResult, number: int) -> dict[str, Any]:
     label = int(objects.labels[number])
-    name = objects.class_names[label] if label < len(objects.class_names) else f"class {label}"
-    return {"label": label, "class": name, "score": float(objects.scores[number])}
+    return {
+        "label": label,
+        "class": class_name(objects.class_names, label),
+        "score": float(objects.scores[number]),
+    }
+
+
+def instance_result(
+    windows: Sequence[tuple[Tensor, tuple[int, int]]],
+    size: tuple[int, int],
+    labels: Sequence[int],
+    scores: Sequence[float],
+    class_names: Sequence[str],
+    boxes: Sequence[Sequence[float] | None] | None = None,
+) -> InstanceResult:
+    """A result from masks on windows with the (x, y) of their top-left pixels, in an image of this size (H, W); where
+    no box is given, the one round the mask's pixels.
+    """
+    return _objects(_masks(windows, size), labels, scores, class_names, boxes)
 
 
 def _objects(
@@ -273,7 +334,7 @@ def _masks(windows: Sequence[tuple[Tensor, tuple[int, int]]], size: tuple[int, i
     return InstanceMasks([window for window, _ in windows], offsets, size)
 
 
-def _numbered(
+def numbered_classes(
     classes: Sequence[str], labels: Sequence[Any], class_names: Sequence[str]
 ) -> tuple[list[int], tuple[str, ...]]:
     """Class numbers and names: the labels given if all are, else the names' places."""
@@ -289,7 +350,7 @@ def _numbered(
     return [known.index(name) for name in classes], tuple(known)
 
 
-def _checked_size(size: Sequence[Any]) -> tuple[int, int]:
+def checked_size(size: Sequence[Any]) -> tuple[int, int]:
     height, width = (int(side) for side in size)
     if height < 0 or width < 0 or height * width > MAX_PIXELS:
         raise ValueError(f"image: expected at most {MAX_PIXELS:,} pixels, got {height}x{width}")

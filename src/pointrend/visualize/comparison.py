@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pointrend.masks.export import label_map
-from pointrend.structures import InstanceResult, InstanceTarget, Sample, SemanticResult
+from pointrend.structures import InstanceResult, InstanceTarget, Sample, SemanticResult, class_name
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette
 from pointrend.visualize.figures import add_class_legend, frame, new_figure
 from pointrend.visualize.overlays import (
@@ -20,7 +20,6 @@ from pointrend.visualize.overlays import (
     draw,
     draw_instances,
     draw_labels,
-    name_of,
     present_classes,
 )
 
@@ -181,7 +180,7 @@ def compare_results(
     return side_by_side(
         {name: _drawn(large, result, scale, min_score) for name, result in results.items()},
         windows=[window.scaled(scale) for window in windows],
-        names=[name_of(some.class_names, label) for label in present],
+        names=[class_name(some.class_names, label) for label in present],
         colors=as_palette(palette, max(present, default=-1) + 1)[present],
         width=width,
     )

@@ -15,10 +15,10 @@ from pointrend.core.selection import PointSampling, binary_uncertainty, margin_u
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import clip_boxes, has_area
 from pointrend.models.paste_masks import paste_masks
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult, class_name
 from pointrend.visualize.colors import RGBImage
 from pointrend.visualize.label_placement import Box
-from pointrend.visualize.overlays import Drawable, as_image, name_of
+from pointrend.visualize.overlays import Drawable, as_image
 from pointrend.visualize.points import traced_box
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Explanation:
         """Class and score of the object, or "the whole image"."""
         if isinstance(self.result, SemanticResult):
             return "the whole image"
-        return f"{name_of(self.result.class_names, int(self.result.labels[0]))} {float(self.result.scores[0]):.2f}"
+        return f"{class_name(self.result.class_names, int(self.result.labels[0]))} {float(self.result.scores[0]):.2f}"
 
     def uncertainty(self, logits: torch.Tensor) -> torch.Tensor:
         """How undecided logits (1, C, ...) of this region are, (1, ...): the measure by which points were chosen."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pointrend.io import atomic_write
-from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.structures import InstanceResult, Result, SemanticResult, class_name
 from pointrend.visualize.colors import Colors, RGBImage, as_palette
 from pointrend.visualize.label_placement import Box, rgb
 from pointrend.visualize.overlays import (
@@ -22,7 +22,6 @@ from pointrend.visualize.overlays import (
     draw_instances,
     draw_labels,
     instance_colors,
-    name_of,
     present_classes,
 )
 
@@ -53,7 +52,7 @@ def plot_instances(
     present = present_classes(result, min_score) if color_by == "class" else []
     colors = instance_colors(result)
     first = {label: number for number, label in reversed(list(enumerate(result.labels.tolist())))}
-    names = [name_of(result.class_names, label) for label in present]
+    names = [class_name(result.class_names, label) for label in present]
     return _figure(drawn, names, colors[[first[label] for label in present]], width)
 
 
@@ -64,7 +63,26 @@ def plot_semantic(
     drawn = draw_labels(image, result.labels, result.palette, opacity=opacity)
     present = present_classes(result)
     colors = as_palette(result.palette, max(present, default=-1) + 1)[present]
-    return _figure(drawn, [name_of(result.class_names, label) for label in present], colors, width)
+    return _figure(drawn, [class_name(result.class_names, label) for label in present], colors, width)
+
+
+def plot_result(result: Result, image: Drawable | None = None, **options: Any) -> Figure:
+    """`plot_instances` or `plot_semantic`, whichever fits.
+
+    Args:
+        image: a path, or an image as for `as_image`; the result's own if not given.
+
+    Raises:
+        ValueError: the result has no image of its own and none is given.
+    """
+    shown = image if image is not None else result.image
+    if shown is None:
+        raise ValueError(
+            "image: this result does not hold its image; pass a path, tensor, array or Pillow image"
+        )
+    if isinstance(result, SemanticResult):
+        return plot_semantic(shown, result, **options)
+    return plot_instances(shown, result, **options)
 
 
 def _figure(image: RGBImage, names: Sequence[str], colors: npt.NDArray[Any], width: float) -> Figure:

@@ -5,7 +5,9 @@ Everything here takes and returns arrays (H, W, 3) of uint8 RGB; nothing opens a
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,33 +15,18 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
+from pointrend.data.image_input import to_image
+from pointrend.structures import IGNORE_LABEL, InstanceResult, Result, SemanticResult, class_name
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels
 from pointrend.visualize.label_placement import Box, Mask, draw_tags, rgb, text_size, visible_part
 
-Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image  # (3, H, W), (H, W, 3) or (H, W); uint8 RGB
+Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image | str | Path
+"""What `to_image` takes: a tensor (3, H, W), an array (H, W, 3) or (H, W), uint8 RGB; a Pillow image; a file."""
 
 
 def as_image(image: Drawable) -> RGBImage:
-    """A fresh (H, W, 3) uint8 copy of an image given as tensor (3, H, W), array (H, W, 3) or (H, W), or PIL image."""
-    if isinstance(image, Image.Image):
-        return np.array(image.convert("RGB"))
-    if isinstance(image, torch.Tensor):
-        array = image.detach().cpu().numpy()
-        array = array.transpose(1, 2, 0) if array.ndim == 3 and array.shape[0] in (1, 3) else array
-    else:
-        array = np.asarray(image)
-    if (
-        array.dtype != np.uint8
-        or array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] not in (1, 3))
-    ):
-        raise ValueError(
-            "image: expected uint8 RGB, a tensor (3, H, W) or an array (H, W, 3), "
-            f"got {array.dtype} of shape {tuple(image.shape)}"
-        )
-    array = array[..., None] if array.ndim == 2 else array
-    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)))
+    """A fresh (H, W, 3) uint8 copy of an image in any form that `to_image` takes; ValueError for others."""
+    return np.array(to_image(image).cpu().permute(1, 2, 0).numpy())
 
 
 def outline(mask: Mask, width: int = 1) -> Mask:
@@ -118,7 +105,7 @@ def draw_instances(
             )
     if tags:
         texts = {
-            i: f"{name_of(result.class_names, int(result.labels[i]))} {scores[i]:.2f}"
+            i: f"{class_name(result.class_names, int(result.labels[i]))} {scores[i]:.2f}"
             for i in reversed(chosen)
         }
         draw_tags(draw, result, texts, colors)
@@ -127,7 +114,7 @@ def draw_instances(
 
 def draw(
     image: Drawable,
-    result: InstanceResult | SemanticResult,
+    result: Result,
     *,
     min_score: float = 0.0,
     legend: bool = False,
@@ -143,10 +130,10 @@ def draw(
     present = present_classes(result, min_score)
     palette = result.palette if isinstance(result, SemanticResult) else None
     colors = as_palette(palette, max(present, default=-1) + 1)[present]
-    return add_legend(drawn, [name_of(result.class_names, label) for label in present], colors)
+    return add_legend(drawn, [class_name(result.class_names, label) for label in present], colors)
 
 
-def present_classes(result: InstanceResult | SemanticResult, min_score: float = 0.0) -> list[int]:
+def present_classes(result: Result, min_score: float = 0.0) -> list[int]:
     """Numbers of the classes that occur in the result, without "ignored", in order."""
     labels = result.labels
     if isinstance(result, InstanceResult):
@@ -154,9 +141,15 @@ def present_classes(result: InstanceResult | SemanticResult, min_score: float = 
     return [int(label) for label in torch.unique(labels).tolist() if label != IGNORE_LABEL]
 
 
-def name_of(class_names: Sequence[str], label: int) -> str:
-    """The class's name, or its number where the model was given no names."""
-    return class_names[label] if label < len(class_names) else f"class {label}"
+def overlay_png(result: Result, *, longest: int = 1024) -> bytes:
+    """The overlay as a PNG file, at most so many pixels long, on white where the result has no image."""
+    size = result.masks.image_size if isinstance(result, InstanceResult) else result.labels.shape
+    image = result.image if result.image is not None else torch.full((3, *size), 255, dtype=torch.uint8)
+    shown = Image.fromarray(draw(image, result, legend=isinstance(result, SemanticResult)))
+    shown.thumbnail((longest, longest))
+    file = io.BytesIO()
+    shown.save(file, format="PNG")
+    return file.getvalue()
 
 
 def instance_colors(result: InstanceResult, palette: Colors | None = None) -> npt.NDArray[np.uint8]:
