@@ -2,14 +2,15 @@
 
 Weights are made from their names (make_checkpoint.py), saved as a zoo checkpoint and loaded as any other.
 float32 and float64 of the original differ by less than 1e-4 in all logits. A point at the end of the ranking
-may be exchanged for the next; the cells around it are then left out. Which cells of a map were stored is told
-by the stored shapes.
+may be exchanged for the next; the cells around it are then left out (`rounding.py`). Which cells of a map were
+stored is told by the stored shapes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
+from pointrend.checkpoints.key_mapping import translate
+from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation
 from pointrend.core import PointSampling, margin_uncertainty, point_sample, sample_training_points
 from pointrend.models.inputs import batch_images, resize_image
-from pointrend.models.tta import augmented_probabilities, sliding_logits
+from pointrend.models.tta import augmented_probabilities, sliding_grid
 from pointrend.structures import SemanticTarget
 from tests.reference.discovery import ROOT, Golden, mmsegmentation
+from tests.reference.rounding import SHIFT, around, watched
 
 TOLERANCE = 1e-3
 EXCHANGED = 4  # points of 8196 in a step, as the reference's authors allow
@@ -83,14 +86,17 @@ class Run:
     def exchanged(self) -> torch.Tensor:
         """(H, W) bool: near a point that only one of the two refined."""
         total = torch.zeros(self.batch.padded_size, dtype=torch.bool)
-        for number, step in enumerate(self.trace, 1):
-            flags = torch.zeros(step.size[0] * step.size[1])
-            theirs = torch.from_numpy(self.stored[f"step{number}_idx"]).long()
-            flags[step.index[0]] += 1
-            flags[theirs] -= 1
-            near = F.max_pool2d(flags.abs().view(1, 1, *step.size), 9, 1, 4)
-            total |= F.interpolate(near, total.shape)[0, 0] > 0
+        for step, only_one in zip(self.trace, self.only_one(), strict=True):
+            total |= around(only_one.view(step.size), self.batch.padded_size)
         return total
+
+    def only_one(self) -> Iterator[torch.Tensor]:
+        """For every step, (h * w,) bool: refined by one of the two and not by the other."""
+        for number, step in enumerate(self.trace, 1):
+            flags = torch.zeros(2, step.size[0] * step.size[1], dtype=torch.bool)
+            flags[0, step.index[0]] = True
+            flags[1, torch.from_numpy(self.stored[f"step{number}_idx"]).long()] = True
+            yield flags[0] ^ flags[1]
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
@@ -139,11 +145,12 @@ def test_coarse_logits(run):
 
 
 def test_points_of_each_step(run):
-    for number, step in enumerate(run.trace, 1):
-        theirs = set(run.stored[f"step{number}_idx"].tolist())
-        ours = set(step.index[0].tolist())
-        assert len(ours) == len(theirs)
-        assert len(ours - theirs) <= EXCHANGED
+    allowed = EXCHANGED
+    for number, (step, only_one) in enumerate(zip(run.trace, run.only_one(), strict=True), 1):
+        assert step.index.shape[1] == len(run.stored[f"step{number}_idx"])
+        exchanged = int(only_one.sum()) // 2
+        assert exchanged <= allowed
+        allowed += SHIFT * exchanged
 
 
 def test_what_the_point_head_sees_and_says(run):
@@ -179,9 +186,8 @@ def test_labels(run):
     assert (labels == theirs).float().mean() > 0.999
 
 
-@pytest.mark.parametrize("fast", [True, False], ids=["fast", "textbook"])
 @pytest.mark.parametrize("name", ["A", "B", "C"])
-def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name, fast, monkeypatch):
+def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name, monkeypatch):
     if f"{name}_pipeline" not in reference.golden:
         pytest.skip("no pipeline stored")
     golden, model, image = reference.golden[f"{name}_pipeline"], reference.model, reference.image(name)
@@ -190,40 +196,61 @@ def test_the_test_pipeline_resizes_as_opencv_and_back(reference, name, fast, mon
     bgr = resized.flip(0).contiguous().numpy()
     assert zlib.crc32(bgr) == golden["resized_crc32"]
     assert int(bgr.sum(dtype=np.int64)) == golden["resized_sum"]
-    monkeypatch.setattr(model, "fast", fast)
-    labels = model.predict([image])[0].labels.long()
-    theirs = torch.from_numpy(reference.stored[f"{name}_pipeline_labels"]).long()
-    clear = stable(reference.stored, f"{name}_pipeline_", tuple(theirs.shape))
-    # 0.01 of margin in the stored mask; a point exchanged at the 8196th rank may reach one pixel.
-    assert int((labels != theirs)[clear].sum()) <= EXCHANGED
-    assert (labels == theirs).float().mean() > 0.999
+    for fast in (True, False):
+        monkeypatch.setattr(model, "fast", fast)
+        with watched(model) as views:
+            labels = model.predict([image])[0].labels.long()
+        check_labels(labels, reference.stored, f"{name}_pipeline_", in_size(views[0], image))
 
 
 @pytest.mark.parametrize("name", ["A", "B", "C"])
 def test_flips_and_scales(reference, name):
     if f"{name}_tta_probs" not in reference.stored:
         pytest.skip("no test-time augmentation stored")
-    probabilities = augmented_probabilities(reference.model, reference.image(name))
-    close(probabilities, reference.stored[f"{name}_tta_probs"])
-    theirs = torch.from_numpy(reference.stored[f"{name}_tta_labels"]).long()
-    clear = stable(reference.stored, f"{name}_tta_", tuple(theirs.shape))
-    assert torch.equal(probabilities.argmax(0)[clear], theirs[clear])
+    image = reference.image(name)
+    with watched(reference.model) as views:
+        probabilities = augmented_probabilities(reference.model, image)
+    upright = [view.flip(-1) if number % 2 else view for number, view in enumerate(views)]
+    undecided = torch.stack([in_size(view, image) for view in upright]).any(0)
+    check_values(probabilities, reference.stored[f"{name}_tta_probs"], undecided)
+    check_labels(probabilities.argmax(0), reference.stored, f"{name}_tta_", undecided)
 
 
 def test_sliding_windows(reference):
     if "A_slide_logits" not in reference.stored:
         pytest.skip("no sliding windows stored")
-    model = reference.model
+    model, image = reference.model, reference.image("A")
     own_size = dataclasses.replace(model.config.preprocessing, short_edge=None, long_edge=None)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, watched(model) as views:
         patch.setattr(model, "config", dataclasses.replace(model.config, preprocessing=own_size))
-        logits = sliding_logits(model, reference.image("A"), window=(128, 256), stride=(96, 160))
-    mine, stored = thinned(logits, reference.stored["A_slide_logits"])
-    # One window's last two in rank are 3e-6 apart: with one thread their order changes, and the cells round them.
-    assert int(((mine - stored).abs() > TOLERANCE).any(0).sum()) <= EXCHANGED
-    theirs = torch.from_numpy(reference.stored["A_slide_labels"]).long()
-    clear = stable(reference.stored, "A_slide_", tuple(theirs.shape))
-    assert int((logits.argmax(0) != theirs)[clear].sum()) <= EXCHANGED
+        grid = sliding_grid(model, image, window=(128, 256), stride=(96, 160))
+    undecided = torch.zeros(image.shape[1:], dtype=torch.bool)
+    for (top, left, _), view in zip(grid.views, views, strict=True):
+        undecided[top : top + view.shape[0], left : left + view.shape[1]] |= view
+    logits = grid.rows(0, image.shape[1])
+    check_values(logits, reference.stored["A_slide_logits"], undecided)
+    check_labels(logits.argmax(0), reference.stored, "A_slide_", undecided)
+
+
+def in_size(cells: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """(h, w) bool in the size of an image."""
+    return F.adaptive_max_pool2d(cells[None].float(), image.shape[1:])[0] > 0
+
+
+def check_values(ours: torch.Tensor, theirs: np.ndarray, undecided: torch.Tensor) -> None:
+    """Equal to the tolerance but near points that may have been exchanged; and there nearly everywhere."""
+    mine, stored = thinned(ours, theirs)
+    apart = ((mine - stored).abs() > TOLERANCE).any(0)
+    assert not apart[~thinned(undecided, theirs[0])[0]].any()
+    assert apart.float().mean() < 0.01
+    assert undecided.float().mean() < 0.5  # most of the image is compared
+
+
+def check_labels(ours: torch.Tensor, stored: dict, prefix: str, undecided: torch.Tensor) -> None:
+    theirs = torch.from_numpy(stored[f"{prefix}labels"]).long()
+    clear = stable(stored, prefix, tuple(theirs.shape)) & ~undecided
+    assert torch.equal(ours[clear], theirs[clear])
+    assert (ours == theirs).float().mean() > 0.999
 
 
 def training_batch(reference):
@@ -242,7 +269,9 @@ def at_stored_points(reference, monkeypatch):
     if "loss_points" not in reference.stored or "loss" not in reference.golden:
         pytest.skip("no losses stored")
     points = torch.from_numpy(reference.stored["loss_points"])
-    monkeypatch.setattr("pointrend.core.point_rend.sample_training_points", lambda *_, **__: points)
+    monkeypatch.setattr(
+        "pointrend.core.point_rend.sample_training_points", lambda coarse, *_, **__: points.to(coarse.dtype)
+    )
 
 
 def test_losses_with_running_statistics(reference, at_stored_points):
@@ -253,53 +282,75 @@ def test_losses_with_running_statistics(reference, at_stored_points):
     assert float(losses["points"]) == pytest.approx(golden["decode_1.pointloss_ce"], rel=1e-5)
 
 
-def test_losses_and_gradients_with_batch_statistics(reference, at_stored_points):
-    golden, stored = reference.golden["loss"], reference.stored
-    crops, labels = training_batch(reference)
-    model = reference.model
+def test_losses_and_gradients_with_batch_statistics(reference, at_stored_points, monkeypatch):
+    golden = reference.golden["loss"]
+    model, batch = reference.model, training_batch(reference)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    features = model.features
     try:
-        losses = model.train().loss(crops, labels)
-        sum(losses.values()).backward()
-        after = model.backbone.stem[1]
+        losses, gradients = backward(model, batch)
+        stem = model.backbone.stem[1]
         expected = golden["train_bn"]
-        assert losses["coarse"].item() == pytest.approx(expected["decode_0.loss_ce"], rel=1e-5)
-        assert losses["points"].item() == pytest.approx(expected["decode_1.pointloss_ce"], rel=1e-5)
-        torch.testing.assert_close(
-            after.running_mean, torch.tensor(golden["stem1_running_mean_after"]), atol=1e-5, rtol=1e-4
-        )
-        torch.testing.assert_close(
-            after.running_var, torch.tensor(golden["stem1_running_var_after"]), atol=1e-5, rtol=1e-4
-        )
+        assert losses["coarse"] == pytest.approx(expected["decode_0.loss_ce"], rel=1e-5)
+        assert losses["points"] == pytest.approx(expected["decode_1.pointloss_ce"], rel=1e-5)
+        for name in ("running_mean", "running_var"):
+            theirs = torch.tensor(golden[f"stem1_{name}_after"])
+            torch.testing.assert_close(getattr(stem, name), theirs, atol=1e-5, rtol=1e-4)
         if "grad_norm" in golden:
-            check_gradients(model, golden["grad_norm"], stored)
+            monkeypatch.setattr(model, "features", lambda tensor: features(tensor.double()))
+            _, exact = backward(model.double(), batch)
+            check_gradients(gradients, exact, golden["grad_norm"], reference.stored)
     finally:
-        model.zero_grad(set_to_none=True)
-        model.eval()
+        monkeypatch.undo()
+        model.float().eval().zero_grad(set_to_none=True)
         for name, buffer in model.named_buffers():
             buffer.copy_(before[name])
 
 
-def check_gradients(model, norms, stored):
-    from pointrend.checkpoints.key_mapping import translate
-    from pointrend.checkpoints.mmsegmentation import ROWS
+def backward(model, batch):
+    """The losses in training mode, and the gradient of each parameter in float64."""
+    model.train().zero_grad(set_to_none=True)
+    losses = model.loss(*batch)
+    sum(losses.values()).backward()
+    return (
+        {name: loss.item() for name, loss in losses.items()},
+        {name: parameter.grad.double() for name, parameter in model.named_parameters()},
+    )
 
-    parameters = dict(model.named_parameters())
-    assert {translate(name, ROWS) for name in norms} == set(parameters)
+
+STORED_GRADIENTS = {
+    "grad_fc_seg_weight": ("decode_head.1.fc_seg.weight", lambda gradient: gradient[:, :, 0]),
+    "grad_lateral0_weight_s": (
+        "neck.lateral_convs.0.conv.weight",
+        lambda gradient: gradient[::16, ::16, 0, 0],
+    ),
+    "grad_stem0_weight": ("backbone.stem.0.weight", lambda gradient: gradient),
+}
+
+
+def check_gradients(gradients, exact, norms, stored):
+    """The original's float32 gradients are as far from the exact ones as float32 takes ours, and no farther.
+
+    Rounding moves a ReLU or a max-pool from one cell to the next, and batch statistics spread what follows: in the
+    backbone 0.4 to 1.7 %, by another pattern on each processor, and 1e-5 in the point head.
+    """
+    assert {translate(name, ROWS) for name in norms} == set(exact)
+    rounding = {name: distance(gradients[name], exact[name]) for name in exact}
+    assert max(rounding.values()) < 0.05
+    allowed = {name: 1e-4 + 3 * error for name, error in rounding.items()}
     for name, norm in norms.items():
-        gradient = parameters[translate(name, ROWS)].grad
-        assert float(gradient.norm()) == pytest.approx(norm, rel=1e-3, abs=1e-4), name
-    # The original's float32 stem gradient is itself 4.7e-3 away from float64; with two threads ours is 3e-6 from it,
-    # with one 2.6e-3.
-    gradients = {
-        "grad_fc_seg_weight": (model.point_rend.head.predictor.weight.grad[:, :, 0], 1e-3),
-        "grad_lateral0_weight_s": (model.fpn.inner_blocks[0][0].weight.grad[::16, ::16, 0, 0], 1e-3),
-        "grad_stem0_weight": (model.backbone.stem[0].weight.grad, 1e-2),
-    }
-    for name, (gradient, tolerance) in gradients.items():
-        if name in stored:
-            ours, theirs = thinned(gradient, stored[name])
-            assert float((ours - theirs).norm() / theirs.norm()) < tolerance, name
+        ours = translate(name, ROWS)
+        assert float(exact[ours].norm()) == pytest.approx(norm, rel=allowed[ours], abs=1e-6), name
+    for key, (name, part) in STORED_GRADIENTS.items():
+        if key in stored:
+            ours = translate(name, ROWS)
+            mine, theirs = thinned(part(exact[ours]), stored[key])
+            assert distance(theirs.double(), mine) < allowed[ours], name
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Of two vectors, as a share of the second: direction and length."""
+    return float((one - other).norm() / other.norm())
 
 
 def test_training_points_are_the_most_uncertain_candidates(reference, monkeypatch):
