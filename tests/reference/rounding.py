@@ -49,9 +49,9 @@ def undecided(trace: Sequence[SubdivisionStep], size: Size) -> Tensor:
         if count == len(rank):  # no choice
             continue
         order = rank.sort(descending=True).values
-        next_out, last_in = order[min(count + shift, len(order) - 1)], order[max(count - 1 - shift, 0)]
-        leaving = chosen & (rank - next_out <= ROUNDING)
-        entering = ~chosen & (last_in - rank <= ROUNDING)
+        # At most `shift` cells come in from below the cut, or go: the cut lies between these two ranks.
+        leaving = chosen & (rank <= order[max(count - shift, 0)] + ROUNDING)
+        entering = ~chosen & (rank >= order[min(count - 1 + shift, len(order) - 1)] - ROUNDING)
         pairs = min(int(leaving.sum()), int(entering.sum()))
         if pairs:
             total |= around((leaving | entering).view(step.size), size)
