@@ -1,15 +1,16 @@
-# make demo | test | lint | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
+# make demo | test | test-slow | lint | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-slow lint clean
 
 help:
 	@echo "make demo   train a small model on generated scenes, about three minutes, and show what PointRend gains"
-	@echo "make test   run all tests"
+	@echo "make test   run the tests, in less than ten minutes on two cores"
+	@echo "make test-slow   run the tests that take long"
 	@echo "make lint   ruff and mypy"
 	@echo "make clean  remove $(VENV) and caches"
 	@echo "Options: PYTHON=python3.12 (the interpreter of a new $(VENV)), ARGS='...' (handed to the command)"
@@ -19,6 +20,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -238,12 +238,11 @@ def in_size(cells: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 
 
 def check_values(ours: torch.Tensor, theirs: np.ndarray, undecided: torch.Tensor) -> None:
-    """Equal to the tolerance but near points that may have been exchanged; and there nearly everywhere."""
+    """Equal to the tolerance: everywhere but near points that may have been exchanged, and there nearly everywhere."""
     mine, stored = thinned(ours, theirs)
     apart = ((mine - stored).abs() > TOLERANCE).any(0)
     assert not apart[~thinned(undecided, theirs[0])[0]].any()
     assert apart.float().mean() < 0.01
-    assert undecided.float().mean() < 0.5  # most of the image is compared
 
 
 def check_labels(ours: torch.Tensor, stored: dict, prefix: str, undecided: torch.Tensor) -> None:
