@@ -29,7 +29,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "result_methods": (set(), set()),
     "structures": ({"result_methods"}, {"torch"}),
     "masks": ({"structures"}, {"torch", "numpy", "supervision", "pandas"}),
-    "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch"}),
+    "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch", "yaml"}),
     "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
     "checkpoints": (
         {"core", "metadata", "structures", "models", "io"},
@@ -37,7 +37,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "data": (
         {"core", "metadata", "structures", "masks", "formats", "io"},
-        {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval"},
+        {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval", "pillow_heif"},
     ),
     "evaluation": (
         {"core", "metadata", "structures", "masks", "formats", "io", "run_folder", "distributed"},

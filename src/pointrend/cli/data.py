@@ -42,7 +42,7 @@ class Check:
 
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit: expected at least one image, got {self.limit}")
-        data = open_dataset(self.folder, self.split, categories=self.categories or None, gaps=True)
+        data = open_dataset(self.folder, self.split, categories=self.categories or None, allow_missing=True)
         count = len(data) if self.limit is None else min(self.limit, len(data))
         indices = [number * len(data) // count for number in range(count)]
         with counting("checking", count) as progress:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from pointrend.data.cityscapes import Cityscapes
-from pointrend.data.class_table import ClassTable, infer_classes, read_classes
+from pointrend.data.class_table import ClassTable, infer_classes, read_class_file
 from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
+from pointrend.data.exports import SPLIT_NAMES, VocFolder, describe, find_objects, held_out
 from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, read_pairs
 from pointrend.data.shapes import ShapeScenes
+from pointrend.formats.coco_json import checked
 from pointrend.metadata import ade20k, coco
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task
@@ -29,13 +31,17 @@ LAYOUTS = """\
   DIR/images/, DIR/labels/                      the same, every tenth for validation
   DIR/images/{training,validation}/, DIR/annotations/..., DIR/objectInfo150.txt      ADE20K as released
   DIR/{train,val}2017/, DIR/stuffthingmaps/{train,val}2017/    COCO-Stuff (DIR:semantic beside COCO)
-with an optional DIR/classes.json for label maps:
-  {"classes": [names], "ignore_label": 255, "ids": [numbers in the files], "reduce_zero_label": true}"""
+  DIR/JPEGImages/, DIR/SegmentationClass/       Pascal VOC, CVAT's masks (DIR:instance for SegmentationObject)
+  DIR/{train,valid}/ with a COCO file in each   Roboflow
+  DIR/annotations/instances_default.json or DIR/result.json, DIR/images/   CVAT, Label Studio; a tenth for validation
+  DIR/images/, DIR/labels/*.txt, DIR/data.yaml or classes.txt              YOLO segmentation; also with {train,val}/
+  DIR/*.json beside their images, DIR/*/ann/ and DIR/*/img/                labelme; Supervisely
+with an optional DIR/classes.json for label maps (palette: for maps in colour):
+  {"classes": [names], "ignore_label": 255, "ids": [numbers in the files], "reduce_zero_label": true,
+   "palette": [colours]}"""
 
-SPLIT_NAMES = {"train": ("train", "training", "train2017"), "val": ("val", "valid", "validation", "val2017")}
 LABEL_FOLDERS = ("stuffthingmaps", "labels", "masks", "annotations")
 SCENES = {"train": (0, 20_000), "val": (1_000_000, 200)}  # first scene and how many
-HOLD_OUT = 10
 
 
 def open_dataset(
@@ -44,7 +50,7 @@ def open_dataset(
     *,
     transforms: Transforms | None = None,
     categories: Sequence[str] | None = None,
-    gaps: bool = False,
+    allow_missing: bool = False,
 ) -> Dataset:
     """The data set that `data` names (LAYOUTS), its task by its kind or by a ":semantic" or ":instance"
     behind it.
@@ -52,7 +58,7 @@ def open_dataset(
     `categories` chooses categories or supercategories of COCO data (see `CocoInstances`). In training,
     images without objects are left out of COCO data, as Detectron2 does.
 
-    `gaps`: a missing label map or image is an error when it is read, not at once: to look a data set over.
+    `allow_missing`: a missing label map or image is an error when it is read, not at once: to look a data set over.
 
     Raises ValueError if the layout is none of those, or something in it is wrong.
     """
@@ -67,13 +73,16 @@ def open_dataset(
         found: Dataset | None = _shapes(split, task or "semantic", transforms)
     elif Path(name).is_dir():
         root = Path(name)
-        found = None if lvis else _folder(root, split, task, transforms, categories, gaps)
+        found = None if lvis else _folder(root, split, task, transforms, categories, allow_missing)
         if found is None and task != "semantic":
             found = _lvis(root, split, transforms, categories)
     else:
         raise ValueError(f"{name}: no such folder. A data set is one of\n{LAYOUTS}")
     if found is None:
-        raise ValueError(f"{name}: found none of the layouts below for the split {split!r}\n{LAYOUTS}")
+        raise ValueError(
+            f"{name}: found none of the layouts below for the split {split!r}. It holds\n{describe(Path(name))}\n"
+            f"and a data set is one of\n{LAYOUTS}"
+        )
     if task is not None and found.task != task:
         raise ValueError(f"{name}: this is data for {found.task} segmentation, not {task}")
     if categories is not None and not isinstance(found, CocoInstances):
@@ -100,23 +109,51 @@ def _folder(
     task: Task | None,
     transforms: Transforms | None,
     categories: Sequence[str] | None,
-    gaps: bool,
+    allow_missing: bool,
 ) -> Dataset | None:
-    stuff = task == "semantic" and (root / "stuffthingmaps").is_dir()  # it has both kinds of annotation
-    found = None if stuff else _find_coco(root, split)
-    if found is not None:
-        images, annotations = found
-        return CocoInstances(
-            images, annotations, transforms=transforms, categories=categories, keep_empty=split != "train"
-        )
     if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
-        return Cityscapes(root, split, task or "semantic", transforms=transforms, gaps=gaps)
-    pairs = find_semantic_pairs(root, gaps=gaps)
+        return Cityscapes(root, split, task or "semantic", transforms=transforms, allow_missing=allow_missing)
+    voc = VocFolder.find(root)
+    if voc is not None and task != "instance":
+        return _voc_maps(voc, split, transforms)
+    if task == "semantic":  # label maps come first, where a folder has both
+        maps = _label_maps(root, split, transforms, allow_missing)
+        if maps is not None:
+            return maps
+    source = find_objects(root, split) if voc is None else voc.objects(split)
+    if source is None:
+        return _label_maps(root, split, transforms, allow_missing)
+    inspection = source.inspect()
+    file = inspection.file if allow_missing else checked(inspection)
+    if source.both_splits:
+        file = file.part(held_out(list(file.images), split))
+    return CocoInstances(
+        source.images,
+        file,
+        transforms=transforms,
+        categories=categories,
+        keep_empty=split != "train",
+        inspection=inspection,
+    )
+
+
+def _voc_maps(voc: VocFolder, split: Split, transforms: Transforms | None) -> SemanticFolder | None:
+    names, colors = voc.class_names_and_colors()
+    palette = tuple(color for color, number in colors.items() if number < len(names))
+    pairs = [(voc.root / "JPEGImages" / image, labels) for image, labels, _ in voc.files(split)]
+    table = ClassTable(names, palette, colors=colors)
+    return SemanticFolder(pairs, table, transforms=transforms) if pairs else None
+
+
+def _label_maps(
+    root: Path, split: Split, transforms: Transforms | None, allow_missing: bool
+) -> SemanticFolder | None:
+    pairs = find_semantic_pairs(root, allow_missing=allow_missing)
     if not pairs[split]:
         return None
     # Both splits' label maps count: a class may occur in one of them only.
-    classes = _classes(root, (label_path for _, label_path in [*pairs["train"], *pairs["val"]]), gaps)
-    return SemanticFolder(pairs[split], classes, transforms=transforms)
+    label_paths = (label_path for _, label_path in [*pairs["train"], *pairs["val"]])
+    return SemanticFolder(pairs[split], _classes(root, label_paths, allow_missing), transforms=transforms)
 
 
 def _lvis(
@@ -135,10 +172,11 @@ def _lvis(
     )
 
 
-def _classes(root: Path, maps: Iterable[Path], gaps: bool) -> ClassTable:
+def _classes(root: Path, maps: Iterable[Path], allow_missing: bool) -> ClassTable:
     """What the folder says its labels mean, what is known of this data set, or what its label maps need."""
-    if (root / "classes.json").is_file():
-        return read_classes(root / "classes.json")
+    table = read_class_file(root)
+    if table is not None:
+        return table
     if (root / "objectInfo150.txt").is_file() or root.name == "ADEChallengeData2016":
         names = ade20k.CLASSES
         return ClassTable(
@@ -147,22 +185,10 @@ def _classes(root: Path, maps: Iterable[Path], gaps: bool) -> ClassTable:
     if (root / "stuffthingmaps").is_dir():
         ids, names = zip(*coco.STUFF_MAP_CLASSES, strict=True)
         return ClassTable(names, default_palette(len(names)), ids=ids)
-    return infer_classes(maps, gaps=gaps)
+    return infer_classes(maps, allow_missing=allow_missing)
 
 
-def _find_coco(root: Path, split: str) -> tuple[Path, Path] | None:
-    """Images and annotation file, if they are there; the newest year if there are several."""
-    for name in SPLIT_NAMES[split]:
-        for folder in (root, root / "annotations"):
-            for file in sorted(folder.glob(f"instances_{name}*.json"), reverse=True):
-                stem = file.stem.removeprefix("instances_")
-                for images in (root / stem, root / "images" / stem, root / "images"):
-                    if images.is_dir():
-                        return images, file
-    return None
-
-
-def find_semantic_pairs(root: Path, *, gaps: bool = False) -> dict[str, list[Pair]]:
+def find_semantic_pairs(root: Path, *, allow_missing: bool = False) -> dict[str, list[Pair]]:
     """Images with label maps of both splits, empty lists where there are none."""
     lists = {split: _first_file(root, split) for split in SPLIT_NAMES}
     if any(lists.values()):
@@ -177,14 +203,13 @@ def find_semantic_pairs(root: Path, *, gaps: bool = False) -> dict[str, list[Pai
     parts = {split: _first_folder(labels if images == root else images, split) for split in SPLIT_NAMES}
     if any(parts.values()):
         return {
-            split: match_folders(images / folder.name, labels / folder.name, gaps=gaps) if folder else []
+            split: match_folders(images / folder.name, labels / folder.name, allow_missing=allow_missing)
+            if folder
+            else []
             for split, folder in parts.items()
         }
-    pairs = match_folders(images, labels, gaps=gaps)
-    return {
-        "train": [pair for number, pair in enumerate(pairs) if number % HOLD_OUT or len(pairs) == 1],
-        "val": pairs[::HOLD_OUT],
-    }
+    pairs = match_folders(images, labels, allow_missing=allow_missing)
+    return {split: held_out(pairs, split) for split in SPLIT_NAMES}
 
 
 def _first_file(root: Path, split: str) -> Path | None:

@@ -37,8 +37,8 @@ FIRST_THING = INSTANCE_LABELS[0].id  # persons and vehicles are told apart one b
 class Cityscapes(Dataset):
     """One split ("train" or "val") of the folder, as samples of one task.
 
-    Groups of things are crowds. Raises ValueError if the folders are not there or, without `gaps`, an image has no
-    labels, and on reading a sample if a file is missing or unreadable, holds an unknown id, or the sizes differ.
+    Groups of things are crowds. Raises ValueError if the folders are not there or, without `allow_missing`, an image
+    has no labels, and on reading a sample if a file is missing or unreadable, holds an unknown id, or the sizes differ.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Cityscapes(Dataset):
         task: Task = "semantic",
         *,
         transforms: Callable[[Sample], Sample] | None = None,
-        gaps: bool = False,
+        allow_missing: bool = False,
     ) -> None:
         if task not in ("semantic", "instance"):
             raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
         self._task, self.transforms = task, transforms
         kind = "labelIds" if task == "semantic" else "instanceIds"
-        self.pairs = find_pairs(Path(root), split, kind, gaps=gaps)
+        self.pairs = find_pairs(Path(root), split, kind, allow_missing=allow_missing)
         self._classes = TRAIN_LABELS if task == "semantic" else INSTANCE_LABELS
 
     @property
@@ -113,10 +113,10 @@ class Cityscapes(Dataset):
         return sample if self.transforms is None else finished(self.transforms(sample))
 
 
-def find_pairs(root: Path, split: str, kind: str, *, gaps: bool = False) -> list[tuple[Path, Path]]:
+def find_pairs(root: Path, split: str, kind: str, *, allow_missing: bool = False) -> list[tuple[Path, Path]]:
     """Images of a split with their label files of a kind, by name.
 
-    Raises ValueError if there are none, or a label file is missing and that is not allowed for by `gaps`.
+    Raises ValueError if there are none, or a label file is missing and that is not allowed for by `allow_missing`.
     """
     images = sorted((root / "leftImg8bit" / split).glob("*/*_leftImg8bit.png"))
     if not images:
@@ -126,7 +126,7 @@ def find_pairs(root: Path, split: str, kind: str, *, gaps: bool = False) -> list
         name = image.name.replace("_leftImg8bit.png", f"_gtFine_{kind}.png")
         pairs.append((image, root / "gtFine" / split / image.parent.name / name))
     missing = [str(labels) for _, labels in pairs if not labels.is_file()]
-    if missing and not gaps:
+    if missing and not allow_missing:
         raise ValueError(
             f"{root}: {len(missing)} of {len(pairs)} label files are missing, such as {missing[0]}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ class ClassTable:
     ignore_label: int | None = IGNORE_LABEL
     ids: tuple[int, ...] | None = None
     """The number of each class in the label files; 0..K-1 if not given. With ids, 255 is ignored too."""
+    colors: Mapping[RGB, int] | None = None
+    """The number of each colour, for label files in colour."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MOST_CLASSES:
@@ -70,11 +72,58 @@ def _class_of(labels: Tensor, classes: ClassTable) -> tuple[Tensor, Tensor]:
 
 
 def find_classes(folder: Path, pairs: Iterable[tuple[Path, Path]]) -> ClassTable:
-    """The table in `classes.json` of this folder or the two above it, else inferred from all label maps."""
+    """The table in `classes.json` or `labelmap.txt` of this folder or the two above it, else inferred from all label
+    maps.
+    """
     for candidate in (folder, folder.parent, folder.parent.parent):
-        if (candidate / "classes.json").is_file():
-            return read_classes(candidate / "classes.json")
+        found = read_class_file(candidate)
+        if found is not None:
+            return found
     return infer_classes(label_path for _, label_path in pairs)
+
+
+def read_class_file(folder: Path) -> ClassTable | None:
+    """The table in the folder's `classes.json`, or in the `labelmap.txt` of CVAT's exports; None without either."""
+    if (folder / "classes.json").is_file():
+        return read_classes(folder / "classes.json")
+    if (folder / "labelmap.txt").is_file():
+        return read_labelmap(folder / "labelmap.txt")
+    return None
+
+
+def read_labelmap(path: Path) -> ClassTable:
+    """CVAT's and Datumaro's table: lines "name:red,green,blue:parts:actions", comments behind "#".
+
+    Raises ValueError, naming file and line, if a line has another form.
+    """
+    names, palette = [], []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        try:
+            palette.append(_color([int(part) for part in rest.split(":")[0].split(",")], path))
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: expected name:red,green,blue::, got {line[:60]!r}"
+            ) from None
+        names.append(name.strip())
+    if not 1 <= len(names) <= MOST_CLASSES or len(set(palette)) != len(palette):
+        raise ValueError(
+            f"{path}: expected 1 to {MOST_CLASSES} classes of different colours, got {len(names)}"
+        )
+    return ClassTable(tuple(names), tuple(palette), colors={color: n for n, color in enumerate(palette)})
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with a byte order mark or without.
+
+    Raises ValueError, naming the file, if it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a readable text file ({error})") from error
 
 
 def read_classes(path: Path) -> ClassTable:
@@ -97,10 +146,18 @@ def read_classes(path: Path) -> ClassTable:
     taken = range(len(names)) if ids is None else ids
     if ignore is not None and (type(ignore) is not int or ignore in taken):
         raise ValueError(f"{path}, ignore_label: expected a number that is no class, got {ignore!r}")
-    palette = [_color(value, path) for value in table.get("palette") or default_palette(len(names))]
+    given = table.get("palette")
+    if given is not None and not isinstance(given, list):
+        raise ValueError(f"{path}, palette: expected a list of colours, got {str(given)[:60]}")
+    palette = [_color(value, path) for value in given or default_palette(len(names))]
     if len(palette) < len(names):
         raise ValueError(f"{path}, palette: expected {len(names)} colours, got {len(palette)}")
-    return ClassTable(tuple(names), tuple(palette[: len(names)]), ignore, ids)
+    # What the palette has beyond the classes is ignored; without ids it is the number of its place.
+    numbers = [*(ids or ()), *range(len(ids or ()), len(palette))]
+    if ids is not None:
+        numbers[len(ids) :] = [IGNORE_LABEL if ignore is None else ignore] * (len(palette) - len(ids))
+    colors = dict(zip(palette, numbers, strict=True)) if given and len(set(palette)) == len(palette) else None
+    return ClassTable(tuple(names), tuple(palette[: len(names)]), ignore, ids, colors)
 
 
 def _ids(table: dict[str, Any], path: Path) -> tuple[int, ...] | None:
@@ -127,35 +184,42 @@ def _color(value: object, path: Path) -> RGB:
 
 
 def infer_classes(
-    label_paths: Iterable[Path], ignore_label: int = IGNORE_LABEL, *, gaps: bool = False
+    label_paths: Iterable[Path], ignore_label: int = IGNORE_LABEL, *, allow_missing: bool = False
 ) -> ClassTable:
     """As many classes as the largest label needs; every file is read. Names are "class 0", "class 1", ...
 
-    Raises ValueError if no label is found or, unless `gaps` has them passed over, a file is unreadable or its labels
-    do not fit into 0..254.
+    Raises ValueError if no label is found, if there are none but 0 and 255 (a mask of an object, or one class with
+    ignored pixels?) or, unless `allow_missing` has them passed over, a file is unreadable or its labels do not fit
+    into 0..254.
     """
-    largest = -1
+    found: set[int] = set()
     for path in label_paths:
         try:
-            largest = max(largest, _largest_label(path, ignore_label))
+            found |= _labels_of(path, ignore_label)
         except ValueError:
-            if not gaps:
+            if not allow_missing:
                 raise
-    if largest < 0:
+    labels = found - {ignore_label}
+    if not labels and not allow_missing:
         raise ValueError("expected at least one labelled pixel to infer the classes from, got none")
-    names = tuple(f"class {index}" for index in range(largest + 1))
+    if found == {0, ignore_label} and not allow_missing:
+        raise ValueError(
+            f"the label maps hold 0 and {ignore_label} alone, and {ignore_label} means ignored. Masks of objects? Say "
+            f'so in classes.json: {{"classes": ["background", "object"], "ids": [0, {ignore_label}], '
+            f'"ignore_label": null}}. One class? {{"classes": ["NAME"]}}'
+        )
+    names = tuple(f"class {index}" for index in range(max(labels, default=0) + 1))
     return ClassTable(names, default_palette(len(names)), ignore_label)
 
 
-def _largest_label(path: Path, ignore_label: int) -> int:
-    """The largest label of a file, -1 if all are ignored."""
-    labels = read_labels(path)
-    labels = labels[labels != ignore_label]
-    if not labels.numel():
-        return -1
-    least, most = int(labels.min()), int(labels.max())
-    if not 0 <= least <= most < MOST_CLASSES:
+def _labels_of(path: Path, ignore_label: int) -> set[int]:
+    """The numbers in a file; the first look at most of these files."""
+    found = {int(label) for label in torch.unique(read_labels(path))}
+    labels = sorted(found - {ignore_label})
+    if labels and not 0 <= labels[0] <= labels[-1] < MOST_CLASSES:
+        ids = f' with "ids": {labels}' if len(labels) <= 30 else ""
         raise ValueError(
-            f"{path}: expected labels 0..{MOST_CLASSES - 1} or {ignore_label} (ignored), got {least}..{most}"
+            f"{path}: expected labels 0..{MOST_CLASSES - 1} or {ignore_label} (ignored), got "
+            f"{labels[0]}..{labels[-1]}; name the classes in classes.json{ids}"
         )
-    return most
+    return found

@@ -11,9 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from pointrend.data.annotations import Floats, PlacedObjects
+from pointrend.data.file_finder import FileFinder
 from pointrend.data.image_io import read_image
 from pointrend.data.transforms import finished
-from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, read_coco
+from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, Inspection, read_coco
 from pointrend.metadata import coco
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task
@@ -27,7 +28,7 @@ class CocoInstances(Dataset):
     class). Objects below `min_area` (square pixels, as annotated; crowds stay) are left out, and without
     `keep_empty` so are images in which no object, crowds aside, is left.
 
-    `annotations` is the file, or its content.
+    `annotations` is the file, or its content; `inspection` what else was found in it.
 
     Transforms see a sample whose target is a `PlacedObjects`; masks are rasterized after them.
 
@@ -44,8 +45,10 @@ class CocoInstances(Dataset):
         categories: Sequence[str] | None = None,
         min_area: float = 0.0,
         keep_empty: bool = True,
+        inspection: Inspection | None = None,
     ) -> None:
         self.images = Path(images)
+        self.find_image = FileFinder(self.images)
         if not self.images.is_dir():
             raise ValueError(f"{self.images}: no such folder of images")
         self.file = (
@@ -53,7 +56,7 @@ class CocoInstances(Dataset):
         )
         if not self.file.categories:
             raise ValueError(f"{self.file.source}, categories: expected at least one category, got none")
-        self.transforms = transforms
+        self.transforms, self.inspection = transforms, inspection
         self.classes = choose_classes(self.file, categories)
         self._label_of = {member: label for label, (_, ids) in enumerate(self.classes) for member in ids}
         self._objects = {
@@ -109,7 +112,7 @@ class CocoInstances(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         image = self.file.images[self.image_ids[index]]
-        path = self.images / image.file_name
+        path = self.find_image(image.file_name)
         sample = Sample(read_annotated(path, image), self.placed(image.id), image.id, str(path))
         return finished(sample if self.transforms is None else self.transforms(sample))
 
@@ -157,12 +160,16 @@ def choose_classes(file: CocoFile, names: Sequence[str] | None) -> list[tuple[st
     Raises ValueError for a name that is neither category nor supercategory, or a category chosen twice.
     """
     categories = list(file.categories.values())
+    used = {item.category_id for objects in file.objects.values() for item in objects}
+    # Roboflow lists its project as a category of which there are no objects: the supercategory of all others.
+    parents = {c.supercategory for c in categories if c.supercategory != c.name}
+    own = [c for c in categories if c.id in used or c.name not in parents]
     if names is None:
-        return [(category.name, [category.id]) for category in categories]
+        return [(category.name, [category.id]) for category in own]
     chosen = []
     for name in names:
-        ids = [category.id for category in categories if category.name == name] or [
-            category.id for category in categories if category.supercategory == name
+        ids = [category.id for category in own if category.name == name] or [
+            category.id for category in own if category.supercategory == name
         ]
         if not ids:
             known = sorted(

@@ -9,23 +9,38 @@ it is decoded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pointrend.structures import Sample, Samples
+from pointrend.structures import RGB, Sample, Samples
 
 # The first five load no further Pillow plugins. JPEG covers phones' MPO.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000")
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
+    {
+        *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"),
+        *(".avif", ".heic", ".heif"),  # read where Pillow can, else refused by name
+    }
 )
+LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF"}
+"""Compression that changes numbers: no format for label maps."""
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits per value of cameras and scanners, stored in 16 or 32."""
+
+MOST_COLORS = 255
+"""That a label map in colour may have: more classes than that have no number."""
 
 T = TypeVar("T")
 
@@ -34,7 +49,8 @@ def read_image(path: str | Path | BinaryIO, *, upright: bool = True) -> Tensor:
     """The image of a path or an open file as (3, H, W) uint8 RGB, as a viewer would show it.
 
     The EXIF orientation is applied (unless not `upright`: then the pixels come as stored), transparent parts
-    lie on white, 16-bit values keep their upper byte, and of an animation the first frame is read.
+    lie on white, and of an animation the first frame is read. Grey values of 16 bits keep the upper 8 of the bits that
+    they use, 8, 10, 12, 14 or 16 by the largest value, with a warning where these are fewer than 16.
 
     Raises ValueError, naming the file, if it is missing, truncated, too large or no image.
     """
@@ -53,35 +69,123 @@ def from_pillow(image: Image.Image, *, source: object = "image", upright: bool =
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
-def read_labels(path: str | Path) -> Tensor:
+def read_labels(path: str | Path, colors: Mapping[RGB, int] | None = None) -> Tensor:
     """The label map as (H, W) int32: the numbers of an 8- or 16-bit grey file, or a palette file's indices.
 
-    Raises ValueError as `read_image` does, and for a file in colour.
+    Args:
+        path: of the file.
+        colors: the number that each colour stands for, in files that are in colour.
+
+    Raises ValueError as `read_image` does, for a file with lossy compression, and for a file in colour without
+    `colors` or with another one.
     """
     image = _decode(path)
-    if image.mode not in {"1", "L", "P", "I"} and not image.mode.startswith("I;16"):
+    if image.format in LOSSY:
         raise ValueError(
-            f"{path}: expected a label map with one number per pixel (8- or 16-bit grey, or palette), got a "
-            f"image of mode {image.mode}; convert its colours to class numbers first"
+            f"{path}: {image.format} compression changes labels near every boundary; store label maps as PNG,"
+            " made from what they were before"
         )
-    return torch.from_numpy(np.array(image).astype(np.int32))
+    if image.mode in {"1", "L", "P", "I"} or image.mode.startswith("I;16"):
+        return torch.from_numpy(np.array(image).astype(np.int32))
+    if image.mode not in {"RGB", "RGBA"} or (
+        image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
+    ):
+        raise ValueError(
+            f"{path}: expected a label map with one number per pixel (8- or 16-bit grey, or palette), got an "
+            f"image of mode {image.mode}; store class numbers as 8-bit grey PNG"
+        )
+    pixels = np.array(image.convert("RGB")).astype(np.int32)
+    return torch.from_numpy(_numbers_of_colors(path, image.mode, pixels, colors))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) as stored (EXIF orientation not applied), from the file's header alone.
+def _numbers_of_colors(
+    path: str | Path, mode: str, pixels: NDArray[np.int32], colors: Mapping[RGB, int] | None
+) -> NDArray[np.int32]:
+    """(H, W) numbers of (H, W, 3) colours."""
+    codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    found, place = np.unique(codes, return_inverse=True)
+    seen = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in found[:MOST_COLORS]]
+    if colors is None:
+        palette = json.dumps([list(color) for color in seen])
+        way = (
+            "it has more than 255 colours and is no label map"
+            if len(found) > MOST_COLORS
+            else "name their classes in classes.json, in this order: "
+            f'{{"classes": [{len(seen)} names], "palette": {palette}}}'
+        )
+        raise ValueError(
+            f"{path}: expected a label map with one number per pixel, got an image of mode {mode}. Convert its "
+            f"colours to class numbers, or {way}"
+        )
+    unknown = [color for color in seen if color not in colors]
+    if unknown or len(found) > MOST_COLORS:
+        raise ValueError(
+            f"{path}: expected the {len(colors)} colours of the palette, got {unknown[:3]} besides; add them to"
+            " the palette in classes.json"
+        )
+    numbers = np.array([colors[color] for color in seen], dtype=np.int32)
+    return numbers[place.reshape(codes.shape)]
+
+
+def image_size(path: str | Path, *, upright: bool = False) -> tuple[int, int]:
+    """(height, width) as stored or, `upright`, with the EXIF orientation applied; from the file's header alone.
 
     Raises ValueError, naming the file, as `read_image` does.
     """
-    with _explained(path), Image.open(path, formats=FORMATS) as image:
+    with _explained(path), Image.open(path, formats=_formats()) as image:
         _check_pixels(image)
-        return image.height, image.width
+        size = image.height, image.width
+    return size[::-1] if upright and exif_turns(path, sideways=True) else size
+
+
+def exif_turns(path: str | Path, *, sideways: bool = False) -> bool:
+    """Whether a viewer turns or mirrors the image (only `sideways`: exchanges height and width), by its EXIF
+    orientation. False for what is no readable image.
+    """
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            return image.getexif().get(0x0112, 1) in range(5 if sideways else 2, 9)
+    except Exception:  # unreadable: said elsewhere
+        return False
 
 
 def _decode(path: str | Path | BinaryIO) -> Image.Image:
-    with _explained(path), Image.open(path, formats=FORMATS) as image:
+    with _explained(path), Image.open(path, formats=_formats()) as image:
         _check_pixels(image)
         image.load()
-        return image.copy() if getattr(image, "is_animated", False) else image
+        if not getattr(image, "is_animated", False):
+            return image
+        first = image.copy()
+        first.format = image.format
+        return first
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """FORMATS, and those of Pillow's options that are there."""
+    formats = [*FORMATS, "AVIF"] if features.check("avif") else list(FORMATS)
+    if find_spec("pillow_heif") is not None:
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+        formats.append("HEIF")
+    return tuple(formats)
+
+
+def _is_heif(path: str | Path | BinaryIO) -> str | None:
+    """How to read it, if the file is HEIC or AVIF."""
+    if not isinstance(path, str | Path):
+        return None
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return None
+    if head[4:8] != b"ftyp":
+        return None
+    if head[8:12] in (b"avif", b"avis"):
+        return "an AVIF image, which Pillow reads from version 11.3 on: pip install -U pillow"
+    return "a HEIC image, which Pillow reads with a plugin: pip install pillow-heif, or convert it to JPEG"
 
 
 @contextlib.contextmanager
@@ -98,6 +202,8 @@ def _explained(path: str | Path | BinaryIO) -> Iterator[None]:
     except MemoryError as error:
         raise ValueError(f"{path}: not enough memory to decode this image") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, ...
+        if isinstance(error, UnidentifiedImageError) and (way := _is_heif(path)):
+            raise ValueError(f"{path}: {way}") from error
         raise ValueError(f"{path}: not a readable image ({error})") from error
 
 
@@ -114,7 +220,15 @@ def _to_rgb(image: Image.Image, path: object) -> Image.Image:
         raise ValueError(f"{path}: expected 8 or 16 bits per channel, got floating point; convert it first")
     if image.mode == "I" or image.mode.startswith("I;16"):  # convert("RGB") would clip at 255
         values = np.array(image).astype(np.int64)
-        image = Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8))
+        largest = int(values.max(initial=0))
+        depth = next((bits for bits in DEPTHS if largest < 2**bits), 16)
+        if depth < 16 and largest:
+            warnings.warn(
+                f"grey images of 16 bits whose largest values need {depth}: read as {depth}-bit images, scaled to"
+                " 8 bits; scale them beforehand if that is not their range",
+                stacklevel=3,
+            )
+        image = Image.fromarray(np.clip(values >> (depth - 8), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

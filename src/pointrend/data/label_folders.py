@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pointrend.data.class_table import ClassTable, find_classes, to_contiguous
-from pointrend.data.image_io import IMAGE_SUFFIXES, read_image, read_labels
+from pointrend.data.class_table import ClassTable, find_classes, read_lines, to_contiguous
+from pointrend.data.file_finder import FileFinder
+from pointrend.data.image_io import IMAGE_SUFFIXES, exif_turns, image_size, read_image, read_labels
 from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
 
 Pair = tuple[Path, Path]
@@ -89,23 +91,28 @@ class SemanticFolder(Dataset):
     def __getitem__(self, index: int) -> Sample:
         image_path, label_path = self.pairs[index]
         image = read_image(image_path)
-        labels = to_contiguous(read_labels(label_path), self.classes, label_path)
+        labels = to_contiguous(read_labels(label_path, self.classes.colors), self.classes, label_path)
         if image.shape[-2:] != labels.shape:
+            turned = tuple(labels.shape) == image_size(image_path) and exif_turns(image_path)
+            why = (
+                "; its EXIF orientation turns the image, and the labels were drawn without" if turned else ""
+            )
             raise ValueError(
                 f"{label_path}: expected the size of {image_path}, {image.shape[-2]}x{image.shape[-1]} "
-                f"(height x width, after EXIF rotation), got {labels.shape[0]}x{labels.shape[1]}"
+                f"(height x width, after EXIF rotation), got {labels.shape[0]}x{labels.shape[1]}{why}"
             )
         sample = Sample(image, SemanticTarget(labels), image_id=image_path.stem, path=str(image_path))
         return sample if self.transforms is None else self.transforms(sample)
 
 
-def match_folders(images: Path, labels: Path, *, gaps: bool = False) -> list[Pair]:
+def match_folders(images: Path, labels: Path, *, allow_missing: bool = False) -> list[Pair]:
     """Pairs with equal names but for the suffix, in the order of their names, subfolders included.
 
-    With `gaps`, an image without a label map, and a map without an image, is paired with a file that is not there.
+    With `allow_missing`, an image without a label map, and a map without an image, is paired with a file that is not
+    there.
 
     Raises ValueError if a folder is missing, if nothing matches, or if an image has two label maps or, without
-    `gaps`, none.
+    `allow_missing`, none.
     """
     for folder in (images, labels):
         if not folder.is_dir():
@@ -113,7 +120,7 @@ def match_folders(images: Path, labels: Path, *, gaps: bool = False) -> list[Pai
     imgs, maps = _by_stem(images), _by_stem(labels)
     if not imgs:
         raise ValueError(f"{images}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")
-    if gaps:
+    if allow_missing:
         return [
             (imgs.get(stem, images / f"{stem}.jpg"), maps.get(stem, labels / f"{stem}.png"))
             for stem in sorted(imgs.keys() | maps.keys())
@@ -132,7 +139,8 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+        # macOS writes accents apart from their letters, others in one piece.
+        stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if stem in found:
             raise ValueError(f"{path}: expected one file of this name, but there is {found[stem].name} too")
         found[stem] = path
@@ -144,12 +152,9 @@ def read_pairs(file: Path) -> list[Pair]:
 
     Raises ValueError, naming the line, if it does not hold two names.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not a readable text file ({error})") from error
     pairs: list[Pair] = []
-    for number, line in enumerate(lines, start=1):
+    find = FileFinder(file.parent)
+    for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue
         names = line.strip().split("\t") if "\t" in line else line.split()
@@ -158,7 +163,7 @@ def read_pairs(file: Path) -> list[Pair]:
                 f"{file}, line {number}: expected an image and a label map, got {len(names)} names; put a "
                 "tab between names that contain spaces"
             )
-        pairs.append((file.parent / names[0].strip(), file.parent / names[1].strip()))
+        pairs.append((find(names[0].strip()), find(names[1].strip())))
     if not pairs:
         raise ValueError(f"{file}: expected at least one line with an image and a label map, got none")
     return pairs

@@ -9,8 +9,8 @@ from __future__ import annotations
 import reprlib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -30,6 +30,8 @@ __all__ = [
     "ImageRecord",
     "Inspection",
     "brief",
+    "checked",
+    "extent_of",
     "inspect_coco",
     "read_coco",
 ]
@@ -117,6 +119,11 @@ class CocoFile:
     categories: dict[int, Category]
     objects: dict[Id, list[Annotation]]
 
+    def part(self, image_ids: Collection[Id]) -> CocoFile:
+        """Of these images only, in the file's order."""
+        images = {number: image for number, image in self.images.items() if number in image_ids}
+        return replace(self, images=images, objects={number: self.objects[number] for number in images})
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -157,7 +164,15 @@ def read_coco(
     Raises:
         ValueError: for anything malformed, naming file, record, id and field of the first fault.
     """
-    found = inspect_coco(source, masks=masks, file_names=file_names)
+    return checked(inspect_coco(source, masks=masks, file_names=file_names))
+
+
+def checked(found: Inspection) -> CocoFile:
+    """What was read, if no fault is left whose meaning is not certain; a warning for the others.
+
+    Raises:
+        ValueError: naming file, record, id and field of the first fault.
+    """
     name = found.file.source
     grave = [fault for fault in found.faults if not fault.certain]
     if grave:
@@ -168,20 +183,25 @@ def read_coco(
         warnings.warn(
             f"{name}: faults of certain meaning, read as meant: {kinds}. `pointrend data check` lists them,"
             " --fix writes a repaired copy",
-            stacklevel=2,
+            stacklevel=3,
         )
     return found.file
 
 
 def inspect_coco(
-    source: str | Path | Mapping[str, Any], *, masks: bool = True, file_names: bool = False
+    source: str | Path | Mapping[str, Any],
+    *,
+    masks: bool = True,
+    file_names: bool = False,
+    name: str | None = None,
 ) -> Inspection:
-    """As `read_coco`, but with every fault instead of an error for the first.
+    """As `read_coco`, but with every fault instead of an error for the first; `name` of the source, for messages.
 
     Raises:
         ValueError: the file is no JSON object with lists "images", "annotations" and "categories".
     """
-    name = "annotations" if isinstance(source, Mapping) else str(source)
+    if name is None:
+        name = "annotations" if isinstance(source, Mapping) else str(source)
     content = source if isinstance(source, Mapping) else read_json(source)
     if not isinstance(content, Mapping):
         raise ValueError(f'{name}: expected an object with "images", "annotations" and "categories"')
@@ -453,7 +473,7 @@ def _among(value: object, ids: set[Any]) -> bool:
 def _box(record: _Record, shape: Shape | None) -> Floats:
     value = record.fields.get("bbox")
     if value is None and shape is not None:
-        x1, y1, x2, y2 = _extent(shape)
+        x1, y1, x2, y2 = extent_of(shape)
         record.mend("missing box", "bbox", [x1, y1, x2 - x1, y2 - y1], "taken from the segmentation")
         value = record.fields["bbox"]
     before = len(record.faults)
@@ -465,7 +485,8 @@ def _box(record: _Record, shape: Shape | None) -> Floats:
     return box
 
 
-def _extent(shape: Shape) -> list[float]:
+def extent_of(shape: Shape) -> list[float]:
+    """x1, y1, x2, y2 of a polygon's points, or of a mask's pixels."""
     if isinstance(shape, Polygons):
         return shape.extent.tolist()
     window, (x, y) = decode_window(shape.counts.tolist(), shape.size)

@@ -1,0 +1,104 @@
+"""Annotations that lie in a file for each image, brought together as a `CocoFile`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from pointrend.formats.coco_json import (
+    MAX_PIXELS,
+    Annotation,
+    Category,
+    CocoFile,
+    Fault,
+    ImageRecord,
+    Inspection,
+    Shape,
+    brief,
+    extent_of,
+)
+from pointrend.masks.polygons import Polygons
+from pointrend.masks.rle import RunLengths, run_lengths
+
+NO_OBJECTS = frozenset({"background", "_background_", "__background__", "__ignore__"})
+"""Class names that tools give to what is no object."""
+
+
+@dataclass
+class AnnotatedImage:
+    """An image and its objects: class name and shape of each."""
+
+    file_name: str
+    """As seen from the folder of images."""
+    size: tuple[int, int]
+    """(H, W)."""
+    objects: list[tuple[str, Shape]] = field(default_factory=list)
+
+
+def together(
+    source: str, images: Iterable[AnnotatedImage], faults: list[Fault], class_names: Sequence[str] = ()
+) -> Inspection:
+    """The images as one file; categories are numbered from 1 in the order of `class_names`, or of the names found."""
+    listed = list(images)
+    names = list(class_names) or sorted({name for image in listed for name, _ in image.objects} - NO_OBJECTS)
+    ids = {name: number for number, name in enumerate(names, start=1)}
+    records: dict[int | str, ImageRecord] = {
+        number: ImageRecord(number, image.file_name, *image.size)
+        for number, image in enumerate(listed, start=1)
+    }
+    objects: dict[int | str, list[Annotation]] = {}
+    count = 0
+    for number, image in enumerate(listed, start=1):
+        objects[number] = []
+        for name, shape in image.objects:
+            if name not in ids:
+                continue
+            count += 1
+            x1, y1, x2, y2 = extent_of(shape)
+            box = np.array([x1, y1, x2 - x1, y2 - y1], dtype=np.float64)
+            objects[number].append(Annotation(count, number, ids[name], box, shape, shape.area, False))
+    categories = {number: Category(number, name) for name, number in ids.items()}
+    return Inspection(CocoFile(source, records, categories, objects), faults, {})
+
+
+def checked_size(height: object, width: object) -> tuple[int, int]:
+    """(H, W) from a file.
+
+    Raises:
+        ValueError: they are no size of an image.
+    """
+    sides = [side for side in (height, width) if isinstance(side, int) and not isinstance(side, bool)]
+    if len(sides) == 2 and min(sides) > 0 and sides[0] * sides[1] <= MAX_PIXELS:
+        return sides[0], sides[1]
+    raise ValueError(f"height, width: expected 1 to {MAX_PIXELS} pixels in all, got {brief((height, width))}")
+
+
+def mask_shape(mask: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> RunLengths | None:
+    """A mask (h, w) at `offset` (x, y) of an image of `size` (H, W), cut to the image; None without a pixel."""
+    (x, y), (height, width) = offset, size
+    top, left = max(-y, 0), max(-x, 0)
+    inside = mask[top : max(height - y, 0), left : max(width - x, 0)]
+    if not inside.any():
+        return None
+    window = torch.from_numpy(np.ascontiguousarray(inside))
+    return RunLengths(run_lengths(window, (max(x, 0), max(y, 0)), size), size)
+
+
+def polygon_shape(points: object, size: tuple[int, int]) -> Polygons:
+    """A polygon of three or more finite points (x, y) in or near the image.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        ring = np.array(points, dtype=np.float64)
+    except (TypeError, ValueError):
+        ring = np.zeros(0)
+    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not np.isfinite(ring).all():
+        raise ValueError("expected three or more points [x, y]")
+    if np.abs(ring).max() > 2 * max(size):
+        raise ValueError(f"a point at {np.abs(ring).max():.0f} is far outside of the image")
+    return Polygons((ring,))

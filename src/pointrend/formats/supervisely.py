@@ -1,0 +1,117 @@
+"""Supervisely's projects: DATASET/img/NAME and DATASET/ann/NAME.json with bitmaps, polygons and rectangles."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pointrend.formats.coco_json import Fault, Inspection, Shape, brief
+from pointrend.formats.image_annotations import (
+    AnnotatedImage,
+    checked_size,
+    mask_shape,
+    polygon_shape,
+    together,
+)
+from pointrend.io import read_json
+from pointrend.masks import polygons
+
+MAX_BYTES = 2**26
+"""Of a bitmap's PNG."""
+
+
+def inspect_supervisely(root: Path, folders: list[Path]) -> Inspection:
+    """The objects of these data sets, folders with `img` and `ann`; image names as seen from `root`."""
+    images: list[AnnotatedImage] = []
+    faults: list[Fault] = []
+    for folder in folders:
+        for path in sorted((folder / "ann").glob("*.json")):
+            name = (folder / "img" / path.stem).relative_to(root).as_posix()
+            try:
+                images.append(_image(name, read_json(path), faults))
+            except ValueError as error:
+                faults.append(Fault("unreadable annotation", str(path.relative_to(root)), str(error)))
+    return together(str(root), images, faults)
+
+
+def _image(name: str, content: Any, faults: list[Fault]) -> AnnotatedImage:
+    size = content.get("size") if isinstance(content, Mapping) else None
+    if not isinstance(size, Mapping):
+        raise ValueError(f"size: expected height and width, got {brief(size)}")
+    height, width = checked_size(size.get("height"), size.get("width"))
+    objects = content.get("objects")
+    if not isinstance(objects, list):
+        raise ValueError(f"objects: expected a list, got {brief(objects)}")
+    image = AnnotatedImage(name, (height, width))
+    for number, item in enumerate(objects):
+        try:
+            image.objects.append(_object(item, image.size))
+        except ValueError as error:
+            faults.append(Fault("malformed shape", f"{name}, objects[{number}]", str(error)))
+    return image
+
+
+def _object(item: Any, size: tuple[int, int]) -> tuple[str, Shape]:
+    if not isinstance(item, Mapping) or not isinstance(item.get("classTitle"), str):
+        raise ValueError(f"expected an object with a classTitle, got {brief(item)}")
+    kind, points = item.get("geometryType"), item.get("points")
+    if kind == "bitmap":
+        return item["classTitle"], _bitmap(item.get("bitmap"), size)
+    exterior = points.get("exterior") if isinstance(points, Mapping) else None
+    if kind == "rectangle" and isinstance(exterior, list) and len(exterior) == 2:
+        try:
+            (x1, y1), (x2, y2) = exterior
+        except (TypeError, ValueError):
+            raise ValueError("expected two corners") from None
+        return item["classTitle"], polygon_shape([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], size)
+    if kind != "polygon":
+        raise ValueError(f"geometryType: expected bitmap, polygon or rectangle, got {brief(kind)}")
+    outer = polygon_shape(exterior, size)
+    interior = points.get("interior") if isinstance(points, Mapping) else None
+    holes = [polygon_shape(ring, size).rings[0] for ring in interior or []]
+    if not holes:
+        return item["classTitle"], outer
+    window, offset = polygons.fill([[outer.rings[0], *holes]], size)
+    return item["classTitle"], _required(mask_shape(window.numpy(), offset, size))
+
+
+def _bitmap(bitmap: Any, size: tuple[int, int]) -> Shape:
+    origin = bitmap.get("origin") if isinstance(bitmap, Mapping) else None
+    if (
+        not isinstance(bitmap, Mapping)
+        or not isinstance(origin, list)
+        or [type(v) for v in origin] != [int, int]
+    ):
+        raise ValueError(f"bitmap: expected data and an origin [x, y], got {brief(bitmap)}")
+    try:
+        packed = zlib.decompressobj()
+        png = packed.decompress(base64.b64decode(bitmap.get("data") or "", validate=True), MAX_BYTES)
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if image.width > size[1] or image.height > size[0]:
+                raise ValueError("bitmap: larger than its image")
+            channel = image.convert("RGBA").getchannel("A") if "A" in image.getbands() else image.convert("L")
+            mask = np.array(channel) != 0
+    except (
+        binascii.Error,
+        zlib.error,
+        OSError,
+        SyntaxError,
+        TypeError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ValueError(f"bitmap: not a readable image ({error})") from error
+    return _required(mask_shape(mask, (origin[0], origin[1]), size))
+
+
+def _required(shape: Shape | None) -> Shape:
+    if shape is None:
+        raise ValueError("it has no pixel inside the image")
+    return shape
