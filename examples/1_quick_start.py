@@ -25,10 +25,10 @@ import torch
 from PIL import Image
 
 import pointrend
-from pointrend.app.model_cache import load_bundled
 from pointrend.data.shapes import ShapeScenes
 from pointrend.masks.export import from_labelme
 from pointrend.visualize import compare_results, draw, explain, plot_overview, variants
+from pointrend.zoo.bundled import load_bundled
 
 scenes = ShapeScenes(100, first=1_000_000, size=(144, 192))  # never trained on
 image = scenes[45].image  # uint8 (3, H, W), RGB
@@ -40,7 +40,7 @@ Image.fromarray(image.permute(1, 2, 0).numpy()).resize((384, 288))
 # A `SemanticSegmenter` labels every pixel. `Predictor` takes tensors, file names, or lists of them.
 
 # %%
-semantic = load_bundled("semantic")
+semantic = load_bundled("shapes-semantic")
 predictor = pointrend.Predictor(semantic, device="cpu")
 labels = predictor(image)
 print(labels.labels.shape, labels.class_names)
@@ -58,7 +58,7 @@ compare_results(image, variants(semantic, image), width=3)
 # An `InstanceSegmenter` finds objects, each with box, class, score and mask, best first.
 
 # %%
-instance = load_bundled("instance")
+instance = load_bundled("shapes-instance")
 image = scenes[40].image
 [objects] = pointrend.Predictor(instance, device="cpu")([image])
 objects = objects[objects.scores > 0.5]

@@ -23,14 +23,14 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from pointrend.app.model_cache import load_bundled
 from pointrend.core.sampling import cell_centers
 from pointrend.core.selection import binary_uncertainty, most_uncertain_cells
 from pointrend.core.subdivision import SubdivisionStep, put_back, subdivide
 from pointrend.data.shapes import ShapeScenes
 from pointrend.visualize import explain, plot_resolutions, plot_steps, plot_training_points, training_choices
+from pointrend.zoo.bundled import load_bundled
 
-model = load_bundled("instance")
+model = load_bundled("shapes-instance")
 image = ShapeScenes(100, first=1_000_000, size=(144, 192))[40].image
 way = explain(model, image, instance=0)  # everything that happened on the way to one mask
 print(way.title, [round(side) for side in way.box])

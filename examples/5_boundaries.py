@@ -23,14 +23,14 @@ import os
 from rich.console import Console
 from rich.table import Table
 
-from pointrend.app.model_cache import load_bundled
 from pointrend.data.shapes import ShapeScenes
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.visualize import color_labels, plot_scores, side_by_side
+from pointrend.zoo.bundled import load_bundled
 
 SCENES = int(os.environ.get("SCENES", "24"))  # the tests look at fewer
-model = load_bundled("semantic")
+model = load_bundled("shapes-semantic")
 scenes = ShapeScenes(SCENES, first=1_000_000, size=(144, 192))
 
 # %% [markdown]

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import pytest
 import torch
 
 from pointrend.app.instance_session import InstanceSession
-from pointrend.app.model_cache import load_bundled
 from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Settings
 from pointrend.checkpoints.native import load, read
 from pointrend.data.shapes import ShapeScenes
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.zoo.bundled import BUNDLED, load_bundled
 from tools import train_demo_models as tool
-from tools.train_demo_models import MAKINGS, SIZE, TRAINING_SEED, Making, make
+from tools.train_demo_models import SIZE, TRAINING_SEED, TRAININGS, Training, train_model
 
 HELD_OUT = 90210  # seed of scenes that were not trained on
-
-
-def shipped(task: str) -> Path:
-    with resources.as_file(resources.files("pointrend.app") / f"{task}.safetensors") as path:
-        return path
 
 
 @pytest.mark.parametrize(
     ("task", "config"), [("semantic", "semantic_config"), ("instance", "instance_config")]
 )
 def test_the_file_is_small_and_says_where_it_comes_from(task: str, config: str) -> None:
-    info, tensors = read(shipped(task))
-    assert shipped(task).stat().st_size < 2 * 2**20
+    info, tensors = read(BUNDLED[f"shapes-{task}"].path)
+    assert BUNDLED[f"shapes-{task}"].path.stat().st_size < 2 * 2**20
     assert {t.dtype for t in tensors.values() if t.is_floating_point()} == {torch.float16}
     assert all(bool(torch.isfinite(t).all()) for t in tensors.values())
     assert info.config == getattr(tool, config)()
@@ -45,7 +39,7 @@ def test_labels_are_better_with_points_on_scenes_never_trained_on() -> None:
     assert HELD_OUT != TRAINING_SEED
     scenes = ShapeScenes(12, seed=HELD_OUT, size=SIZE)
     coarse, refined = evaluate_semantic(
-        load_bundled("semantic"), scenes, {"coarse": {"refine": False}, "refined": {}}
+        load_bundled("shapes-semantic"), scenes, {"coarse": {"refine": False}, "refined": {}}
     )
     assert coarse.numbers["mIoU"] > 0.6
     assert refined.numbers["mIoU"] > coarse.numbers["mIoU"] + 0.01
@@ -64,7 +58,7 @@ def overlap(found: InstanceResult, truth: InstanceMasks) -> float:
 
 def test_objects_are_better_with_points_on_scenes_never_trained_on() -> None:
     scenes = ShapeScenes(12, "instance", seed=HELD_OUT, size=SIZE, min_area=100)
-    model = load_bundled("instance")
+    model = load_bundled("shapes-instance")
     coarse = refined = 0.0
     for sample in (scenes[number] for number in range(len(scenes))):
         session = InstanceSession(model, sample.image)
@@ -78,7 +72,7 @@ def test_objects_are_better_with_points_on_scenes_never_trained_on() -> None:
 
 
 def test_a_bundled_model_predicts_images_of_any_size() -> None:
-    session = SemanticSession(load_bundled("semantic"), torch.zeros(3, 1, 1, dtype=torch.uint8))
+    session = SemanticSession(load_bundled("shapes-semantic"), torch.zeros(3, 1, 1, dtype=torch.uint8))
     assert session.render(Settings(24, 32)).result.labels.shape == (1, 1)
 
 
@@ -87,9 +81,9 @@ def test_the_command_makes_such_a_file(tmp_path: Path, monkeypatch: pytest.Monke
         "sys.argv",
         ["train_demo_models", "semantic", "--steps", "1", "--out", str(tmp_path / "a.safetensors")],
     )
-    monkeypatch.setitem(MAKINGS, "semantic", Making("semantic", 9, 2, 2, 1e-3))
+    monkeypatch.setitem(TRAININGS, "semantic", Training("semantic", 9, 2, 2, 1e-3))
     tool.main()
     model = load(tmp_path / "a.safetensors")
     assert model.origin["command"].endswith("semantic --steps 1 --out FILE")
-    make(Making("instance", 1, 2, 2, 1e-3), tmp_path / "b.safetensors")
+    train_model(Training("instance", 1, 2, 2, 1e-3), tmp_path / "b.safetensors")
     assert load(tmp_path / "b.safetensors").config == tool.instance_config()

@@ -1,11 +1,10 @@
-"""The models that come with the package: two small ones that know generated scenes, and how they were made.
+"""Train the two small bundled models that know generated scenes.
 
     python -m tools.train_demo_models semantic --out semantic.safetensors
     python -m tools.train_demo_models instance --out instance.safetensors
 
-are the commands that made the files beside this module. Their images are `data.shapes`, drawn on the fly: nothing
-was downloaded, and no pretrained weights went in. They show what PointRend does within a second of starting
-the app; for photographs choose a model that was trained on some.
+are the commands that made the files in `pointrend/zoo/weights`. Their images are `data.shapes`, drawn on the fly:
+nothing was downloaded, and no pretrained weights went in. They are small enough for tests and examples.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 
 import torch
 
-from pointrend.app.model_cache import Task
 from pointrend.checkpoints.native import save
 from pointrend.core.selection import PointSampling
 from pointrend.data.image_io import build_loader
@@ -31,6 +29,7 @@ from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.models.rpn import ProposalConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.structures import Task
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
@@ -88,8 +87,8 @@ def instance_config() -> InstanceConfig:
 
 
 @dataclass(frozen=True)
-class Making:
-    """How an embedded model is trained."""
+class Training:
+    """How a model is trained."""
 
     task: Task
     steps: int
@@ -113,38 +112,40 @@ class Making:
         )
 
 
-MAKINGS: dict[str, Making] = {
-    "semantic": Making("semantic", steps=1500, scenes=6000, batch_size=8, learning_rate=2e-3),
-    "instance": Making("instance", steps=2200, scenes=4400, batch_size=4, learning_rate=1e-3),
+TRAININGS: dict[str, Training] = {
+    "semantic": Training("semantic", steps=1500, scenes=6000, batch_size=8, learning_rate=2e-3),
+    "instance": Training("instance", steps=2200, scenes=4400, batch_size=4, learning_rate=1e-3),
 }
-"""What made the files that are shipped."""
+"""What made the bundled files."""
 
 
-def make(
-    making: Making, out: Path, *, report: Callable[[int, Mapping[str, float]], None] | None = None
+def train_model(
+    settings: Training, out: Path, *, report: Callable[[int, Mapping[str, float]], None] | None = None
 ) -> None:
-    """Train an embedded model and write it in float16, with its command and licence in its header."""
-    torch.manual_seed(making.seed)
+    """Train a model and write it in float16, with its command and licence in its header."""
+    torch.manual_seed(settings.seed)
     model: SemanticSegmenter | InstanceSegmenter = (
         SemanticSegmenter(semantic_config())
-        if making.task == "semantic"
+        if settings.task == "semantic"
         else InstanceSegmenter(instance_config())
     )
-    scenes = ShapeScenes(making.scenes, making.task, seed=TRAINING_SEED, size=SIZE, transforms=RandomFlip())
-    loader = build_loader(scenes, making.batch_size, seed=making.seed)
-    train(model, loader, making.recipe, report=report, device="cpu")
-    save(copy.deepcopy(model).half(), out, extra=provenance(making))
+    scenes = ShapeScenes(
+        settings.scenes, settings.task, seed=TRAINING_SEED, size=SIZE, transforms=RandomFlip()
+    )
+    loader = build_loader(scenes, settings.batch_size, seed=settings.seed)
+    train(model, loader, settings.recipe, report=report, device="cpu")
+    save(copy.deepcopy(model).half(), out, extra=provenance(settings))
 
 
-def provenance(making: Making) -> dict[str, Any]:
+def provenance(settings: Training) -> dict[str, Any]:
     """What the file says about itself."""
-    scenes = f"{making.scenes} generated scenes of {SIZE[1]}x{SIZE[0]} pixels, seed {TRAINING_SEED}"
-    changed = "" if making == MAKINGS.get(making.task) else f" --steps {making.steps}"
+    scenes = f"{settings.scenes} generated scenes of {SIZE[1]}x{SIZE[0]} pixels, seed {TRAINING_SEED}"
+    changed = "" if settings == TRAININGS.get(settings.task) else f" --steps {settings.steps}"
     return {
-        "name": f"embedded {making.task}",
+        "name": f"shapes-{settings.task}",
         "licence": LICENCE,
         "data": f"{scenes} (pointrend.data.shapes); no pretrained weights",
-        "command": f"python -m tools.train_demo_models {making.task}{changed} --out FILE",
+        "command": f"python -m tools.train_demo_models {settings.task}{changed} --out FILE",
         "torch": torch.__version__,
     }
 
@@ -155,18 +156,20 @@ def main() -> None:
 
     from pointrend.cli.console import training
 
-    parser = argparse.ArgumentParser(prog="python -m tools.train_demo_models", description=make.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.train_demo_models", description=train_model.__doc__
+    )
     parser.add_argument("task", choices=("semantic", "instance"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, help="updates; as many as the shipped file had, if not given")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    making = MAKINGS[options.task]
+    settings = TRAININGS[options.task]
     if options.steps is not None:
-        making = replace(making, steps=options.steps)
-    with training(making.steps) as report:
-        make(making, options.out, report=report)
+        settings = replace(settings, steps=options.steps)
+    with training(settings.steps) as report:
+        train_model(settings, options.out, report=report)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_upload_slide_hover_download(page: Any, tmp_path: Path) -> None:
 
 def test_objects_have_a_slider_for_their_score(page: Any) -> None:
     assert not page.locator("#score").is_visible()
-    after(page, lambda: page.locator("#model select").select_option("Shapes, every object (bundled)"))
+    after(page, lambda: page.locator("#model select").select_option("shapes-instance"))
     page.wait_for_selector("#score", timeout=WAIT)
     assert number(page, "Output") == "224 × 224"
     after(page, lambda: page.locator("#score input").fill("1"))

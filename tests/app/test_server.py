@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.app.browser import answers, fetch, served
 
-MODEL = "Shapes, every pixel (bundled)"
+MODEL = "shapes-semantic"
 
 
 @pytest.fixture(scope="module")

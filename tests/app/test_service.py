@@ -12,12 +12,13 @@ from PIL import Image
 
 import pointrend
 from pointrend.app.exports import DOWNLOADS
-from pointrend.app.model_cache import BUNDLED, ModelCache
+from pointrend.app.model_cache import ModelCache
 from pointrend.app.service import EXAMPLE, Service
 from pointrend.app.types import Range, Settings
 from pointrend.app.uploads import Limits
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
+from pointrend.zoo import BUNDLED
 from tools.train_demo_models import instance_config
 
 SETTINGS = Settings(64, 64)

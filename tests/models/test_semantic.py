@@ -208,3 +208,19 @@ def test_an_image_that_cannot_fit_is_refused_before_it_is_computed() -> None:
         model.logits(huge)
     with pytest.raises(ValueError, match=r"1048576x1048576 pixels needs at least .* GiB"):
         model.grids(huge)
+
+
+def test_points_beside_deeplab_may_read_a_pyramid() -> None:
+    point_rend = SemanticPointRendConfig(features=("stem", "p2"), width=8, depth=1, num_points=32)
+    config = SemanticConfig(
+        ("a", "b"),
+        backbone=BackboneConfig("resnet18", norm="batch", output_stride=16),
+        decoder="deeplab",
+        rates=(),
+        decoder_channels=8,
+        fpn_channels=8,
+        point_rend=point_rend,
+    )
+    model = SemanticSegmenter(config).eval()
+    assert model.predict([torch.zeros(3, 40, 50, dtype=torch.uint8)])[0].labels.shape == (40, 50)
+    assert SemanticSegmenter(replace(config, point_rend=None)).fpn is None

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pointrend.app.lru_cache import LRUCache
-from pointrend.checkpoints.native import load
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.models.semantic import SemanticSegmenter
-from pointrend.zoo import ZOO
-from pointrend.zoo import load as load_any
+from pointrend.zoo import BUNDLED, ZOO, load
 
-Task = Literal["semantic", "instance"]
 Model = SemanticSegmenter | InstanceSegmenter
-BUNDLED: dict[str, Task] = {
-    "Shapes, every pixel (bundled)": "semantic",
-    "Shapes, every object (bundled)": "instance",
-}
-"""Name shown -> task of the models that come with the package."""
 LOG = logging.getLogger(__name__)
 
 
@@ -41,16 +32,12 @@ class ModelCache:
         self, paths: Sequence[str | Path] = (), *, zoo: bool = False, device: str = "cpu", capacity: int = 3
     ) -> None:
         self.device, self.loaded = device, LRUCache[str, Model](capacity)
-        self._loaders: dict[str, Callable[[], Any]] = {}
+        self._sources: dict[str, str | Path] = {}
         for path in paths:
-            self._loaders[self._free_name(path)] = lambda path=path: load_any(path)  # type: ignore[misc]
-        self._named = list(self._loaders)[-capacity:]
-        for name, task in BUNDLED.items():
-            self._loaders[name] = lambda task=task: load_bundled(task)  # type: ignore[misc]
-        if zoo:
-            for entry in ZOO.values():
-                if entry.url:
-                    self._loaders.setdefault(entry.name, lambda name=entry.name: load_any(name))  # type: ignore[misc]
+            self._sources[self._free_name(path)] = path
+        self._named = list(self._sources)[-capacity:]
+        published = [entry.name for entry in ZOO.values() if entry.url] if zoo else []
+        self._sources = {**self._sources, **{name: name for name in (*BUNDLED, *published)}}
         self._lock = threading.Lock()
 
     def preload(self) -> None:
@@ -65,7 +52,7 @@ class ModelCache:
     @property
     def names(self) -> list[str]:
         """What can be chosen, in the order shown."""
-        return list(self._loaders)
+        return list(self._sources)
 
     def get(self, name: str) -> Model:
         """The model of this name, in evaluation mode, with a point head.
@@ -74,7 +61,7 @@ class ModelCache:
             ValueError: a name that is not offered; a file that is missing, cannot be downloaded or read; a model
                 without PointRend. In words for the visitor, which name no file; the reason is logged.
         """
-        if name not in self._loaders:
+        if name not in self._sources:
             raise ValueError("This model is not offered here. Choose one from the list.")
         with self._lock:  # two visitors who choose a new model wait for one download
             model = self.loaded.get(name)
@@ -92,16 +79,17 @@ class ModelCache:
             return model
 
     def _load(self, name: str) -> Model:
-        model = self._loaders[name]()
+        model = load(self._sources[name])
         check_has_points(model, name)
         return model.to(self.device).eval()
 
     def _free_name(self, path: str | Path) -> str:
         """A short name for a checkpoint, without the folders of this computer."""
+        if path in BUNDLED or path in ZOO:
+            return str(path)
         full = Path(path)
         name = full.parent.name if full.name == "model.safetensors" and full.parent.name else full.name
-        name = str(path) if str(path) in ZOO else name
-        taken, number, free = {*self._loaders, *BUNDLED}, 2, name
+        taken, number, free = {*self._sources, *BUNDLED, *ZOO}, 2, name
         while free in taken:
             free, number = f"{name} ({number})", number + 1
         return free
@@ -116,9 +104,3 @@ def check_has_points(model: Any, name: str) -> None:
             f"{name}: this model has no PointRend head, so there is no subdivision to show; "
             "`pointrend predict` runs it"
         )
-
-
-def load_bundled(task: Task) -> Any:
-    """The `SemanticSegmenter` or `InstanceSegmenter` for generated shapes, in evaluation mode on the CPU, float32."""
-    with resources.as_file(resources.files("pointrend.app") / f"{task}.safetensors") as path:
-        return load(path)

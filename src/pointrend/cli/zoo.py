@@ -15,7 +15,7 @@ WIDE = 180  # columns where nobody looks at a terminal's width: a file or a pipe
 
 @dataclass(frozen=True)
 class Zoo:
-    """List the published models that commands know by name, with their authors' scores and the licences.
+    """List the models that commands know by name: the bundled ones, and the published ones with their scores.
 
     With a name, everything about it: architecture, numbers and their source, address, licence, training, parameters,
     size of the file, and the command that would measure the published numbers. With a file of yours, what it says of
@@ -29,10 +29,13 @@ class Zoo:
     def run(self) -> int:
         """Print the table, or one card."""
         from pointrend.zoo.backbones import PRETRAINED
+        from pointrend.zoo.bundled import BUNDLED
         from pointrend.zoo.entries import ZOO
 
         if not self.name:
             self._print_tables()
+        elif self.name in BUNDLED:
+            print(_file_card(BUNDLED[self.name].path), end="")
         elif self.name in ZOO:
             print(_card(self.name), end="")
         elif self.name in PRETRAINED:
@@ -42,7 +45,7 @@ class Zoo:
         elif self.name.endswith(".safetensors"):
             print(_file_card(Path(self.name)), end="")
         else:
-            names = [*ZOO, *PRETRAINED]
+            names = [*BUNDLED, *ZOO, *PRETRAINED]
             close = difflib.get_close_matches(self.name, names, n=3, cutoff=0.5)
             raise ValueError(f"{self.name}: not in the zoo; it has {', '.join(close or names)}")
         return 0
@@ -51,10 +54,15 @@ class Zoo:
         from rich.console import Console
 
         from pointrend.zoo.backbones import PRETRAINED
+        from pointrend.zoo.bundled import BUNDLED
         from pointrend.zoo.card import scores, size
         from pointrend.zoo.entries import ZOO
 
         console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+        bundled = _table("bundled model", "task", "for")
+        for one in BUNDLED.values():
+            bundled.add_row(one.name, one.task, one.summary)
+        console.print(bundled)
         models = _table("model", "task", "backbone", "data", "published", "file", "licence")
         for entry in ZOO.values():
             models.add_row(

@@ -115,10 +115,12 @@ class SemanticSegmenter(Pretrained):
         channels = {"image": 3, **self.backbone.channels}
         self.fpn: nn.Module | None = None
         self.decoder: SemanticFPNHead | DeepLabV3Head
-        if config.decoder == "fpn":
-            levels = ("p2", "p3", "p4", "p5")
+        levels = ("p2", "p3", "p4", "p5")
+        fine = config.point_rend.features if config.point_rend is not None else ()
+        if config.decoder == "fpn" or set(fine) & set(levels):
             self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels)
             channels |= dict.fromkeys(levels, config.fpn_channels)
+        if config.decoder == "fpn":
             strides = {level: self.backbone.strides[f"res{level[1:]}"] for level in levels}
             unknown = set(config.levels) - set(strides)
             if unknown or not config.levels:

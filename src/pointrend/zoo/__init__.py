@@ -14,9 +14,10 @@ from typing import Any
 
 from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_hash, only_one_makes
 from pointrend.zoo.backbones import PRETRAINED, PretrainedBackbone, fill_backbone
+from pointrend.zoo.bundled import BUNDLED, load_bundled
 from pointrend.zoo.entries import ZOO, Entry
 
-__all__ = ["PRETRAINED", "ZOO", "Entry", "PretrainedBackbone", "fill_backbone", "load"]
+__all__ = ["BUNDLED", "PRETRAINED", "ZOO", "Entry", "PretrainedBackbone", "fill_backbone", "load"]
 
 
 def load(
@@ -29,9 +30,9 @@ def load(
     """A model, ready to predict: an `InstanceSegmenter` or a `SemanticSegmenter` in evaluation mode.
 
     Args:
-        name_or_path: a name of the zoo; a file: one of ours, or a checkpoint of Detectron2, MMSegmentation or
-            MMDetection; a folder with model.safetensors, as `save_pretrained` writes it; or "user/name" on the
-            Hugging Face Hub, where no such folder is here.
+        name_or_path: a name of a bundled or a published model; a file: one of ours, or a checkpoint of Detectron2,
+            MMSegmentation or MMDetection; a folder with model.safetensors, as `save_pretrained` writes it; or
+            "user/name" on the Hugging Face Hub, where no such folder is here.
         weights: the published file of that name, where it has been downloaded already, whatever its hash; otherwise
             it is fetched once, compared with its publisher's hash, and kept, converted, in the cache folder
             (POINTREND_CACHE).
@@ -44,6 +45,8 @@ def load(
             file.
         ValueError: an unknown name; a file that is damaged, of another model, or tries to run code.
     """
+    if name_or_path in BUNDLED and weights is None:
+        return load_bundled(str(name_or_path), device=device)
     entry = ZOO.get(str(name_or_path))
     if entry is None:
         if weights is not None:

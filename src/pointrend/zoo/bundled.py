@@ -1,0 +1,61 @@
+"""The models that come with the package: no download, no network.
+
+Every command and `pointrend.load` know them by name. How each was made, from what and under which terms is in its file
+(`model.origin`, `pointrend zoo NAME`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A file of weights in this package."""
+
+    name: str
+    task: Literal["semantic", "instance"]
+    summary: str
+    """One line for lists."""
+    sha256: str
+    """Of the file."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(__file__).parent / "weights" / f"{self.name}.safetensors"
+
+
+BUNDLED: dict[str, Bundled] = {
+    entry.name: entry
+    for entry in (
+        Bundled(
+            "shapes-semantic",
+            "semantic",
+            "generated scenes: 5 shapes and background (SemanticFPN, 1 MB)",
+            "7a3aac494e4b6777ee20fee0d8bc435350ce1fa2485b82b21e6227b53ea635d4",
+        ),
+        Bundled(
+            "shapes-instance",
+            "instance",
+            "generated scenes: 5 shapes as objects (Mask R-CNN, 2 MB)",
+            "7626bfb1515095ae3b32842d72cfdabda1530534f08bf957cec3246eb8c76461",
+        ),
+    )
+}
+"""Every bundled model by name, in the order of lists."""
+
+
+def load_bundled(name: str, *, device: str = "cpu") -> Any:
+    """A bundled `SemanticSegmenter` or `InstanceSegmenter` in evaluation mode, float32.
+
+    Raises:
+        ValueError: another name; lists those there are.
+    """
+    from pointrend.checkpoints.native import load
+
+    if name not in BUNDLED:
+        raise ValueError(f"no bundled model {name!r}; there are {', '.join(BUNDLED)}")
+    return load(BUNDLED[name].path, device=device)

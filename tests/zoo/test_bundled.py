@@ -1,0 +1,40 @@
+"""The bundled models are the files that they should be, and load by name without a network."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+import pointrend
+from pointrend.cli import main
+from pointrend.zoo.bundled import BUNDLED, Bundled, load_bundled
+
+
+@pytest.mark.parametrize("bundled", BUNDLED.values(), ids=lambda bundled: bundled.name)
+def test_the_file_is_the_one_listed_and_loads_by_name(
+    bundled: Bundled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POINTREND_OFFLINE", "1")
+    assert hashlib.sha256(bundled.path.read_bytes()).hexdigest() == bundled.sha256
+    model = pointrend.load(bundled.name)
+    assert model.task == bundled.task
+    assert not model.training
+    assert {"licence", "data", "command"} <= model.origin.keys()
+
+
+def test_all_of_them_together_are_small() -> None:
+    assert sum(bundled.path.stat().st_size for bundled in BUNDLED.values()) < 10 * 2**20
+
+
+def test_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"there are .*shapes-semantic"):
+        load_bundled("../weights/shapes-semantic")
+
+
+def test_the_command_lists_them_first_and_shows_a_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.index("shapes-semantic") < listed.index("pointrend_rcnn")
+    assert main(["zoo", "shapes-semantic"]) == 0
+    assert "no pretrained weights" in capsys.readouterr().out
