@@ -10,11 +10,13 @@ import torch
 import tyro
 
 import pointrend
-from pointrend.checkpoints.detectron2 import from_detectron2
+from pointrend.checkpoints.detectron2 import from_detectron2, to_detectron2
 from pointrend.cli import main
 from pointrend.cli.console import downloading
 from pointrend.cli.evaluate import Evaluate
 from pointrend.models.backbones import BackboneConfig
+from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.mask_heads.coarse import MaskConfig
 from pointrend.zoo import PRETRAINED, ZOO
 from pointrend.zoo.card import card, commands
 
@@ -106,6 +108,29 @@ def test_convert_writes_ours(checkpoint, tmp_path, capsys):
     assert main(["convert", str(checkpoint), "--to", str(tmp_path / "out.safetensors")]) == 0
     assert "2 classes (class 0, class 1)" in capsys.readouterr().out
     assert pointrend.load(tmp_path / "out.safetensors").origin == {"data": "mine"}
+
+
+def test_an_own_model_is_never_given_the_names_of_a_benchmark(tmp_path, capsys):
+    """Eight classes are not Cityscapes' eight."""
+    config = pointrend.InstanceConfig(
+        tuple(f"part {i}" for i in range(8)),
+        backbone=BackboneConfig("resnet18"),
+        fpn_channels=8,
+        boxes=BoxHeadConfig(width=8),
+        masks=MaskConfig(width=8, coarse_width=8),
+    )
+    to_detectron2(pointrend.InstanceSegmenter(config), tmp_path / "own.pkl")
+    convert = ["convert", str(tmp_path / "own.pkl"), "--to", str(tmp_path / "own.safetensors")]
+    assert main(convert) == 0
+    shown = capsys.readouterr()
+    assert "class 0, class 1" in shown.out
+    assert "the file does not name its 8 classes" in shown.err
+    assert main([*convert, "--classes", *config.class_names]) == 0
+    shown = capsys.readouterr()
+    assert "does not name" not in shown.err
+    assert pointrend.load(tmp_path / "own.safetensors").config.class_names == config.class_names
+    assert main([*convert, "--classes", "a", "b"]) == 2
+    assert "the model has 8 classes" in capsys.readouterr().err
 
 
 def test_convert_writes_detectron2s_and_reads_it_again(checkpoint, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pathlib
 import pickle
 import resource
 import struct
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from pointrend.checkpoints import native
 from pointrend.checkpoints.external import read_foreign
 
 ARRAYS = {
@@ -134,8 +136,9 @@ def test_a_torch_file_that_runs_code_is_refused_and_runs_nothing(tmp_path, kind,
     marker = tmp_path / "executed"
     content = {"state_dict": {"w": torch.ones(1)}, "x": attacks(marker)[kind]}
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(ValueError, match="nothing in it was run"):
+    with pytest.raises(ValueError, match="nothing in it was run") as error:
         read_foreign(tmp_path / "x.pth")
+    assert "weights_only" not in str(error.value)
     assert not marker.exists()
 
 
@@ -296,7 +299,10 @@ def test_flipped_bits_without_a_checksum_end_in_an_error_or_in_data(tmp_path, le
         (pickle.dumps([1, 2]), "expected a dictionary, got list"),
         (pickle.dumps({}), "no tensors"),
         (pickle.dumps({"model": {"w": "text"}}), "got str under 'w'"),
-        (pickle.dumps({"module.w": np.zeros(1), "w": np.ones(1)}), "w is there twice"),
+        (
+            pickle.dumps({"module.w": np.zeros(1), "w": np.ones(1)}),
+            "w is there twice, with and without the prefix",
+        ),
         (pickle.dumps({"model": {"w": np.array(["text"])}}), "dtype 'U4' are not allowed"),
         (pickle.dumps({"model": {"w": np.array([{}])}}), "dtype 'O8' are not allowed"),
     ],
@@ -311,3 +317,66 @@ def test_missing_files_and_folders_are_named(tmp_path):
         read_foreign(tmp_path / "nowhere.pkl")
     with pytest.raises(ValueError, match="got a folder"):
         read_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_an_object_of_another_class_is_named_in_one_line(tmp_path, legacy):
+    content = {"model": {"w": torch.zeros(1)}, "output_dir": pathlib.PurePosixPath("/x")}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(
+        ValueError,
+        match=r"x\.pth: cannot be read as a checkpoint: it holds an object of pathlib\.\S*PurePosixPath",
+    ) as error:
+        read_foreign(tmp_path / "x.pth")
+    message = str(error.value)
+    assert "\n" not in message
+    assert "\x1b" not in message
+    assert "weights_only" not in message
+    assert "torch.save({" in message
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "model.", "_orig_mod.", "net.", "module._orig_mod.", "model.net."]
+)
+def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefix):
+    torch.save({f"{prefix}backbone.w": torch.ones(2)}, tmp_path / "x.pth")
+    assert list(read_foreign(tmp_path / "x.pth").tensors) == ["backbone.w"]
+
+
+def test_a_compiled_part_has_its_plain_name(tmp_path):
+    torch.save({"backbone._orig_mod.w": torch.ones(2)}, tmp_path / "x.pth")
+    assert list(read_foreign(tmp_path / "x.pth").tensors) == ["backbone.w"]
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict", "net"])
+def test_the_usual_keys_of_state_dicts_are_understood(tmp_path, key):
+    torch.save({key: {"w": torch.ones(2)}, "epoch": 3}, tmp_path / "x.pth")
+    found = read_foreign(tmp_path / "x.pth")
+    assert list(found.tensors) == ["w"]
+    assert found.meta == {"epoch": 3}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
+    torch.save(
+        {"good": torch.ones(2), "bad": torch.tensor([1.0, value]), "count": torch.tensor(3)},
+        tmp_path / "x.pth",
+    )
+    with pytest.raises(ValueError, match=r"NaN or infinite: bad\. The training diverged"):
+        read_foreign(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>Sign in</html>", "a web page"),
+        (b"<html>", "a web page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.pkl", "x.pth", "x.safetensors"])
+def test_what_a_download_often_gives_instead_is_called_by_its_name(tmp_path, content, message, name):
+    path = write(tmp_path, content, name)
+    for read in (read_foreign, native.load):
+        with pytest.raises(ValueError, match=message):
+            read(path)

@@ -224,7 +224,7 @@ OLD_INSTANCE = {
 
 @pytest.mark.parametrize(("task", "old"), [("semantic", OLD_SEMANTIC), ("instance", OLD_INSTANCE)])
 def test_files_of_before_fields_were_renamed_still_load(tmp_path, task, old):
-    model = build(task, from_dict(_config_class(task), rename_fields(old, RENAMED_FIELDS[task])))
+    model = build(from_dict(_config_class(task), rename_fields(old, RENAMED_FIELDS[task])))
     save(model, tmp_path / "old.safetensors")
     tensors = {
         name.replace("decoder.", "head.", 1) if name.startswith("decoder.") else name: tensor
@@ -271,3 +271,12 @@ def test_half_precision_survives(tmp_path):
     save(model, tmp_path / "h.safetensors")
     assert load_file(tmp_path / "h.safetensors")["decoder.predictor.weight"].dtype == torch.float16
     assert load(tmp_path / "h.safetensors").decoder.predictor.weight.dtype == torch.float32
+
+
+def test_weights_of_a_diverged_training_are_refused_by_name(tmp_path):
+    model = SemanticSegmenter(replace(CONFIG, point_rend=None))
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    save(model, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"NaN or infinite: backbone\.stem"):
+        load(tmp_path / "x.safetensors")

@@ -13,6 +13,7 @@ is wrong with a file ends in one `ValueError` that names it.
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -23,8 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointrend.checkpoints.safe_pickle import PickledArray, read_pickle
+from pointrend.checkpoints.native import refuse_nonfinite, refuse_placeholder
+from pointrend.checkpoints.safe_pickle import ForbiddenClass, PickledArray, read_pickle
 
+_PREFIXES = re.compile(r"^(?:(?:module|model|_orig_mod|net)\.)+")
 _ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # first pickle of torch < 1.6: its magic number
 # Classes of training logs in the metadata of OpenMMLab's and our users' files: skipped over, never made.
@@ -64,7 +67,8 @@ _READ_ERRORS = (
 class ForeignCheckpoint:
     """What a file holds.
 
-    tensors: on the CPU, by the file's own names (a leading "module." is taken off).
+    tensors: on the CPU, by the file's own names, without the prefixes that wrappers put before all of them ("module.",
+        "model.", "_orig_mod.", "net.").
     meta: the rest of the file's outermost dictionary, plain values: author, iteration, class names..
     """
 
@@ -75,15 +79,16 @@ class ForeignCheckpoint:
 def read_foreign(path: str | Path) -> ForeignCheckpoint:
     """The tensors of a `.pkl`, `.pth` or `.safetensors` file; what it is, is told by its first bytes.
 
-    The state dict may be the file itself or its entry "model" (Detectron2), "state_dict" (OpenMMLab) or
-    "blobs" (Caffe2).
+    The state dict may be the file itself or one of its entries: "model" (Detectron2), "state_dict" (OpenMMLab,
+    Lightning), "model_state_dict", "net", "blobs" (Caffe2).
 
-    Raises FileNotFoundError, and ValueError for a file that is damaged, is none of these or tries to run
-    code.
+    Raises FileNotFoundError, and ValueError for a file that is damaged or is none of these; that holds objects of other
+    classes, or NaN or infinite weights, which it names; or that is a Git LFS pointer or a web page.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path}: expected a checkpoint file, got a folder")
+    refuse_placeholder(path)
     with path.open("rb") as file:
         head = file.read(16)
     try:
@@ -95,13 +100,21 @@ def read_foreign(path: str | Path) -> ForeignCheckpoint:
             content = _read_safetensors(path)
         else:
             content = read_pickle(path)
-        return _split(content, path.stat().st_size)
+        found = _split(content, path.stat().st_size)
+    except ForbiddenClass as error:
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint: it holds {error} beside its tensors, which is not allowed. "
+            "Reading such an object may run code, so nothing in it was run. Where you trust the file, save its "
+            "tensors alone: torch.save({'state_dict': checkpoint['state_dict']}, 'weights.pth')"
+        ) from error
     except _READ_ERRORS as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path}: cannot be read as a checkpoint ({reason}). It is damaged, is no checkpoint, or holds "
             "more than tensors and plain values; nothing in it was run. Fetch it anew and compare its SHA-256"
         ) from error
+    refuse_nonfinite(found.tensors, source=str(path))
+    return found
 
 
 def _split(content: Any, file_size: int) -> ForeignCheckpoint:
@@ -110,7 +123,7 @@ def _split(content: Any, file_size: int) -> ForeignCheckpoint:
         raise ValueError(f"expected a dictionary, got {type(content).__name__}")
     state: Any = content
     meta: dict[str, Any] = {}
-    for key in ("model", "state_dict", "blobs"):
+    for key in ("model", "state_dict", "model_state_dict", "net", "blobs"):
         if isinstance(content.get(key), Mapping):
             state = content[key]
             meta = {str(k): v for k, v in content.items() if k != key}
@@ -123,9 +136,9 @@ def _split(content: Any, file_size: int) -> ForeignCheckpoint:
         # A view with stride 0 looks as large as it likes.
         if tensor.numel() * tensor.element_size() > file_size:
             raise ValueError(f"{name} claims {tuple(tensor.shape)}, more than the file's {file_size} bytes")
-        plain = name.removeprefix("module.")
+        plain = _PREFIXES.sub("", name).replace("._orig_mod.", ".")
         if plain in tensors:
-            raise ValueError(f"{plain} is there twice, with and without 'module.'")
+            raise ValueError(f"{plain} is there twice, with and without the prefix of a wrapper")
         tensors[plain] = tensor.detach()
     if not tensors:
         raise ValueError("no tensors in it")
@@ -161,11 +174,15 @@ def _torch_load(path: Path, use_mmap: bool) -> Any:
 
     try:
         return load()
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
         find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
         names = set(find(str(path))) if find is not None and use_mmap else set()
-        if not names or not names <= _SKIPPED_CLASSES:
+        if not names:  # the older serialisation: torch's advice is cut off, the name stays
+            names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
+        if not names:
             raise
+        if forbidden := sorted(names - _SKIPPED_CLASSES):
+            raise ForbiddenClass(" and ".join(f"an object of {name}" for name in forbidden[:3])) from None
         with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
             return load()
 

@@ -125,6 +125,7 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
         raise FileNotFoundError(f"{path}: no such checkpoint file")
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
+    refuse_placeholder(path)
     if not 2 <= header_size <= min(_MAX_HEADER, path.stat().st_size - 8):
         raise ValueError(f"{path}: not a safetensors file; convert other formats first (`pointrend convert`)")
     try:
@@ -141,6 +142,7 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
         )
     if with_tensors and not _intact(metadata, tensors):
         raise ValueError(f"{path}: damaged, its contents do not have the SHA-256 in its header")
+    refuse_nonfinite(tensors, source=str(path))
     try:
         task = metadata["task"] if "task" in metadata else metadata["kind"]
         values = rename_fields(json.loads(metadata["config"]), RENAMED_FIELDS.get(task, {}))
@@ -158,6 +160,35 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
             for name, tensor in tensors.items()
         }
     return FileInfo(metadata.get("version", "unknown"), task, config, extra), tensors
+
+
+def refuse_placeholder(path: Path) -> None:
+    """Raise a ValueError for what is often found under a checkpoint's name: a Git LFS pointer, a web page, nothing."""
+    with path.open("rb") as file:
+        head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path}: a Git LFS pointer, not the checkpoint itself; fetch it with `git lfs pull`, or download the file"
+        )
+    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise ValueError(
+            f"{path}: a web page, not a checkpoint; download the file itself (its raw or resolve link)"
+        )
+
+
+def refuse_nonfinite(tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise a ValueError that names tensors with NaN or infinite values: such a model predicts nothing."""
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all()
+    ]
+    if bad:
+        shown = ", ".join(bad[:5]) + (f", .. ({len(bad)} in all)" if len(bad) > 5 else "")
+        raise ValueError(
+            f"{source}: weights that are NaN or infinite: {shown}. The training diverged before this was saved; "
+            "take an earlier checkpoint"
+        )
 
 
 def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str) -> None:

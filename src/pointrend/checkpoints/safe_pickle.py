@@ -33,6 +33,10 @@ _INSTRUCTIONS = frozenset(
 )
 
 
+class ForbiddenClass(pickle.UnpicklingError):
+    """The file holds an object of a class that is not a tensor, a number or a container; says which."""
+
+
 def read_pickle(path: Path) -> Any:
     """What the file holds, its arrays as :class:`PickledArray`: plain values otherwise.
 
@@ -139,7 +143,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
             ("__builtin__", "bytes"): lambda: b"",  # how protocol 2 writes an empty one
         }
         if (module, name) not in calls:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
+            raise ForbiddenClass(f"an object of {module}.{name}")
         return _Call(calls[module, name])
 
     def tensor(self, raw: Any, shape: Any, dtype: Any, fortran: bool) -> Tensor:

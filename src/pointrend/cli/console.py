@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -115,12 +116,28 @@ def shown(rows: list[Any], task: str) -> list[str] | None:
 Precision = Literal["float32", "bfloat16"]
 
 
-def load_model(name_or_path: str | Path, *, optimize: Precision | None = None) -> Any:
-    """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method."""
+def load_model(
+    name_or_path: str | Path, *, optimize: Precision | None = None, classes: Sequence[str] = ()
+) -> Any:
+    """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
+
+    classes: names of the model's classes, or one file of them, instead of its own.
+    """
+    from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
+    from pointrend.distributed import main_process
     from pointrend.zoo import load
 
+    names = read_names(classes) if classes else ()
     with downloading(str(name_or_path)) as progress:
         model = load(name_or_path, progress=progress)
+    if names:
+        name_classes(model, names)
+    elif unnamed(model) and main_process():
+        print(
+            f"{name_or_path}: the file does not name its {len(model.config.class_names)} classes, so they are class 0, "
+            "class 1, ..; name them by --classes",
+            file=sys.stderr,
+        )
     return model if optimize is None else model.optimize(optimize)
 
 

@@ -27,6 +27,9 @@ class Evaluate:
 
     models: Positional[Annotated[tuple[str, ...], arg(metavar="MODEL ...")]] = ()
     """Checkpoints written by `pointrend train`, or names listed by `pointrend zoo`."""
+    classes: tuple[str, ...] = ()
+    """Names of the models' classes in the order of their outputs, instead of those in the checkpoint: one by one, or a
+    COCO JSON of the data they were trained on (by id), or a text file with a name a line."""
     data: str = "shapes"
     """Data set, as for `pointrend train`."""
     split: Literal["train", "val"] = "val"
@@ -73,6 +76,10 @@ class Evaluate:
 
         if bool(self.models) == (self.predictions is not None):
             raise ValueError("give one or more models to score, or --predictions to score without a model")
+        if self.classes and self.predictions is not None:
+            raise ValueError(
+                "classes: predictions name their classes by the ids of the data; --classes names models'"
+            )
         same = {field.name for field in fields(EvaluationOptions)} - {"curves", "precision"}
         options = EvaluationOptions(
             **{name: getattr(self, name) for name in same},
@@ -84,7 +91,9 @@ class Evaluate:
         if self.predictions is not None:
             rows = job.score_predictions(self.predictions)
         else:
-            models = {name: load_model(name, optimize=self.optimize) for name in self.models}
+            models = {
+                name: load_model(name, optimize=self.optimize, classes=self.classes) for name in self.models
+            }
             with counting("scoring", None) if shard.first else nullcontext() as progress:
                 rows = job.score_models(models, progress)
         if shard.first:

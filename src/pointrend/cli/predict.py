@@ -25,6 +25,9 @@ class Predict:
     """Images, folders (searched with their subfolders), or quoted patterns."""
     model: str
     """A checkpoint written by `pointrend train`, or a name listed by `pointrend zoo`."""
+    classes: tuple[str, ...] = ()
+    """Names of the model's classes in the order of its outputs, instead of those in the checkpoint: one by one, or a
+    COCO JSON of the data it was trained on (by id), or a text file with a name a line."""
     out: Path = Path("predictions")
     """Folder to write to."""
     overlays: bool = True
@@ -58,7 +61,9 @@ class Predict:
         from pointrend.predict import Predictor
 
         predictor = Predictor(
-            through_windows(load_model(self.model, optimize=self.optimize), self.window),
+            through_windows(
+                load_model(self.model, optimize=self.optimize, classes=self.classes), self.window
+            ),
             device=self.device,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,

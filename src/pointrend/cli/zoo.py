@@ -139,6 +139,9 @@ class Convert:
     """The checkpoint to read, or a name of `pointrend zoo`."""
     to: Path | None = None
     """The .safetensors file to write."""
+    classes: tuple[str, ...] = ()
+    """Names of the model's classes in the order of its outputs, instead of those in the checkpoint: one by one, or a
+    COCO JSON of the data it was trained on (by id), or a text file with a name a line."""
     to_detectron2: Path | None = None
     """The .pkl file to write, as Detectron2's own."""
 
@@ -154,7 +157,7 @@ class Convert:
         for suffix, target in targets.items():
             if target is not None and target.suffix != suffix:
                 raise ValueError(f"{target}: expected a file name that ends with {suffix}")
-        model = load_model(self.source)
+        model = load_model(self.source, classes=self.classes)
         names = model.config.class_names
         what = f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
         if self.to is not None:
