@@ -159,7 +159,7 @@ def test_sigterm_in_the_last_evaluation_leaves_it_to_the_training_that_goes_on(
         time.sleep(60)
         return {"score": 1.0}
 
-    options = {"out": tmp_path, "cpu": True, "save": lambda model, path: path.touch()}
+    options = {"out": tmp_path, "device": "cpu", "save": lambda model, path: path.touch()}
     with pytest.raises(Terminated):
         train(fit(), TrainingLoader(greys(), RECIPE), RECIPE, evaluate=interrupted, **options)
     assert [path.name for path in tmp_path.glob("*.pt")] == [f"state-{RECIPE.steps:07d}.pt"]
