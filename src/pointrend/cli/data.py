@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg, subcommand
 
 if TYPE_CHECKING:
     from pointrend.data.validate import Findings
+    from pointrend.structures import Dataset
 
 
 @dataclass(frozen=True)
 class Check:
-    """Look a data set over before training on it.
+    """Validate a data set before training on it.
 
-    Reads every image with its labels and lists missing and unreadable files, empty or out-of-range labels, boxes that
-    do not fit their masks, and images that are there twice; counts the classes; and draws some images with their
-    labels on one sheet. The exit code is 0 if nothing was found, else 1.
+    Reads every image with its labels and lists all faults of the annotation file, missing and unreadable files, empty
+    or out-of-range labels, boxes that do not fit their masks, images that are there twice, and what is implausible;
+    counts the classes; and draws some images with their labels on one sheet. The exit code is 0 if nothing was found,
+    else 1.
     """
 
     folder: Positional[str]
@@ -33,6 +35,8 @@ class Check:
     """Write a contact sheet to this PNG file."""
     show: int = 10
     """List at most so many problems of a kind."""
+    fix: Path | None = None
+    """Write a copy with the faults repaired that have one meaning: a COCO file and its images in this folder."""
 
     def run(self) -> int:
         """Check and print."""
@@ -50,7 +54,19 @@ class Check:
         self._print(findings)
         if self.sheet is not None:
             self._draw(data, indices)
+        if self.fix is not None:
+            self._write_repaired(data, self.fix)
         return 1 if findings.problems else 0
+
+    def _write_repaired(self, data: Dataset, out: Path) -> None:
+        from pointrend.data.coco import CocoInstances
+        from pointrend.data.repair import write_repaired
+
+        if not isinstance(data, CocoInstances):
+            raise ValueError(
+                "fix: expected annotated objects; what is wrong with label maps has no certain repair"
+            )
+        print(write_repaired(data, self.split, out))
 
     def _print(self, findings: Findings) -> None:
         from rich.console import Console
@@ -77,7 +93,7 @@ class Check:
         if not findings.problems:
             print("no problems found")
 
-    def _draw(self, data: Any, indices: list[int]) -> None:
+    def _draw(self, data: Dataset, indices: list[int]) -> None:
 
         from pointrend.io import write_png
         from pointrend.visualize.comparison import contact_sheet, draw_target

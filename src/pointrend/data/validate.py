@@ -1,4 +1,4 @@
-"""Look a data set over before a night of training does: what is missing, empty, out of range, or there twice."""
+"""Validate a data set: what is missing, malformed, empty, out of range, implausible, or there twice."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from pathlib import Path
 import torch
 
 from pointrend.data.coco import CocoInstances
+from pointrend.data.image_io import exif_turns
+from pointrend.formats.coco_json import Annotation, ImageRecord
+from pointrend.masks.polygons import Polygons
 from pointrend.structures import IGNORE_LABEL, Dataset, InstanceTarget, Sample, SemanticTarget
 
 # A box counts as fitting its mask if no side is further off than this share of the box's longer side, or two pixels.
 FIT = 0.1
+MOST_UNNAMED = 60
+"""Classes of label maps that no file names."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with one image.
+    """Something wrong with one image, one record of an annotation file, or the whole.
 
-    kind: "unreadable", "empty", "box", "object" or "duplicate".
+    kind: "unreadable", "empty", "box", "object", "duplicate", an annotation file's (`coco_json.Fault.kind`), or one of
+    those of what is implausible, such as "mostly ignored".
     """
 
     kind: str
@@ -69,9 +75,12 @@ def check_dataset(
 ) -> Findings:
     """Read every image with its labels, and say what is wrong.
 
-    Found are: files that are missing or unreadable, label maps of another size or with numbers that are no class (all
-    "unreadable"); images without a labelled pixel or an object ("empty"); objects without a pixel ("object"); boxes
-    that do not fit their masks ("box"); images whose files are equal to the byte ("duplicate").
+    Found are: faults of the annotation file; files that are missing or unreadable, label maps of another size or with
+    numbers that are no class (all "unreadable"); images without a labelled pixel or an object ("empty"); objects
+    without a pixel ("object"); boxes that do not fit their masks ("box"); images whose files are equal to the byte
+    ("duplicate"); and what is implausible: boxes without a side, fractions for pixels, objects outside of their image,
+    a category name that is there twice, one class alone, more ignored pixels than others, classes left out between
+    others, more than 60 classes that have no names, EXIF orientations beside label maps.
 
     Args:
         data: without random changes of the images.
@@ -81,6 +90,8 @@ def check_dataset(
     chosen = list(range(len(data)) if indices is None else indices)
     classes = len(data.class_names)
     findings = Findings(data.class_names, data.task, images_of=[0] * classes, amount_of=[0] * classes)
+    if isinstance(data, CocoInstances):
+        findings.problems += annotation_problems(data)
     seen: dict[bytes, str] = {}
     for done, index in enumerate(chosen, start=1):
         try:
@@ -99,7 +110,75 @@ def check_dataset(
             _look_at_objects(findings, sample.target, name, _annotated(data, sample))
         else:
             _look_at_labels(findings, sample.target, name)
+            if sample.path is not None and exif_turns(sample.path):
+                text = "its EXIF orientation turns the image; labels must be drawn on the image as a viewer shows it"
+                findings.problems.append(Problem("EXIF orientation", name, text))
+    if findings.task == "semantic" and findings.images:
+        findings.problems += _implausible_labels(findings)
     return findings
+
+
+def annotation_problems(data: CocoInstances) -> list[Problem]:
+    """Faults of the annotation file, and what is implausible in it; no image is read."""
+    faults = data.inspection.faults if data.inspection is not None else []
+    problems = [Problem(fault.kind, fault.place, fault.text) for fault in faults]
+    names = [category.name for category in data.file.categories.values()]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(Problem("duplicate category name", "categories", f"{name!r} is there twice"))
+    for image_id, objects in data.file.objects.items():
+        image = data.file.images[image_id]
+        for item in objects:
+            kind = _implausible_object(item, image)
+            if kind is not None:
+                x, y, width, height = item.bbox.tolist()
+                text = (
+                    f"box ({x:g}, {y:g}, {width:g}, {height:g}) in an image of {image.width}x{image.height}"
+                )
+                problems.append(Problem(kind, f"{image.file_name}, annotation {item.id}", text))
+    return problems
+
+
+def _implausible_object(item: Annotation, image: ImageRecord) -> str | None:
+    x, y, width, height = item.bbox.tolist()
+    if width == 0 or height == 0:
+        return "box without a side"
+    if is_fraction(item) and min(image.size) > 4:
+        return "fractions for pixels"
+    if item.shape is not None:
+        x1, y1, x2, y2 = item.shape.extent.tolist()
+        if min(x1, x) >= image.width or min(y1, y) >= image.height or max(x2, y2) <= 0:
+            return "object outside"
+    return None
+
+
+def is_fraction(item: Annotation) -> bool:
+    """Whether box and outline lie within one pixel: shares of the image's size where pixels are meant."""
+    outline = not isinstance(item.shape, Polygons) or float(item.shape.extent.max()) <= 1
+    return outline and isinstance(item.shape, Polygons) and float(item.bbox.max()) <= 1
+
+
+def _implausible_labels(findings: Findings) -> list[Problem]:
+    found = [number for number, count in enumerate(findings.amount_of) if count]
+    pixels = sum(findings.amount_of) + findings.ignored
+    unnamed = all(name == f"class {number}" for number, name in enumerate(findings.class_names))
+    problems = []
+    if len(found) == 1:
+        alone = findings.class_names[found[0]]
+        why = " Masks of 0 and 255? 255 means ignored: see ids in classes.json" if findings.ignored else ""
+        problems.append(Problem("one class alone", "all images", f"every labelled pixel is {alone!r}.{why}"))
+    if 2 * findings.ignored > pixels:
+        text = f"{100 * findings.ignored / pixels:.0f} % of the pixels have no class"
+        problems.append(Problem("mostly ignored", "all images", text))
+    gaps = [name for number, name in enumerate(findings.class_names) if number not in found]
+    if unnamed and gaps and found:
+        text = (
+            f"{', '.join(gaps[:10])} occur nowhere, but a larger label does; are these ids? See classes.json"
+        )
+        problems.append(Problem("labels left out", "all images", text))
+    if unnamed and len(found) > MOST_UNNAMED:
+        text = f"{len(found)} different labels without names: grey levels of a lossy or resized file?"
+        problems.append(Problem("many labels", "all images", text))
+    return problems
 
 
 def _note_size(findings: Findings, sample: Sample) -> None:
