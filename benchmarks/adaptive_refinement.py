@@ -37,12 +37,12 @@ SETTINGS: dict[str, AdaptiveRefinement | None] = {
 
 @contextmanager
 def counted(head: Any) -> Iterator[list[int]]:
-    """The number of points of every call of the projected point head."""
+    """The number of points of every call of the point head."""
     points: list[int] = []
-    projected = head.projected
+    predictor = head.predictor
 
     def counting(*arguments: Any) -> Any:
-        predict_at = projected(*arguments)
+        predict_at = predictor(*arguments)
 
         def predict(where: Tensor, **options: Any) -> Tensor:
             points.append(where.shape[0] * where.shape[1])
@@ -50,11 +50,11 @@ def counted(head: Any) -> Iterator[list[int]]:
 
         return predict
 
-    head.projected = counting
+    head.predictor = counting
     try:
         yield points
     finally:
-        del head.projected
+        del head.predictor
 
 
 @torch.no_grad()

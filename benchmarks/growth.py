@@ -23,9 +23,8 @@ import torch.nn.functional as F
 from timing import alternate, peak_above_rest
 
 from pointrend.core import PointRend
-from pointrend.core.lazy_grid import label_map
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 
 SIDES = (28, 56, 112, 224, 448, 896, 1792)
@@ -67,7 +66,7 @@ def masks(boxes: int, classes: int, side: int, repeats: int) -> tuple[int, float
     where = torch.cat((corner, corner + torch.rand(boxes, 2) * 250 + 20), 1)
     regions = Regions.from_lists([where], [torch.randint(0, classes, (boxes,))])
     features = {"p2": torch.randn(1, 256, 200, 272)}
-    points = head.config.start_size**2 + sum(min(head.config.num_points, h * w) for h, w in head._sizes())
+    points = head.config.start_size**2 + sum(min(head.config.num_points, h * w) for h, w in head.sizes)
     return points, *measure(lambda: head.predict(features, regions), repeats)
 
 
@@ -80,7 +79,7 @@ def make_image(size: tuple[int, int], classes: int, repeats: int) -> tuple[int, 
     coarse = F.interpolate(blobs, size=(rows, columns), mode="bicubic").mul_(4)
     fine = torch.randn(1, rows, columns, 256).permute(0, 3, 1, 2)  # channels-last
     module = PointRend(256, classes, residual=False).eval()
-    return 2 * module.num_points, *measure(lambda: label_map(module.render(coarse, fine, size)[0]), repeats)
+    return 2 * module.num_points, *measure(lambda: module.render(coarse, fine, size)[0].label_map(), repeats)
 
 
 def curves(axes: Sequence[str], repeats: int) -> dict[str, list[Cost]]:

@@ -26,7 +26,7 @@ from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 

@@ -5,8 +5,8 @@
 
 "Textbook" is written as the original does it: all class channels are upsampled, cloned and scattered, the coarse
 prediction is concatenated to every layer's input, and all outputs of every point are computed. "Plain" is this
-package's path of the paper's formulas with the box's class only; "fast" is ``core.projection``, "bfloat16" the same
-under autocast. The sides alternate; medians and the range between the quartiles are printed, and each side's peak
+package's path of the paper's formulas with the box's class only; "fast" is ``core.fast_point_head``, "bfloat16" the
+same under autocast. The sides alternate; medians and the range between the quartiles are printed, and each side's peak
 memory above rest in a process of its own. The floor is the time of the two matrix products per point, all that is left
 after the algebra, in the same run and precision. Weights and features are random, so every mask is noise: the mask IoU
 printed below each table is that of outlines of the worst kind.
@@ -34,7 +34,7 @@ from pointrend.core import (
     subdivision_sizes,
 )
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 
 MAP = (200, 272)  # p2 of an 800x1088 image
@@ -81,7 +81,7 @@ def ways(
     head: PointRendMaskHead, features: dict[str, Tensor], regions: Regions
 ) -> dict[str, Callable[[], Tensor]]:
     def ours(fast: bool, half: bool = False) -> Tensor:
-        head.fast = fast
+        head.point_head.fast = fast
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             return head.predict(features, regions)
 

@@ -4,9 +4,9 @@
 
 "Textbook" is ``core.subdivision``, written as the papers' authors do: every step upsamples all classes, sorts them for
 the two best, copies the grid to put the points back, and the labels are an arg max over the last grid. "Fast" is
-``core.bands``. Both start from the same maps (channels-last, as a network run that way leaves them) and the same coarse
-logits at stride 4: smooth random regions, with 8192 points a step and the published point head. Medians and quartiles
-of wall time and processor time; each side's peak memory above rest in a process of its own.
+``core.lazy_grid``. Both start from the same maps (channels-last, as a network run that way leaves them) and the same
+coarse logits at stride 4: smooth random regions, with 8192 points a step and the published point head. Medians and
+quartiles of wall time and processor time; each side's peak memory above rest in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from timing import alternate, peak_above_rest
 from torch import Tensor
 
 from pointrend.core import PointRend
-from pointrend.core.lazy_grid import label_map
 
 WAYS = ("textbook", "fast")
 
@@ -43,9 +42,10 @@ def scene(size: tuple[int, int], classes: int) -> tuple[PointRend, Tensor, Tenso
 def way(name: str, size: tuple[int, int], classes: int) -> Callable[[], Tensor]:
     """A call that gives the labels (H, W)."""
     module, coarse, fine = scene(size, classes)
+    module.head.fast = name == "fast"
     if name == "textbook":
         return lambda: module.refine(coarse, fine, size).argmax(1)[0]
-    return lambda: label_map(module.render(coarse, fine, size)[0])
+    return lambda: module.render(coarse, fine, size)[0].label_map()
 
 
 def peak(name: str, size: tuple[int, int], classes: int, threads: int) -> int:

@@ -24,7 +24,6 @@ import mask_branch
 import torch
 from torch import Tensor, nn
 
-from pointrend.core.lazy_grid import label_map
 from pointrend.models.boxes import Regions
 from pointrend.models.inputs import batch_images
 from pointrend.models.instance import InstanceSegmenter
@@ -108,7 +107,7 @@ def semantic_parts(model: SemanticSegmenter, image: Tensor, textbook: bool, cloc
         if textbook:
             labels = model.point_rend.refine(coarse, fine, batch.padded_size, sizes=sizes).argmax(1)[0]
         else:
-            labels = label_map(model.point_rend.render(coarse, fine, batch.padded_size, sizes=sizes)[0])
+            labels = model.point_rend.render(coarse, fine, batch.padded_size, sizes=sizes)[0].label_map()
     clock.part("subdivision")
     return labels
 

@@ -23,7 +23,7 @@ def test_reading_changes_nothing() -> None:
     logits = torch.randn(3, 6, 7)
     before = logits.clone()
     grid = UpsampledLogits(DenseLogits(logits), (6, 7))  # no interpolation, so its rows are the logits' own
-    grid.put_in(torch.tensor([8]), torch.full((3, 1), 9.0))
+    grid.put(torch.tensor([[8]]), torch.full((1, 3, 1), 9.0))
     assert grid.rows(0, 6)[:, 1, 1].tolist() == [9, 9, 9]
     assert torch.equal(logits, before)
 

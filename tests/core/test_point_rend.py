@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pointrend.core.fast_point_head import predict_in_images
 from pointrend.core.point_rend import PointRend
 from pointrend.core.sampling import regular_grid
 from pointrend.core.selection import PointSampling
@@ -30,7 +31,7 @@ def test_any_output_size_is_rendered_exactly(size: tuple[int, int], classes: int
 
 def test_refining_every_cell_is_predicting_densely() -> None:
     module, (coarse, maps) = refiner(residual=False), inputs()
-    dense = module.predictor(coarse, maps)(regular_grid(21, 23, regions=2))
+    dense = predict_in_images(module.head, maps, coarse)(regular_grid(21, 23, regions=2))
     refined = module.refine(coarse, maps, (21, 23), num_points=21 * 23)
     torch.testing.assert_close(refined, dense.view(2, 3, 21, 23))
 

@@ -13,7 +13,7 @@ import pointrend
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticPointRendConfig
 
 SIZE = (40, 50)

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pointrend.core import lazy_grid as bands
-from pointrend.core.lazy_grid import label_map
+from pointrend.core import lazy_grid
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
@@ -73,17 +72,17 @@ def test_windows_are_averaged_where_they_overlap(model, image):
 
 
 @pytest.mark.parametrize("short_edge", [None, 20])
-def test_labels_of_windows_are_read_by_bands(model, image, short_edge, monkeypatch):
+def test_labels_of_windows_are_read_in_row_chunks(model, image, short_edge, monkeypatch):
     """The whole grid of logits is never there."""
     config = replace(model.config, preprocessing=replace(model.config.preprocessing, short_edge=short_edge))
     monkeypatch.setattr(model, "config", config)
     logits = sliding_logits(model, image, window=(16, 16), stride=(10, 12))
-    monkeypatch.setitem(bands.BAND_BYTES, "cpu", 1)
+    monkeypatch.setitem(lazy_grid.CHUNK_BYTES, "cpu", 1)
     grid = sliding_grid(model, image, window=(16, 16), stride=(10, 12))
     read = []
     whole = grid.rows
     monkeypatch.setattr(grid, "rows", lambda first, last: read.append(last - first) or whole(first, last))
-    assert torch.equal(label_map(grid).long(), logits.argmax(0))
+    assert torch.equal(grid.label_map().long(), logits.argmax(0))
     assert max(read) <= 4
 
 

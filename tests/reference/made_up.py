@@ -21,7 +21,7 @@ from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing, batch_images, resize_image
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.models.tta import augmented_probabilities, sliding_logits
 from tests.reference.discovery import load_module

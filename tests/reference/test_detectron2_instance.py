@@ -20,7 +20,7 @@ from pointrend.checkpoints.detectron2 import from_detectron2
 from pointrend.models.boxes import Regions
 from pointrend.models.inputs import batch_images, resize_image
 from pointrend.models.instance import InstanceSegmenter, InstanceTrace
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.paste_masks import paste_window
 from pointrend.zoo import ZOO
 from tests.reference.discovery import ROOT, Golden, detectron2

@@ -21,7 +21,7 @@ from pointrend.distributed import shutdown
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 from pointrend.training.data_loading import TrainingLoader

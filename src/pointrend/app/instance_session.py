@@ -21,7 +21,6 @@ from pointrend.models.boxes import Regions
 from pointrend.models.inputs import ImageBatch
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
-from pointrend.models.mask_heads.rendering import MaskTrace
 from pointrend.models.paste_masks import paste_window
 from pointrend.structures import InstanceResult
 
@@ -69,7 +68,7 @@ class InstanceSession:
         for part in regions.chunks(head.boxes_at_once) if len(regions) else ():
             fine, trace = head.trace(self.features, part)
             logits.append(fine)
-            coarse.append(own_class(trace, part))
+            coarse.append(part.own(trace.coarse)[:, 0])
             traces.append(steps_of(trace.steps, part.boxes))
         seconds = time.perf_counter() - started
         result = self._finish(found, logits, side)
@@ -101,12 +100,6 @@ def head_at(head: PointRendMaskHead, side: int, points: int) -> PointRendMaskHea
     other = copy.copy(head)
     other.config = replace(head.config, mask_size=side, num_points=points)
     return other
-
-
-def own_class(trace: MaskTrace, regions: Regions) -> Tensor:
-    """The coarse logits (R, s, s) of each box's class."""
-    rows = torch.zeros_like(regions.labels) if trace.coarse.shape[1] == 1 else regions.labels
-    return trace.coarse[torch.arange(len(regions), device=rows.device), rows]
 
 
 def steps_of(trace: Sequence[SubdivisionStep], boxes: Tensor) -> list[Step]:

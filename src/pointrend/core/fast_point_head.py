@@ -22,6 +22,7 @@ Shapes: R regions (boxes), B images, P points, C channels, H W rows and columns 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,72 @@ from torch import Tensor, nn
 
 from pointrend.core.gather import FineMap, bilinear_rows, weighted_rows
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample, sample_maps
+from pointrend.core.sampling import point_sample, point_sample_boxes, sample_maps
+from pointrend.core.subdivision import PredictAt
 
 
-def compute_dtype(head: PointHead) -> torch.dtype:
-    """What the square products are computed in: the dtype of the head, or of autocast where that is on."""
-    weight = head.predictor.weight
+class PredictInBoxes(Protocol):
+    """Predicts at points (r, P, 2) of the boxes ``first, first + 1, ..``: logits (r, 1, P) of each box's class."""
+
+    def __call__(self, points: Tensor, first: int = 0) -> Tensor: ...
+
+
+def predict_in_images(head: PointHead, features: Sequence[Tensor], coarse: Tensor) -> PredictAt:
+    """The point head on maps of N images, as a function from points (N, P, 2) to logits (N, C, P).
+
+    Coarse logits are always sampled from the original coarse prediction, never from an upsampled one.
+
+    Args:
+        features: maps (N, Cf, H, W), in the order in which the head's fine features are concatenated.
+        coarse: (N, C, H, W) coarse logits.
+    """
+    if uses_fast_form(head):
+        return FastImagePointHead(head, features, coarse)
+
+    def predict_at(points: Tensor) -> Tensor:
+        fine = sample_maps(features, points)  # (N, Cf, P)
+        logits: Tensor = head(fine, point_sample(coarse, points, padding=head.coarse_padding))
+        return logits
+
+    return predict_at
+
+
+def predict_in_boxes(
+    head: PointHead,
+    features: Sequence[Tensor],
+    strides: Sequence[float],
+    boxes: Tensor,
+    image_index: Tensor,
+    coarse: Tensor,
+    labels: Tensor,
+    *,
+    expected_points: int,
+) -> PredictInBoxes:
+    """The point head in R boxes, for each box's class. Arguments as for :class:`FastPointHead`."""
+    if uses_fast_form(head):
+        return FastPointHead(
+            head, features, strides, boxes, image_index, coarse, labels, expected_points=expected_points
+        )
+
+    def predict_at(points: Tensor, first: int = 0) -> Tensor:
+        some = slice(first, first + points.shape[0])
+        fine = point_sample_boxes(features, strides, boxes[some], image_index[some], points)  # (r, Cf, P)
+        sampled = point_sample(coarse[some], points, padding=head.coarse_padding)  # (r, K, P)
+        logits: Tensor = head(fine, sampled, labels[some])
+        return logits
+
+    return predict_at
+
+
+def uses_fast_form(head: PointHead) -> bool:
+    """Whether to predict by this module: not in training, nor where a compiler or exporter looks on."""
+    return (
+        head.fast and bool(head.layers) and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    )
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What products with a head's weight are computed in: its dtype, or autocast's where that is on."""
     if weight.dtype == torch.float32 and torch.is_autocast_enabled(weight.device.type):
         return torch.get_autocast_dtype(weight.device.type)
     return weight.dtype
@@ -108,7 +169,7 @@ class FastPointHead:
         labels = self.labels[chosen]
         with torch.autocast(points.device.type, enabled=False):
             index, weights = self._cells(points, first)
-            rough = (self.logit.index_select(0, index.flatten()).view_as(weights) * weights).sum(1)
+            own = (self.logit.index_select(0, index.flatten()).view_as(weights) * weights).sum(1)
             index = F.pad(index, (0, 1), value=len(self.logit))  # the row of the bias
             weights = F.pad(weights, (0, 1), value=1.0)
             coarse = (weighted_rows(table, index, weights) for table in self.tables)
@@ -119,8 +180,7 @@ class FastPointHead:
             # A row times many columns: many rows times one column is ten times slower on a CPU.
             logits = torch.bmm(rows[:, None], hidden.transpose(1, 2))  # (r, 1, P)
             logits = (
-                logits
-                + (rough.view(regions, per_box) + self.weights.predictor_bias[labels][:, None])[:, None]
+                logits + (own.view(regions, per_box) + self.weights.predictor_bias[labels][:, None])[:, None]
             )
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -144,7 +204,7 @@ class SplitWeights:
     def __init__(self, head: PointHead) -> None:
         if not len(head.layers):
             raise ValueError("a point head without hidden layers has nothing to project: use it directly")
-        self.dtype = compute_dtype(head)
+        self.dtype = compute_dtype(head.predictor.weight)
         convolutions = [layer for layer in head.layers if isinstance(layer, nn.Conv1d)]
         layers = [layer.weight.detach().squeeze(2) for layer in convolutions]
         self.biases = [layer.bias.detach() for layer in convolutions if layer.bias is not None]
@@ -182,33 +242,29 @@ POINTS_AT_ONCE = 2**14
 
 
 class FastImagePointHead:
-    """A point head bound to the maps of one image: points (1, P, 2) in its unit square -> logits (1, C, P).
+    """A point head bound to maps of N images: points (N, P, 2) in their unit squares -> logits (N, C, P).
 
-    Args:
-        head: the point head.
-        features: maps (1, Cf, H, W), in the order in which the head's fine features are concatenated.
-        coarse: (1, C, H, W) coarse logits.
+    Args: as for :func:`predict_in_images`.
     """
 
     def __init__(self, head: PointHead, features: Sequence[Tensor], coarse: Tensor) -> None:
         self.head, self.features, self.coarse = head, features, coarse
-        self.weights = SplitWeights(head) if len(head.layers) else None
+        self.weights = SplitWeights(head)
 
     def __call__(self, points: Tensor) -> Tensor:
-        parts = [self._predict(part) for part in points.split(POINTS_AT_ONCE, dim=1)]
-        return torch.cat(parts, dim=2)
+        at_once = max(1, POINTS_AT_ONCE // max(1, points.shape[0]))
+        return torch.cat([self._predict(part) for part in points.split(at_once, dim=1)], dim=2)
 
     def _predict(self, points: Tensor) -> Tensor:
-        fine = sample_maps(self.features, points)  # (1, Cf, P)
-        rough = point_sample(self.coarse, points, padding=self.head.coarse_padding)  # (1, C, P)
-        if self.weights is None or not points.shape[1]:
-            logits: Tensor = self.head(fine, rough)
-            return logits
-        weights, coarse = self.weights, rough[0].T
+        images, per_image = points.shape[:2]
+        fine = sample_maps(self.features, points)  # (N, Cf, P)
+        coarse = point_sample(self.coarse, points, padding=self.head.coarse_padding)  # (N, C, P)
+        fine, coarse = (sampled.transpose(1, 2).flatten(0, 1) for sampled in (fine, coarse))  # (N*P, ..)
+        weights = self.weights
         parts = (
             F.linear(coarse, part, bias) for part, bias in zip(weights.coarse, weights.biases, strict=False)
         )
-        hidden = next(parts).addmm_(fine[0].T.to(weights.dtype), weights.fine.T)  # (P, width)
+        hidden = next(parts).addmm_(fine.to(weights.dtype), weights.fine.T)  # (N*P, width)
         hidden = weights.forward(hidden, parts)
         with torch.autocast(points.device.type, enabled=False):  # logits are compared: no half precision here
             hidden, coarse = hidden.to(weights.predictor.dtype), coarse.to(weights.predictor.dtype)
@@ -216,4 +272,5 @@ class FastImagePointHead:
             rows = rows + coarse @ weights.coarse_rows.T
         if self.head.residual:
             rows = rows + coarse
-        return rows.T[None].to(torch.promote_types(rows.dtype, torch.float32))
+        logits = rows.view(images, per_image, rows.shape[1]).transpose(1, 2)
+        return logits.to(torch.promote_types(rows.dtype, torch.float32))

@@ -29,6 +29,10 @@ class PointHead(nn.Module):
     Detectron2 ``point_head.StandardPointHead``: He normal, and N(0, 0.001) for the predictor.
     """
 
+    fast = True
+    """Predict without gradients by :mod:`pointrend.core.fast_point_head`: the same logits up to rounding. False: by
+    :meth:`forward`."""
+
     def __init__(
         self,
         fine_channels: int,

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pointrend.core.fast_point_head import FastImagePointHead
-from pointrend.core.lazy_grid import Grid, subdivide_lazily
+from pointrend.core.fast_point_head import predict_in_images
+from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample, sample_maps
+from pointrend.core.sampling import point_sample
 from pointrend.core.selection import Generators, PointSampling, sample_training_points, uncertainty_for
-from pointrend.core.subdivision import PredictAt, Size, SubdivisionStep, subdivide, subdivision_sizes
+from pointrend.core.subdivision import Size, SubdivisionStep, render, subdivide, subdivision_sizes
 
 
 class PointRend(nn.Module):
@@ -109,7 +109,7 @@ class PointRend(nn.Module):
         points = sample_training_points(
             coarse, self.sampling, uncertainty_for(self.num_classes), generator=generator
         )  # (N, P, 2)
-        logits = self.predictor(coarse, maps)(points)  # (N, C, P)
+        logits = predict_in_images(self.head, maps, coarse)(points)  # (N, C, P)
         truth = point_sample(labels[:, None].float(), points, mode="nearest")[:, 0]  # (N, P)
         counted = points_counted(truth != ignore_label, normalize)
         if self.num_classes == 1:
@@ -144,7 +144,7 @@ class PointRend(nn.Module):
         exact, steps = _start(coarse, size, sizes)
         return subdivide(
             exact,
-            self.predictor(coarse, maps),
+            predict_in_images(self.head, maps, coarse),
             sizes=steps,
             num_points=self.num_points if num_points is None else num_points,
             uncertainty=uncertainty_for(self.num_classes),
@@ -161,40 +161,27 @@ class PointRend(nn.Module):
         *,
         sizes: Sequence[Size] | None = None,
         num_points: int | None = None,
-    ) -> list[Grid]:
-        """What :meth:`refine` gives, of each image, as a grid to be read band by band: labels cost no logits.
+    ) -> list[LazyGrid]:
+        """What :meth:`refine` gives, of each image, as a grid to be read in row chunks: labels cost no logits.
 
-        ``label_map(grid)`` of :mod:`pointrend.core.lazy_grid` is what ``refine(...).argmax(1)`` would be, in
-        a fraction of the time and memory. Arguments as for :meth:`refine`.
+        ``grid.label_map()`` is what ``refine(...).argmax(1)`` would be, in a fraction of the time and memory.
+        Arguments as for :meth:`refine`.
         """
         maps = self._check(coarse, features)
         exact, steps = _start(coarse, size, sizes)
-        return [
-            subdivide_lazily(
-                exact[number],
-                FastImagePointHead(
-                    self.head, [level[number : number + 1] for level in maps], coarse[number : number + 1]
-                ),
+        grids = []
+        for number in range(len(coarse)):
+            one = slice(number, number + 1)
+            start: LazyGrid = DenseLogits(exact[number], labels_at=steps[-1] if steps else None)
+            grid = render(
+                start,
+                predict_in_images(self.head, [level[one] for level in maps], coarse[one]),
                 sizes=steps,
                 num_points=self.num_points if num_points is None else num_points,
                 min_uncertainty=self.min_uncertainty,
             )
-            for number in range(len(coarse))
-        ]
-
-    def predictor(self, coarse: Tensor, features: Sequence[Tensor]) -> PredictAt:
-        """The point head on these maps, as a function from points (N, P, 2) to logits (N, C, P).
-
-        Coarse logits are always sampled from the original coarse prediction, never from an upsampled one.
-        """
-
-        def predict_at(points: Tensor) -> Tensor:
-            fine = sample_maps(features, points)  # (N, Cf, P)
-            rough = point_sample(coarse, points, padding=self.head.coarse_padding)  # (N, C, P)
-            logits: Tensor = self.head(fine, rough)
-            return logits
-
-        return predict_at
+            grids.append(grid)
+        return grids
 
     def _check(self, coarse: Tensor, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         maps = [features] if isinstance(features, Tensor) else list(features)

@@ -28,7 +28,12 @@ def point_sample(
     Raises:
         ValueError: on other shapes, or if N of the two differ.
     """
-    if features.ndim != 4 or points.ndim != 3 or points.shape[-1] != 2 or len(points) != len(features):
+    if (
+        features.ndim != 4
+        or points.ndim != 3
+        or points.shape[-1] != 2
+        or points.shape[0] != features.shape[0]
+    ):
         raise ValueError(
             "expected features (N, C, H, W) and points (N, P, 2) with the same N, "
             f"got {tuple(features.shape)} and {tuple(points.shape)}"
@@ -80,7 +85,7 @@ def point_sample_boxes(
         raise ValueError(
             f"expected one stride for each feature map, got {len(strides)} for {len(features)} maps"
         )
-    if len(image_index) != len(boxes):
+    if image_index.shape[0] != boxes.shape[0]:
         raise ValueError(
             f"image_index: expected one entry for each of {len(boxes)} boxes, got {len(image_index)}"
         )
@@ -88,8 +93,9 @@ def point_sample_boxes(
     levels = []
     for level, stride in zip(features, strides, strict=True):
         height, width = level.shape[-2:]
-        extent = pixels.new_tensor([width * stride, height * stride])
-        levels.append(_sample_by_image(level, pixels / extent, image_index))
+        # Axis by axis: a tensor of the sizes would be a constant in an exported graph.
+        x, y = pixels[..., 0] / (width * stride), pixels[..., 1] / (height * stride)
+        levels.append(_sample_by_image(level, torch.stack((x, y), -1), image_index))
     return levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
 
 
@@ -97,11 +103,11 @@ def _sample_by_image(features: Tensor, points: Tensor, image_index: Tensor) -> T
     """(B, C, H, W) at (R, P, 2) in the unit square of each box's image -> (R, C, P), without copying maps."""
     boxes, per_box = points.shape[:2]
     channels = features.shape[1]
-    if len(features) == 1:
+    if features.shape[0] == 1:
         flat = point_sample(features, points.reshape(1, boxes * per_box, 2))
         return flat.reshape(channels, boxes, per_box).transpose(0, 1)
     out = features.new_zeros((boxes, channels, per_box))
-    for image in range(len(features)):
+    for image in range(features.shape[0]):
         here = torch.nonzero(image_index == image).flatten()
         flat = point_sample(features[image : image + 1], points[here].reshape(1, -1, 2))
         out = out.index_copy(0, here, flat.reshape(channels, len(here), per_box).transpose(0, 1))
@@ -132,10 +138,10 @@ def regular_grid(
 
 def cell_centers(index: Tensor, height: int, width: int) -> Tensor:
     """Centres of the cells with flat index ``row * width + column``: (N, P) -> (N, P, 2) float32 in [0, 1]."""
-    columns = (index % width).float()
-    rows = torch.div(index, width, rounding_mode="floor").float()
-    x = 0.5 / width + columns * (1.0 / width)
-    y = 0.5 / height + rows * (1.0 / height)
+    rows = torch.div(index, width, rounding_mode="floor")
+    columns = index - rows * width
+    x = 0.5 / width + columns.float() * (1.0 / width)
+    y = 0.5 / height + rows.float() * (1.0 / height)
     return torch.stack((x, y), dim=-1)
 
 
@@ -145,7 +151,7 @@ def points_in_image(points: Tensor, boxes: Tensor) -> Tensor:
     Raises:
         ValueError: if the number of boxes and of point sets differ.
     """
-    if boxes.ndim != 2 or boxes.shape[-1] != 4 or points.ndim != 3 or len(points) != len(boxes):
+    if boxes.ndim != 2 or boxes.shape[-1] != 4 or points.ndim != 3 or points.shape[0] != boxes.shape[0]:
         raise ValueError(
             f"expected points (R, P, 2) and boxes (R, 4), got {tuple(points.shape)} and {tuple(boxes.shape)}"
         )

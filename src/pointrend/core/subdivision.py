@@ -1,5 +1,8 @@
 """The one subdivision loop, for boxes and whole images alike (paper section 3.1, figure 4).
 
+:func:`render` is the loop. It runs on any :class:`Grid`: :class:`DenseGrid` holds the logits of N regions,
+:mod:`pointrend.core.lazy_grid` computes those of one image a chunk of rows at a time.
+
 Shapes: N regions, C classes, P points, H W rows and columns of the grid.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +23,38 @@ Size = tuple[int, int]
 
 PredictAt = Callable[[Tensor], Tensor]
 """Predicts at points: (N, P, 2) in the unit squares of the regions -> logits (N, C, P)."""
+
+
+G = TypeVar("G", bound="Grid")
+
+
+class Grid(Protocol):
+    """Logits of N regions, as the loop sees them."""
+
+    def upsample(self: G, size: Size) -> G:
+        """The grid interpolated bilinearly to so many rows and columns."""
+
+    def most_uncertain(self, num_points: int, min_uncertainty: float | None = None) -> Tensor:
+        """Flat indices (N, P) of the most uncertain cells, of those above ``min_uncertainty`` where it is given."""
+
+    def put(self: G, cells: Tensor, values: Tensor) -> G:
+        """The grid in which the cells (N, P) hold the logits (N, C, P)."""
+
+
+def render(
+    grid: G,
+    predict_at: PredictAt,
+    *,
+    sizes: Sequence[Size],
+    num_points: int,
+    min_uncertainty: float | None = None,
+) -> G:
+    """Upsample, predict the most uncertain cells anew, put them back; repeat. Arguments as for :func:`subdivide`."""
+    for size in sizes:
+        grid = grid.upsample(size)
+        cells = grid.most_uncertain(num_points, min_uncertainty)  # (N, P)
+        grid = grid.put(cells, predict_at(cell_centers(cells, *size)))
+    return grid
 
 
 @dataclass(frozen=True)
@@ -35,6 +71,35 @@ class SubdivisionStep:
     """(N, P, 2) their centres, (x, y) in [0, 1]."""
     logits: Tensor
     """(N, C, H, W) logits with the predicted points put back."""
+
+
+@dataclass(frozen=True)
+class DenseGrid:
+    """A grid that holds all its logits."""
+
+    logits: Tensor
+    """(N, C, H, W)."""
+    uncertainty: Uncertainty
+    trace: list[SubdivisionStep] | None = None
+    """A list to which each step is appended; it keeps every grid in memory."""
+
+    def upsample(self, size: Size) -> DenseGrid:
+        logits = F.interpolate(self.logits, size=size, mode="bilinear", align_corners=False)
+        return DenseGrid(logits, self.uncertainty, self.trace)
+
+    def most_uncertain(self, num_points: int, min_uncertainty: float | None = None) -> Tensor:
+        uncertainty = self.uncertainty(self.logits)
+        if min_uncertainty is None:
+            return most_uncertain_cells(uncertainty, num_points)
+        return uncertain_cells(uncertainty, num_points, min_uncertainty)
+
+    def put(self, cells: Tensor, values: Tensor) -> DenseGrid:
+        logits = put_back(self.logits, cells, values)
+        if self.trace is not None:
+            size = (logits.shape[2], logits.shape[3])
+            step = SubdivisionStep(size, self.logits, cells, cell_centers(cells, *size), logits)
+            self.trace.append(step)
+        return DenseGrid(logits, self.uncertainty, self.trace)
 
 
 def subdivide(
@@ -62,18 +127,10 @@ def subdivide(
     Returns:
         (N, C, *sizes[-1]) logits; ``logits`` itself if there is no step.
     """
-    for size in sizes:
-        upsampled = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        values = uncertainty(upsampled)
-        if min_uncertainty is None:
-            index = most_uncertain_cells(values, num_points)  # (N, P)
-        else:
-            index = uncertain_cells(values, num_points, min_uncertainty)
-        points = cell_centers(index, *size)  # (N, P, 2)
-        logits = put_back(upsampled, index, predict_at(points))
-        if trace is not None:
-            trace.append(SubdivisionStep(size, upsampled, index, points, logits))
-    return logits
+    grid = DenseGrid(logits, uncertainty, trace)
+    return render(
+        grid, predict_at, sizes=sizes, num_points=num_points, min_uncertainty=min_uncertainty
+    ).logits
 
 
 def put_back(grid: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -102,7 +159,7 @@ def subdivision_sizes(start: Size, output: Size) -> list[Size]:
     while 2 * rows < output[0] or 2 * columns < output[1]:
         rows, columns = min(2 * rows, output[0]), min(2 * columns, output[1])
         sizes.append((rows, columns))
-    return [*sizes, (int(output[0]), int(output[1]))]
+    return [*sizes, (output[0], output[1])]
 
 
 def share_predicted(sizes: Sequence[Size], num_points: int) -> float:

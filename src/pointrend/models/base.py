@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from pointrend.core.selection import Generators
 from pointrend.models.backbones import FrozenBatchNorm2d
 
 Model = TypeVar("Model", bound="Pretrained")
@@ -35,6 +36,15 @@ def in_own_precision(method: Callable[Concatenate[Model, P], R]) -> Callable[Con
     return cast(Callable[Concatenate[Model, P], R], inside)
 
 
+class Losses(dict[str, Tensor]):
+    """Training losses by name, scalars to be summed, and how many things each of them is a mean over."""
+
+    def __init__(self, losses: Mapping[str, Tensor], counts: Mapping[str, Tensor | int]) -> None:
+        super().__init__(losses)
+        self.counts = dict(counts)
+        """Images, proposals, boxes, pixels or points, by the same names."""
+
+
 class Pretrained(nn.Module):
     """A model of ours that can be fetched and kept."""
 
@@ -52,6 +62,12 @@ class Pretrained(nn.Module):
         self.origin = {}
         self.precision = None
         self.only_predicts = False
+
+    def loss(
+        self, images: Sequence[Tensor], targets: Sequence[Any], *, generator: Generators = None
+    ) -> Losses:
+        """Training losses of images uint8 (3, h, w) with their targets."""
+        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
-from pointrend.models.base import Pretrained, in_own_precision
+from pointrend.models.base import Losses, Pretrained, in_own_precision
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
 from pointrend.models.inputs import (
@@ -30,11 +30,12 @@ from pointrend.models.inputs import (
     objects_to_learn,
     prepare_images,
 )
-from pointrend.models.mask_heads.coarse import CoarseMaskHead, MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig, MaskHead
+from pointrend.models.mask_heads.coarse import CoarseMaskHead
 from pointrend.models.mask_heads.conv import ConvMaskHead
 from pointrend.models.mask_heads.implicit import ImplicitMaskHead
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
-from pointrend.models.mask_heads.rendering import MaskTrace
+from pointrend.models.mask_heads.rendering import MaskTrace, RenderedMaskHead
 from pointrend.models.paste_masks import paste_masks
 from pointrend.models.rpn import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceResult, InstanceTarget
@@ -99,7 +100,6 @@ class InstanceTrace:
     results: list[InstanceResult]
 
 
-MaskHead = PointRendMaskHead | CoarseMaskHead | ConvMaskHead | ImplicitMaskHead
 HEADS: dict[str, Callable[..., MaskHead]] = {
     "pointrend": PointRendMaskHead,
     "coarse": CoarseMaskHead,
@@ -159,7 +159,7 @@ class InstanceSegmenter(Pretrained):
         detections = self.detect(features, proposals, batch)
         regions = Regions.from_lists([d.boxes for d in detections], [d.labels for d in detections])
         steps = None
-        if isinstance(self.mask_head, PointRendMaskHead | ImplicitMaskHead):
+        if isinstance(self.mask_head, RenderedMaskHead):
             logits, steps = self.mask_head.trace(features, regions)
         else:
             logits = self.mask_head.predict(features, regions)
@@ -172,8 +172,8 @@ class InstanceSegmenter(Pretrained):
         targets: Sequence[InstanceTarget],
         *,
         generator: Generators = None,
-    ) -> dict[str, Tensor]:
-        """Training losses by name, scalars to be summed.
+    ) -> Losses:
+        """Training losses by name, scalars to be summed; means over images, proposals and boxes.
 
         Crowds and boxes without area are no targets. An image without objects is background everywhere.
 
@@ -186,16 +186,6 @@ class InstanceSegmenter(Pretrained):
             ValueError: on targets that do not fit their images or classes.
             FloatingPointError: when a loss or a box is NaN or infinite; says which.
         """
-        return self.loss_and_counts(images, targets, generator=generator)[0]
-
-    def loss_and_counts(
-        self,
-        images: Sequence[Tensor],
-        targets: Sequence[InstanceTarget],
-        *,
-        generator: Generators = None,
-    ) -> tuple[dict[str, Tensor], dict[str, int]]:
-        """What :meth:`loss` gives, and how many things each of them is a mean over: images, proposals, boxes."""
         check_instance_targets(images, targets, self.config.num_classes)
         batch = batch_images(images, self.config.preprocessing, self.device)
         boxes, labels, masks = objects_to_learn(targets, self.device)
@@ -218,7 +208,7 @@ class InstanceSegmenter(Pretrained):
         losses = rpn_losses | box_losses | mask_losses
         _check_finite(losses)
         counts = dict.fromkeys(rpn_losses, len(images)) | dict.fromkeys(box_losses, len(logits))
-        return losses, counts | dict.fromkeys(mask_losses, len(regions))
+        return Losses(losses, counts | dict.fromkeys(mask_losses, len(regions)))
 
     # The steps of a prediction.
 

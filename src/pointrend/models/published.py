@@ -15,7 +15,7 @@ from pointrend.core.selection import PointSampling
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
 
 NetworkConfig = InstanceConfig | SemanticConfig

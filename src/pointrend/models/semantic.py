@@ -15,20 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.lazy_grid import (
-    CroppedLogits,
-    DenseLogits,
-    Grid,
-    UpsampledLogits,
-    label_map,
-    label_uncertainty,
-)
+from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.point_rend import PointRend
 from pointrend.core.selection import Generators, PointSampling
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
-from pointrend.models.base import Pretrained, in_own_precision
+from pointrend.models.base import Losses, Pretrained, in_own_precision
 from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
 from pointrend.models.memory import require_memory
 from pointrend.models.semantic_heads import DecoderNorm, DeepLabV3Head, SemanticFPNHead
@@ -100,9 +93,6 @@ class SemanticSegmenter(Pretrained):
 
     task = "semantic"
 
-    fast = True
-    """Predict by bands of rows (``core.bands``); False takes the textbook path: the same labels, slowly."""
-
     def __init__(self, config: SemanticConfig) -> None:
         super().__init__()
         if config.num_classes < 2:
@@ -168,7 +158,7 @@ class SemanticSegmenter(Pretrained):
         targets: Sequence[SemanticTarget],
         *,
         generator: Generators = None,
-    ) -> dict[str, Tensor]:
+    ) -> Losses:
         """Training losses by name, scalars: "coarse" (interpolated coarse logits) and "points" (point head).
 
         Args:
@@ -176,16 +166,6 @@ class SemanticSegmenter(Pretrained):
             targets: labels (h, w) of the same sizes.
             generator: for a reproducible choice of points; one, or one for each image.
         """
-        return self.loss_and_counts(images, targets, generator=generator)[0]
-
-    def loss_and_counts(
-        self,
-        images: Sequence[Tensor],
-        targets: Sequence[SemanticTarget],
-        *,
-        generator: Generators = None,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What :meth:`loss` gives, and how many pixels or points each of them is a mean over."""
         batch = batch_images(images, self.config.preprocessing, self.device)
         labels = batch_labels(batch, targets, self.config.num_classes)
         maps = self.features(batch.tensor)
@@ -202,7 +182,7 @@ class SemanticSegmenter(Pretrained):
                 normalize=normalize,
                 generator=generator,
             )
-        return losses, counts
+        return Losses(losses, counts)
 
     def coarse_loss(self, coarse: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the coarse logits (B, C, h, w), interpolated to the labels (B, H, W)."""
@@ -222,7 +202,7 @@ class SemanticSegmenter(Pretrained):
     ) -> Tensor:
         """Logits (B, C, H, W) float32 on the padded batch: refined, or (``refine=False``) interpolated coarse ones.
 
-        The textbook way; :meth:`grids` holds the same logits in less memory. ``trace`` receives every subdivision step.
+        Dense, where :meth:`grids` holds the same logits in less memory. ``trace`` receives every subdivision step.
         """
         self._check_memory(batch, grids=2)
         maps = self.features(batch.tensor)
@@ -243,20 +223,19 @@ class SemanticSegmenter(Pretrained):
 
     @torch.no_grad()
     @in_own_precision
-    def grids(self, batch: ImageBatch, *, refine: bool = True, num_points: int | None = None) -> list[Grid]:
-        """The logits (C, H, W) of each image in the padded batch, to be read band by band: never held whole."""
-        if not self.fast:
-            return [DenseLogits(one) for one in self.logits(batch, refine=refine, num_points=num_points)]
+    def grids(
+        self, batch: ImageBatch, *, refine: bool = True, num_points: int | None = None
+    ) -> list[LazyGrid]:
+        """The logits (C, H, W) of each image in the padded batch, to be read in row chunks: never held at once."""
         self._check_memory(batch, grids=0)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
-        if self.point_rend is None or not refine:
-            grids: list[Grid] = [DenseLogits(logits) for logits in coarse]
-        else:
+        grids: list[LazyGrid] = [DenseLogits(logits) for logits in coarse]
+        if self.point_rend is not None and refine:
             grids = self.point_rend.render(
                 coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), num_points=num_points
             )
-        return [resized(grid, batch.padded_size) for grid in grids]
+        return [grid.resize(batch.padded_size) for grid in grids]
 
     def _sizes(self, coarse: Tensor) -> list[Size] | None:
         """The grids of the configured number of steps; None for doubling up to the image."""
@@ -292,15 +271,13 @@ class SemanticSegmenter(Pretrained):
         if trace is None:
             grids = self.grids(batch, refine=refine, num_points=num_points)
         else:
-            grids = [
-                DenseLogits(one)
-                for one in self.logits(batch, refine=refine, num_points=num_points, trace=trace)
-            ]
+            logits = self.logits(batch, refine=refine, num_points=num_points, trace=trace)
+            grids = [DenseLogits(one) for one in logits]
         results = []
         for grid, image, size in zip(grids, images, batch.sizes, strict=True):
-            whole = resized(CroppedLogits(grid, size), image.shape[-2:])
-            margin = label_uncertainty(whole) if uncertainty else None
-            results.append(self.config.result(label_map(whole), margin))
+            grid = grid.crop(size).resize((image.shape[1], image.shape[2]))
+            margin = grid.label_uncertainty() if uncertainty else None
+            results.append(self.config.result(grid.label_map(), margin))
         return results
 
     forward = predict
@@ -324,12 +301,6 @@ class SemanticSegmenter(Pretrained):
     def _fine(self, maps: dict[str, Tensor]) -> list[Tensor]:
         assert self.config.point_rend is not None
         return [maps[name] for name in self.config.point_rend.features]
-
-
-def resized(grid: Grid, size: tuple[int, ...]) -> Grid:
-    """The grid in another size (rows, columns); itself where it has that size."""
-    rows, columns = size
-    return grid if grid.shape[1:] == (rows, columns) else UpsampledLogits(grid, (rows, columns))
 
 
 def _build_point_rend(

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointrend.core.lazy_grid import CroppedLogits, Grid, label_map
+from pointrend.core.lazy_grid import LazyGrid
 from pointrend.core.subdivision import Size
 from pointrend.models.box_head import Detections
 from pointrend.models.boxes import clip_boxes, grouped_nms
 from pointrend.models.inputs import batch_images, check_image, resize_image, resize_to
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.semantic import SemanticSegmenter, resized
+from pointrend.models.semantic import SemanticSegmenter
 from pointrend.structures import InstanceResult, SemanticResult
 
 MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -59,13 +59,13 @@ def augmented_grid(
     flip: bool = True,
     refine: bool = True,
     num_points: int | None = None,
-) -> Grid:
-    """The probabilities of `augmented_probabilities` to be read band by band: their labels cost no (C, H, W)."""
+) -> LazyGrid:
+    """The probabilities of `augmented_probabilities` to be read in row chunks: their labels cost no (C, H, W)."""
     check_image(image)
     if not scales or min(scales) <= 0:
         raise ValueError(f"scales: expected one or more positive numbers, got {tuple(scales)}")
     height, width = image.shape[1:]
-    views: list[Grid] = []
+    views: list[LazyGrid] = []
     for scale in scales:
         size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
         view = resize_to(image, size, model.config.preprocessing.resize)
@@ -73,54 +73,34 @@ def augmented_grid(
             batch = batch_images(
                 [view.flip(-1) if mirrored else view], model.config.preprocessing, model.device
             )
-            grid: Grid = CroppedLogits(model.grids(batch, refine=refine, num_points=num_points)[0], size)
-            views.append(resized(MirroredGrid(grid) if mirrored else grid, (height, width)))
+            grid = model.grids(batch, refine=refine, num_points=num_points)[0].crop(size)
+            views.append((MirroredGrid(grid) if mirrored else grid).resize((height, width)))
     return MeanProbabilities(views)
 
 
-class MirroredGrid:
+class MirroredGrid(LazyGrid):
     """A grid seen in a mirror, left to right."""
 
-    def __init__(self, source: Grid) -> None:
+    def __init__(self, source: LazyGrid) -> None:
+        super().__init__(source.shape, source.dtype, source.device)
         self.source = source
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.source.shape
-
-    @property
-    def kind(self) -> Tensor:
-        return self.source.kind
 
     def rows(self, first: int, last: int) -> Tensor:
         return self.source.rows(first, last).flip(-1)
 
-    def known_labels(self) -> Tensor | None:
-        return None
 
-
-class MeanProbabilities:
+class MeanProbabilities(LazyGrid):
     """The mean over several grids of logits of one size, each as probabilities."""
 
-    def __init__(self, views: Sequence[Grid]) -> None:
+    def __init__(self, views: Sequence[LazyGrid]) -> None:
+        super().__init__(views[0].shape, views[0].dtype, views[0].device)
         self.views = views
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.views[0].shape
-
-    @property
-    def kind(self) -> Tensor:
-        return self.views[0].kind
 
     def rows(self, first: int, last: int) -> Tensor:
         total = self.views[0].rows(first, last).softmax(0)
         for view in self.views[1:]:
             total += view.rows(first, last).softmax(0)
         return total / len(self.views)
-
-    def known_labels(self) -> Tensor | None:
-        return None
 
 
 @torch.no_grad()
@@ -148,8 +128,8 @@ def sliding_grid(
     stride: tuple[int, int],
     refine: bool = True,
     num_points: int | None = None,
-) -> Grid:
-    """The logits of `sliding_logits` to be read band by band: of each window, coarse logits and points are kept."""
+) -> LazyGrid:
+    """The logits of `sliding_logits` to be read in row chunks: of each window, coarse logits and points are kept."""
     check_image(image)
     check_windows(window, stride)
     preprocessing = model.config.preprocessing
@@ -162,8 +142,8 @@ def sliding_grid(
             grid = model.grids(
                 batch_images([part], preprocessing, model.device), refine=refine, num_points=num_points
             )
-            views.append((rows.start, columns.start, CroppedLogits(grid[0], (part.shape[1], part.shape[2]))))
-    return resized(SlidingGrid(views, (height, width)), image.shape[1:])
+            views.append((rows.start, columns.start, grid[0].crop((part.shape[1], part.shape[2]))))
+    return SlidingGrid(views, (height, width)).resize((image.shape[1], image.shape[2]))
 
 
 def check_windows(window: tuple[int, int], stride: tuple[int, int]) -> None:
@@ -174,7 +154,7 @@ def check_windows(window: tuple[int, int], stride: tuple[int, int]) -> None:
         raise ValueError(f"stride: expected 1 to the window's {window} (rows, columns), got {stride}")
 
 
-class SlidingGrid:
+class SlidingGrid(LazyGrid):
     """The mean of grids of logits that lie on a larger one and overlap; together they cover it.
 
     Args:
@@ -182,20 +162,15 @@ class SlidingGrid:
         size: rows and columns of the whole.
     """
 
-    def __init__(self, views: Sequence[tuple[int, int, Grid]], size: Size) -> None:
-        self.views, self.size = views, size
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.views[0][2].shape[0], *self.size
-
-    @property
-    def kind(self) -> Tensor:
-        return self.views[0][2].kind
+    def __init__(self, views: Sequence[tuple[int, int, LazyGrid]], size: Size) -> None:
+        first = views[0][2]
+        super().__init__((first.shape[0], *size), first.dtype, first.device)
+        self.views = views
 
     def rows(self, first: int, last: int) -> Tensor:
-        total = self.kind.new_zeros((self.shape[0], last - first, self.size[1]))
-        counts = self.kind.new_zeros((last - first, self.size[1]))
+        shape = (self.shape[0], last - first, self.shape[2])
+        total = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        counts = torch.zeros(shape[1:], dtype=self.dtype, device=self.device)
         for top, left, view in self.views:
             start, end = max(first, top), min(last, top + view.shape[1])
             if start < end:
@@ -203,9 +178,6 @@ class SlidingGrid:
                 total[here] += view.rows(start - top, end - top)
                 counts[here] += 1
         return total.div_(counts)
-
-    def known_labels(self) -> Tensor | None:
-        return None
 
 
 def _windows(length: int, window: int, stride: int) -> list[slice]:
@@ -254,7 +226,7 @@ class _Labelled(_Wrapped, ABC):
     """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
 
     @abstractmethod
-    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> Grid:
+    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> LazyGrid:
         """Logits or probabilities (C, H, W) of one image uint8 (3, H, W), in its own size."""
 
     @torch.no_grad()
@@ -263,7 +235,7 @@ class _Labelled(_Wrapped, ABC):
     ) -> list[SemanticResult]:
         """Label maps of images uint8 (3, H, W), each in its own size; options as of the model's `predict`."""
         grids = (self.grid(image, refine=refine, num_points=num_points) for image in images)
-        return [self.config.result(label_map(grid)) for grid in grids]
+        return [self.config.result(grid.label_map()) for grid in grids]
 
 
 class AugmentedSemantic(_Labelled):
@@ -287,7 +259,7 @@ class AugmentedSemantic(_Labelled):
         self.scales, self.flip = tuple(scales), flip
         self.options = (self.scales, flip)
 
-    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> Grid:
+    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> LazyGrid:
         return augmented_grid(
             self.model, image, scales=self.scales, flip=self.flip, refine=refine, num_points=num_points
         )
@@ -314,7 +286,7 @@ class SlidingSemantic(_Labelled):
         self.window, self.stride = window, stride
         self.options = (window, stride)
 
-    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> Grid:
+    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> LazyGrid:
         return sliding_grid(
             self.model, image, window=self.window, stride=self.stride, refine=refine, num_points=num_points
         )

@@ -23,6 +23,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from pointrend.models.base import Pretrained
 from pointrend.training.data_loading import Batch, derive_seed
 from pointrend.training.nonfinite import FailedBatch, NonFiniteLoss, describe, save_batch
 from pointrend.training.processes import anyone, sum_over_processes
@@ -70,7 +71,7 @@ class Updates:
                 gradient, for which the scaler leaves the update out, until the scale is below `SMALLEST_SCALE`.
         """
         parts = len(batches) * self.accelerator.num_processes
-        weigh = self.recipe.mean_over == "update" and parts > 1 and hasattr(self.model, "loss_and_counts")
+        weigh = self.recipe.mean_over == "update" and parts > 1 and isinstance(self.model, Pretrained)
         totals = self._count(batches, step) if weigh and len(batches) > 1 else None
         means: dict[str, float] = {}
         for part, batch in enumerate(batches):

@@ -10,7 +10,7 @@ from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.published import numbered
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
 from pointrend.training.config import TrainingConfig

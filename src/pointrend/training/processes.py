@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from pointrend.distributed import RemoteError, Shard, defer_signal
+from pointrend.models.base import Pretrained
 from pointrend.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -42,15 +43,16 @@ class LossModule(nn.Module):
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Any], seeds: Sequence[int]
     ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-        """Losses, and what each is a mean over, where the model has ``loss_and_counts``.
+        """Losses, and what each is a mean over, where the model says so.
 
         Its random choices are then seeded image by image, so that they do not depend on those beside it.
         """
-        if not hasattr(self.model, "loss_and_counts"):
+        if not isinstance(self.model, Pretrained):
             return self.model.loss(images, targets), {}  # type: ignore[operator]
         device = next(self.model.parameters()).device
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        return self.model.loss_and_counts(images, targets, generator=generators)  # type: ignore[operator]
+        losses = self.model.loss(images, targets, generator=generators)
+        return dict(losses), losses.counts
 
 
 def start(recipe: Recipe, device: str | None = None) -> Accelerator:

@@ -7,7 +7,7 @@ import torch
 
 from pointrend.models.boxes import Regions
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.mask_heads.implicit import ImplicitMaskHead, ImplicitPointHead, encode_positions
 
 CHANNELS, STRIDES = {"p2": 6}, {"p2": 4}

@@ -7,7 +7,8 @@ import torch
 
 from pointrend.core import PointSampling, binary_uncertainty, regular_grid, subdivide
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.coarse import CoarseHead, CoarseMaskHead, MaskConfig, grid_loss
+from pointrend.models.mask_heads.base import MaskConfig, grid_loss
+from pointrend.models.mask_heads.coarse import CoarseHead, CoarseMaskHead
 from pointrend.models.mask_heads.conv import ConvMaskHead
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.structures import InstanceMasks
@@ -78,7 +79,7 @@ def test_masks_have_any_resolution(side):
 
 
 def test_pooling_samples_once_a_bin_and_sees_zeros_outside():
-    head = CoarseHead(1, 49)
+    head = CoarseHead(1, 49, MaskConfig())
     ramp = torch.arange(16.0).expand(1, 1, 16, 16).contiguous()
     regions = Regions(
         torch.tensor([[8.0, 8, 36, 36], [-100, 0, -44, 56]]), torch.zeros(2).long(), torch.zeros(2).long()
@@ -90,11 +91,11 @@ def test_pooling_samples_once_a_bin_and_sees_zeros_outside():
 
 
 def test_channels_are_reduced_only_where_there_are_more_than_the_head_has():
-    assert CoarseHead(256, 49).reduce_channels is None
-    head = CoarseHead(300, 49)
+    assert CoarseHead(256, 49, MaskConfig()).reduce_channels is None
+    head = CoarseHead(300, 49, MaskConfig())
     assert head.reduce_channels is not None
     assert head(torch.randn(1, 300, 14, 14)).shape == (1, 49)
-    assert CoarseHead(8, 49)(torch.randn(1, 8, 14, 14)).shape == (1, 49)
+    assert CoarseHead(8, 49, MaskConfig())(torch.randn(1, 8, 14, 14)).shape == (1, 49)
 
 
 def test_the_coarse_loss_is_detectron2s(units):

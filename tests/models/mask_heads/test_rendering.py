@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from pointrend.core import PointRend
-from pointrend.core.lazy_grid import label_map
 from pointrend.core.selection import uncertain_cells
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.coarse import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.models.mask_heads.rendering import AdaptiveRefinement
 
@@ -34,7 +33,7 @@ def scene():
 @pytest.mark.parametrize("fast", [True, False])
 def test_boxes_stop_at_the_grid_that_their_pixels_fill(head, scene, fast) -> None:
     features, regions = scene
-    head.fast = fast
+    head.point_head.fast = fast
     full = head.predict(features, regions)
     head.adaptive_refinement = AdaptiveRefinement(cells_per_pixel=1)
     economical = head.predict(features, regions)
@@ -48,7 +47,7 @@ def test_boxes_stop_at_the_grid_that_their_pixels_fill(head, scene, fast) -> Non
     assert economical.shape == full.shape
     torch.testing.assert_close(economical[1:3], full[1:3], atol=1e-4, rtol=1e-4)
     for small, steps in ((0, 0), (3, 1)):
-        grid = head._predict(features, regions[torch.tensor([small])], head._sizes()[:steps])[:, None]
+        grid = head.render(features, regions[torch.tensor([small])], head.sizes[:steps])[:, None]
         wide = torch.nn.functional.interpolate(grid, size=56, mode="bilinear")[0]
         torch.testing.assert_close(economical[small], wide[0], atol=1e-4, rtol=1e-4)
 
@@ -84,7 +83,7 @@ def test_sure_cells_are_left_alone_either_way(min_uncertainty: float) -> None:
     assert trace[-1].index.shape[1] == min(60, int((margins < -min_uncertainty).sum()))
     grid = module.render(coarse, level, (20, 24))[0]
     torch.testing.assert_close(grid.rows(0, 20), refined[0], atol=1e-9, rtol=1e-9)
-    assert torch.equal(label_map(grid).long(), refined[0].argmax(0))
+    assert torch.equal(grid.label_map().long(), refined[0].argmax(0))
 
 
 @pytest.mark.parametrize("options", [{"min_uncertainty": 0}, {"cells_per_pixel": -1.0}])

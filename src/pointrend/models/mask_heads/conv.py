@@ -16,17 +16,15 @@ from torch.nn import functional as F
 from pointrend.core.selection import Generators
 from pointrend.models.box_head import POOLED, pool_regions
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.coarse import MaskConfig, grid_loss
+from pointrend.models.mask_heads.base import MaskConfig, MaskHead, grid_loss
 from pointrend.models.weight_init import msra_fill, normal_fill
 from pointrend.structures import InstanceMasks
 
 
-class ConvMaskHead(nn.Module):
+class ConvMaskHead(MaskHead):
     """The 4x conv baseline of Mask R-CNN: RoIAlign, four 3x3 convolutions, one upsampling by 2.
 
-    Args:
-        channels: C of each map. strides: input pixels per cell of each map; by name, "p2".."p5" among them.
-        num_classes: K.
+    Args: as for :class:`~pointrend.models.mask_heads.base.MaskHead`, "p2".."p5" among the maps.
         mask_size: S of the mask, 28 (from 14x14 features) or 224 (from 112x112, the costly head of Table 2).
     """
 
@@ -39,14 +37,11 @@ class ConvMaskHead(nn.Module):
         *,
         mask_size: int = 28,
     ) -> None:
-        super().__init__()
-        config = config or MaskConfig()
+        super().__init__(channels, strides, num_classes, config)
         if mask_size < 2 or mask_size % 2:
             raise ValueError(f"mask_size: expected an even number of cells (28 or 224), got {mask_size}")
         self.mask_size = mask_size
-        self.strides = {level: strides[level] for level in POOLED}
-        self.masks = 1 if config.class_agnostic else num_classes
-        width = config.width
+        width = self.config.width
         self.convs = nn.ModuleList(
             nn.Conv2d(channels["p2"] if i == 0 else width, width, 3, padding=1) for i in range(4)
         )
@@ -59,7 +54,7 @@ class ConvMaskHead(nn.Module):
 
     def pool(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """(R, C, S/2, S/2) from the pyramid level that suits each box."""
-        maps, strides = [features[name] for name in self.strides], list(self.strides.values())
+        maps, strides = [features[level] for level in POOLED], [self.strides[level] for level in POOLED]
         return pool_regions(maps, strides, regions.boxes, regions.image_index, self.mask_size // 2)
 
     def hidden(self, pooled: Tensor) -> Tensor:
@@ -90,10 +85,7 @@ class ConvMaskHead(nn.Module):
         *,
         generator: Generators = None,
     ) -> dict[str, Tensor]:
-        """``mask``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5.
-
-        Arguments as for :class:`~pointrend.models.mask_heads.coarse.CoarseMaskHead`; ``generator`` has no use here.
-        """
+        """``mask``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5."""
         return {"mask": grid_loss(self._logits(features, regions), regions, matched, masks)}
 
     @torch.no_grad()

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointrend.core import SubdivisionStep, point_sample_boxes
+from pointrend.core import point_sample_boxes
+from pointrend.core.fast_point_head import PredictInBoxes
 from pointrend.core.sampling import without_autocast
 from pointrend.core.selection import Generators
-from pointrend.core.subdivision import PredictAt
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.coarse import CoarseHead, MaskConfig
-from pointrend.models.mask_heads.rendering import MaskTrace, grid_sizes, loss_at_points, render_masks
+from pointrend.models.mask_heads.base import MaskConfig
+from pointrend.models.mask_heads.coarse import CoarseHead
+from pointrend.models.mask_heads.rendering import RenderedMaskHead, loss_at_points
 from pointrend.structures import InstanceMasks
 
 FREQUENCIES = 128
@@ -94,10 +95,10 @@ class ImplicitPointHead(nn.Module):
         return hidden.transpose(1, 2).float()
 
 
-class ImplicitMaskHead(nn.Module):
+class ImplicitMaskHead(RenderedMaskHead):
     """Predicts a point head for each box, and renders the mask with it.
 
-    Args: as for :class:`~pointrend.models.mask_heads.coarse.CoarseMaskHead`. ``config.sampling`` should be uniform:
+    Args: as for :class:`~pointrend.models.mask_heads.base.MaskHead`. ``config.sampling`` should be uniform:
     without a coarse mask there is no uncertainty to prefer points by, so its bias is ignored. Of K = 80
     classes the parameter head's last layer alone holds 290 million weights, 1.2 GB; ``class_agnostic`` saves
     a twelfth of that.
@@ -113,21 +114,17 @@ class ImplicitMaskHead(nn.Module):
         num_classes: int,
         config: MaskConfig | None = None,
     ) -> None:
-        super().__init__()
-        self.config = config or MaskConfig(train_on_predicted_boxes=False)
-        self.strides = dict(strides)
-        self.masks = 1 if self.config.class_agnostic else num_classes
+        super().__init__(channels, strides, num_classes, config)
         fine = sum(channels[name] for name in self.config.features)
         self.point_head = ImplicitPointHead(
             fine, self.masks, width=self.config.width, depth=self.config.depth
         )
-        self.parameter_head = CoarseHead(
-            channels["p2"],
-            self.point_head.num_parameters,
-            mask_size=self.config.coarse_size,
-            width=self.config.width,
-            hidden=self.config.coarse_width,
-        )
+        self.parameter_head = CoarseHead(channels["p2"], self.point_head.num_parameters, self.config)
+
+    @property
+    def start_size(self) -> int:
+        """Side of the grid on which every cell is predicted: the first N points are a square."""
+        return min(math.isqrt(self.config.num_points), self.config.mask_size)
 
     def parameters_of(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """A point head for each box: (R, W)."""
@@ -156,42 +153,27 @@ class ImplicitMaskHead(nn.Module):
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class."""
-        parts = regions.chunks(self.boxes_at_once)
-        return torch.cat([self._render(features, part, None)[0] for part in parts])
+        predict = super().predict
+        return torch.cat([predict(features, part) for part in regions.chunks(self.boxes_at_once)])
 
-    @torch.no_grad()
-    def trace(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[Tensor, MaskTrace]:
-        """What :meth:`predict` returns, and how it came about. There is no coarse mask: ``coarse`` is (R, 0, 0, 0)."""
-        steps: list[SubdivisionStep] = []
-        logits, start = self._render(features, regions, steps)
-        return logits, MaskTrace(logits.new_zeros((len(regions), 0, 0, 0)), start, steps)
+    def bind(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[PredictInBoxes, Tensor]:
+        """Each box's point head; there is no coarse mask: (R, 0, 0, 0)."""
+        nothing = regions.boxes.new_zeros((len(regions), 0, 0, 0))
+        return self.predictor(features, self.parameters_of(features, regions), regions), nothing
 
-    def _render(
-        self, features: Mapping[str, Tensor], regions: Regions, steps: list[SubdivisionStep] | None
-    ) -> tuple[Tensor, Tensor]:
-        predict_at = self.predictor(features, self.parameters_of(features, regions), regions)
-        output = self.config.mask_size
-        side = min(math.isqrt(self.config.num_points), output)  # the first N points are a square grid
-        logits, start = render_masks(
-            predict_at,
-            len(regions),
-            regions.boxes.device,
-            start=side,
-            sizes=grid_sizes(side, output),
-            num_points=self.config.num_points,
-            trace=steps,
-        )
-        return logits[:, 0], start
-
-    def predictor(self, features: Mapping[str, Tensor], parameters: Tensor, regions: Regions) -> PredictAt:
-        """Each box's point head for its class: from points (R, P, 2) in the boxes to logits (R, 1, P)."""
+    def predictor(
+        self, features: Mapping[str, Tensor], parameters: Tensor, regions: Regions
+    ) -> PredictInBoxes:
+        """Each box's point head for its class: from points (r, P, 2) in some of the boxes to logits (r, 1, P)."""
         maps = [features[name] for name in self.config.features]
         strides = [self.strides[name] for name in self.config.features]
         channels = regions.channels(self.masks)
 
-        def predict_at(points: Tensor) -> Tensor:
-            fine = point_sample_boxes(maps, strides, regions.boxes, regions.image_index, points)  # (R, C, P)
-            logits: Tensor = self.point_head(parameters, fine, points, channels)
+        def predict_at(points: Tensor, first: int = 0) -> Tensor:
+            some = slice(first, first + points.shape[0])
+            boxes, images = regions.boxes[some], regions.image_index[some]
+            fine = point_sample_boxes(maps, strides, boxes, images, points)  # (r, C, P)
+            logits: Tensor = self.point_head(parameters[some], fine, points, channels[some])
             return logits
 
         return predict_at

@@ -5,10 +5,13 @@ Shapes: R boxes of all images, K classes, P points, s side of the starting grid,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pointrend.core import (
@@ -22,9 +25,12 @@ from pointrend.core import (
     subdivide,
     subdivision_sizes,
 )
+from pointrend.core.fast_point_head import PredictInBoxes, compute_dtype
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt, Size
 from pointrend.models.boxes import Regions
+from pointrend.models.mask_heads.base import MaskHead
+from pointrend.models.memory import fits_at_once
 from pointrend.models.paste_masks import sample_batch
 from pointrend.structures import InstanceMasks
 
@@ -39,76 +45,6 @@ class MaskTrace:
     """(R, 1, s, s) logits of each box's class on the starting grid, every cell predicted."""
     steps: list[SubdivisionStep]
     """What each subdivision step did, for one channel: the box's class."""
-
-
-def grid_sizes(start: int, side: int) -> list[Size]:
-    """The grids of the subdivision steps from a starting side to the mask's; none if it starts there."""
-    return subdivision_sizes((start, start), (side, side)) if start < side else []
-
-
-def in_pieces(predict_at: PredictAt, pieces: int) -> PredictAt:
-    """The same logits (R, 1, P), predicted for one piece of the points after the other."""
-    if pieces == 1:
-        return predict_at
-    return lambda points: torch.cat([predict_at(piece) for piece in points.chunk(pieces, dim=1)], dim=2)
-
-
-def render_masks(
-    predict_at: PredictAt,
-    regions: int,
-    device: torch.device,
-    *,
-    start: int,
-    sizes: Sequence[Size],
-    num_points: int,
-    min_uncertainty: float | None = None,
-    trace: list[SubdivisionStep] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """(R, 1, S, S) logits and the starting grid (R, 1, s, s), every cell of which is predicted.
-
-    Args:
-        predict_at: from points (R, P, 2) in the boxes to logits (R, 1, P).
-        regions: R. device: of the points.
-        start: s. sizes, num_points, min_uncertainty, trace: of :func:`pointrend.core.subdivide`.
-    """
-    grid = regular_grid(start, start, regions=regions, device=device)
-    first = predict_at(grid).unflatten(2, (start, start))
-    logits = subdivide(
-        first,
-        predict_at,
-        sizes=sizes,
-        num_points=num_points,
-        uncertainty=binary_uncertainty,
-        min_uncertainty=min_uncertainty,
-        trace=trace,
-    )
-    return logits, first
-
-
-def loss_at_points(
-    predict_at: PredictAt,
-    guide: Tensor,
-    sampling: PointSampling,
-    regions: Regions,
-    matched: Tensor,
-    masks: Sequence[InstanceMasks],
-    *,
-    generator: Generators = None,
-) -> Tensor:
-    """Mean cross-entropy with soft labels at points drawn in each box, a scalar.
-
-    Args:
-        predict_at: from points (R, P, 2) in the boxes to logits (R, 1, P).
-        guide: (R, 1, H, W) logits; their uncertainty says where points are preferred.
-        sampling: how points are drawn.
-        regions, matched, masks, generator: as for :meth:`~pointrend.models.mask_heads.coarse.CoarseMaskHead.loss`.
-    """
-    points = sample_training_points(
-        guide, sampling, binary_uncertainty, generator=regions.generators(generator)
-    )  # (R, P, 2)
-    logits = predict_at(points)[:, 0]  # (R, P)
-    labels = sample_batch(masks, regions, matched, points_in_image(points, regions.boxes))
-    return binary_point_loss(logits, labels)
 
 
 @dataclass(frozen=True)
@@ -140,3 +76,132 @@ class AdaptiveRefinement:
         longer = (boxes[:, 2:] - boxes[:, :2]).amax(1)
         sides = boxes.new_tensor([start, *(size[0] for size in sizes[:-1])])
         return (sides < self.cells_per_pixel * longer[:, None]).sum(1)
+
+
+class RenderedMaskHead(MaskHead):
+    """A mask head whose masks are rendered: every cell of a small grid is predicted, then it is subdivided.
+
+    Only the class of a box is ever upsampled, refined and pasted. This is exact, since classes do not feed back into
+    each other; the original carries all of them along.
+    """
+
+    adaptive_refinement: AdaptiveRefinement | None = None
+    """Points to leave out at inference; None predicts all, as published."""
+
+    @abstractmethod
+    def bind(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[PredictInBoxes, Tensor]:
+        """The point head in these boxes, and the coarse logits (R, K, s, s) that it sees."""
+
+    @property
+    def start_size(self) -> int:
+        """Side of the grid on which every cell is predicted."""
+        return self.config.start_size
+
+    @property
+    def sizes(self) -> list[Size]:
+        """The grids of the subdivision steps."""
+        start, size = self.start_size, self.config.mask_size
+        return subdivision_sizes((start, start), (size, size)) if start < size else []
+
+    @torch.no_grad()
+    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """Mask logits (R, S, S) of each box's class, S from the configuration."""
+        adaptive, sizes, size = self.adaptive_refinement, self.sizes, self.config.mask_size
+        if adaptive is None or adaptive.cells_per_pixel is None:
+            return self.render(features, regions, sizes)
+        needed = adaptive.steps(regions.boxes, self.start_size, sizes)
+        masks = regions.boxes.new_empty((len(regions), size, size))
+        for steps in needed.unique().tolist():
+            here = torch.nonzero(needed == steps).squeeze(1)
+            logits = self.render(features, regions[here], sizes[:steps])[:, None]
+            masks[here] = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0]
+        return masks
+
+    @torch.no_grad()
+    def trace(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[Tensor, MaskTrace]:
+        """What :meth:`predict` returns, and how it came about; holds the grids of every step in memory."""
+        steps: list[SubdivisionStep] = []
+        predict_at, coarse = self.bind(features, regions)
+        logits, start = self._subdivide(predict_at, regions.boxes, self.sizes, steps)
+        return logits[:, 0], MaskTrace(coarse, start, steps)
+
+    def render(self, features: Mapping[str, Tensor], regions: Regions, sizes: Sequence[Size]) -> Tensor:
+        """Mask logits (R, *sizes[-1]) of each box's class; on the starting grid if there is no step."""
+        predict_at, coarse = self.bind(features, regions)
+        at_once, pieces = self.boxes_at_once, 1
+        if coarse.device.type == "cpu":
+            # Few boxes go in four parts too, one box in halves: a quarter of the memory, for a few calls.
+            at_once = min(at_once, max(1, -(-len(regions) // 4)))
+            pieces = 2 if len(regions) < 4 else 1
+        size = sizes[-1] if sizes else (self.start_size, self.start_size)
+        masks = coarse.new_empty((len(regions), *size))
+        for first in range(0, len(regions), at_once):
+            part = masks[first : first + at_once]
+            here = in_pieces(partial(predict_at, first=first), pieces)
+            part.copy_(self._subdivide(here, regions.boxes[first : first + at_once], sizes)[0][:, 0])
+        return masks
+
+    def _subdivide(
+        self,
+        predict_at: PredictAt,
+        boxes: Tensor,
+        sizes: Sequence[Size],
+        trace: list[SubdivisionStep] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """(R, 1, S, S) logits and the starting grid (R, 1, s, s), every cell of which is predicted."""
+        side = self.start_size
+        grid = regular_grid(side, side, regions=boxes.shape[0], device=boxes.device)
+        start = predict_at(grid).unflatten(2, (side, side))
+        logits = subdivide(
+            start,
+            predict_at,
+            sizes=sizes,
+            num_points=self.config.num_points,
+            uncertainty=binary_uncertainty,
+            min_uncertainty=self.adaptive_refinement.min_uncertainty if self.adaptive_refinement else None,
+            trace=trace,
+        )
+        return logits, start
+
+    @property
+    def boxes_at_once(self) -> int:
+        """Boxes rendered together: as many as a budget of memory holds, whatever the number of classes."""
+        points = max(self.config.num_points, self.start_size**2)
+        # Three hidden features, indices and weights for each point; two grids, their uncertainty and a copy.
+        parameter = next(self.parameters())
+        hidden = self.config.width * compute_dtype(parameter).itemsize
+        box = points * (3 * hidden + 160) + 4 * 4 * self.config.mask_size**2
+        return fits_at_once(box, parameter.device)
+
+
+def in_pieces(predict_at: PredictAt, pieces: int) -> PredictAt:
+    """The same logits (R, 1, P), predicted for one piece of the points after the other."""
+    if pieces == 1:
+        return predict_at
+    return lambda points: torch.cat([predict_at(piece) for piece in points.chunk(pieces, dim=1)], dim=2)
+
+
+def loss_at_points(
+    predict_at: PredictAt,
+    guide: Tensor,
+    sampling: PointSampling,
+    regions: Regions,
+    matched: Tensor,
+    masks: Sequence[InstanceMasks],
+    *,
+    generator: Generators = None,
+) -> Tensor:
+    """Mean cross-entropy with soft labels at points drawn in each box, a scalar.
+
+    Args:
+        predict_at: from points (R, P, 2) in the boxes to logits (R, 1, P).
+        guide: (R, 1, H, W) logits; their uncertainty says where points are preferred.
+        sampling: how points are drawn.
+        regions, matched, masks, generator: as for :meth:`~pointrend.models.mask_heads.base.MaskHead.loss`.
+    """
+    points = sample_training_points(
+        guide, sampling, binary_uncertainty, generator=regions.generators(generator)
+    )  # (R, P, 2)
+    logits = predict_at(points)[:, 0]  # (R, P)
+    labels = sample_batch(masks, regions, matched, points_in_image(points, regions.boxes))
+    return binary_point_loss(logits, labels)

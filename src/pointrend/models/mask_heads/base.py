@@ -1,0 +1,124 @@
+"""What all mask heads share: their settings, their constructor and two methods.
+
+A mask head predicts the logits of one class on a grid over each box. Numbers as in Detectron2
+``projects/PointRend/point_rend/mask_head.py``.
+
+Shapes: B images, R boxes of all images, K classes, C channels, S side of the mask grid.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from pointrend.core import PointSampling, binary_point_loss
+from pointrend.core.selection import Generators
+from pointrend.models.boxes import Regions
+from pointrend.models.paste_masks import crop_batch
+from pointrend.structures import InstanceMasks
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Settings of the mask heads; defaults are those of all published PointRend models."""
+
+    mask_size: int = 224
+    """S of the rendered mask, any number: PointRend only."""
+    coarse_size: int = 7
+    num_points: int = 784
+    """N, points predicted for each box in each subdivision step."""
+    sampling: PointSampling = field(default_factory=PointSampling)
+    """How training points are chosen."""
+    class_agnostic: bool = False
+    """One mask for each box instead of one for each class."""
+    features: tuple[str, ...] = ("p2",)
+    """Where the point head's fine features come from: "p2".."p5", "stem", "res2".."res5"."""
+    width: int = 256
+    """Channels of convolutions and of the point head."""
+    coarse_width: int = 1024
+    """Units of the coarse head's hidden layers."""
+    depth: int = 3
+    """Hidden layers of the point head."""
+    coarse_each_layer: bool = True
+    residual: bool = False
+    """The point head predicts a correction instead of the logits; see :class:`pointrend.core.PointHead`."""
+    train_on_predicted_boxes: bool = True
+    """Train on the box predicted from each proposal rather than on the proposal."""
+
+    def __post_init__(self) -> None:
+        if min(self.mask_size, self.num_points, self.coarse_size) < 1 or not self.features:
+            raise ValueError(f"mask head: expected positive sides and points and some features, got {self}")
+
+    @property
+    def start_size(self) -> int:
+        """Side of the grid on which subdivision starts: the largest doubled coarse grid that N points cover.
+
+        28 for 7 and N = 784. Detectron2's configuration says "start 7, 5 steps"; this is what it runs.
+        """
+        side = min(self.coarse_size, self.mask_size)
+        while 4 * side**2 <= self.num_points and 2 * side <= self.mask_size:
+            side *= 2
+        return side
+
+
+class MaskHead(nn.Module, ABC):
+    """Masks of boxes.
+
+    Args:
+        channels: C of each map. strides: input pixels per cell of each map; by name, "p2" among them.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[str, int],
+        strides: Mapping[str, int],
+        num_classes: int,
+        config: MaskConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config or MaskConfig()
+        self.strides = dict(strides)
+        self.masks = 1 if self.config.class_agnostic else num_classes
+        unknown = [name for name in self.config.features if name not in channels]
+        if unknown:
+            raise ValueError(
+                f"point head features: expected some of {sorted(channels)}, got {self.config.features}"
+            )
+
+    @abstractmethod
+    def loss(
+        self,
+        features: Mapping[str, Tensor],
+        regions: Regions,
+        matched: Tensor,
+        masks: Sequence[InstanceMasks],
+        *,
+        generator: Generators = None,
+    ) -> dict[str, Tensor]:
+        """Losses by name, scalars.
+
+        Args:
+            features: maps (B, C, H, W) of the backbone and its pyramid by name.
+            regions: the boxes to train on, with their true classes. matched: (R,) their true objects.
+            masks: the true objects' masks, for each image, in pixels of the network's input.
+            generator: for heads that draw points; one, or one for each image.
+        """
+
+    @abstractmethod
+    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+        """Mask logits (R, S, S) of each box's class."""
+
+
+def grid_loss(logits: Tensor, regions: Regions, matched: Tensor, masks: Sequence[InstanceMasks]) -> Tensor:
+    """Mean cross-entropy of mask logits with the true masks, cropped to the boxes and cut at 0.5; a scalar.
+
+    Args:
+        logits: (R, S, S) or (R, 1, S, S), of each box's class.
+        regions, matched, masks: as for :meth:`MaskHead.loss`.
+    """
+    targets = crop_batch(masks, regions, matched, logits.shape[-1])
+    return binary_point_loss(logits.flatten(1), targets.flatten(1))
