@@ -102,7 +102,7 @@ def test_resolutions_and_numbers_of_points_are_crossed() -> None:
 
 
 def test_a_head_without_points_is_refused() -> None:
-    with pytest.raises(ValueError, match="a point head, got the head 'coarse'"):
+    with pytest.raises(ValueError, match="a point head, got the mask head 'coarse'"):
         MaskVariants(detector("coarse"))
 
 
