@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pointrend.checkpoints.download import file_hash
 from pointrend.data.build import open_dataset
 from pointrend.data.cityscapes import Cityscapes
+from pointrend.data.class_mapping import match_classes
 from pointrend.distributed import Shard
 from pointrend.evaluation.cityscapes_results import CityscapesResults
 from pointrend.evaluation.evaluate_instances import evaluate_instances, score_detections
@@ -110,10 +111,11 @@ class EvaluationJob:
         data = self._open(tasks.pop())
         for model in models.values():
             Predictor(model, device=self.options.device)  # moves it there
-            _check_classes(model.config.class_names, data, self.options.data)
+        data_of = {name: self._with_classes_of(model, data) for name, model in models.items()}
         rendering = any(_renders(model) for model in models.values())
         evaluate: Any = evaluate_semantic if self.task == "semantic" else evaluate_instances
         for (name, model), label in zip(models.items(), _short(list(models)), strict=True):
+            data = data_of[name]
             # Beside a model that is rendered in several ways, one without points has its single row.
             seen, variants = self._variants(model, compared=_renders(model) or not rendering)
             if len(models) > 1:
@@ -166,6 +168,10 @@ class EvaluationJob:
         if options.lvis is not None:
             data = self._on_lvis(data)
         return Subset.first(data, options.limit)
+
+    def _with_classes_of(self, model: Any, data: Subset) -> Subset:
+        """The images with their labels in the order of the model's classes."""
+        return Subset(match_classes(data.data, model.config.class_names, of="the model"), data.indices)
 
     def _on_lvis(self, data: Dataset) -> Subset:
         """The images that LVIS annotated; its annotations become the truth."""
@@ -280,14 +286,6 @@ def variants_of(
     if points:
         return model, semantic_variants(points)
     return model, {"coarse, interpolated": {"refine": False}, "PointRend": {}}
-
-
-def _check_classes(own: Sequence[str], data: Dataset, name: str) -> None:
-    if tuple(data.class_names) != tuple(own):
-        raise ValueError(
-            f"the model knows the classes {', '.join(own)}, but {name} has "
-            f"{', '.join(data.class_names)}; evaluate on data with the same classes in the same order"
-        )
 
 
 def _short(models: Sequence[str]) -> list[str]:

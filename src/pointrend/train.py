@@ -20,12 +20,14 @@ import torch
 from pointrend.checkpoints.download import Progress, file_hash
 from pointrend.checkpoints.native import build, save
 from pointrend.data.build import open_dataset
+from pointrend.data.class_mapping import match_classes
 from pointrend.distributed import main_process
 from pointrend.evaluate import score
 from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.report import Scores, to_json
 from pointrend.io import write_text
+from pointrend.structures import Dataset
 from pointrend.training.config import TrainingConfig
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.finetune import Transfer, change_classes, finetune_config, finetune_recipe
@@ -208,7 +210,12 @@ def _open(
     categories = options.categories or None
     data = open_dataset(name, "train", transforms=transforms, categories=categories)
     limit = options.limit if options.limit is not None or all_images else 200
-    return data, Validation(lambda: open_dataset(name, "val", categories=categories), limit)
+
+    def validation() -> Dataset:
+        part = open_dataset(name, "val", categories=categories)
+        return match_classes(part, data.class_names, of="the training part")
+
+    return data, Validation(validation, limit)
 
 
 def _run(

@@ -87,26 +87,30 @@ class _File:
             found[own] = chosen
         return found
 
-    def classes(self, data: Dataset) -> dict[Any, int] | None:
-        """The data set's id of each class of the file; None if it names none."""
+    def classes(self, data: Dataset) -> dict[Any, int | None] | None:
+        """The data set's id of each class of the file, None for classes that it lacks; None if the file names none."""
         if "categories" not in self.content:
             return None
         known = dict(zip(data.class_names, data.category_ids, strict=True))
-        found: dict[Any, int] = {}
+        found: dict[Any, int | None] = {}
+        names: set[str] = set()
         for own, record in self._by_id("category", "categories").items():
             name = record.get("name")
-            if not isinstance(name, str) or name not in known:
-                raise ValueError(
-                    f"{self.source}: category {brief(own)}: name: {brief(name)} is no class of the data set, which has"
-                    f" {brief(list(known))}"
-                )
-            if known[name] in found.values():
-                raise ValueError(f"{self.source}: category {brief(own)}: name: {brief(name)} is there twice")
-            found[own] = known[name]
+            if not isinstance(name, str) or name in names:
+                problem = "is there twice" if isinstance(name, str) else "expected a text"
+                raise ValueError(f"{self.source}: category {brief(own)}: name: {brief(name)} {problem}")
+            names.add(name)
+            found[own] = known.get(name)
+        missing = [name for name in known if name not in names]
+        if missing:
+            raise ValueError(
+                f"{self.source}: categories: {brief(missing[0])}, a class of the data set, is not among"
+                f" {brief(sorted(names))}"
+            )
         return found
 
-    def records(self, images: Mapping[Any, int | str], classes: Mapping[Any, int] | None) -> Records:
-        """The annotations with the data set's ids."""
+    def records(self, images: Mapping[Any, int | str], classes: Mapping[Any, int | None] | None) -> Records:
+        """The annotations with the data set's ids; those of classes that it lacks are left out."""
         changed = []
         for number, record in enumerate(self.content["annotations"]):
             where = f"{self.source}: record {number}"
@@ -115,6 +119,8 @@ class _File:
             fresh = {**record, "image_id": self._own(where, "image_id", record, images, "images")}
             if classes is not None:
                 fresh["category_id"] = self._own(where, "category_id", record, classes, "categories")
+                if fresh["category_id"] is None:
+                    continue
             changed.append(fresh)
         return changed
 

@@ -64,6 +64,11 @@ class Training:
             )  # it begins with the initial weights, not with those of the first update
 
     @property
+    def class_names(self) -> list[str]:
+        """Of the model; none where it does not name them."""
+        return list(getattr(getattr(self.model, "config", None), "class_names", ()))
+
+    @property
     def scored(self) -> nn.Module:
         """The model that is scored, drawn and saved: the averaged one, where there is one."""
         return self.model if self.average is None else self.average.module
@@ -78,6 +83,7 @@ class Training:
         return {
             "format": FORMAT,
             "recipe": json.dumps(asdict(self.recipe)),
+            "class_names": self.class_names,
             "step": self.step,
             "best": self.best,
             "stale": self.stale,
@@ -104,6 +110,12 @@ class Training:
             raise ValueError(
                 f"{source}: this training was begun with another recipe, so it cannot be resumed with this one "
                 f"({'; '.join(differ)}); take the same settings, or another output folder"
+            )
+        before = content.get("class_names", self.class_names)  # files of before had none
+        if before != self.class_names:
+            raise ValueError(
+                f"{source}: this training was begun with other classes, or in another order: then "
+                f"{', '.join(before)}, now {', '.join(self.class_names)}; take the same data, or another output folder"
             )
         try:
             self.model.load_state_dict(content["model"])

@@ -34,6 +34,7 @@ from pointrend.training.processes import (
     start,
 )
 from pointrend.training.recipe import Recipe, build_optimizer
+from pointrend.training.targets import TargetWatch
 
 __all__ = ["Batch", "NonFiniteLoss", "Terminated", "train"]
 
@@ -106,6 +107,7 @@ def train(
         trackers = open_trackers(out, recipe, wandb=wandb) if main else ()
     log = Log(out if main else None, recipe, resumed=training.step, trackers=trackers)
     pace = Pace(training.step, recipe.steps)
+    watch, first = TargetWatch(), training.step
     scores: dict[str, float] = {}
     scored = -1
     asked = False
@@ -134,6 +136,7 @@ def train(
             model.train()
             parts = [next(batches) for _ in range(recipe.accumulate)]
             waited = time.perf_counter() - started
+            watch.look([target for _, targets, _ in parts for target in targets], step)
             losses, norm = updates.gradient(parts, step)
             optimizer.step()
             optimizer.zero_grad()
@@ -171,6 +174,7 @@ def train(
         if main and (ended or asked) and not _due(training.step, recipe.state_every):
             checkpoints.save(training)
         accelerator.wait_for_everyone()
+        watch.finish(training.step - first)
         if ended:
             raise Terminated
     training.keep_average()
