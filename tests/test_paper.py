@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
-from pointrend.core import binary_uncertainty, margin_uncertainty, regular_grid, subdivide
+from pointrend.core import (
+    PointRend,
+    PointSampling,
+    binary_uncertainty,
+    margin_uncertainty,
+    probability_margin_uncertainty,
+    regular_grid,
+    subdivide,
+)
+from pointrend.core.fast_point_head import predict_in_images
+from pointrend.data.shapes import ShapeScenes
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.base import MaskConfig
+from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.recipe import Recipe
 
 
@@ -42,8 +60,58 @@ def test_warm_up_starts_at_a_rate_in_the_text_and_from_a_factor_in_the_code() ->
 def test_margins_of_logits_and_of_probabilities_choose_nearly_the_same_points() -> None:
     torch.manual_seed(0)
     logits = 3 * torch.randn(1, 19, 1000)
-    chosen = [
-        set(margin_uncertainty(values)[0].topk(100).indices.tolist())
-        for values in (logits, logits.softmax(dim=1))
-    ]
+    measures = (margin_uncertainty, probability_margin_uncertainty)
+    chosen = [set(measure(logits)[0].topk(100).indices.tolist()) for measure in measures]
     assert 85 <= len(chosen[0] & chosen[1]) <= 95
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_point_head_may_see_probabilities(classes: int) -> None:
+    torch.manual_seed(0)
+    text = PointRend(4, classes, width=8, residual=False, coarse_probabilities=True)
+    code = PointRend(4, classes, width=8, residual=False)
+    code.load_state_dict(text.state_dict())
+    maps, coarse, points = torch.randn(2, 4, 9, 9), torch.randn(2, classes, 5, 5), torch.rand(2, 30, 2)
+    probabilities = coarse.sigmoid() if classes == 1 else coarse.softmax(1)
+    expected = predict_in_images(code.head, [maps], probabilities)(points)
+    assert torch.equal(predict_in_images(text.head, [maps], coarse)(points), expected)
+    with torch.no_grad():  # the fast form
+        torch.testing.assert_close(predict_in_images(text.head, [maps], coarse)(points), expected)
+
+
+def test_a_residual_head_cannot_see_probabilities() -> None:
+    with pytest.raises(ValueError, match="adds to coarse logits"):
+        PointRend(4, 3, coarse_probabilities=True)
+
+
+def test_label_maps_may_be_ranked_by_the_margin_of_probabilities() -> None:
+    torch.manual_seed(0)
+    rend = SemanticPointRendConfig(width=8, num_points=40, uncertainty="probabilities")
+    config = SemanticConfig(
+        tuple("abc"), backbone=BackboneConfig("resnet18"), fpn_channels=8, decoder_channels=8, point_rend=rend
+    )
+    model = SemanticSegmenter(config).eval()
+    image, trace = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8), []
+    [traced] = model.predict([image], trace=trace)
+    for step in trace:
+        rank = probability_margin_uncertainty(step.upsampled)[0].flatten()
+        assert set(step.index[0].tolist()) == set(rank.topk(40).indices.tolist())
+    assert torch.equal(model.predict([image])[0].labels, traced.labels)
+
+
+def test_the_loss_of_points_may_be_their_sum_in_each_box() -> None:
+    """Summed over N = 16 points and averaged over the boxes: 16 times the mean over all points of all boxes."""
+
+    def loss(weight: float) -> float:
+        torch.manual_seed(0)
+        masks = MaskConfig(width=8, coarse_width=8, sampling=PointSampling(16), point_loss_weight=weight)
+        boxes = BoxHeadConfig(width=8, samples=8)
+        config = InstanceConfig(("a",), BackboneConfig("resnet18"), fpn_channels=8, boxes=boxes, masks=masks)
+        sample = ShapeScenes(1, "instance", size=(64, 64))[0]
+        generator = torch.Generator().manual_seed(0)
+        target = replace(sample.target, labels=torch.zeros_like(sample.target.labels))
+        losses = InstanceSegmenter(config).train().loss([sample.image], [target], generator=generator)
+        return losses["mask_points"].item()
+
+    assert loss(16) == pytest.approx(16 * loss(1))
+    assert loss(1) > 0

@@ -16,6 +16,7 @@ from pointrend.core.selection import (
     binary_uncertainty,
     margin_uncertainty,
     most_uncertain_cells,
+    probability_margin_uncertainty,
     sample_training_points,
     uncertainty_for,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "point_sample",
     "point_sample_boxes",
     "points_in_image",
+    "probability_margin_uncertainty",
     "regular_grid",
     "sample_maps",
     "sample_training_points",

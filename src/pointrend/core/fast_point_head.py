@@ -49,6 +49,7 @@ def predict_in_images(head: PointHead, features: Sequence[Tensor], coarse: Tenso
         features: maps (N, Cf, H, W), in the order in which the head's fine features are concatenated.
         coarse: (N, C, H, W) coarse logits.
     """
+    coarse = head.coarse_features(coarse)
     if uses_fast_form(head):
         return FastImagePointHead(head, features, coarse)
 
@@ -72,6 +73,7 @@ def predict_in_boxes(
     expected_points: int,
 ) -> PredictInBoxes:
     """The point head in R boxes, for each box's class. Arguments as for :class:`FastPointHead`."""
+    coarse = head.coarse_features(coarse)
     if uses_fast_form(head):
         return FastPointHead(
             head, features, strides, boxes, image_index, coarse, labels, expected_points=expected_points

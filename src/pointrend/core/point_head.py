@@ -5,6 +5,8 @@ Shapes: N regions, P points, C classes, Cf channels of the fine features, Cc cha
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,8 @@ class PointHead(nn.Module):
             MMSegmentation's) or to the first only (Detectron2's semantic model).
         residual: predict a correction that is added to the coarse logits, with a last layer that starts at
             zero; otherwise the logits outright, as the paper does. Ours.
+        coarse_activation: see the coarse prediction as probabilities, as the paper's text has it: "sigmoid" of masks
+            of single classes, "softmax" of exclusive ones. None: as logits, as the published models.
 
     The hidden layers are ``layers`` and the last one ``predictor``, all 1x1 ``Conv1d`` whose input is
     ``cat(features, coarse)`` in this order, so that published weights fit unchanged. Initial values as in
@@ -43,8 +47,13 @@ class PointHead(nn.Module):
         depth: int = 3,
         coarse_each_layer: bool = True,
         residual: bool = False,
+        coarse_activation: Literal["sigmoid", "softmax"] | None = None,
     ) -> None:
         super().__init__()
+        if residual and coarse_activation:
+            raise ValueError(
+                "point head: a residual head adds to coarse logits, so it cannot see probabilities"
+            )
         out_channels = coarse_channels if out_channels is None else out_channels
         if min(fine_channels, coarse_channels, out_channels, width) < 1 or depth < 0:
             raise ValueError(
@@ -61,6 +70,7 @@ class PointHead(nn.Module):
         self.out_channels = out_channels
         self.coarse_each_layer = coarse_each_layer
         self.residual = residual
+        self.coarse_activation = coarse_activation
         self.layers = nn.ModuleList()
         channels = fine_channels + coarse_channels
         for _ in range(depth):
@@ -91,12 +101,18 @@ class PointHead(nn.Module):
         """
         return "border" if self.residual else "zeros"
 
+    def coarse_features(self, coarse: Tensor) -> Tensor:
+        """What the head sees of coarse logits (N, Cc, H, W), to be sampled at points: themselves, or probabilities."""
+        if self.coarse_activation is None:
+            return coarse
+        return coarse.sigmoid() if self.coarse_activation == "sigmoid" else coarse.softmax(1)
+
     def forward(self, fine: Tensor, coarse: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits at points, float32 or float64 also under autocast.
 
         Args:
             fine: (N, Cf, P) fine features at the points.
-            coarse: (N, Cc, P) coarse logits at the points.
+            coarse: (N, Cc, P) coarse logits at the points, or what :meth:`coarse_features` makes of them.
             labels: (N,) int64 class of each region: predict only its channel.
 
         Returns:

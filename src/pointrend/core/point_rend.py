@@ -6,6 +6,7 @@ Shapes: N images, C classes, P points, H W rows and columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,13 @@ from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
 from pointrend.core.point_head import PointHead
 from pointrend.core.sampling import point_sample
-from pointrend.core.selection import Generators, PointSampling, sample_training_points, uncertainty_for
+from pointrend.core.selection import (
+    Generators,
+    PointSampling,
+    Uncertainty,
+    sample_training_points,
+    uncertainty_for,
+)
 from pointrend.core.subdivision import Size, SubdivisionStep, render, subdivide, subdivision_sizes
 
 
@@ -30,6 +37,10 @@ class PointRend(nn.Module):
             every number of points (docs/results.md). Turn it off for the paper's head.
         sampling: how training points are chosen.
         num_points: points predicted in each subdivision step at inference (8192 for a street scene in the paper).
+        uncertainty: which points come first, in training and at inference; the distance of the logit from 0 for one
+            class, the margin of the two best logits for several if not given. Another measure needs the (N, C, H, W)
+            logits of every step in memory.
+        coarse_probabilities: the head sees the coarse prediction as probabilities; needs ``residual=False``.
 
     The maps and the coarse logits all cover the same image, at any strides. Train with :meth:`loss` beside the
     network's own loss on the coarse logits; :meth:`refine` at inference.
@@ -50,12 +61,16 @@ class PointRend(nn.Module):
         residual: bool = True,
         sampling: PointSampling | None = None,
         num_points: int = 8192,
+        uncertainty: Uncertainty | None = None,
+        coarse_probabilities: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.sampling = sampling or PointSampling(num_points=2048)
         self.num_points = num_points
+        self.uncertainty = uncertainty or uncertainty_for(num_classes)
         channels = fine_channels if isinstance(fine_channels, int) else sum(fine_channels)
+        activation: Literal["sigmoid", "softmax"] = "sigmoid" if num_classes == 1 else "softmax"
         self.head = PointHead(
             channels,
             num_classes,
@@ -63,6 +78,7 @@ class PointRend(nn.Module):
             depth=depth,
             coarse_each_layer=coarse_each_layer,
             residual=residual,
+            coarse_activation=activation if coarse_probabilities else None,
         )
 
     def loss(
@@ -107,7 +123,7 @@ class PointRend(nn.Module):
             raise ValueError(f"labels: expected (N, H, W) with N = {len(coarse)}, got {tuple(labels.shape)}")
         check_labels(labels, max(self.num_classes, 2), ignore_label)
         points = sample_training_points(
-            coarse, self.sampling, uncertainty_for(self.num_classes), generator=generator
+            coarse, self.sampling, self.uncertainty, generator=generator
         )  # (N, P, 2)
         logits = predict_in_images(self.head, maps, coarse)(points)  # (N, C, P)
         truth = point_sample(labels[:, None].float(), points, mode="nearest")[:, 0]  # (N, P)
@@ -147,7 +163,7 @@ class PointRend(nn.Module):
             predict_in_images(self.head, maps, coarse),
             sizes=steps,
             num_points=self.num_points if num_points is None else num_points,
-            uncertainty=uncertainty_for(self.num_classes),
+            uncertainty=self.uncertainty,
             min_uncertainty=self.min_uncertainty,
             trace=trace,
         )
@@ -167,9 +183,12 @@ class PointRend(nn.Module):
         ``grid.label_map()`` is what ``refine(...).argmax(1)`` would be, in a fraction of the time and memory.
         Arguments as for :meth:`refine`.
         """
+        if self.uncertainty is not uncertainty_for(self.num_classes):
+            logits = self.refine(coarse, features, size, sizes=sizes, num_points=num_points)
+            return [DenseLogits(one) for one in logits]
         maps = self._check(coarse, features)
         exact, steps = _start(coarse, size, sizes)
-        grids = []
+        grids: list[LazyGrid] = []
         for number in range(len(coarse)):
             one = slice(number, number + 1)
             start: LazyGrid = DenseLogits(exact[number], labels_at=steps[-1] if steps else None)

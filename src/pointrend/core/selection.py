@@ -54,6 +54,14 @@ def margin_uncertainty(logits: Tensor) -> Tensor:
     return best[:, 1] - best[:, 0]
 
 
+def probability_margin_uncertainty(logits: Tensor) -> Tensor:
+    """Second best probability minus the best, as the paper's text has it: (N, C, ...) with C >= 2 -> (N, ...).
+
+    The published models take the margin of logits, :func:`margin_uncertainty`.
+    """
+    return margin_uncertainty(logits.softmax(1))
+
+
 def uncertainty_for(num_classes: int) -> Uncertainty:
     """The measure for a prediction with this many channels: 1 is binary, more are exclusive classes."""
     return binary_uncertainty if num_classes == 1 else margin_uncertainty

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.point_rend import PointRend
-from pointrend.core.selection import Generators, PointSampling
+from pointrend.core.selection import Generators, PointSampling, probability_margin_uncertainty
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
 from pointrend.models.base import Losses, Pretrained, in_own_precision
@@ -40,6 +40,11 @@ class SemanticPointRendConfig:
     coarse_each_layer: bool = True
     residual: bool = False
     """Correct the interpolated coarse logits instead of predicting outright, see PointHead."""
+    coarse_probabilities: bool = False
+    """The point head sees the coarse prediction as probabilities, as the paper's text has it, instead of as logits."""
+    uncertainty: Literal["logits", "probabilities"] = "logits"
+    """What the margin of the two best classes is taken of; probabilities in the paper's text. They are ranked on
+    (C, H, W) logits in memory."""
     sampling: PointSampling = field(default_factory=lambda: PointSampling(2048))
     """Points in training."""
     num_points: int = 8192
@@ -316,6 +321,8 @@ def _build_point_rend(
         depth=config.depth,
         coarse_each_layer=config.coarse_each_layer,
         residual=config.residual,
+        coarse_probabilities=config.coarse_probabilities,
+        uncertainty=probability_margin_uncertainty if config.uncertainty == "probabilities" else None,
         sampling=config.sampling,
         num_points=config.num_points,
     )

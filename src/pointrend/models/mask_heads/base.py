@@ -45,6 +45,10 @@ class MaskConfig:
     coarse_each_layer: bool = True
     residual: bool = False
     """The point head predicts a correction instead of the logits; see :class:`pointrend.core.PointHead`."""
+    coarse_probabilities: bool = False
+    """The point head sees the coarse masks as probabilities, as the paper's text has it, instead of as logits."""
+    point_loss_weight: float = 1.0
+    """Of the loss at points, a mean over them. The text sums over the points of a box: 196 with 196 points."""
     train_on_predicted_boxes: bool = True
     """Train on the box predicted from each proposal rather than on the proposal."""
 

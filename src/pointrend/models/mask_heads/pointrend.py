@@ -39,6 +39,7 @@ class PointRendMaskHead(RenderedMaskHead, CoarseMaskHead):
             depth=self.config.depth,
             coarse_each_layer=self.config.coarse_each_layer,
             residual=self.config.residual,
+            coarse_activation="sigmoid" if self.config.coarse_probabilities else None,
         )
 
     def loss(
@@ -57,9 +58,8 @@ class PointRendMaskHead(RenderedMaskHead, CoarseMaskHead):
         sampling = self.config.sampling
         return {
             "mask_coarse": grid_loss(own, regions, matched, masks),
-            "mask_points": loss_at_points(
-                predict_at, own, sampling, regions, matched, masks, generator=generator
-            ),
+            "mask_points": self.config.point_loss_weight
+            * loss_at_points(predict_at, own, sampling, regions, matched, masks, generator=generator),
         }
 
     def bind(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[PredictInBoxes, Tensor]:
