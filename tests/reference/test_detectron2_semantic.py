@@ -92,14 +92,14 @@ class Run:
             self.maps = model.features(self.batch.tensor)
             patch.setattr(model, "features", lambda _: dict(self.maps))  # three uses, computed once
             self.coarse = model.coarse(dict(self.maps))
+            self.labels = model.predict([image])[0].labels
+            patch.setattr(model.point_rend.head, "fast", False)
             self.trace: list = []
             self.padded = model.logits(self.batch, trace=self.trace)
             rows, columns = self.batch.sizes[0]
             cropped = self.padded[:, :, :rows, :columns]
             self.final = F.interpolate(cropped, image.shape[1:], mode="bilinear", align_corners=False)[0]
-            self.labels = model.predict([image])[0].labels
-            patch.setattr(model, "fast", False)
-            self.textbook_labels = model.predict([image])[0].labels
+            self.textbook_labels = model.predict([image], trace=[])[0].labels
 
     def exchanged(self) -> torch.Tensor:
         """(H, W) bool on the padded input: near a point that only one of the two refined."""
