@@ -21,7 +21,7 @@ from PIL import Image
 from timing import resident
 from torch import Tensor
 
-from pointrend.predict import Predictor
+from pointrend.predict import Output, Predictor
 from pointrend.structures import InstanceMasks, InstanceResult
 
 
@@ -69,7 +69,7 @@ def main() -> None:
         model = Stub((count // 10, count // 2, count))
         started = time.perf_counter()
         report = Predictor(model, device="cpu").save(
-            [source], Path(folder) / "out", overlays=arguments.overlays
+            [source], Path(folder) / "out", Output(overlays=arguments.overlays)
         )
         seconds = time.perf_counter() - started
     marks = ", ".join(f"{size / 2**20:.1f} MiB after {seen}" for seen, size in model.resident.items())

@@ -74,7 +74,8 @@ class TrainingRun:
         """
         out, options = self.options.out, self.options
         loader = TrainingLoader(self.data, self.recipe, workers=options.workers)
-        known = {**self.model.origin, **self.known}
+        ids = {"category_ids": list(self.data.category_ids)}  # so that predictions can be scored by the data
+        known = {**self.model.origin, **ids, **self.known}
         draw = None
         if options.vis_every and main_process():
             from pointrend.visualize.training_images import TrainingImages

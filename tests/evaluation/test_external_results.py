@@ -193,7 +193,10 @@ def test_an_image_that_was_not_predicted_is_an_error_unless_it_is_not_scored(coc
         (lambda c: c["images"].append({"id": 9}), "image 9: id: is not in the data set"),
         (lambda c: c["images"].append(7), "image number 3: id"),
         (lambda c: c.pop("images"), "images: expected a list, got NoneType"),
-        (lambda c: c["categories"][0].update(name="dog"), "categories: 'cat', a class of the data set, is not among .'dog'"),
+        (
+            lambda c: c["categories"][0].update(name="dog"),
+            "categories: 'cat', a class of the data set, is not among .'dog'",
+        ),
         (lambda c: c["categories"][0].update(name="oven"), "category 2: name: 'oven' is there twice"),
         (
             lambda c: c["annotations"][0].update(category_id=3),

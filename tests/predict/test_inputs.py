@@ -45,11 +45,37 @@ def test_a_file_may_have_brackets_in_its_name(tree: Path) -> None:
     assert names(tree, "a[1].jpg") == ["a[1].jpg"]
 
 
-def test_what_was_written_before_is_not_read_again(tree: Path) -> None:
-    (tree / "overlays").mkdir()
-    (tree / "overlays" / "one.png").touch()
-    paths, _ = find_images([tree], skip=[tree / "overlays"])
-    assert not any("overlays" in path.parts for path in paths)
+@pytest.mark.parametrize("sign", [".pointrend-predictions", "predictions.json", ".unfinished/run.json"])
+def test_what_an_earlier_run_wrote_is_not_read_again(tree: Path, sign: str) -> None:
+    expected = names(tree, "")
+    for name in ("overlays/a/one.png", "labels/one.png", "cutouts/one.png", sign):
+        if "labels" not in name or sign != "predictions.json":
+            (tree / "old" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tree / "old" / name).touch()
+    if sign == "predictions.json":  # of a version without the marker
+        (tree / "old/cutouts/one.png").unlink()
+    assert names(tree, "") == expected
+    assert names(tree, "**/*.*g") == ["a/one.jpg", "b/one.jpg"]
+    assert names(tree, "old/overlays") == ["old/overlays/a/one.png"]  # named outright
+    assert names(tree, "old/overlays/a/*.png") == ["old/overlays/a/one.png"]
+
+
+def test_folders_called_labels_are_read_where_no_run_wrote_them(tree: Path) -> None:
+    (tree / "labels").mkdir()
+    (tree / "labels" / "one.png").touch()
+    assert "labels/one.png" in names(tree, "")
+
+
+def test_addresses_stay_as_they_are_and_get_their_last_part_as_name() -> None:
+    urls = ["https://host/a%20b.jpg?size=3", "http://host/x/..%2Fsecret", "https://host/"]
+    found, failures = find_images([*urls, urls[0]])
+    assert (found, failures) == (urls, [])
+    assert output_names(found) == ["a b", "secret", "image"]
+    assert output_names([*found[:1], Path("x/one.jpg")]) == ["a b", "one"]
+
+
+def test_file_addresses_are_files(tree: Path) -> None:
+    assert find_images([(tree / "a/one.jpg").as_uri()])[0] == [tree / "a/one.jpg"]
 
 
 def test_a_pattern_without_a_match_is_a_failure_and_an_empty_folder_is_nothing(tree: Path) -> None:

@@ -14,8 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.predict import Failure, Prediction, Predictor
+from pointrend.predict import Failure, Output, Prediction, Predictor
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+
+WITHOUT_OVERLAYS = Output(overlays=False)
 
 
 @dataclass
@@ -162,7 +164,7 @@ def test_only_neighbours_of_one_size_share_a_batch(tmp_path: Path) -> None:
     sizes = [(24, 16)] * 3 + [(30, 16)] * 2 + [(24, 16)]
     sources = [make_image(tmp_path / f"{i}.png", size) for i, size in enumerate(sizes)]
     model = Threshold()
-    Predictor(model, device="cpu", batch_size=2).save(sources, tmp_path / "out", overlays=False)
+    Predictor(model, device="cpu", batch_size=2).save(sources, tmp_path / "out", WITHOUT_OVERLAYS)
     assert model.batches == [2, 1, 2, 1]
     assert not (tmp_path / "out" / "overlays").exists()
 
@@ -211,16 +213,16 @@ class Broken(Finder):
 def test_a_run_that_breaks_leaves_no_half_written_file(tmp_path: Path) -> None:
     sources = [make_image(tmp_path / f"{i}.png") for i in range(3)]
     with pytest.raises(KeyError):
-        Predictor(Broken(), device="cpu").save(sources, tmp_path / "out", overlays=False)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".unfinished"]
+        Predictor(Broken(), device="cpu").save(sources, tmp_path / "out", WITHOUT_OVERLAYS)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".unfinished", ".pointrend-predictions"}
 
 
 def test_an_earlier_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     sources = [make_image(tmp_path / f"{i}.png") for i in range(3)]
-    Predictor(Finder(), device="cpu").save(sources, tmp_path / "out", overlays=False)
+    Predictor(Finder(), device="cpu").save(sources, tmp_path / "out", WITHOUT_OVERLAYS)
     before = (tmp_path / "out" / "predictions.json").read_bytes()
     with pytest.raises(KeyError):
-        Predictor(Broken(), device="cpu").save(sources, tmp_path / "out", overlays=False)
+        Predictor(Broken(), device="cpu").save(sources, tmp_path / "out", WITHOUT_OVERLAYS)
     assert (tmp_path / "out" / "predictions.json").read_bytes() == before
 
 
@@ -230,6 +232,93 @@ def test_one_image_gives_one_result_and_a_list_gives_a_list() -> None:
     assert predictor(image).labels.shape == (4, 5)
     assert [result.labels.shape for result in predictor([image, image])] == [(4, 5), (4, 5)]
     assert predictor([]) == []
+
+
+def test_a_list_is_predicted_in_batches_of_neighbours_of_one_size() -> None:
+    model = Threshold()
+    sizes = [(4, 5)] * 5 + [(6, 5)] + [(4, 5)]
+    results = Predictor(model, device="cpu", batch_size=4)([np.zeros((*size, 3), np.uint8) for size in sizes])
+    assert model.batches == [4, 1, 1, 1]
+    assert [tuple(one.labels.shape) for one in results] == sizes
+
+
+def test_an_image_may_come_in_any_form(tmp_path: Path) -> None:
+    path = make_image(tmp_path / "a.png")
+    with Image.open(path) as image:
+        array = np.asarray(image).copy()
+    predictor = Predictor(Threshold(), device="cpu", batch_size=8)
+    forms = [path, str(path), path.as_uri(), path.read_bytes(), Image.fromarray(array), array, array[..., 0]]
+    for result in [*(predictor(form) for form in forms), *predictor(forms)]:
+        assert result.labels.sum() == 64
+        assert result.image.shape == (3, 16, 24)  # for drawing
+    assert predictor(forms[0]).plot().axes
+
+
+def test_the_channels_of_cv2_reach_the_model_as_rgb() -> None:
+    class Red(Threshold):
+        def predict(self, images: Sequence[Tensor]) -> list[SemanticResult]:
+            return [SemanticResult(image[0], ("a",)) for image in images]
+
+    array = np.zeros((2, 2, 3), np.uint8)
+    array[..., 2] = 9
+    assert (Predictor(Red(), device="cpu", channel_order="bgr")(array).labels == 9).all()
+    assert (Predictor(Red(), device="cpu")(array).labels == 0).all()
+
+
+@pytest.mark.parametrize("images", [None, 3, {"image": 1}, np.zeros((2, 4, 5, 3), np.uint8)])
+def test_what_is_no_image_is_refused_with_the_forms(images: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected (a path, a URL, .* a tensor \(3, H, W\)|an array)"):
+        Predictor(Threshold(), device="cpu")(images)
+    with pytest.raises(ValueError, match=r"images\[1\]: image: expected"):
+        Predictor(Threshold(), device="cpu")([np.zeros((4, 5, 3), np.uint8), images])
+
+
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"got a folder; .*Predictor\.save"):
+        Predictor(Threshold(), device="cpu")(tmp_path)
+    with pytest.raises(ValueError, match=r"got a folder"):
+        Predictor(Threshold(), device="cpu")([str(tmp_path)])
+
+
+def test_scores_and_classes_are_chosen_for_results_and_files(tmp_path: Path) -> None:
+    source = make_image(tmp_path / "a.png")
+
+    def found(**options: Any) -> tuple[int, int]:
+        predictor = Predictor(Finder(), device="cpu", **options)
+        report = predictor.save([source], tmp_path / "out", WITHOUT_OVERLAYS)
+        file = json.loads((report.out / "predictions.json").read_text())
+        return len(predictor(source)), len(file["annotations"])
+
+    assert found() == (1, 1)
+    assert found(min_score=0.75) == (1, 1)
+    assert found(min_score=0.76) == (0, 0)
+    assert found(classes=["bright"]) == (1, 1)
+    assert found(classes=["dark"]) == (0, 0)
+    labels = Predictor(Threshold(), device="cpu", classes=["bright"])(source).labels
+    assert torch.unique(labels).tolist() == [1, 255]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["brigt"]}, "class 'brigt': expected one of the model's 2 classes .bright"),
+        ({"classes": "bright"}, "classes: expected a list of names"),
+        ({"min_score": 50}, "min_score: expected a score from 0 to 1"),
+        ({"batch_size": 0}, "batch_size: expected 1 or more"),
+        ({"channel_order": "grb"}, "channel_order: expected 'rgb' or 'bgr'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Predictor(Finder(), device="cpu", **options)
+
+
+def test_a_second_run_over_a_folder_leaves_out_what_the_first_one_wrote(tmp_path: Path) -> None:
+    make_image(tmp_path / "photos" / "a.png")
+    predictor = Predictor(Threshold(), device="cpu")
+    for out in ("photos/first", "photos/second", "photos", "photos"):
+        report = predictor.save([tmp_path / "photos"], tmp_path / out)
+        assert [Path(path).name for path in report.predicted] == ["a.png"]
 
 
 def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -249,7 +338,7 @@ def test_more_than_255_classes_are_written_with_16_bits(tmp_path: Path) -> None:
         def predict(self, images: Sequence[Tensor]) -> list[SemanticResult]:
             return [SemanticResult(torch.full(tuple(image.shape[1:]), 1202)) for image in images]
 
-    Predictor(Many(), device="cpu").save([make_image(tmp_path / "a.png")], tmp_path / "out", overlays=False)
+    Predictor(Many(), device="cpu").save([make_image(tmp_path / "a.png")], tmp_path / "out", WITHOUT_OVERLAYS)
     with Image.open(tmp_path / "out" / "labels" / "a.png") as labels:
         assert labels.mode == "I;16"
         assert np.asarray(labels).max() == 1202

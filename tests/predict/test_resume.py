@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pointrend.predict import Prediction, Predictor
+from pointrend.predict import Output, Prediction, Predictor
 from pointrend.predict.resume import fingerprint
 from pointrend.structures import InstanceResult
 from tests.predict.test_predictor import Broken, Config, Finder, Threshold, corrupt, make_image
@@ -106,10 +106,11 @@ def test_an_unfinished_run_with_another_model_or_other_settings_is_refused_until
     with pytest.raises(ValueError, match=r"another run \(model: .*start over with --fresh"):
         other.save([source], tmp_path / "out")
     model = Counting()
-    with pytest.raises(ValueError, match=r"another run \(min_score: 0\.5, now 0\.9\)"):
-        Predictor(model, device="cpu").save([source], tmp_path / "out", min_score=0.9)
+    stricter = Predictor(model, device="cpu", min_score=0.9)
+    with pytest.raises(ValueError, match=r"another run \(min_drawn_score: 0\.5, now 0\.9\)"):
+        stricter.save([source], tmp_path / "out")
     assert model.seen == 0
-    Predictor(model, device="cpu").save([source], tmp_path / "out", min_score=0.9, fresh=True)
+    stricter.save([source], tmp_path / "out", fresh=True)
     assert model.seen == 3
 
 
@@ -164,21 +165,21 @@ def test_few_images_are_alive_at_a_time_however_many_there_are(tmp_path: Path) -
             alive.append(sum(type(one) is Prediction for one in gc.get_objects()))
             return super().predict(images)
 
-    Predictor(Watched(), device="cpu").save([source], tmp_path / "out", overlays=False)
+    Predictor(Watched(), device="cpu").save([source], tmp_path / "out", Output(overlays=False))
     assert max(alive) <= 8
 
 
 SCRIPT = """
 import sys, time
 from tests.predict.test_resume import Finder
-from pointrend.predict import Predictor
+from pointrend.predict import Output, Predictor
 
 class Slow(Finder):
     def predict(self, images):
         time.sleep(float(sys.argv[3]))
         return super().predict(images)
 
-report = Predictor(Slow(), device="cpu").save([sys.argv[1]], sys.argv[2], overlays=False)
+report = Predictor(Slow(), device="cpu").save([sys.argv[1]], sys.argv[2], Output(overlays=False))
 print(len(report.predicted))
 """
 ROOT = Path(__file__).parents[2]
@@ -206,9 +207,9 @@ def test_a_killed_run_goes_on_and_writes_what_it_would_have_written(tmp_path: Pa
     settings = out / ".unfinished" / "run.json"
     settings.write_text(settings.read_text().replace("Slow", "Counting"))
     model = Counting()
-    Predictor(model, device="cpu").save([source], out, overlays=False)
+    Predictor(model, device="cpu").save([source], out, Output(overlays=False))
     assert model.seen == 12 - lines
-    Predictor(Finder(), device="cpu").save([source], tmp_path / "whole", overlays=False)
+    Predictor(Finder(), device="cpu").save([source], tmp_path / "whole", Output(overlays=False))
     assert content(out) == content(tmp_path / "whole")
 
 
@@ -232,5 +233,5 @@ def test_two_processes_write_what_one_would_have_written(tmp_path: Path) -> None
     address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     both = [start(source, tmp_path / "out", 0.0, RANK=str(rank), **address) for rank in range(2)]
     assert [process.communicate(timeout=200)[0].strip() for process in both] == ["7", "7"]
-    Predictor(Finder(), device="cpu").save([source], tmp_path / "whole", overlays=False)
+    Predictor(Finder(), device="cpu").save([source], tmp_path / "whole", Output(overlays=False))
     assert content(tmp_path / "out") == content(tmp_path / "whole")

@@ -117,11 +117,16 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def load_model(
-    name_or_path: str | Path, *, optimize: Precision | None = None, classes: Sequence[str] = ()
+    name_or_path: str | Path,
+    *,
+    optimize: Precision | None = None,
+    classes: Sequence[str] = (),
+    choose: bool = False,
 ) -> Any:
     """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
 
-    classes: names of the model's classes, or one file of them, instead of its own.
+    classes: names of the model's classes, or one file of them, instead of its own. With `choose` names that are all the
+        model's own do not change it: the caller chooses them among its classes.
     """
     from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
     from pointrend.distributed import main_process
@@ -130,9 +135,9 @@ def load_model(
     names = read_names(classes) if classes else ()
     with downloading(str(name_or_path)) as progress:
         model = load(name_or_path, progress=progress)
-    if names:
+    if names and not (choose and set(names) <= set(model.config.class_names)):
         name_classes(model, names)
-    elif unnamed(model) and main_process():
+    elif not names and unnamed(model) and main_process():
         print(
             f"{name_or_path}: the file does not name its {len(model.config.class_names)} classes, so they are class 0, "
             "class 1, ..; name them by --classes",

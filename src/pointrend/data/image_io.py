@@ -127,7 +127,7 @@ def _numbers_of_colors(
     return numbers[place.reshape(codes.shape)]
 
 
-def image_size(path: str | Path, *, upright: bool = False) -> tuple[int, int]:
+def image_size(path: str | Path | BinaryIO, *, upright: bool = False) -> tuple[int, int]:
     """(height, width) as stored or, `upright`, with the EXIF orientation applied; from the file's header alone.
 
     Raises ValueError, naming the file, as `read_image` does.
@@ -138,7 +138,7 @@ def image_size(path: str | Path, *, upright: bool = False) -> tuple[int, int]:
     return size[::-1] if upright and exif_turns(path, sideways=True) else size
 
 
-def exif_turns(path: str | Path, *, sideways: bool = False) -> bool:
+def exif_turns(path: str | Path | BinaryIO, *, sideways: bool = False) -> bool:
     """Whether a viewer turns or mirrors the image (only `sideways`: exchanges height and width), by its EXIF
     orientation. False for what is no readable image.
     """

@@ -6,7 +6,6 @@ images by file name (an id alone could be another image's), classes by name.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from pointrend.evaluation.ground_truth import full_dataset
 from pointrend.formats.coco_json import brief
 from pointrend.formats.coco_results import Records, Scored, check_records
+from pointrend.formats.file_names import FileNames
 from pointrend.io import read_json
 from pointrend.structures import Dataset, Sample
 
@@ -71,7 +71,7 @@ class _File:
         found: dict[int | str, int | str] = {}
         taken: set[int | str] = set()
         known = set(every.image_ids)
-        finder = _Finder(names)
+        finder = FileNames(names)
         for own, record in self._by_id("image", "images").items():
             where = f"{self.source}: image {brief(own)}"
             chosen = self._image(where, own, record.get("file_name"), known, finder)
@@ -125,7 +125,7 @@ class _File:
         return changed
 
     def _image(
-        self, where: str, own: int | str, name: Any, known: set[int | str], finder: _Finder
+        self, where: str, own: int | str, name: Any, known: set[int | str], finder: FileNames
     ) -> int | str:
         if not isinstance(name, str) or not finder.names:  # nothing but the id says which image it is
             if own not in known:
@@ -169,35 +169,6 @@ class _File:
 def _by_image(data: Dataset, values: Sequence[T]) -> dict[int | str, T]:
     """What the data set says of each image, by its id; empty where it says nothing."""
     return dict(zip(data.image_ids, values, strict=True)) if values else {}
-
-
-class _Finder:
-    """Images by file name: the same last part, and as many equal folders before it as possible."""
-
-    def __init__(self, names: Mapping[int | str, str]) -> None:
-        self.names = names
-        self._by_last: dict[str, list[tuple[int | str, list[str]]]] = {}
-        for image_id, name in names.items():
-            parts = _parts(name)
-            self._by_last.setdefault(parts[0], []).append((image_id, parts))
-
-    def find(self, name: str) -> list[int | str]:
-        """The ids of those that agree best; none if no last part agrees."""
-        parts = _parts(name)
-        shared = [(image_id, _common(parts, own)) for image_id, own in self._by_last.get(parts[0], [])]
-        most = max((count for _, count in shared), default=0)
-        return [image_id for image_id, count in shared if count == most]
-
-
-def _parts(name: str) -> list[str]:
-    return re.split(r"[/\\]", name)[::-1]
-
-
-def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    count = 0
-    while count < min(len(one), len(other)) and one[count] == other[count]:
-        count += 1
-    return count
 
 
 class ExternalDetections:

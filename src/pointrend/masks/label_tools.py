@@ -43,7 +43,7 @@ def to_label_studio(result: Result, *, tolerance: float = 0.0, image: str = "") 
     objects = as_objects(result)
     height, width = objects.masks.image_size
     regions = []
-    for number, parts in enumerate(_outlines(objects, tolerance)):
+    for number, parts in enumerate(outlines(objects, tolerance)):
         name = class_name(objects.class_names, int(objects.labels[number]))
         for part, ring in enumerate(parts):
             regions.append(
@@ -114,7 +114,7 @@ def to_yolo(result: Result, *, tolerance: float = 0.0) -> str:
     objects = as_objects(result)
     height, width = objects.masks.image_size
     lines = []
-    for number, rings in enumerate(_outlines(objects, tolerance)):
+    for number, rings in enumerate(outlines(objects, tolerance)):
         if rings:
             shares = (polygons.keyholed(rings) / (width, height)).ravel()
             lines.append(f"{int(objects.labels[number])} {' '.join(f'{share:.12g}' for share in shares)}\n")
@@ -207,7 +207,7 @@ def voc_palette() -> list[int]:
     return colors
 
 
-def _outlines(objects: InstanceResult, tolerance: float) -> list[list[polygons.Ring]]:
+def outlines(objects: InstanceResult, tolerance: float) -> list[list[polygons.Ring]]:
     """For each object the outlines of its parts, holes included by double edges."""
     return [
         [polygons.keyholed(part) for part in polygons.mask_polygons(window, offset, tolerance)]

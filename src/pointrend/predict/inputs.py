@@ -4,40 +4,47 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+from pointrend.data.image_input import is_url, local_path
 from pointrend.data.image_io import IMAGE_SUFFIXES
 from pointrend.predict.results import Failure
 
+Source = Path | str
+"""A file, or the text of an http(s) address."""
 
-def find_images(
-    sources: Sequence[str | Path], *, skip: Sequence[Path] = ()
-) -> tuple[list[Path], list[Failure]]:
-    """Image files that the sources name, each once, in their order; and sources that name nothing.
+MARKER = ".pointrend-predictions"
+"""An empty file in each folder that predictions are written to."""
+OUTPUT_FOLDERS = frozenset({"overlays", "labels", "cutouts", "voc"})
+"""Folders in it that hold images."""
 
-    A folder stands for the images in it and below it (by suffix, hidden ones and those under `skip` left
-    out); a text with `*`, `?` or `[` that is no file, for the files it matches (`**` crosses folders);
-    everything else for itself, whatever its suffix.
+
+def find_images(sources: Sequence[str | os.PathLike[str]]) -> tuple[list[Source], list[Failure]]:
+    """Images that the sources name, each once, in their order; and sources that name nothing.
+
+    A folder stands for the images in it and below it: by suffix; hidden ones and what an earlier run has written
+    (overlays, label maps, cutouts) are left out. A text with `*`, `?` or `[` that is no file stands for the files it
+    matches (`**` crosses folders); an address stays as it is; everything else is a file, whatever its suffix.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str | Path, Source] = {}
     failures: list[Failure] = []
-    left_out = {folder.resolve() for folder in skip}
     for source in sources:
-        path = Path(source).expanduser()
+        if is_url(source):
+            found.setdefault(str(source), str(source))
+            continue
+        path = local_path(source)
         if path.is_dir():
-            matches = [
-                p for p in sorted(path.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-            ]
-            matches = [
-                p for p in matches if not any(part.startswith(".") for part in p.relative_to(path).parts)
-            ]
-            matches = [p for p in matches if left_out.isdisjoint(p.resolve().parents)]
+            matches = sorted(_images_below(path))
         elif path.exists() or not glob.has_magic(str(path)):
             matches = [path]
         else:
             matches = [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()]
+            named = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+            matches = [p for p in matches if not any(map(_was_written, _between(p, named)))]
             if not matches:
                 failures.append(Failure(path, "no file matches this pattern"))
         for match in matches:
@@ -45,22 +52,46 @@ def find_images(
     return list(found.values()), failures
 
 
-def output_names(paths: Sequence[Path]) -> list[str]:
+def _images_below(folder: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder):
+        here = Path(where)
+        folders[:] = [f for f in folders if not f.startswith(".") and not _was_written(here / f)]
+        for name in files:
+            path = here / name
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                yield path
+
+
+def _between(path: Path, folder: Path) -> list[Path]:
+    """The folders in which a file lies below another one."""
+    return [parent for parent in path.parents if folder in parent.parents]
+
+
+def _was_written(folder: Path) -> bool:
+    """Whether an earlier run has written this folder."""
+    if folder.name not in OUTPUT_FOLDERS:
+        return False
+    out = folder.parent
+    if (out / MARKER).exists() or (out / ".unfinished").is_dir():
+        return True
+    others = (out / "labels").is_dir() or (out / "predictions.json").is_file()
+    return (out / "overlays").is_dir() and others  # of a version that left no marker
+
+
+def output_names(sources: Sequence[Source]) -> list[str]:
     """A different name, with `/` between folders and without suffix, for each image: `a/one` for
     `x/a/one.jpg`.
 
-    Folders below the common parent are kept. Where only the suffix tells two images apart it stays part of
-    the name (`one.jpg`, `one.png`); names that differ in case alone count as the same, as on some file
-    systems.
+    Folders below the files' common parent are kept; of an address its last part. Where only the suffix tells two
+    images apart it stays part of the name (`one.jpg`, `one.png`); names that differ in case alone count as the same,
+    as on some file systems.
     """
-    full = [Path(os.path.abspath(path)) for path in paths]
-    if not full:
-        return []
+    files = [Path(os.path.abspath(source)) for source in sources if not is_url(source)]
     try:
-        root = os.path.commonpath([path.parent for path in full])
-        short = [path.relative_to(root) for path in full]
+        root = Path(os.path.commonpath([path.parent for path in files])) if files else Path()
     except ValueError:  # on different drives
-        short = [Path(path.name) for path in full]
+        root = Path()
+    short = [_short(source, root) for source in sources]
     stems = [path.with_suffix("").as_posix() for path in short]
     folded = Counter(stem.casefold() for stem in stems)
     names: list[str] = []
@@ -73,3 +104,12 @@ def output_names(paths: Sequence[Path]) -> list[str]:
         taken.add(candidate.casefold())
         names.append(candidate)
     return names
+
+
+def _short(source: Source, root: Path) -> Path:
+    """What tells a source apart: its path below the root, or the last part of an address."""
+    if is_url(source):
+        last = re.sub(r"[^\w. -]", "_", unquote(urlsplit(str(source)).path).rstrip("/").rpartition("/")[2])
+        return Path(last.lstrip(".") or "image")
+    path = Path(os.path.abspath(source))
+    return path.relative_to(root) if path.is_relative_to(root) and root != Path() else Path(path.name)

@@ -1,32 +1,40 @@
-"""Run a model over images on disk: find them, predict, write overlays, label maps and COCO JSON.
+"""Run a model over images: in any form from Python, or from disk and network onto the disk.
 
     predictor = Predictor(pointrend.load("model.safetensors"))
+    result = predictor("photo.jpg")                            # also an array, a Pillow image, a tensor, bytes, a URL
     report = predictor.save(["photos/", "more/*.jpg"], "predictions")
     report.failures   # files that could not be read, and why
 
-One bad file never ends the run. Every output appears under its name only when it is complete. Reading, the network and
+One bad file never ends a run. Every output appears under its name only when it is complete. Reading, the network and
 writing overlap; memory does not grow with the number of images; a run that was stopped or killed goes on where it
 was; and processes started by torchrun share the images.
 """
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeVar, overload
 
+import numpy as np
 import torch
+from PIL import Image as PILImage
 from torch import Tensor
 
+from pointrend.data.image_input import ChannelOrder, fetch_image, is_url, local_path, to_image
 from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
 from pointrend.distributed import join_processes, local_device
-from pointrend.predict.inputs import find_images, output_names
+from pointrend.predict.ids import choose_ids
+from pointrend.predict.inputs import Source, find_images, output_names
 from pointrend.predict.prefetch import BackgroundWorker, prefetch
 from pointrend.predict.results import Failure, Prediction, Report
 from pointrend.predict.resume import Outcomes, fingerprint
-from pointrend.predict.writers import Writer, track
+from pointrend.predict.writers import Output, Writer, track
 from pointrend.run_folder import RunFolder
-from pointrend.structures import Result
+from pointrend.structures import InstanceResult, Result, class_number
 
 # A network's features are held at once: 33 million pixels and a ResNet-50 are 10 GB and more.
 MAX_PIXELS = 2**25
@@ -34,7 +42,9 @@ WAITING = 2
 """Images beyond a batch that are read before they are wanted, and predictions that wait to be written."""
 
 
-Image = Tensor | str | Path
+Image = Tensor | np.ndarray | PILImage.Image | bytes | str | Path
+"""What `to_image` takes."""
+T = TypeVar("T")
 
 
 class Model(Protocol):
@@ -55,7 +65,13 @@ class Predictor:
         device: a torch device; the GPU if there is one, else the CPU, if not given.
         batch_size: images predicted at once. Only neighbours of the same size share a batch, so that no
             prediction depends on the images beside it.
-        max_pixels: larger images are not read at all (the failure says so).
+        max_pixels: larger files are not read at all (the failure says so).
+        min_score: detections below it are left out of results and files; none are if not given.
+        classes: names of the classes to find; of a label map all others become 255, "ignored". All if empty.
+        channel_order: of arrays and tensors; "bgr" for what cv2 reads.
+
+    Raises:
+        ValueError: a device that cannot be used, a class that the model does not have, numbers that make no sense.
     """
 
     def __init__(
@@ -65,9 +81,20 @@ class Predictor:
         device: torch.device | str | None = None,
         batch_size: int = 1,
         max_pixels: int = MAX_PIXELS,
+        min_score: float | None = None,
+        classes: Sequence[str] = (),
+        channel_order: ChannelOrder = "rgb",
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise ValueError(f"min_score: expected a score from 0 to 1, got {min_score}")
+        if channel_order not in ("rgb", "bgr"):
+            raise ValueError(f"channel_order: expected 'rgb' or 'bgr', got {channel_order!r}")
+        if isinstance(classes, str):
+            raise ValueError(f"classes: expected a list of names, got the text {classes!r}")
+        for name in classes:
+            class_number(model.config.class_names, name)
         chosen = device if device is not None else local_device()
         try:
             self.device = torch.device(chosen)
@@ -77,6 +104,7 @@ class Predictor:
             reason = str(error).splitlines()[0]
             raise ValueError(f"device: {chosen} cannot be used here ({reason}); try 'cpu'") from error
         self.model, self.batch_size, self.max_pixels = model, batch_size, max_pixels
+        self.min_score, self.classes, self.channel_order = min_score, tuple(classes), channel_order
 
     @overload
     def __call__(self, images: Image) -> Result: ...  # type: ignore[overload-overlap]  # str is a sequence
@@ -85,40 +113,50 @@ class Predictor:
     def __call__(self, images: Sequence[Image]) -> list[Result]: ...
 
     def __call__(self, images: Image | Sequence[Image]) -> Result | list[Result]:
-        """The result of one image, given as tensor (3, H, W) uint8 RGB or as path; or a list of results for several.
+        """The result of one image, or a list of results for a list (or tuple) of images.
+
+        Args:
+            images: a path, a URL, the bytes of an image file, a Pillow image, an array (H, W, 3) or (H, W), a tensor
+                (3, H, W), uint8 (see `to_image`); or several of these.
 
         Raises:
-            ValueError: an image cannot be read or predicted.
+            ValueError: an image is none of these forms, cannot be read or cannot be predicted.
+            ConnectionError: a URL cannot be fetched.
         """
-        if isinstance(images, Tensor | str | Path):
-            img = images if isinstance(images, Tensor) else self.read(Path(images))
-            return self._predict([img])[0]
-        return [self(image) for image in images]
+        if not isinstance(images, list | tuple):
+            image = self._image(images)  # type: ignore[arg-type]  # a sequence is a list or a tuple
+            return self._finish(self._predict([image])[0], image)
+        results: list[Result] = []
+        numbered = ((number, self._image(image, number)) for number, image in enumerate(images))
+        for batch in self._batches(numbered):
+            found = self._predict([image for _, image in batch])
+            results += [self._finish(one, image) for one, (_, image) in zip(found, batch, strict=True)]
+        return results
 
-    def stream(self, paths: Iterable[Path]) -> Iterator[Prediction | Failure]:
-        """Predictions in the order of the paths; a `Failure` in its place for each file without one."""
-        waiting: list[tuple[int, Path, Tensor]] = []
-        read = prefetch(self.read, paths, depth=self.batch_size + WAITING)
-        for number, (path, img) in enumerate(read):
+    def stream(self, sources: Iterable[Source]) -> Iterator[Prediction | Failure]:
+        """Predictions in the order of the files and addresses; a `Failure` in its place for each without one."""
+        read = prefetch(self.read, sources, depth=self.batch_size + WAITING)
+        waiting: list[tuple[int, Source, Tensor]] = []
+        for number, (source, image) in enumerate(read):
             try:
-                image = img.result()
-            except ValueError as error:
-                yield from self._flush(waiting)
-                yield Failure(path, _without_prefix(str(error), path))
+                pixels = image.result()
+            except (ValueError, ConnectionError) as error:
+                yield from self._together(waiting)
+                yield Failure(source, str(error).removeprefix(f"{source}: "))
                 continue
             full = len(waiting) == self.batch_size
-            if waiting and (full or waiting[0][2].shape != image.shape):
-                yield from self._flush(waiting)
-            waiting.append((number, path, image))
-        yield from self._flush(waiting)
+            if waiting and (full or waiting[0][2].shape != pixels.shape):
+                yield from self._together(waiting)
+            waiting.append((number, source, pixels))
+        yield from self._together(waiting)
 
     def save(
         self,
-        sources: Sequence[str | Path],
+        sources: Sequence[str | os.PathLike[str]],
         out: str | Path,
+        output: Output | None = None,
         *,
-        overlays: bool = True,
-        min_score: float = 0.5,
+        like: str | Path | None = None,
         fresh: bool = False,
         progress: bool = False,
     ) -> Report:
@@ -128,37 +166,49 @@ class Predictor:
         labels/NAME.png      semantic models: the label map, class numbers with a palette
         predictions.json     instance models: one COCO file (images, categories, annotations with scores)
 
-        NAME keeps the folders below the images' common parent, so equal names in different folders stay
-        apart. A run that did not come to its end is continued, with the same model and settings; until the
-        end, OUT/.unfinished has its state.
+        and what else `output` asks for. NAME keeps the folders below the images' common parent, so equal names in
+        different folders stay apart. A run that did not come to its end is continued, with the same model and settings;
+        until the end, OUT/.unfinished has its state.
 
         Under torchrun every process calls this with the same arguments; all get the same report.
 
         Args:
-            sources: files, folders (searched with their subfolders) and glob patterns.
-            min_score: detections below it are not drawn; the JSON has all that the model returns.
+            sources: files, folders (searched with their subfolders; what an earlier run has written there is left
+                out), glob patterns and URLs.
+            output: formats, overlays, cutouts.
+            like: COCO annotations whose ids images and classes get, by their names.
             fresh: start over where a run did not come to its end.
             progress: show a progress bar on the terminal (stderr).
 
         Raises:
-            ValueError: no image at all was found, the folder has an unfinished run with another model or settings, or
-                it cannot be written.
+            ValueError: no image at all was found, the folder has an unfinished run with another model or settings,
+                `like` does not fit, or something cannot be written.
         """
-        folder = Path(out)
-        paths, failures = find_images(sources, skip=[folder / "overlays", folder / "labels"])
+        folder, output = Path(out), output or Output()
+        paths, failures = find_images(sources)
         if not paths and not failures:
             shown = ", ".join(map(str, sources)) or "nothing"
             raise ValueError(
                 f"no images found in {shown}; expected files, folders or patterns of "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}"
             )
-        names, class_names = output_names(paths), self.model.config.class_names
-        writer = Writer(folder, names, class_names, overlays=overlays, min_score=min_score)
-        settings = {"model": fingerprint(self.model), "overlays": overlays, "min_score": min_score}
+        ids = choose_ids(
+            paths, self.model, like=Path(like) if like is not None else None, classes=self.classes
+        )
+        if self.min_score is not None:
+            output = replace(output, min_drawn_score=self.min_score)
+        writer = Writer(folder, output_names(paths), self.model.config.class_names, ids=ids, output=output)
+        settings = {
+            "model": fingerprint(self.model),
+            **asdict(output),
+            "min_score": self.min_score,
+            "classes": self.classes,
+            "like": None if like is None else str(like),
+        }
         shard = join_processes()
         with RunFolder(folder / ".unfinished", settings, shard=shard, fresh=fresh) as run:
             if shard.first:
-                writer.clean()
+                writer.start()
             outcomes = Outcomes(run, paths, writer)
             self._save(outcomes.undone()[shard.index :: shard.count], outcomes, progress)
             run.refresh()
@@ -180,21 +230,57 @@ class Predictor:
             for item in track(zip(numbers, predictions, strict=True), len(numbers), progress):
                 worker(write, item)
 
-    def read(self, path: Path) -> Tensor:
-        """An image from its file, (3, H, W) uint8 RGB.
+    def read(self, source: Source) -> Tensor:
+        """An image from its file or address, (3, H, W) uint8 RGB.
 
         Raises:
-            ValueError: it cannot be read, or has more than `max_pixels` (which is seen before it is read).
+            ValueError: it cannot be read, or has more than `max_pixels` (which is seen before it is decoded).
+            ConnectionError: the address cannot be fetched.
         """
-        height, width = image_size(path)
+        file = io.BytesIO(fetch_image(str(source))) if is_url(source) else local_path(source)
+        if isinstance(file, Path) and file.is_dir():
+            return to_image(file)  # says that it is a folder
+        height, width = image_size(file)
         if height * width > self.max_pixels:
             raise ValueError(
-                f"{path}: {width}x{height} pixels are more than the limit of {self.max_pixels:,}; scale the "
+                f"{source}: {width}x{height} pixels are more than the limit of {self.max_pixels:,}; scale the "
                 "image down, cut it into tiles, or raise max_pixels if the memory suffices"
             )
-        return read_image(path)
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        return read_image(file)
 
-    def _flush(self, waiting: list[tuple[int, Path, Tensor]]) -> Iterator[Prediction | Failure]:
+    def _image(self, image: Image, number: int | None = None) -> Tensor:
+        """An image in any form; what is wrong with one of several says which it is."""
+        try:
+            if isinstance(image, str | os.PathLike):
+                return self.read(image if is_url(image) else local_path(image))
+            return to_image(image, channel_order=self.channel_order)
+        except ValueError as error:
+            if number is None or isinstance(image, str | os.PathLike):
+                raise
+            raise ValueError(f"images[{number}]: {error}") from error
+
+    def _batches(self, images: Iterable[tuple[T, Tensor]]) -> Iterator[list[tuple[T, Tensor]]]:
+        """Neighbours of one size, at most `batch_size` of them."""
+        batch: list[tuple[T, Tensor]] = []
+        for item in images:
+            if batch and (len(batch) == self.batch_size or batch[0][1].shape != item[1].shape):
+                yield batch
+                batch = []
+            batch.append(item)
+        if batch:
+            yield batch
+
+    def _finish(self, result: Result, image: Tensor) -> Result:
+        """What was asked for of a result, with its image."""
+        if self.classes:
+            result = result.of_classes(self.classes)
+        if self.min_score is not None and isinstance(result, InstanceResult):
+            result = result.above(self.min_score)
+        return replace(result, image=image)
+
+    def _together(self, waiting: list[tuple[int, Source, Tensor]]) -> Iterator[Prediction | Failure]:
         """Predict what waits, together if that works and else one by one; empties the list."""
         batch, waiting[:] = list(waiting), []
         try:
@@ -204,10 +290,10 @@ class Predictor:
                 yield Failure(batch[0][1], str(error))
                 return
             for item in batch:
-                yield from self._flush([item])
+                yield from self._together([item])
             return
         for (number, path, image), result in zip(batch, results, strict=True):
-            yield Prediction(path, image, result, number)
+            yield Prediction(path, image, self._finish(result, image), number)
 
     def _predict(self, images: list[Tensor]) -> Sequence[Result]:
         try:
@@ -220,7 +306,3 @@ class Predictor:
                     f"not enough memory for {sizes} pixels at once; scale down or lower the batch size"
                 ) from error
             raise
-
-
-def _without_prefix(message: str, path: Path) -> str:
-    return message.removeprefix(f"{path}: ")

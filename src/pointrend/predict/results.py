@@ -14,7 +14,8 @@ from pointrend.structures import Result
 class Prediction:
     """One image and what was found in it."""
 
-    path: Path
+    path: Path | str
+    """Its file, or its address."""
     image: Tensor
     """(3, H, W) uint8 RGB, upright."""
     result: Result
@@ -27,7 +28,7 @@ class Prediction:
 class Failure:
     """A file without a prediction, and why."""
 
-    path: Path
+    path: Path | str
     reason: str
 
 
@@ -35,7 +36,7 @@ class Failure:
 class Report:
     """What a run over files did."""
 
-    predicted: tuple[Path, ...]
+    predicted: tuple[Path | str, ...]
     """Images with a prediction."""
     failures: tuple[Failure, ...]
     """The others."""

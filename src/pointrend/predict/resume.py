@@ -5,11 +5,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from pointrend.predict.inputs import Source
 from pointrend.predict.results import Failure, Prediction
 from pointrend.predict.writers import Writer
 from pointrend.run_folder import RunFolder
@@ -21,7 +21,7 @@ class Outcomes:
     Images are known by their numbers, in the order in which they are composed.
     """
 
-    def __init__(self, run: RunFolder, paths: Sequence[Path], writer: Writer) -> None:
+    def __init__(self, run: RunFolder, paths: Sequence[Source], writer: Writer) -> None:
         self.run, self.paths, self.writer = run, paths, writer
 
     def add(self, number: int, outcome: Prediction | Failure) -> None:

@@ -1,0 +1,68 @@
+"""What was found, cut out of its image: RGBA with everything else transparent."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pointrend.masks.label_tools import BACKGROUND
+from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result, class_name
+
+EDGE = 0.5
+"""Least opacity of a mask's outermost pixels, so that an object of one pixel does not vanish."""
+
+
+def foreground(result: Result) -> Tensor:
+    """(H, W) bool: all objects; of a label map every class but background and ignored pixels.
+
+    Raises:
+        ValueError: a label map all of whose classes are in it, none of them background: nothing would be cut away.
+    """
+    if isinstance(result, InstanceResult):
+        mask = torch.zeros(result.masks.image_size, dtype=torch.bool)
+        for window, (x, y) in zip(result.masks.windows, result.masks.offsets.tolist(), strict=True):
+            mask[y : y + window.shape[0], x : x + window.shape[1]] |= window.cpu() != 0
+        return mask
+    labels = result.labels.cpu()
+    nothing = [n for n, name in enumerate(result.class_names) if name.lower() in BACKGROUND]
+    if not nothing and not (labels == IGNORE_LABEL).any():
+        raise ValueError(
+            "no class of the model is called background: choose what to cut out by --classes (classes=)"
+        )
+    return ~torch.isin(labels, torch.tensor([*nothing, IGNORE_LABEL], dtype=labels.dtype))
+
+
+def soft_alpha(mask: Tensor) -> NDArray[np.uint8]:
+    """Opacity 0..255 of a mask (H, W): 0 outside, 255 inside, and between on the outermost pixel of the inside, by how
+    many of the pixels round it are inside. The image's border is no edge.
+    """
+    inside = mask.float()[None, None]
+    share = F.avg_pool2d(F.pad(inside, (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0, 0]
+    opacity = torch.where(mask, share.clamp(min=EDGE), 0.0)
+    return (opacity * 255).round().to(torch.uint8).numpy()
+
+
+def cutout(image: Tensor, mask: Tensor) -> NDArray[np.uint8]:
+    """(H, W, 4) uint8 RGBA of an image (3, H, W) uint8 and a mask (H, W) bool."""
+    pixels = image.cpu().permute(1, 2, 0).numpy()
+    return np.concatenate([pixels, soft_alpha(mask)[..., None]], axis=2)
+
+
+def object_cutouts(image: Tensor, result: InstanceResult) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Name ("1-person", best first) and RGBA of each object, as large as its mask; none for those without pixels."""
+    found = []
+    for number, detection in enumerate(result):
+        tight = InstanceMasks.from_dense(detection.mask.cpu()[None])
+        window, (x, y) = tight.windows[0], tight.offsets[0].tolist()
+        if window.numel():
+            height, width = window.shape
+            whole = cutout(image, detection.mask.cpu())
+            name = "".join(
+                c if c.isalnum() or c in "-_ " else "_"
+                for c in class_name(result.class_names, detection.label)
+            )
+            found.append((f"{number + 1}-{name}", whole[y : y + height, x : x + width]))
+    return found
