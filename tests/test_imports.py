@@ -23,6 +23,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "_version": (set(), set()),
     "core": (set(), {"torch"}),
     "metadata": (set(), set()),
+    "samples": (set(), set()),
     "io": (set(), {"PIL", "numpy"}),
     "distributed": (set(), {"torch", "accelerate"}),
     "run_folder": ({"io", "distributed"}, {"filelock"}),

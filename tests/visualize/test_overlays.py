@@ -190,3 +190,10 @@ def test_results_plot_themselves_with_a_legend_and_without_pyplot(
     figure.savefig(tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as image:
         assert image.width == 960
+
+
+def test_a_class_whose_colour_is_black_leaves_the_image_bare() -> None:
+    image = torch.full((3, 2, 4), 100, dtype=torch.uint8)
+    labels = torch.tensor([[0, 0, 1, 255]] * 2)
+    drawn = draw_labels(image, labels, [(0, 0, 0), (200, 0, 0)], opacity=0.5, borders=False)
+    assert drawn[0].tolist() == [[100] * 3, [100] * 3, [150, 50, 50], [100] * 3]

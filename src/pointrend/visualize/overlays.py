@@ -56,12 +56,15 @@ def draw_labels(
     borders: bool = True,
     ignore: int = 255,
 ) -> RGBImage:
-    """The image under its label map (H, W), regions parted by a white line one pixel wide; `ignore` stays bare."""
+    """The image under its label map (H, W), regions parted by a white line one pixel wide.
+
+    `ignore`, and a class whose colour is black (the background of PASCAL VOC, say), stay bare.
+    """
     drawn, array = as_image(image), as_labels(labels)
     if drawn.shape[:2] != array.shape:
         raise ValueError(f"labels: expected the image's size {drawn.shape[:2]}, got {array.shape}")
-    shown = array != ignore
     colors = color_labels(array, palette, ignore=ignore)
+    shown = colors.any(axis=2)
     mixed = np.rint(drawn * (1 - opacity) + colors * opacity).astype(np.uint8)
     drawn[shown] = mixed[shown]
     if borders:
