@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import pointrend
+from pointrend import cli
 from pointrend.models.backbones import BackboneConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,3 +59,40 @@ def test_files_that_are_named_exist(page: Path) -> None:
     )
     missing = [target for target in named if not (ROOT / target).exists()]
     assert not missing
+
+
+def commands(page: Path) -> list[str]:
+    """What the page says to type after `pointrend`, in blocks and between backticks; not what is abbreviated, nor an
+    option that is only spoken of.
+    """
+    text = re.sub(r" *\\\n *", " ", page.read_text(encoding="utf-8"))
+    blocks = re.findall(r"^    (?:.* -m )?pointrend (.+)$", text, re.M)
+    inline = re.findall(r"`(?:torchrun [^`]* -m )?pointrend ([^`]+)`", text)
+    found = [re.sub(r"\s+(#|\().*", "", command) for command in [*blocks, *inline]]
+    return [command for command in found if not re.search(r"\.\.|[|<]|COMMAND|--[\w-]+$", command)]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name != "CHANGELOG.md"],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_commands_are_understood(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their names and options, that is; nothing is run. Prose may leave out what is required."""
+    for name in (
+        "App",
+        "Convert",
+        "Data",
+        "Demo",
+        "Evaluate",
+        "Explain",
+        "Finetune",
+        "Predict",
+        "Train",
+        "Zoo",
+    ):
+        monkeypatch.setattr(getattr(cli, name), "run", lambda self: 0)
+    wrong = {command: capsys.readouterr().err for command in commands(page) if cli.main(shlex.split(command))}
+    assert [command for command, message in wrong.items() if "Required options" not in message] == []
