@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -24,6 +25,10 @@ from pointrend.cli.train import Train
 from pointrend.cli.zoo import Convert, Zoo
 
 DONE, PARTLY, WRONG, STOPPED = 0, 1, 2, 130
+
+
+def _say(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
+    print(f"pointrend: {message}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=given,
         )
         try:
-            return int(chosen.run())
+            with warnings.catch_warnings():
+                warnings.showwarning = _say  # in one line, without the source of the place
+                return int(chosen.run())
         finally:
             if "pointrend.distributed" in sys.modules:  # else there are no other processes
                 sys.modules["pointrend.distributed"].shutdown()

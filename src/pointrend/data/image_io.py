@@ -34,6 +34,7 @@ IMAGE_SUFFIXES = frozenset(
         *(".avif", ".heic", ".heif"),  # read where Pillow can, else refused by name
     }
 )
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF"}
 """Compression that changes numbers: no format for label maps."""
 DEPTHS = (8, 10, 12, 14, 16)
@@ -184,7 +185,13 @@ def _is_heif(path: str | Path | BinaryIO) -> str | None:
     if head[4:8] != b"ftyp":
         return None
     if head[8:12] in (b"avif", b"avis"):
-        return "an AVIF image, which Pillow reads from version 11.3 on: pip install -U pillow"
+        return (
+            None
+            if "AVIF" in _formats()
+            else "an AVIF image, which Pillow reads from version 11.3 on: pip install -U pillow"
+        )
+    if "HEIF" in _formats() or head[8:12] not in HEIF_BRANDS:
+        return None
     return "a HEIC image, which Pillow reads with a plugin: pip install pillow-heif, or convert it to JPEG"
 
 

@@ -76,6 +76,8 @@ def _object(item: Any, size: tuple[int, int]) -> tuple[str, Shape]:
         raise ValueError(f"geometryType: expected bitmap, polygon or rectangle, got {brief(kind)}")
     outer = polygon_shape(exterior, size)
     interior = points.get("interior") if isinstance(points, Mapping) else None
+    if interior is not None and not isinstance(interior, list):
+        raise ValueError(f"points: expected a list of interior rings, got {brief(interior)}")
     holes = [polygon_shape(ring, size).rings[0] for ring in interior or []]
     if not holes:
         return item["classTitle"], outer

@@ -1,0 +1,278 @@
+"""Data as people hold it: other editors' text, names of other systems, label maps of other kinds."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pointrend.cli import main
+from pointrend.data.build import open_dataset
+from pointrend.data.file_finder import FileFinder
+from pointrend.data.image_io import read_image, read_labels
+
+LABELS = np.arange(24 * 32).reshape(24, 32) // 99 % 3
+
+
+def labelled(root: Path, values: np.ndarray, name: str = "a", suffix: str = ".png", **options: Any) -> Path:
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    (root / "labels").mkdir(exist_ok=True)
+    pixels = np.random.default_rng(len(name)).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / "images" / f"{name}.png")
+    path = root / "labels" / f"{name}{suffix}"
+    Image.fromarray(values).save(path, **options)
+    return path
+
+
+def shown(capsys: pytest.CaptureFixture[str], root: Path, *options: str) -> tuple[int, str]:
+    code = main(["data", "check", str(root), *options])
+    return code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["images/a.png labels/a.png", "images\\a.png\tlabels\\a.png", "file:///images/a.png ./labels/a.png"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_lists_of_pairs_are_read_from_any_editor(tmp_path: Path, line: str, encoding: str) -> None:
+    labelled(tmp_path, LABELS.astype(np.uint8))
+    (tmp_path / "train.txt").write_bytes(f"{line}\r\n".encode(encoding))
+    assert (open_dataset(tmp_path, "train")[0].target.labels.numpy() == LABELS).all()
+
+
+def test_accents_in_one_piece_and_apart_are_the_same_name(tmp_path: Path) -> None:
+    labelled(tmp_path, LABELS.astype(np.uint8), unicodedata.normalize("NFC", "é"))
+    label = next((tmp_path / "labels").iterdir())
+    label.rename(label.with_name(unicodedata.normalize("NFD", label.name)))
+    assert len(open_dataset(tmp_path, "train")) == 1
+
+
+def test_a_name_is_found_by_its_end_but_never_in_another_folder(tmp_path: Path) -> None:
+    for name in ("train/a.png", "val/a.png", "train/sub/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    find = FileFinder(tmp_path)
+    assert find("train/a.png") == tmp_path / "train/a.png"
+    assert find("D:\\me\\set\\val\\A.PNG") == tmp_path / "val/a.png"
+    assert find("b.png") == tmp_path / "train/sub/b.png"
+    assert not find("test/a.png").is_file()
+    assert not find("a.png").is_file()  # there are two
+    assert not find("").is_file()
+    assert not find("x\x00y").is_file()
+
+
+def test_coloured_label_maps_are_read_by_the_palette_and_refused_with_it_otherwise(tmp_path: Path) -> None:
+    colors = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    labelled(tmp_path, colors[LABELS])
+    with pytest.raises(
+        ValueError, match=r"a\.png: .*mode RGB.*\[\[0, 0, 0\], \[0, 128, 0\], \[128, 0, 0\]\]"
+    ):
+        open_dataset(tmp_path, "train")
+    table = {"classes": ["floor", "cup"], "palette": colors.tolist(), "ignore_label": 2}
+    (tmp_path / "classes.json").write_text(json.dumps(table))
+    labels = open_dataset(tmp_path, "train")[0].target.labels.numpy()
+    assert (labels == np.array([0, 1, 255])[LABELS]).all()
+    table["palette"] = [[0, 0, 0], [1, 1, 1]]
+    (tmp_path / "classes.json").write_text(json.dumps(table))
+    with pytest.raises(ValueError, match=r"expected the 2 colours of the palette, got \[\(0, 128, 0\)"):
+        open_dataset(tmp_path, "train")[0]
+
+
+@pytest.mark.parametrize("mode", ["LA", "F"])
+def test_other_modes_are_refused_by_name(tmp_path: Path, mode: str) -> None:
+    path = labelled(tmp_path, LABELS.astype(np.uint8), suffix=".tif")
+    Image.open(path).convert(mode).save(path)
+    with pytest.raises(ValueError, match=rf"a\.tif: expected a label map.*mode {mode}"):
+        open_dataset(tmp_path, "train")
+
+
+def test_sixteen_bit_ids_are_refused_with_the_way_and_read_with_it(tmp_path: Path) -> None:
+    labelled(tmp_path, (LABELS * 1000).astype(np.uint16))
+    with pytest.raises(ValueError, match=r'a\.png: .*got 0\.\.2000.*"ids": \[0, 1000, 2000\]'):
+        open_dataset(tmp_path, "train")
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": list("abc"), "ids": [0, 1000, 2000]}))
+    assert (open_dataset(tmp_path, "train")[0].target.labels.numpy() == LABELS).all()
+
+
+def test_masks_of_0_and_255_are_refused_with_both_ways_out(tmp_path: Path) -> None:
+    labelled(tmp_path, (LABELS == 1).astype(np.uint8) * 255)
+    with pytest.raises(ValueError, match=r'Masks of objects\? .*"ids": \[0, 255\], "ignore_label": null'):
+        open_dataset(tmp_path, "train")
+    table = {"classes": ["background", "object"], "ids": [0, 255], "ignore_label": None}
+    (tmp_path / "classes.json").write_text(json.dumps(table))
+    assert (open_dataset(tmp_path, "train")[0].target.labels.numpy() == (LABELS == 1)).all()
+
+
+def test_label_maps_as_jpeg_are_refused_for_compression_changes_them(tmp_path: Path) -> None:
+    path = labelled(tmp_path, (LABELS * 100).astype(np.uint8), suffix=".jpg")
+    with pytest.raises(ValueError, match=r"a\.jpg: JPEG compression changes labels"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.zeros((24, 32)), "one class alone: 1"),
+        (np.where(LABELS == 0, LABELS, 255), "one class alone: 1"),
+        (np.where(LABELS == 0, np.arange(32) % 2, 255), "mostly ignored: 1"),
+        (LABELS * 3, "labels left out: 1"),
+        (np.arange(24 * 32).reshape(24, 32) % 97, "many labels: 1"),
+    ],
+)
+def test_what_is_implausible_is_said(
+    tmp_path: Path, values: np.ndarray, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled(tmp_path, values.astype(np.uint8))
+    code, said = shown(capsys, tmp_path)
+    assert code == 1
+    assert kind in said
+
+
+def test_an_exif_orientation_beside_a_label_map_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled(tmp_path, LABELS.astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (32, 24)).save(tmp_path / "images" / "a.png", exif=exif)
+    assert "EXIF orientation: 1" in shown(capsys, tmp_path)[1]
+    exif[0x0112] = 6
+    Image.new("RGB", (32, 24)).save(tmp_path / "images" / "a.png", exif=exif)
+    with pytest.raises(
+        ValueError, match="its EXIF orientation turns the image, and the labels were drawn without"
+    ):
+        open_dataset(tmp_path, "train")[0]
+
+
+def objects(root: Path, **changes: Any) -> dict[str, Any]:
+    """Four squares of which each can be changed: `second={"iscrowd": False}`."""
+    (root / "train").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((64, 96, 3), 90, np.uint8)).save(root / "train" / "a.png")
+    annotations = []
+    for number, name in enumerate(("first", "second", "third", "fourth")):
+        x = 2 + 22 * number
+        ring = [x, 8, x + 20, 8, x + 20, 28, x, 28]
+        annotations.append(
+            {
+                "id": number + 1,
+                "image_id": 1,
+                "category_id": 1,
+                "segmentation": [ring],
+                "bbox": [x, 8, 20, 20],
+                "area": 400,
+                "iscrowd": 0,
+                **changes.get(name, {}),
+            }
+        )
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 64, "width": 96}],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "cup"}],
+    }
+    (root / "instances_train.json").write_text(json.dumps(content))
+    return content
+
+
+def test_every_fault_of_an_annotation_file_is_listed_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = objects(tmp_path)["annotations"]
+    objects(
+        tmp_path,
+        first={"segmentation": [*good[0]["segmentation"], [3, 3, 4, 4]]},
+        second={"segmentation": []},
+        third={"iscrowd": False},
+        fourth={"segmentation": good[3]["segmentation"][0]},
+    )
+    code, said = shown(capsys, tmp_path)
+    assert code == 1
+    for kind in (
+        "two-point polygon beside a good one",
+        "missing mask",
+        "true or false for iscrowd",
+        "flat polygon",
+    ):
+        assert f"{kind}: 1" in said
+    assert "annotations[1] (id 2), segmentation" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"bbox": [46, 8, 0, 20]}, "box without a side"),
+        (
+            {"segmentation": [[0.1, 0.1, 0.3, 0.1, 0.3, 0.3]], "bbox": [0.1, 0.1, 0.2, 0.2]},
+            "fractions for pixels",
+        ),
+        ({"segmentation": [[100, 8, 120, 8, 120, 28]], "bbox": [100, 8, 20, 20]}, "object outside"),
+        ({"id": 1}, "duplicate id"),
+        ({"area": "400"}, "text for a number"),
+    ],
+)
+def test_an_implausible_object_is_named(
+    tmp_path: Path, change: dict[str, Any], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objects(tmp_path, third=change)
+    code, said = shown(capsys, tmp_path)
+    assert code == 1
+    assert f"{kind}: 1" in said
+
+
+def test_fix_writes_a_copy_that_has_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = objects(tmp_path / "data")["annotations"]
+    objects(
+        tmp_path / "data",
+        first={"segmentation": [*good[0]["segmentation"], [3, 3, 4, 4]]},
+        second={"bbox": [24, 8, 0, 20]},
+        third={"iscrowd": False},
+        fourth={"segmentation": good[3]["segmentation"][0]},
+    )
+    code, said = shown(capsys, tmp_path / "data", "--fix", str(tmp_path / "fixed"))
+    assert code == 1
+    assert "4 faults repaired, 0 left" in said
+    assert json.loads((tmp_path / "fixed" / "instances_train.json").read_text())["annotations"] == good
+    assert shown(capsys, tmp_path / "fixed")[0] == 0
+    assert main(["data", "check", str(tmp_path / "data"), "--fix", str(tmp_path / "fixed")]) == 2  # is there
+
+
+def test_fractions_become_pixels_where_all_are_fractions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = objects(tmp_path / "data")
+    scaled = json.loads(json.dumps(good))
+    for item in scaled["annotations"]:
+        item["segmentation"] = [[v / (96, 64)[n % 2] for n, v in enumerate(item["segmentation"][0])]]
+        item["bbox"] = [v / (96, 64)[n % 2] for n, v in enumerate(item["bbox"])]
+    (tmp_path / "data" / "instances_train.json").write_text(json.dumps(scaled))
+    assert "fractions for pixels: 4" in shown(capsys, tmp_path / "data", "--fix", str(tmp_path / "fixed"))[1]
+    fixed = json.loads((tmp_path / "fixed" / "instances_train.json").read_text())
+    for item, wanted in zip(fixed["annotations"], good["annotations"], strict=True):
+        assert np.allclose(item["segmentation"], wanted["segmentation"])
+        assert np.allclose(item["bbox"], wanted["bbox"])
+        assert item["area"] == pytest.approx(400)
+
+
+@pytest.mark.parametrize(("largest", "depth"), [(200, 8), (1000, 10), (3950, 12), (16000, 14)])
+def test_grey_images_of_fewer_than_16_bits_are_not_black_and_their_range_is_said(
+    tmp_path: Path, largest: int, depth: int
+) -> None:
+    values = np.linspace(0, largest, 24 * 32).reshape(24, 32).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match=f"largest values need {depth}"):
+        found = read_image(tmp_path / "a.png")
+    assert (found[0].numpy() == values >> (depth - 8)).all()
+
+
+def test_heic_is_named_and_the_plugin_with_it(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    (tmp_path / "a.heic").write_bytes(b"\x00\x00\x00\x18ftypheic" + b"\x00" * 40)
+    try:
+        import pillow_heif  # noqa: F401
+    except ImportError:
+        with pytest.raises(ValueError, match=r"a\.heic: a HEIC image, .*pip install pillow-heif"):
+            read_image(tmp_path / "a.heic")
