@@ -61,6 +61,18 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert not missing
 
 
+def test_the_architecture_names_what_is_there() -> None:
+    """Modules, and functions in them; and the core of PointRend is as short as the page says."""
+    page, source = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), ROOT / "src" / "pointrend"
+    named = re.findall(r"`([\w/]+\.py)(?:: (?:\w+\.)?(\w+))?`", page)
+    modules = [(source / path, name) for path, name in named if not path.startswith("tests/")]
+    assert [str(path) for path, _ in modules if not path.is_file()] == []
+    assert [(path.name, name) for path, name in modules if name and name not in path.read_text()] == []
+    core = [source / path for path in re.findall(r"^\| `(core/\w+\.py)` \|", page, re.M)]
+    assert len(core) == 5
+    assert sum(len(path.read_text().splitlines()) for path in core) < 1000
+
+
 def commands(page: Path) -> list[str]:
     """What the page says to type after `pointrend`, in blocks and between backticks; not what is abbreviated, nor an
     option that is only spoken of.
