@@ -29,7 +29,7 @@ from pointrend.training.config import TrainingConfig
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loggers import MEASURES
 from pointrend.training.loop import train
-from pointrend.training.published import RECIPES
+from pointrend.training.paper import TRAININGS as RECIPES
 
 SCENE = (72, 96)
 PIXELS = (58.395, 57.12, 57.375)
@@ -38,7 +38,7 @@ PIXELS = (58.395, 57.12, 57.375)
 def small(published: TrainingConfig, names: tuple[str, ...]) -> Any:
     """The network with fewer channels, everything else alike."""
     config = published.config(names)
-    backbone = replace(config.backbone, name="resnet18", stride_in_1x1=False)
+    backbone = replace(config.backbone, name="resnet18", stride_in_1x1=False, stem_width=32)
     pixels = replace(config.preprocessing, std=PIXELS)  # random weights want small numbers
     config = replace(config, backbone=backbone, preprocessing=pixels, fpn_channels=16)
     if isinstance(config, InstanceConfig):
@@ -46,6 +46,8 @@ def small(published: TrainingConfig, names: tuple[str, ...]) -> Any:
         boxes = BoxHeadConfig(width=32, samples=32)
         # Frozen random weights are no features.
         return replace(config, masks=masks, boxes=boxes, freeze_stages=0)
+    if config.point_rend is None:
+        return replace(config, decoder_channels=16)
     rend = replace(config.point_rend, width=16, sampling=replace(config.point_rend.sampling, num_points=64))
     return replace(config, decoder_channels=16, point_rend=rend)
 

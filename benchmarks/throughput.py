@@ -26,7 +26,7 @@ from whole_model import build, make_image
 
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.structures import SemanticTarget
-from pointrend.training.published import find_recipe
+from pointrend.training.paper import find_recipe
 from pointrend.training.recipe import build_optimizer
 
 STREET, ROOMS = "4xb2-80k_cityscapes-512x1024", "4xb4-160k_ade20k-512x512"

@@ -121,7 +121,7 @@ def _semantic_cost(name: str, model: SemanticSegmenter, batch: ImageBatch) -> Co
     rows, columns = coarse[0].shape[-2:]
     sizes = [(rows * 2**step, columns * 2**step) for step in range(1, (settings.subdivision_steps or 0) + 1)]
     points = sum(min(settings.num_points, height * width) for height, width in sizes)
-    fine = torch.empty(1, features["p2"].shape[1], points)
+    fine = torch.empty(1, sum(features[name].shape[1] for name in settings.features), points)
     every = torch.empty(1, coarse[0].shape[1], points)
     return Cost(name, batch.sizes[0], trunk, 0, macs(lambda: rend.head(fine, every)))
 

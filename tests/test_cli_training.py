@@ -44,7 +44,7 @@ def tiny(name: str):
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pointrend.training.published.find_recipe", tiny)
+    monkeypatch.setattr("pointrend.training.paper.find_recipe", tiny)
 
 
 def test_a_published_training_runs_by_its_name_and_goes_on_after_its_end(small, tmp_path: Path) -> None:
@@ -95,6 +95,26 @@ def test_points_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
         assert (masks.num_points, masks.start_size, masks.mask_size) == (196, 14, 224)
     assert main(["train", "--points", "10", "--no-pointrend"]) == 2
     assert "without a point head" in capsys.readouterr().err
+
+
+def test_the_strategy_and_the_head_of_the_points_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = RECIPES["pointrend_rcnn_R_50_FPN_1x_coco"]
+    changed = Train(sampling="regular-grid", head_depth=1, head_width=64, point_head="residual")
+    masks = changed.apply_to_network(entry).network.masks
+    assert masks.sampling == PointSampling.regular(196)
+    assert (masks.depth, masks.point_width, masks.width, masks.residual) == (1, 64, 256, True)
+    small = preset("semantic-fpn-resnet18")
+    rend = Train(sampling="heavily-biased", point_head="paper", head_width=16).apply_to_network(small).network
+    assert (rend.point_rend.residual, rend.point_rend.width) == (False, 16)
+    assert rend.point_rend.sampling == PointSampling.heavily_biased(2048)
+    for wrong, message in (
+        (["--sampling", "uniform", "--oversample", "2"], "own k and beta"),
+        (["--sampling", "regular-grid", "--train-points", "10"], "square number"),
+        (["implicit_pointrend_R_50_FPN_1x_coco", "--head-width", "8"], "expected PointRend's mask head"),
+        (["--no-pointrend", "--head-depth", "2"], "without a point head"),
+    ):
+        assert main(["train", *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_published_training_without_points_is_the_papers_baseline() -> None:

@@ -78,6 +78,8 @@ class EvaluationOptions:
     """A torch device; this process's GPU or the CPU if not given."""
     precision: str | None = None
     """What the models were optimised for; part of what decides a kept prediction."""
+    output_stride: int | None = None
+    """As `precision`: of the models' deepest maps, where they were changed."""
 
 
 class EvaluationJob:
@@ -248,8 +250,8 @@ class EvaluationJob:
             "flip": options.flip,
             "scales": options.scales,
         }
-        if options.precision is not None:
-            run["precision"] = options.precision
+        changed = {"precision": options.precision, "output_stride": options.output_stride}
+        run |= {name: value for name, value in changed.items() if value is not None}
         stores: dict[str, Any] = {}
         for row, own in variants.items():
             settings = run | {"options": dict(own)}

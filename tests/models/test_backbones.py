@@ -258,3 +258,32 @@ def test_the_narrow_network_is_a_quarter_as_wide_and_small():
         BackboneConfig("resnet10_w16", deep_stem=True)
     with pytest.raises(ValueError, match="no bottleneck blocks"):
         BackboneConfig("resnet10_w16", stride_in_1x1=True)
+
+
+def test_the_stem_of_r_103_is_wider_and_res2_takes_its_128_channels():
+    backbone = build_backbone(BackboneConfig("resnet50", deep_stem=True, stem_width=64))
+    assert [conv.out_channels for conv in backbone.stem if isinstance(conv, nn.Conv2d)] == [64, 64, 128]
+    assert backbone.res2[0].conv1.in_channels == backbone.res2[0].downsample[0].in_channels == 128
+    features = backbone(torch.zeros(1, 3, 33, 40))
+    assert features["res2"].shape == (1, 256, 9, 10)
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(16, [2, 4, 8]), (8, [4, 8, 16])])
+def test_multi_grid_dilates_the_blocks_of_res5_one_by_one(stride, expected):
+    """As Detectron2's DeepLab: RES5_DILATION times RES5_MULTI_GRID."""
+    backbone = build_backbone(BackboneConfig("resnet50", output_stride=stride, multi_grid=(1, 2, 4)))
+    assert [block.conv2.dilation[0] for block in backbone.res5] == expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stem_width": 64},
+        {"stem_width": 48, "deep_stem": True},
+        {"name": "resnet18", "stem_width": 64, "deep_stem": True},
+        {"multi_grid": (1, 2, 4)},
+    ],
+)
+def test_stems_and_grids_that_no_network_has_are_refused(settings):
+    with pytest.raises(ValueError, match=r"stem_width|multi_grid"):
+        BackboneConfig(**settings)

@@ -225,3 +225,22 @@ def test_points_beside_deeplab_may_read_a_pyramid() -> None:
     model = SemanticSegmenter(config).eval()
     assert model.predict([torch.zeros(3, 40, 50, dtype=torch.uint8)])[0].labels.shape == (40, 50)
     assert SemanticSegmenter(replace(config, point_rend=None)).fpn is None
+
+
+def test_a_model_of_stride_16_predicts_at_8_with_the_same_weights():
+    """Table 6: res4 and res5 are dilated, ASPP looks as far in pixels, one step of subdivision less."""
+    torch.manual_seed(0)
+    rend = SemanticPointRendConfig(features=("res2",), width=8, num_points=20, subdivision_steps=4)
+    config = replace(
+        DEEPLAB, backbone=BackboneConfig("resnet18", output_stride=16), rates=(6, 12, 18), point_rend=rend
+    )
+    model = SemanticSegmenter(config).eval()
+    finer = model.with_output_stride(8)
+    assert (finer.config.rates, finer.config.point_rend.subdivision_steps) == ((12, 24, 36), 3)
+    image = torch.zeros(1, 3, 64, 64)
+    assert finer.coarse(finer.features(image)).shape[-1] == 2 * model.coarse(model.features(image)).shape[-1]
+    assert all(torch.equal(finer.state_dict()[name], t) for name, t in model.state_dict().items())
+    again = finer.with_output_stride(16)
+    assert again.config == config
+    with pytest.raises(ValueError, match="fixed strides"):
+        SemanticSegmenter(FPN).with_output_stride(8)

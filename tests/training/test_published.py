@@ -1,6 +1,7 @@
 """Every published training runs: its recipe and augmentation on a small network and small images.
 
-All thirteen for 30 updates take minutes: ``python benchmarks/recipes.py``, or POINTREND_SLOW=1 here.
+All of them, those of the paper's tables too, for 30 updates take minutes: ``python benchmarks/recipes.py``, or
+POINTREND_SLOW=1 here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.recipes import falls, first_updates
-from pointrend.training.published import RECIPES
+from pointrend.training.paper import TRAININGS as RECIPES
 
 # One of each kind: what the others differ in are numbers that test_recipes.py looks at, and larger backbones.
 KINDS = (

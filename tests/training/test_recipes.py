@@ -3,19 +3,23 @@ with their bases, MMSegmentation's, the paper's appendix B)."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 import pytest
 import torch
+import tyro
 
 from pointrend.checkpoints.native import build
+from pointrend.cli.evaluate import Evaluate
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import ColorJitter, RandomCrop, RandomFit, RandomFlip, ResizeShortEdge
 from pointrend.models.backbones import STAGES, BackboneConfig, build_backbone, freeze
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget
-from pointrend.training.published import RECIPES, find_recipe
+from pointrend.training.paper import ROWS, TRAININGS, find_recipe
+from pointrend.training.published import RECIPES
 from pointrend.training.recipe import build_optimizer
 
 COCO_1X = ("pointrend_rcnn_R_50_FPN_1x_coco", "implicit_pointrend_R_50_FPN_1x_coco")
@@ -108,9 +112,11 @@ def test_the_augmentation_has_the_published_order_and_sizes(name: str) -> None:
     elif name in MMSEG:
         expected = (RandomFit(2048, 1024 if street else 512, 0.5, 2.0), crop, RandomFlip(0.5), ColorJitter())
     else:
-        crop = RandomCrop(768, 768, 1.0, 10) if name == DEEPLAB else crop
         edges = (512, 768, 1024, 1280, 1536, 1792, 2048)
         expected = (ResizeShortEdge(edges, 4096), crop, ColorJitter(), RandomFlip(0.5))
+        if name == DEEPLAB:  # the paper's appendix: steps of 32 pixels, no colours
+            edges = tuple(range(512, 2049, 32))
+            expected = (ResizeShortEdge(edges, 4096), RandomCrop(768, 768, 1.0, 10), RandomFlip(0.5))
     assert RECIPES[name].augmentation == expected
     assert RECIPES[name].recipe.group_by_aspect == (name in INSTANCE)
 
@@ -128,8 +134,9 @@ def test_points_are_the_published_ones(name: str) -> None:
     else:
         rend = network.point_rend
         assert rend is not None
-        assert rend.sampling == PointSampling(2048, 3.0, 0.75)
-        assert rend.num_points == (8196 if name in MMSEG else 8192)
+        # 48² cells of a 768 crop at stride 16; N = 8096 in the paper, 8192 in Detectron2, 8196 in MMSegmentation
+        assert rend.sampling == PointSampling(2304 if name == DEEPLAB else 2048, 3.0, 0.75)
+        assert rend.num_points == {DEEPLAB: 8096, SEMANTIC_FPN: 8192}.get(name, 8196)
         assert rend.subdivision_steps == (4 if name == DEEPLAB else 2)
         assert rend.coarse_each_layer == (name != SEMANTIC_FPN)
         assert rend.features == (("res2",) if name == DEEPLAB else ("p2",))
@@ -210,6 +217,51 @@ def test_classes_and_points_are_exchanged_without_touching_the_rest() -> None:
     coarse = replace(RECIPES[SEMANTIC_FPN], network=replace(rend, point_rend=None))
     with pytest.raises(ValueError, match="no points"):
         coarse.with_points(num_points=1)
+
+
+def test_every_row_of_the_tables_has_its_training() -> None:
+    assert {row.table for row in ROWS} == {1, 2, 3, 4, 5, 6, 7}
+    assert all(row.training in TRAININGS for row in ROWS)
+    assert len({(row.table, row.what, row.options) for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        options = shlex.split(row.options)
+        assert tyro.cli(Evaluate, args=["MODEL", *options]).models == ("MODEL",)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAININGS if name not in RECIPES])
+def test_a_training_of_the_tables_builds_and_differs_from_what_was_published(name: str) -> None:
+    config = TRAININGS[name]
+    assert config.name == name
+    with torch.device("meta"):
+        build(config.network)
+    twins = [other for other in TRAININGS.values() if replace(other, name=name) == config]
+    expected = 2 if name.endswith("mildly_biased") else 1  # which is how the published models were trained
+    assert len(twins) == expected, [twin.name for twin in twins]
+
+
+def test_the_rows_differ_in_what_their_tables_are_about() -> None:
+    conv = [TRAININGS[f"mask_rcnn_R_50_FPN_1x_coco{size}"].network for size in ("", "_56x56", "_224x224")]
+    assert [network.mask_head for network in conv] == ["conv28", "conv56", "conv224"]
+    assert not any(network.masks.train_on_predicted_boxes for network in conv)
+    strategies = {
+        "regular_grid": PointSampling.regular(196),
+        "uniform": PointSampling(196, 1, 0),
+        "mildly_biased": PointSampling(196, 3, 0.75),
+        "heavily_biased": PointSampling(196, 10, 1),
+    }
+    for data in ("coco", "cityscapes"):
+        for strategy, sampling in strategies.items():
+            name = f"pointrend_rcnn_R_50_FPN_1x_{data}_{strategy}"
+            assert TRAININGS[name].network.masks.sampling == sampling
+    assert TRAININGS["deeplabv3_R_103_cityscapes"].network.point_rend is None
+    backbone = TRAININGS[DEEPLAB].network.backbone
+    assert (backbone.stem_width, backbone.multi_grid, backbone.output_stride) == (64, (1, 2, 4), 16)
+    for levels, stride, steps in (("P2P5", 4, 2), ("P3P5", 8, 3)):
+        full = TRAININGS[f"pointrend_semantic_R_101_{levels}_cityscapes"]
+        assert TRAININGS[f"semantic_R_101_{levels}_cityscapes"].network.point_rend is None
+        assert full.network.levels[0] == f"p{2 if stride == 4 else 3}"
+        assert full.network.point_rend.subdivision_steps == steps
+        assert full.augmentation[0] == ResizeShortEdge(tuple(range(512, 2049, 32)), 4096)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (45, 20)])

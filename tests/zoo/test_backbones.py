@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pointrend.models.backbones import BackboneConfig, build_backbone, torchvision_name
-from pointrend.training.published import RECIPES
+from pointrend.training.paper import TRAININGS as RECIPES
 from pointrend.zoo import PRETRAINED, fill_backbone
 
 
@@ -38,14 +38,12 @@ def test_each_entry_is_whole(entry):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_what_a_recipe_starts_from_is_here_and_fits_its_network(recipe):
-    if not recipe.pretrained:
-        assert recipe.notes  # the paper's DeepLab: its weights were never published
-        return
     entry, ours = PRETRAINED[recipe.pretrained], recipe.network.backbone
-    assert (entry.backbone, entry.stride_in_1x1, entry.deep_stem) == (
+    assert (entry.backbone, entry.stride_in_1x1, entry.deep_stem, entry.stem_width) == (
         ours.name,
         ours.stride_in_1x1,
         ours.deep_stem,
+        ours.stem_width,
     )
     preprocessing = recipe.network.preprocessing
     assert entry.pixels.startswith(preprocessing.channel_order)
@@ -95,3 +93,26 @@ def test_offline_says_what_to_fetch_and_where_to_put_it(cache):
 def test_a_misspelt_name_lists_what_there_is(tmp_path):
     with pytest.raises(ValueError, match="no such file of backbone weights, and none of MSRA/R-50"):
         fill_backbone(build_backbone(BackboneConfig("resnet18")), tmp_path / "zzz")
+
+
+def test_detectron2s_names_of_the_deeplab_stem_fill_ours(tmp_path):
+    """R-103: three convolutions of 64, 64 and 128 channels, each with its norm."""
+    config = BackboneConfig("resnet50", norm="batch", deep_stem=True, stem_width=64)
+    source = build_backbone(config)
+    theirs = {}
+    for name, tensor in source.state_dict().items():
+        stage, _, rest = name.partition(".")
+        if stage == "stem":
+            place, _, tail = rest.partition(".")
+            number = int(place) // 3 + 1
+            theirs[f"stem.conv{number}.{'norm.' if int(place) % 3 else ''}{tail}"] = tensor
+        else:
+            block, part, *tail = rest.split(".")
+            known = {"bn1": "conv1.norm", "bn2": "conv2.norm", "bn3": "conv3.norm"}
+            if part == "downsample":
+                part, tail = ("shortcut", tail[1:]) if tail[0] == "0" else ("shortcut.norm", tail[1:])
+            theirs[".".join([stage, block, known.get(part, part), *tail])] = tensor
+    torch.save(theirs, tmp_path / "R-103.pth")
+    backbone = build_backbone(config)
+    fill_backbone(backbone, tmp_path / "R-103.pth")
+    assert all(torch.equal(backbone.state_dict()[name], t) for name, t in source.state_dict().items())

@@ -17,7 +17,7 @@ from pointrend.checkpoints.detectron2 import to_detectron2
 from pointrend.checkpoints.native import build, read_info, save
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.training.published import find_recipe
+from pointrend.training.paper import find_recipe
 from pointrend.zoo import ZOO, Entry, load
 
 # Published on the projects' model pages, in millions.
@@ -73,9 +73,13 @@ def test_each_entry_builds_a_model_of_the_published_size(entry):
 @pytest.mark.parametrize("entry", ZOO.values(), ids=lambda entry: entry.name)
 def test_each_entry_says_where_it_comes_from(entry):
     assert find_recipe(entry.training or entry.name).recipe.steps > 0
+    assert all(0 < value < 100 for _, value in entry.scores)
     if not entry.url:
-        assert entry.name.startswith("implicit_")
+        assert entry.name.startswith("implicit_") or entry.project == "paper"
         return
+    assert entry.log.startswith(entry.url.rpartition("/")[0])
+    assert entry.log.endswith("metrics.json" if entry.project == "Detectron2" else ".log.json")
+    assert bool(entry.model_id) == (entry.project == "Detectron2")
     assert entry.url.startswith("https://")
     assert entry.file_name.endswith((".pkl", ".pth"))
     if entry.project == "Detectron2":

@@ -149,7 +149,8 @@ def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
         "a deep stem": backbone.deep_stem,
         "trained batch norm": backbone.norm == "batch",
         "a residual point head": head is not None and head.residual,
-        "masks of 224x224 by convolutions": getattr(config, "mask_head", "") == "conv224",
+        "masks of 56x56 or 224x224 by convolutions": getattr(config, "mask_head", "")
+        in ("conv56", "conv224"),
         "DeepLabV3": getattr(config, "decoder", "") == "deeplab",
         "batch norm in the semantic head": getattr(config, "decoder_norm", "GN") != "GN",
         "a coarse stride of its own": getattr(config, "coarse_stride", None) is not None,

@@ -56,6 +56,11 @@ DETECTRON2: list[Row] = [
     (theirs.removeprefix("backbone.bottom_up."), ours.removeprefix("backbone."))
     for theirs, ours in BACKBONE
     if theirs.startswith("backbone.bottom_up.")
+] + [  # DeepLab's stem of three convolutions
+    ("stem.conv2.weight", "stem.3.weight"),
+    ("stem.conv2.norm.{rest}", "stem.4.{rest}"),
+    ("stem.conv3.weight", "stem.6.weight"),
+    ("stem.conv3.norm.{rest}", "stem.7.{rest}"),
 ]
 IGNORED = ["fc.{rest}", "fc1000_{rest}", "pred_{rest}", "{rest}_momentum", "lr", "model_iter", "conv1_b"]
 

@@ -1,4 +1,4 @@
-"""The command line: `pointrend train | finetune | eval | predict | explain | app | demo | data | zoo | convert`.
+"""The command line: `pointrend train | finetune | eval | predict | explain | app | demo | data | zoo | convert | cite`.
 
 Each command is a frozen dataclass whose fields are its options and whose `run` does it; heavy modules are imported
 there, so that `--help` is quick. Exit codes: 0 done; 1 done in part (some files could not be read); 2 a wrong option
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pointrend.cli.app import App
+from pointrend.cli.cite import Cite
 from pointrend.cli.data import Data, Demo
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Data, named("data", Data)]
         | Annotated[Convert, named("convert", Convert)]
         | Annotated[Zoo, named("zoo", Zoo)]
+        | Annotated[Cite, named("cite", Cite)]
     )
     try:
         chosen = tyro.cli(

@@ -122,11 +122,13 @@ def load_model(
     optimize: Precision | None = None,
     classes: Sequence[str] = (),
     choose: bool = False,
+    output_stride: int | None = None,
 ) -> Any:
     """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
 
     classes: names of the model's classes, or one file of them, instead of its own. With `choose` names that are all the
         model's own do not change it: the caller chooses them among its classes.
+    output_stride: of a DeepLabV3's deepest maps, instead of that which it was trained at.
     """
     from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
     from pointrend.distributed import main_process
@@ -143,6 +145,10 @@ def load_model(
             "class 1, ..; name them by --classes",
             file=sys.stderr,
         )
+    if output_stride is not None:
+        if model.task != "semantic":
+            raise ValueError("output_stride: expected a semantic model (DeepLabV3)")
+        model = model.with_output_stride(output_stride)
     return model if optimize is None else model.optimize(optimize)
 
 

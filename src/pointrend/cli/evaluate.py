@@ -55,6 +55,9 @@ class Evaluate:
     """Average with the mirrored image."""
     scales: tuple[float, ...] = ()
     """Average over these sizes, such as 0.5 0.75 1 1.25 1.5 1.75 (semantic models)."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """DeepLabV3 models: stride of the deepest maps, instead of that in training, such as 8 (better and slower; the
+    paper's Table 6)."""
     out: Path | None = None
     """Folder for scores.json (everything), scores.md (rows for a page), and class by class scores and predictions of
     every row."""
@@ -76,6 +79,8 @@ class Evaluate:
 
         if bool(self.models) == (self.predictions is not None):
             raise ValueError("give one or more models to score, or --predictions to score without a model")
+        if self.output_stride is not None and self.predictions is not None:
+            raise ValueError("output_stride: changes a model; with --predictions there is none")
         if self.classes and self.predictions is not None:
             raise ValueError(
                 "classes: predictions name their classes by the ids of the data; --classes names models'"
@@ -91,9 +96,12 @@ class Evaluate:
         if self.predictions is not None:
             rows = job.score_predictions(self.predictions)
         else:
-            models = {
-                name: load_model(name, optimize=self.optimize, classes=self.classes) for name in self.models
+            changes: dict[str, Any] = {
+                "optimize": self.optimize,
+                "classes": self.classes,
+                "output_stride": self.output_stride,
             }
+            models = {name: load_model(name, **changes) for name in self.models}
             with counting("scoring", None) if shard.first else nullcontext() as progress:
                 rows = job.score_models(models, progress)
         if shard.first:

@@ -57,6 +57,9 @@ class Predict:
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
     optimize: Precision | None = None
     """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
+    output_stride: Literal[8, 16, 32] | None = None
+    """DeepLabV3 models: stride of the deepest maps, instead of that in training, such as 8 (better and slower; the
+    paper's Table 6)."""
     window: tuple[int, int] | None = None
     """Semantic models: see the image through overlapping windows of so many rows and columns, for images too large
     for the network."""
@@ -77,7 +80,13 @@ class Predict:
         from pointrend.zoo.bundled import BUNDLED
 
         name = self.model or next(one.name for one in BUNDLED.values() if one.task == "semantic")
-        model = load_model(name, optimize=self.optimize, classes=self.classes, choose=True)
+        model = load_model(
+            name,
+            optimize=self.optimize,
+            classes=self.classes,
+            choose=True,
+            output_stride=self.output_stride,
+        )
         own, chosen = model.config.class_names, read_names(self.classes) if self.classes else ()
         if self.model is None and main_process():
             found = ", ".join(own[:21])

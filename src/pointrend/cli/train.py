@@ -48,8 +48,8 @@ class Train(PointOptions, TrainingOptions):
         return finish(prepare_training(config, self, weights=self.weights, progress=downloading))
 
     def _config(self) -> TrainingConfig:
+        from pointrend.training.paper import find_recipe
         from pointrend.training.presets import preset
-        from pointrend.training.published import find_recipe
 
         name = self.recipe or self.preset or PRESETS[0]
         if self.preset not in (None, name):

@@ -25,9 +25,16 @@ class Zoo:
 
     name: Positional[str] = ""
     """One of them, or a .safetensors file, to see everything about it."""
+    recipes: bool = False
+    """List the paper's tables row by row, with the training of each, which `pointrend train` starts by its name."""
 
     def run(self) -> int:
         """Print the table, or one card."""
+        if self.recipes:
+            if self.name:
+                raise ValueError(f"recipes: lists all of them; leave --recipes out to see {self.name}")
+            _print_recipes()
+            return 0
         from pointrend.zoo.backbones import PRETRAINED
         from pointrend.zoo.bundled import BUNDLED
         from pointrend.zoo.entries import ZOO
@@ -83,8 +90,30 @@ class Zoo:
         console.print("NC: Cityscapes' terms allow non-commercial use only.")
 
 
+def _print_recipes() -> None:
+    from rich.console import Console
+
+    from pointrend.training.paper import ROWS, TRAININGS
+
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    rows = _table("recipe", "table", "row", "scored by pointrend eval with")
+    for row in ROWS:
+        rows.add_row(row.training, str(row.table), row.what, row.options or "-")
+    others = [name for name in TRAININGS if name not in {row.training for row in ROWS}]
+    for name in others:
+        rows.add_row(name, "-", "as published", "-")
+    console.print(rows)
+    console.print(
+        "Start one by `pointrend train RECIPE --data DIR`. Of any of them --head-depth, --head-width, --sampling,"
+    )
+    console.print(
+        "--points and --subdivision-steps change the points; docs/paper.md has the published numbers."
+    )
+
+
 def _card(name: str) -> str:
-    from pointrend.training.published import describe, find_recipe
+    from pointrend.training.paper import find_recipe
+    from pointrend.training.published import describe
     from pointrend.zoo.card import card
     from pointrend.zoo.entries import ZOO
 

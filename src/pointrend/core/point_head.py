@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class PointHead(nn.Module):
-    """Predicts logits at points from fine features and the coarse prediction there (paper section 3.3).
+    """Predicts logits at points from fine features and the coarse prediction there (paper section 3.2).
 
     Args:
         fine_channels: Cf, channels of the interpolated fine features.

@@ -23,7 +23,7 @@ def point_sample(
     continue (``"border"``, as ``F.interpolate`` does). ``mode`` is "bilinear" or "nearest" (for labels).
 
     The interpolation runs in float32 (float64 for float64 maps) also under autocast; the result has the
-    dtype of ``features``. Paper section 3.1; Detectron2 ``point_features.point_sample``.
+    dtype of ``features``. Paper section 3.2; Detectron2 ``point_features.point_sample``.
 
     Raises:
         ValueError: on other shapes, or if N of the two differ.

@@ -30,7 +30,7 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 def binary_uncertainty(logits: Tensor) -> Tensor:
     """Minus the distance to the decision at logit 0: (N, 1, ...) -> (N, ...), at most 0.
 
-    For class-specific masks, select the channel of the region's class first. Paper section 4.1.
+    For class-specific masks, select the channel of the region's class first. Paper section 4.
 
     Raises:
         ValueError: if there is more than one channel.
@@ -41,7 +41,7 @@ def binary_uncertainty(logits: Tensor) -> Tensor:
 
 
 def margin_uncertainty(logits: Tensor) -> Tensor:
-    """Second best logit minus the best: (N, C, ...) with C >= 2 -> (N, ...), at most 0. Paper section 4.2.
+    """Second best logit minus the best: (N, C, ...) with C >= 2 -> (N, ...), at most 0. Paper section 5.
 
     Raises:
         ValueError: if there are fewer than two classes.
@@ -97,7 +97,7 @@ def uncertain_cells(uncertainty: Tensor, num_points: int, min_uncertainty: float
 
 @dataclass(frozen=True)
 class PointSampling:
-    """How training points are chosen in each region (paper section 3.2, figure 5, table 4).
+    """How training points are chosen in each region (paper section 3.1, figure 5, table 4).
 
     ``oversample_ratio * num_points`` uniform candidates are drawn (k); the ``importance_ratio * num_points`` (beta)
     most uncertain of them are kept, and uniform points fill up to ``num_points`` (N).
@@ -142,7 +142,7 @@ class PointSampling:
 
     @classmethod
     def heavily_biased(cls, num_points: int = 196) -> PointSampling:
-        """Table 4, "heavily biased": k = 10, beta = 1."""
+        """Table 4, "heavily biased": k = 10, beta = 1 (a caption of the paper says beta = 0.75)."""
         return cls(num_points, 10.0, 1.0)
 
 

@@ -234,9 +234,13 @@ class BackboneConfig:
     stride_in_1x1: the stride of res3..res5 sits in the first 1x1 of their first block, as in the MSRA models
         of Detectron2's zoo; otherwise in the 3x3, as in torchvision, ResNeXt and MMSegmentation. Bottlenecks
         only.
-    deep_stem: three 3x3 convolutions (32, 32, 64 channels) instead of one 7x7: MMSegmentation's ResNetV1c,
-        and the "ResNet-103" of the paper's DeepLab experiments.
+    deep_stem: three 3x3 convolutions instead of one 7x7: MMSegmentation's ResNetV1c, and with a wider stem the
+        "ResNet-103" of the paper's DeepLab experiments.
+    stem_width: channels of a deep stem's first two convolutions, half those of its third: 32 (ResNetV1c) or 64
+        (Detectron2's R-103; res2 then sees 128).
     output_stride: 32, or 16 / 8 with dilated res5 / res4 and res5 (DeepLab).
+    multi_grid: of a dilated res5, a factor of the dilation for each block, such as (1, 2, 4) in DeepLabV3; () dilates
+        all of them alike, and the first as the stage before.
     """
 
     name: BackboneName = "resnet50"
@@ -244,6 +248,8 @@ class BackboneConfig:
     stride_in_1x1: bool = False
     deep_stem: bool = False
     output_stride: Literal[8, 16, 32] = 32
+    stem_width: Literal[32, 64] = 32
+    multi_grid: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in (*_RESNETS, *_OTHERS):
@@ -258,6 +264,15 @@ class BackboneConfig:
             )
         if self.deep_stem and self.name == "resnet10_w16":
             raise ValueError("deep_stem: resnet10_w16 has one stem of 16 channels, set deep_stem=False")
+        wide = self.deep_stem and self.name not in ("resnet18", "resnet34")
+        if self.stem_width not in (32, 64) or (self.stem_width == 64 and not wide):
+            raise ValueError(
+                f"stem_width: expected 32, or 64 with deep_stem=True and bottlenecks, got {self.stem_width}"
+            )
+        if self.multi_grid and (self.output_stride == 32 or self.name == "mobilenet_v2"):
+            raise ValueError(
+                "multi_grid: expected a ResNet with output_stride 16 or 8, whose res5 is dilated"
+            )
         if self.stride_in_1x1 and self.name in ("resnet18", "resnet34", *_OTHERS):
             raise ValueError(f"stride_in_1x1: {self.name} has no bottleneck blocks, set stride_in_1x1=False")
 
@@ -307,8 +322,12 @@ def build_stages(config: BackboneConfig) -> tuple[dict[str, nn.Module], nn.Modul
     else:
         network = _RESNETS[config.name](num_classes=1, norm_layer=norm)
         stem = (
-            _deep_stem(norm) if config.deep_stem else nn.Sequential(network.conv1, network.bn1, network.relu)
+            _deep_stem(norm, config.stem_width)
+            if config.deep_stem
+            else nn.Sequential(network.conv1, network.bn1, network.relu)
         )
+        if config.stem_width == 64:
+            _widen_input(network.layer1[0], 128)
         layers = (network.layer1, network.layer2, network.layer3, network.layer4)
         stages = dict(zip(STAGES, (stem, *layers), strict=True))
         pool = network.maxpool
@@ -318,8 +337,9 @@ def build_stages(config: BackboneConfig) -> tuple[dict[str, nn.Module], nn.Modul
     if config.output_stride <= 16:
         before = 2 if config.output_stride == 8 else 1
         if config.output_stride == 8:
-            _dilate(cast(nn.Sequential, stages["res4"]), first=1, rest=2)
-        _dilate(cast(nn.Sequential, stages["res5"]), first=before, rest=2 * before)
+            _dilate(cast(nn.Sequential, stages["res4"]), (1,))
+        factors = tuple(2 * before * factor for factor in config.multi_grid)
+        _dilate(cast(nn.Sequential, stages["res5"]), factors or (before,))
     return stages, pool
 
 
@@ -341,23 +361,35 @@ def _narrow_resnet(norm: Callable[..., nn.Module]) -> dict[str, nn.Module]:
     return stages
 
 
-def _deep_stem(norm: Callable[..., nn.Module]) -> nn.Sequential:
+def _deep_stem(norm: Callable[..., nn.Module], width: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for channels_in, channels_out, stride in ((3, 32, 2), (32, 32, 1), (32, 64, 1)):
+    for channels_in, channels_out, stride in ((3, width, 2), (width, width, 1), (width, 2 * width, 1)):
         conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         layers += [conv, norm(channels_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
-def _dilate(stage: nn.Sequential, first: int, rest: int) -> None:
-    """Take the stride out of a stage; its 3x3 convolutions look `first` (first block) or `rest` pixels far.
+def _widen_input(block: resnet.Bottleneck, channels: int) -> None:
+    """Let the first block of res2 take so many channels."""
+    for conv in (block.conv1, block.downsample[0]):
+        conv.in_channels = channels
+        conv.weight = nn.Parameter(torch.empty(conv.out_channels, channels, *conv.kernel_size))
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
-    The first block sees maps of the stride before, so it keeps the dilation before (as torchvision and
-    DeepLab do). torchvision's own option refuses basic blocks and does not know MobileNetV2.
+
+def _dilate(stage: nn.Sequential, dilations: Sequence[int]) -> None:
+    """Take the stride out of a stage; the 3x3 convolutions of each block look so many pixels far.
+
+    One dilation alone is the first block's, which keeps that of the stage before since it sees its maps (as
+    torchvision does), and half that of the others. torchvision's own option refuses basic blocks and does not know
+    MobileNetV2.
     """
     for i, block in enumerate(stage):
-        dilation = rest if i else first
+        if len(dilations) == 1:
+            dilation = dilations[0] * (2 if i else 1)
+        else:
+            dilation = dilations[min(i, len(dilations) - 1)]
         for conv in block.modules():
             if isinstance(conv, nn.Conv2d):
                 conv.stride = (1, 1)

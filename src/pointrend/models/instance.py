@@ -1,4 +1,4 @@
-"""Instance segmentation: Mask R-CNN whose masks are rendered point by point (paper section 4.1).
+"""Instance segmentation: Mask R-CNN whose masks are rendered point by point (paper section 4).
 
     image -> backbone + FPN -> proposals -> boxes, classes, scores -> mask logits -> masks in the image
 
@@ -40,7 +40,7 @@ from pointrend.models.paste_masks import paste_masks
 from pointrend.models.rpn import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceResult, InstanceTarget
 
-MaskHeadName = Literal["pointrend", "coarse", "conv28", "conv224", "implicit"]
+MaskHeadName = Literal["pointrend", "coarse", "conv28", "conv56", "conv224", "implicit"]
 Features = dict[str, Tensor]
 """Maps (B, C, H, W) by name: "stem", "res2".."res5", and of the pyramid "p2".."p6" at strides 4 to 64."""
 
@@ -57,7 +57,7 @@ class InstanceConfig:
         default_factory=lambda: Preprocessing(short_edge=800, long_edge=1333)
     )
     mask_head: MaskHeadName = "pointrend"
-    """PointRend, its coarse prediction alone, the 4x conv baseline with 28x28 or 224x224 masks, or Implicit
+    """PointRend, its coarse prediction alone, the 4x conv baseline with 28x28, 56x56 or 224x224 masks, or Implicit
     PointRend."""
     fpn_channels: int = 256
     freeze_stages: int = 0
@@ -104,6 +104,7 @@ HEADS: dict[str, Callable[..., MaskHead]] = {
     "pointrend": PointRendMaskHead,
     "coarse": CoarseMaskHead,
     "conv28": partial(ConvMaskHead, mask_size=28),
+    "conv56": partial(ConvMaskHead, mask_size=56),
     "conv224": partial(ConvMaskHead, mask_size=224),
     "implicit": ImplicitMaskHead,
 }

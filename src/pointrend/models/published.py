@@ -26,6 +26,10 @@ BGR = Preprocessing(std=(1.0, 1.0, 1.0), channel_order="BGR", short_edge=800, lo
 R_50 = BackboneConfig("resnet50", stride_in_1x1=True)
 R_101 = BackboneConfig("resnet101", stride_in_1x1=True)
 X_101 = BackboneConfig("resnext101_32x8d")
+R_103 = BackboneConfig(
+    "resnet101", norm="batch", deep_stem=True, stem_width=64, output_stride=16, multi_grid=(1, 2, 4)
+)
+"""ResNet-101 with three convolutions for its stem, as Detectron2's DeepLab has it."""
 
 
 def numbered(count: int) -> tuple[str, ...]:
@@ -107,15 +111,20 @@ def mmsegmentation_semantic(
 
 
 def deeplab(class_names: Sequence[str], palette: Palette = ()) -> SemanticConfig:
-    """DeepLabV3 with PointRend, output stride 16 (paper, section 5 and appendix B)."""
+    """DeepLabV3 with PointRend, output stride 16 (paper, section 5 and appendix B).
+
+    The backbone is Detectron2's R-103 with multi-grid. Training points are the cells of a 768 crop at stride 16.
+    """
     return SemanticConfig(
         tuple(class_names),
         tuple(palette),
-        BackboneConfig("resnet101", norm="batch", deep_stem=True, output_stride=16),
+        R_103,
         Preprocessing(short_edge=1024, long_edge=2048),
         decoder="deeplab",
         decoder_channels=256,
-        point_rend=SemanticPointRendConfig(features=("res2",), num_points=8192, subdivision_steps=4),
+        point_rend=SemanticPointRendConfig(
+            features=("res2",), sampling=PointSampling(48**2), num_points=8096, subdivision_steps=4
+        ),
     )
 
 

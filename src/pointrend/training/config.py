@@ -96,10 +96,37 @@ class TrainingConfig:
         )
         return replace(self, network=replace(network, point_rend=rend))
 
+    def with_point_head(
+        self, *, depth: int | None = None, width: int | None = None, residual: bool | None = None
+    ) -> TrainingConfig:
+        """The same training with another point head.
+
+        Args:
+            depth: hidden layers.
+            width: channels of each.
+            residual: predict a correction of the interpolated coarse logits instead of the logits (the paper's).
+
+        Raises:
+            ValueError: if the network has no such point head.
+        """
+        network = self.network
+        given = {"depth": depth, "residual": residual}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if isinstance(network, InstanceConfig):
+            if network.mask_head != "pointrend":
+                raise ValueError(f"{self.name}: expected PointRend's mask head, got {network.mask_head!r}")
+            changes |= {} if width is None else {"point_width": width}
+            return replace(self, network=replace(network, masks=replace(network.masks, **changes)))
+        if network.point_rend is None:
+            raise ValueError(f"{self.name}: a network without point head has none to change")
+        changes |= {} if width is None else {"width": width}
+        return replace(self, network=replace(network, point_rend=replace(network.point_rend, **changes)))
+
     def without_points(self) -> TrainingConfig:
         """The paper's baseline: masks of 28x28 by four convolutions, or the coarse logits interpolated."""
         if isinstance(self.network, InstanceConfig):
-            return replace(self, network=replace(self.network, mask_head="conv28"))
+            masks = replace(self.network.masks, train_on_predicted_boxes=False)  # as Mask R-CNN has it
+            return replace(self, network=replace(self.network, mask_head="conv28", masks=masks))
         return replace(self, network=replace(self.network, point_rend=None))
 
     def with_crop(self, height: int, width: int) -> TrainingConfig:

@@ -125,6 +125,8 @@ class PointOptions:
 
     pointrend: bool = True
     """Refine by points; --no-pointrend trains the baseline: 4x conv with 28x28 masks, or coarse logits interpolated."""
+    sampling: Literal["regular-grid", "uniform", "mildly-biased", "heavily-biased"] | None = None
+    """How training points are chosen: a strategy of the paper's Table 4, instead of k and beta one by one."""
     train_points: int | None = None
     """N in training: points on which the point head is trained, in each box or image."""
     oversample: float | None = None
@@ -135,6 +137,12 @@ class PointOptions:
     """N at inference: points of each subdivision step."""
     subdivision_steps: int | None = None
     """Subdivision steps at inference."""
+    point_head: Literal["paper", "residual"] | None = None
+    """"paper" predicts logits, "residual" a correction of the interpolated coarse logits. Presets have the latter."""
+    head_depth: int | None = None
+    """Hidden layers of the point head; 3 in the paper."""
+    head_width: int | None = None
+    """Channels of these layers; 256 in the paper."""
 
     def apply_to_network(self, config: TrainingConfig) -> TrainingConfig:
         """The training with these points.
@@ -142,18 +150,32 @@ class PointOptions:
         Raises:
             ValueError: points for a network without a point head.
         """
-        sampling = {
+        sampling: dict[str, Any] = {
             "num_points": self.train_points,
             "oversample_ratio": self.oversample,
             "importance_ratio": self.importance,
         }
         given = {name: value for name, value in sampling.items() if value is not None}
+        if self.sampling is not None:
+            if self.oversample is not None or self.importance is not None:
+                raise ValueError(
+                    "sampling: a strategy has its own k and beta; leave --oversample and --importance out"
+                )
+            from pointrend.training.paper import sampling_fields
+
+            given |= sampling_fields(self.sampling.replace("-", "_"))
+        head: dict[str, Any] = {
+            "depth": self.head_depth,
+            "width": self.head_width,
+            "residual": None if self.point_head is None else self.point_head == "residual",
+        }
+        changed_head = {name: value for name, value in head.items() if value is not None}
         points = {"num_points": self.points, "subdivision_steps": self.subdivision_steps}
         chosen = {name: value for name, value in points.items() if value is not None}
         if not self.pointrend:
-            if given or chosen:
+            if given or chosen or changed_head:
                 raise ValueError("points: --no-pointrend trains a network without a point head")
             return config.without_points()
         if given or chosen:
-            return config.with_points(sampling=given, **chosen)
-        return config
+            config = config.with_points(sampling=given, **chosen)
+        return config.with_point_head(**changed_head) if changed_head else config

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from pointrend.data.transforms import ColorJitter, RandomCrop, RandomFit, RandomFlip, ResizeShortEdge
+from pointrend.data.transforms import (
+    ColorJitter,
+    RandomCrop,
+    RandomFit,
+    RandomFlip,
+    ResizeShortEdge,
+    SampleTransform,
+)
 from pointrend.models.published import NETWORKS
 from pointrend.training.config import TrainingConfig
 from pointrend.training.recipe import Recipe
@@ -77,6 +84,10 @@ def _semantic_fpn() -> TrainingConfig:
     )
 
 
+PAPER_SCALES = tuple(range(512, 2049, 32))
+"""Short edges of Cityscapes images in the paper: scales of 0.5 to 2 in steps of 32 pixels. Detectron2's have 256."""
+
+
 def _deeplab() -> TrainingConfig:
     name = "pointrend_deeplabv3_R_103_cityscapes"
     return TrainingConfig(
@@ -84,9 +95,8 @@ def _deeplab() -> TrainingConfig:
         "cityscapes:semantic",
         NETWORKS[name],
         (
-            ResizeShortEdge(tuple(range(512, 2049, 256)), 4096),
+            ResizeShortEdge(PAPER_SCALES, 4096),
             RandomCrop(768, 768, largest_share=1.0),
-            ColorJitter(),
             RandomFlip(),
         ),
         Recipe(
@@ -98,6 +108,7 @@ def _deeplab() -> TrainingConfig:
             warmup_steps=1000,
             state_every=5000,
         ),
+        pretrained="DeepLab/R-103",
         notes="paper, appendix B; no code or model was released",
     )
 
@@ -153,17 +164,6 @@ RECIPES: dict[str, TrainingConfig] = {
 """Every published training by name."""
 
 
-def find_recipe(name: str) -> TrainingConfig:
-    """The published training of this name.
-
-    Raises:
-        ValueError: if there is none; lists them.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"no recipe {name!r}; there are\n  " + "\n  ".join(RECIPES))
-    return RECIPES[name]
-
-
 def describe(published: TrainingConfig) -> list[str]:
     """Lines about a training, for people: updates, batch, rates, augmentation, start."""
     recipe = published.recipe
@@ -178,5 +178,20 @@ def describe(published: TrainingConfig) -> list[str]:
         f"{recipe.optimizer.upper()} at {recipe.learning_rate:g}{start}; recipe {published.name}",
         f"Schedule: {fall}; linear warm-up over {recipe.warmup_steps:,} updates from a factor of "
         f"{recipe.warmup_factor:g}; momentum {recipe.momentum:g}, weight decay {recipe.weight_decay:g}",
-        f"Augmentation: {', '.join(map(str, published.augmentation))}",
+        f"Augmentation: {', '.join(map(_step, published.augmentation))}",
     ]
+
+
+def _step(step: SampleTransform) -> str:
+    """A random change of images in a few words."""
+    if isinstance(step, ResizeShortEdge):
+        sizes = [str(size) for size in step.sizes]
+        shown = ", ".join(sizes if len(sizes) < 10 else [*sizes[:2], "..", sizes[-1]])
+        return f"short edge of {shown} pixels (long edge at most {step.longest})"
+    if isinstance(step, RandomFit):
+        return f"fit into {step.long} x {step.short}, times {step.smallest:g} to {step.largest:g}"
+    if isinstance(step, RandomCrop):
+        return f"crop {step.height} x {step.width} (one class at most {step.largest_share:.0%} of it)"
+    return {"RandomFlip": "horizontal flip", "ColorJitter": "colour jitter"}.get(
+        type(step).__name__, str(step)
+    )

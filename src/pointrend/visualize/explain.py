@@ -220,7 +220,7 @@ def _instance_variants(
         yield name, replace(result, boxes=boxes, masks=masks, uncertainty=None)
 
 
-FINAL_NAMES = {"conv28": "4x conv, 28×28", "conv224": "4x conv, 224×224", "coarse": "coarse"}
+FINAL_NAMES = {f"conv{size}": f"4x conv, {size}×{size}" for size in (28, 56, 224)} | {"coarse": "coarse"}
 
 
 def _boxes_in_image(trace: InstanceTrace, image: Drawable) -> torch.Tensor:

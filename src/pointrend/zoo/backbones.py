@@ -40,6 +40,7 @@ class PretrainedBackbone:
     checksum: str = ""
     stride_in_1x1: bool = False
     deep_stem: bool = False
+    stem_width: int = 32
 
     @property
     def file_name(self) -> str:
@@ -65,6 +66,17 @@ def _detectron2(
         + ("; converted there from MSRA's deep-residual-networks" if msra else ""),
         stride_in_1x1=msra,
     )
+
+
+_R_103 = PretrainedBackbone(
+    "DeepLab/R-103",
+    "https://dl.fbaipublicfiles.com/detectron2/DeepLab/R-103.pkl",
+    "resnet101",
+    _RGB_STD,
+    "CC BY-SA 3.0 (Detectron2's MODEL_ZOO.md)",
+    deep_stem=True,
+    stem_width=64,
+)
 
 
 def _torchvision(
@@ -99,6 +111,7 @@ PRETRAINED: dict[str, PretrainedBackbone] = {
         _detectron2("MSRA/R-50", "resnet50"),
         _detectron2("MSRA/R-101", "resnet101"),
         _detectron2("FAIR/X-101-32x8d", "resnext101_32x8d"),
+        _R_103,
         _openmmlab("resnet50", "2cccc1ad"),
         _openmmlab("resnet101", "e67eebb6"),
         _torchvision("resnet18", "f37072fd"),
@@ -142,11 +155,11 @@ def fill_backbone(
             load_imagenet(backbone, path)
         return None
     ours = backbone.config
-    wanted = (entry.backbone, entry.deep_stem, entry.stride_in_1x1)
-    if wanted != (ours.name, ours.deep_stem, ours.stride_in_1x1):
+    wanted = (entry.backbone, entry.deep_stem, entry.stem_width, entry.stride_in_1x1)
+    if wanted != (ours.name, ours.deep_stem, ours.stem_width, ours.stride_in_1x1):
         raise ValueError(
-            f"{entry.name}: made for {entry.backbone} with deep_stem={entry.deep_stem} and stride_in_1x1="
-            f"{entry.stride_in_1x1}, the network is {ours.name} with {ours.deep_stem} and {ours.stride_in_1x1}"
+            f"{entry.name}: made for {entry.backbone} with (deep_stem, stem_width, stride_in_1x1) = {wanted[1:]}, the "
+            f"network is {ours.name} with {(ours.deep_stem, ours.stem_width, ours.stride_in_1x1)}"
         )
     path = fetch(entry.url, cache_folder() / entry.file_name, checksum=entry.checksum, progress=progress)
     load_imagenet(backbone, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pointrend.checkpoints.hub import describe
 from pointrend.zoo.backbones import PretrainedBackbone
@@ -27,7 +27,7 @@ def commands(entry: Entry) -> dict[str, str]:
         "mIoU": "miou",
         "mIoU ms+flip": f"miou {FLIP}",
     }
-    return {name: f"{start} {options[name]}" for name, _ in entry.scores}
+    return {name: f"{start} {options[name]}" for name, _ in entry.scores} if entry.url else {}
 
 
 def scores(entry: Entry) -> str:
@@ -50,7 +50,7 @@ def card(entry: Entry, training: Sequence[str] = ()) -> str:
         [
             f"# {entry.name}",
             "",
-            f"{describe(config)}. Published by {entry.project}.",
+            f"{describe(config)}. Published {'in the paper' if entry.project == 'paper' else f'by {entry.project}'}.",
             "",
             f"- Scores as published: {scores(entry)}"
             + (f" ({entry.score_source}). Not measured with this package yet." if entry.scores else "."),
@@ -58,22 +58,44 @@ def card(entry: Entry, training: Sequence[str] = ()) -> str:
             f"- File: {_file(entry)}",
             f"- Licence of the weights: {entry.licence}",
             f"- Parameters: {entry.parameters:,} (frozen norms are not counted)",
+            *_published_facts(entry),
             f"- Images: {_images(config.preprocessing)}",
             *(f"- {line}" for line in training),
             "",
             *_how_to_score(entry),
             "",
-            f"It was trained on {entry.data}'s images and {config.num_classes} classes; how well it does on "
-            "others is not known. That loading it gives what the original computes was shown with deterministic "
-            "weights (docs/zoo.md), not with this file"
-            + ("; for MMDetection's not even that." if entry.project == "MMDetection" else "."),
-            "",
+            *_limits(entry, config.num_classes),
         ]
     )
 
 
+def _published_facts(entry: Entry) -> Iterator[str]:
+    """What its publishers say besides."""
+    if entry.model_id:
+        yield f"- Model id: {entry.model_id}"
+    if entry.log:
+        yield f"- Log of the training: {entry.log}"
+    if entry.hardware:
+        memory = f", {entry.memory_gb} GB on each" if entry.memory_gb is not None else ""
+        yield f"- Trained on: {entry.hardware}{memory}"
+    if entry.images_per_second is not None:
+        yield f"- Inference as published: {entry.images_per_second} images a second"
+
+
+def _limits(entry: Entry, classes: int) -> list[str]:
+    """What is not known of published weights."""
+    if not entry.url:
+        return []
+    text = f"It was trained on {entry.data}'s images and {classes} classes; how well it does on others is not known. "
+    text += "That loading it gives what the original computes was shown with deterministic weights (docs/zoo.md), "
+    text += "not with this file" + (
+        "; for MMDetection's not even that." if entry.project == "MMDetection" else "."
+    )
+    return [text, ""]
+
+
 def _how_to_score(entry: Entry) -> list[str]:
-    if not entry.scores:
+    if not entry.url:
         return ["To train it:", "", f"    pointrend train {entry.name} --data {DATA[entry.data]}"]
     lines = ["To measure it on the official validation data:", ""]
     for name, command in commands(entry).items():
@@ -85,6 +107,8 @@ def _how_to_score(entry: Entry) -> list[str]:
 
 def backbone_card(entry: PretrainedBackbone) -> str:
     """What is to be known about ImageNet weights."""
+    widths = f"{entry.stem_width}, {entry.stem_width} and {2 * entry.stem_width} channels"
+    stem = f"three 3x3 convolutions of {widths}" if entry.deep_stem else "one 7x7 convolution"
     return "\n".join(
         [
             f"# {entry.name}",
@@ -95,7 +119,7 @@ def backbone_card(entry: PretrainedBackbone) -> str:
             f"- Licence of the weights: {entry.licence}",
             f"- Hash: {_check(entry.checksum)}",
             f"- Stride of a stage: in its first {'1x1' if entry.stride_in_1x1 else '3x3'} convolution",
-            f"- Stem: {'three 3x3 convolutions' if entry.deep_stem else 'one 7x7 convolution'}",
+            f"- Stem: {stem}",
             f"- Pixels: {entry.pixels}",
             "",
         ]

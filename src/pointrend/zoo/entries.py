@@ -23,7 +23,8 @@ _CITYSCAPES = "; trained on Cityscapes, whose terms allow non-commercial use onl
 class Entry:
     """A published model.
 
-    backbone: "R-50", "R-101" or "X-101-32x8d".
+    project: who published it; "paper" where only its numbers are known.
+    backbone: "R-50", "R-101", "R-103" (a deep stem) or "X-101-32x8d".
     data: "COCO", "Cityscapes" or "ADE20K".
     url: of its weights; "" where none were published.
     checksum: how the file's hash begins, which its name tells, as "sha256:01234567" (OpenMMLab: tools/publish_model.py)
@@ -33,12 +34,14 @@ class Entry:
     training: the name of its training in `training.published`, if not its own. MMDetection's differ a little from the
         Detectron2 ones named here.
     mebibytes: size of the file, where published.
+    log: address of the training's log (metrics.json or .log.json), where published.
+    hardware, memory_gb, images_per_second: of the training, its memory per GPU, and of inference, where published.
     """
 
     name: str
-    project: Literal["Detectron2", "MMSegmentation", "MMDetection"]
+    project: Literal["Detectron2", "MMSegmentation", "MMDetection", "paper"]
     task: Literal["instance", "semantic"]
-    backbone: Literal["R-50", "R-101", "X-101-32x8d"]
+    backbone: Literal["R-50", "R-101", "R-103", "X-101-32x8d"]
     data: Literal["COCO", "Cityscapes", "ADE20K"]
     url: str
     scores: tuple[tuple[str, float], ...]
@@ -48,6 +51,15 @@ class Entry:
     mebibytes: float | None = None
     checksum: str = ""
     training: str = ""
+    log: str = ""
+    hardware: str = ""
+    memory_gb: float | None = None
+    images_per_second: float | None = None
+
+    @property
+    def model_id(self) -> str:
+        """Detectron2's number of the training, which its addresses have; "" for other projects."""
+        return self.url.split("/")[-2] if self.project == "Detectron2" and self.url else ""
 
     @property
     def file_name(self) -> str:
@@ -91,6 +103,8 @@ def _instance(
         backbone=backbone,
         data=data,
         url=f"{DETECTRON2}/InstanceSegmentation/{name}/{file}",
+        log=f"{DETECTRON2}/InstanceSegmentation/{name}/{file.partition('/')[0]}/metrics.json",
+        hardware="8 GPUs",
         checksum=_checksum(file),
         scores=scores,
         score_source="Detectron2, projects/PointRend/README.md",
@@ -99,14 +113,19 @@ def _instance(
     )
 
 
-def _mmseg(name: str, backbone: Any, data: Any, file: str, miou: float, flip: float, **rest: Any) -> Entry:
+def _mmseg(
+    name: str, backbone: Any, data: Any, file: str, miou: float, flip: float, log: str, **rest: Any
+) -> Entry:
+    folder = f"{MMSEGMENTATION}/{file[: file.index('_2020')]}"
     return Entry(
         name=name,
         project="MMSegmentation",
         task="semantic",
         backbone=backbone,
         data=data,
-        url=f"{MMSEGMENTATION}/{file[: file.index('_2020')]}/{file}",
+        url=f"{folder}/{file}",
+        log=f"{folder}/{file[: file.index('_2020')]}-{log}.log.json",
+        hardware="4 V100",
         checksum=_checksum(file),
         scores=(("mIoU", miou), ("mIoU ms+flip", flip)),
         score_source="MMSegmentation, configs/point_rend/README.md",
@@ -115,14 +134,18 @@ def _mmseg(name: str, backbone: Any, data: Any, file: str, miou: float, flip: fl
     )
 
 
-def _mmdet(name: str, file: str, ap: float, box_ap: float, training: str) -> Entry:
+def _mmdet(name: str, file: str, ap: float, box_ap: float, training: str, log: str) -> Entry:
+    folder = f"{MMDETECTION}/{file.rpartition('-')[0]}"
     return Entry(
         name=name,
         project="MMDetection",
         task="instance",
         backbone="R-50",
         data="COCO",
-        url=f"{MMDETECTION}/{file.rpartition('-')[0]}/{file}",
+        url=f"{folder}/{file}",
+        log=f"{folder}/{file.rpartition('-')[0]}_{log}.log.json",
+        hardware="8 V100",
+        memory_gb=4.6,
         checksum=_checksum(file),
         scores=(("mask AP", ap), ("box AP", box_ap)),
         score_source="MMDetection, configs/point_rend/README.md",
@@ -149,7 +172,7 @@ def _implicit(name: str) -> Entry:
 
 _ENTRIES = (
     _instance("pointrend_rcnn_R_50_FPN_1x_coco", "R-50", "COCO", "164254221/model_final_736f5a.pkl",
-              36.2, 39.7, parameters=60_161_792),
+              36.2, 39.7, parameters=60_161_792, mebibytes=229.95),
     _instance("pointrend_rcnn_R_50_FPN_3x_coco", "R-50", "COCO", "164955410/model_final_edd263.pkl",
               38.3, 41.6, parameters=60_161_792, mebibytes=229.95),
     _instance("pointrend_rcnn_R_101_FPN_3x_coco", "R-101", "COCO", "28119983/model_final_3f4d2a.pkl",
@@ -166,6 +189,8 @@ _ENTRIES = (
         data="Cityscapes",
         url=f"{DETECTRON2}/SemanticSegmentation/pointrend_semantic_R_101_FPN_1x_cityscapes/202576688/"
         "model_final_cf6ac1.pkl",
+        log=f"{DETECTRON2}/SemanticSegmentation/pointrend_semantic_R_101_FPN_1x_cityscapes/202576688/metrics.json",
+        hardware="8 GPUs",
         checksum=_checksum("model_final_cf6ac1.pkl"),
         scores=(("mIoU", 78.9),),
         score_source="Detectron2, projects/PointRend/README.md",
@@ -173,22 +198,34 @@ _ENTRIES = (
         parameters=47_572_582,
         mebibytes=182.36,
     ),
+    Entry(
+        name="pointrend_deeplabv3_R_103_cityscapes",
+        project="paper",
+        task="semantic",
+        backbone="R-103",
+        data="Cityscapes",
+        url="",
+        scores=(("mIoU", 78.4),),
+        score_source="the paper, Table 6",
+        licence="no weights were published",
+        parameters=58_971_471,
+    ),
     _mmseg("pointrend_r50_4xb2-80k_cityscapes-512x1024", "R-50", "Cityscapes",
            "pointrend_r50_512x1024_80k_cityscapes_20200711_015821-bb1ff523.pth",
-           76.47, 78.13, parameters=28_715_119),
+           76.47, 78.13, "20200715_214714", memory_gb=3.1, images_per_second=8.48, parameters=28_715_119),
     _mmseg("pointrend_r101_4xb2-80k_cityscapes-512x1024", "R-101", "Cityscapes",
            "pointrend_r101_512x1024_80k_cityscapes_20200711_170850-d0ca84be.pth",
-           78.30, 79.97, parameters=47_707_247),
+           78.30, 79.97, "20200715_214824", memory_gb=4.2, images_per_second=7.0, parameters=47_707_247),
     _mmseg("pointrend_r50_4xb4-160k_ade20k-512x512", "R-50", "ADE20K",
            "pointrend_r50_512x512_160k_ade20k_20200807_232644-ac3febf2.pth",
-           37.64, 39.17, parameters=28_888_432),
+           37.64, 39.17, "20200807_232644", memory_gb=5.1, images_per_second=17.31, parameters=28_888_432),
     _mmseg("pointrend_r101_4xb4-160k_ade20k-512x512", "R-101", "ADE20K",
            "pointrend_r101_512x512_160k_ade20k_20200808_030852-8834902a.pth",
-           40.02, 41.60, parameters=47_880_560),
+           40.02, 41.60, "20200808_030852", memory_gb=6.1, images_per_second=15.5, parameters=47_880_560),
     _mmdet("point-rend_r50-caffe_fpn_ms-1x_coco", "point_rend_r50_caffe_fpn_mstrain_1x_coco-1bcb5fb4.pth",
-           36.3, 38.4, "pointrend_rcnn_R_50_FPN_1x_coco"),
+           36.3, 38.4, "pointrend_rcnn_R_50_FPN_1x_coco", "20200612_161407"),
     _mmdet("point-rend_r50-caffe_fpn_ms-3x_coco", "point_rend_r50_caffe_fpn_mstrain_3x_coco-e0ebb6b7.pth",
-           38.0, 41.0, "pointrend_rcnn_R_50_FPN_3x_coco"),
+           38.0, 41.0, "pointrend_rcnn_R_50_FPN_3x_coco", "20200614_002632"),
     _implicit("implicit_pointrend_R_50_FPN_1x_coco"),
     _implicit("implicit_pointrend_R_50_FPN_3x_coco"),
 )  # fmt: skip

@@ -42,6 +42,8 @@ class MaskConfig:
     """Units of the coarse head's hidden layers."""
     depth: int = 3
     """Hidden layers of the point head."""
+    point_width: int | None = None
+    """Channels of PointRend's point head, if not ``width``."""
     coarse_each_layer: bool = True
     residual: bool = False
     """The point head predicts a correction instead of the logits; see :class:`pointrend.core.PointHead`."""

@@ -1,4 +1,4 @@
-"""The 4x conv mask head of Mask R-CNN: the baseline that the paper compares with (section 4.1, Table 2).
+"""The 4x conv mask head of Mask R-CNN: the baseline that the paper compares with (section 4, Table 2).
 
 As Detectron2's ``MaskRCNNConvUpsampleHead``.
 

@@ -35,7 +35,7 @@ class PointRendMaskHead(RenderedMaskHead, CoarseMaskHead):
         self.point_head = PointHead(
             sum(channels[name] for name in self.config.features),
             self.masks,
-            width=self.config.width,
+            width=self.config.point_width or self.config.width,
             depth=self.config.depth,
             coarse_each_layer=self.config.coarse_each_layer,
             residual=self.config.residual,

@@ -169,7 +169,7 @@ class RenderedMaskHead(MaskHead):
         points = max(self.config.num_points, self.start_size**2)
         # Three hidden features, indices and weights for each point; two grids, their uncertainty and a copy.
         parameter = next(self.parameters())
-        hidden = self.config.width * compute_dtype(parameter).itemsize
+        hidden = (self.config.point_width or self.config.width) * compute_dtype(parameter).itemsize
         box = points * (3 * hidden + 160) + 4 * 4 * self.config.mask_size**2
         return fits_at_once(box, parameter.device)
 
