@@ -1,12 +1,11 @@
 """Every published training runs: its recipe and augmentation on a small network and small images.
 
 All of them, those of the paper's tables too, for 30 updates take minutes: ``python benchmarks/recipes.py``, or
-POINTREND_SLOW=1 here.
+``make test-slow``.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
@@ -22,14 +21,11 @@ KINDS = (
     "pointrend_deeplabv3_R_103_cityscapes",
     "pointrend_r50_4xb4-160k_ade20k-512x512",
 )
-SLOW = bool(os.environ.get("POINTREND_SLOW"))
 
 
-@pytest.mark.parametrize("name", RECIPES if SLOW else KINDS)
-def test_its_losses_fall_and_stay_finite(name: str) -> None:
-    published = RECIPES[name]
-    steps = 30
-    if not SLOW:  # eight updates see a fall only without the long warm-up, and of a smaller batch
+def check(name: str, *, whole: bool) -> None:
+    published, steps = RECIPES[name], 30
+    if not whole:  # eight updates see a fall only without the long warm-up, and of a smaller batch
         steps = 8
         published = published.shortened(steps)
         recipe = replace(published.recipe, batch_size=4, learning_rate=0.005, warmup_steps=2)
@@ -37,3 +33,14 @@ def test_its_losses_fall_and_stay_finite(name: str) -> None:
     totals = first_updates(published, steps)
     assert len(totals) == steps
     assert falls(totals), totals
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_its_losses_fall_and_stay_finite(name: str) -> None:
+    check(name, whole=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
+def test_its_first_thirty_updates_as_published(name: str) -> None:
+    check(name, whole=True)
