@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pointrend.core.subdivision import SubdivisionStep
 from pointrend.structures import InstanceResult
 from pointrend.visualize.colors import RGBImage, color_labels, heatmap
 from pointrend.visualize.comparison import Window, largest_differences, side_by_side
@@ -26,7 +25,7 @@ from pointrend.visualize.figures import (
 )
 from pointrend.visualize.label_placement import Box, Mask
 from pointrend.visualize.overlays import draw_instances, draw_labels, fill_mask, instance_colors
-from pointrend.visualize.points import color_logits, draw_points
+from pointrend.visualize.points import color_logits, draw_step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +59,14 @@ def plot_overview(explanation: Explanation, *, window: Window | None = None) -> 
     grid = below.subplots(rows, columns, squeeze=False)
     _before(explanation, list(grid[:, 0]))
     for step, panels in zip(explanation.steps, grid[:, 1:].T, strict=True):
-        _step(explanation, step, view, list(panels))
+        draw_step(
+            list(panels[:3]),
+            step,
+            extent_of(None, explanation.box),
+            shown=view,
+            image=explanation.image,
+            palette=explanation.palette or None,
+        )
     if not explanation.semantic:
         images = _covered(explanation, *_closeup(explanation))
         for image, panel, logits in zip(images, grid[3], explanation.grids, strict=True):
@@ -191,22 +197,6 @@ def _before(explanation: Explanation, panels: list[Axes]) -> None:
         panels, ("upsampled, points", "points on the image", "predicted", "mask"), strict=True
     ):
         panel.set_ylabel(text, fontsize=9)
-
-
-def _step(explanation: Explanation, step: SubdivisionStep, view: Extent, panels: list[Axes]) -> None:
-    extent, size = extent_of(None, explanation.box), f"{step.size[0]}×{step.size[1]}"
-    count = step.index.shape[1]
-    share = count / (step.size[0] * step.size[1])
-    show(panels[0], _logits(explanation, step.upsampled[0]), extent, f"upsampled to {size}")
-    show(
-        panels[1],
-        explanation.image,
-        extent_of(explanation.image, None),
-        f"{count} points, {share:.0%} of the cells",
-    )
-    for panel in panels[:2]:
-        draw_points(panel, step, extent, shown=view, inches=PANEL)
-    show(panels[2], _logits(explanation, step.logits[0]), extent, f"predicted there, {size}")
 
 
 def _features(explanation: Explanation, name: str, panel: Axes) -> None:

@@ -90,26 +90,36 @@ def plot_steps(
     aspect = abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
     figure = new_figure(2.9 * len(trace), (2.9 * aspect + 0.28) * rows + 0.45)
     grid = figure.subplots(rows, len(trace), squeeze=False)
-    for column, step in enumerate(trace):
-        share = step.index.shape[1] / (step.size[0] * step.size[1])
-        before, after = step.upsampled[region], step.logits[region]
-        show(
-            grid[0, column],
-            color_logits(before, palette),
-            extent,
-            f"{step.size[0]}×{step.size[1]}, upsampled",
-        )
-        draw_points(grid[0, column], step, extent, region, shown=shown)
-        if photo is not None:
-            name = f"{step.index.shape[1]} points ({share:.0%} of the cells)"
-            show(grid[1, column], photo, (0, photo.shape[1], photo.shape[0], 0), name)
-            draw_points(grid[1, column], step, extent, region, shown=shown)
-        show(grid[-1, column], color_logits(after, palette), extent, "predicted at the points")
+    for panels, step in zip(grid.T, trace, strict=True):
+        draw_step(list(panels), step, extent, image=photo, shown=shown, region=region, palette=palette)
     for axes in grid.flat:
         axes.set(xlim=shown[:2], ylim=shown[2:])
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def draw_step(
+    panels: Sequence[Axes],
+    step: SubdivisionStep,
+    extent: Extent,
+    *,
+    shown: Extent,
+    image: RGBImage | None = None,
+    region: int = 0,
+    palette: Colors | None = None,
+) -> None:
+    """A panel each: what was upsampled, with the points chosen on it; the points on the image, if there is one; what
+    was predicted. `extent`, `shown` as for `draw_points`.
+    """
+    size, count = f"{step.size[0]}×{step.size[1]}", step.index.shape[1]
+    show(panels[0], color_logits(step.upsampled[region], palette), extent, f"upsampled to {size}")
+    if image is not None:
+        share = count / (step.size[0] * step.size[1])
+        show(panels[1], image, extent_of(image, None), f"{count} points, {share:.0%} of the cells")
+    for panel in panels[:-1]:
+        draw_points(panel, step, extent, region, shown=shown)
+    show(panels[-1], color_logits(step.logits[region], palette), extent, f"predicted there, {size}")
 
 
 def draw_points(
