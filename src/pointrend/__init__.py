@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from pointrend.checkpoints.detectron2 import from_detectron2
     from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
     from pointrend.checkpoints.native import save
+    from pointrend.core.losses import binary_point_loss, multiclass_point_loss
     from pointrend.core.point_head import PointHead
     from pointrend.core.point_rend import PointRend
-    from pointrend.core.sampling import point_sample, point_sample_boxes
-    from pointrend.core.selection import PointSampling
-    from pointrend.core.subdivision import SubdivisionStep, subdivide
+    from pointrend.core.sampling import point_sample, point_sample_boxes, regular_grid
+    from pointrend.core.selection import (
+        PointSampling,
+        binary_uncertainty,
+        margin_uncertainty,
+        sample_training_points,
+    )
+    from pointrend.core.subdivision import SubdivisionStep, subdivide, subdivision_sizes
     from pointrend.models.instance import InstanceConfig, InstanceSegmenter
     from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
     from pointrend.predict import Predictor
@@ -40,13 +46,20 @@ _HOME = {
     "SemanticResult": "pointrend.structures",
     "SemanticSegmenter": "pointrend.models.semantic",
     "SubdivisionStep": "pointrend.core.subdivision",
+    "binary_point_loss": "pointrend.core.losses",
+    "binary_uncertainty": "pointrend.core.selection",
     "from_detectron2": "pointrend.checkpoints.detectron2",
     "from_mmsegmentation": "pointrend.checkpoints.mmsegmentation",
     "load": "pointrend.zoo",
+    "margin_uncertainty": "pointrend.core.selection",
+    "multiclass_point_loss": "pointrend.core.losses",
     "point_sample": "pointrend.core.sampling",
     "point_sample_boxes": "pointrend.core.sampling",
+    "regular_grid": "pointrend.core.sampling",
+    "sample_training_points": "pointrend.core.selection",
     "save": "pointrend.checkpoints.native",
     "subdivide": "pointrend.core.subdivision",
+    "subdivision_sizes": "pointrend.core.subdivision",
 }
 
 __all__ = [
@@ -62,13 +75,20 @@ __all__ = [
     "SemanticSegmenter",
     "SubdivisionStep",
     "__version__",
+    "binary_point_loss",
+    "binary_uncertainty",
     "from_detectron2",
     "from_mmsegmentation",
     "load",
+    "margin_uncertainty",
+    "multiclass_point_loss",
     "point_sample",
     "point_sample_boxes",
+    "regular_grid",
+    "sample_training_points",
     "save",
     "subdivide",
+    "subdivision_sizes",
 ]
 
 

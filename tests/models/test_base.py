@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pointrend.core.selection import PointSampling
 from pointrend.models.backbones import BackboneConfig, FrozenBatchNorm2d, build_backbone
 from pointrend.models.base import fold_norms
-from pointrend.models.instance import InstanceSegmenter
+from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 
 NORMS = FrozenBatchNorm2d | nn.BatchNorm2d
@@ -23,6 +23,34 @@ SEMANTIC = SemanticConfig(
     decoder_norm="BN",
     point_rend=SemanticPointRendConfig(width=8, sampling=PointSampling(20), num_points=50),
 )
+
+
+def test_a_network_for_some_classes_in_one_line() -> None:
+    semantic = SemanticSegmenter(classes=["a", "b"], backbone="resnet18")
+    assert semantic.config == SemanticConfig(("a", "b"), backbone=BackboneConfig("resnet18"))
+    instance = InstanceSegmenter(classes=2, backbone="resnet18")
+    assert instance.config == InstanceConfig(("class 0", "class 1"), backbone=BackboneConfig("resnet18"))
+
+
+@pytest.mark.parametrize("model", [SemanticSegmenter, InstanceSegmenter])
+def test_one_line_and_a_configuration_exclude_each_other(model) -> None:
+    config = SEMANTIC if model is SemanticSegmenter else InstanceConfig(("a",))
+    for options in ({}, {"config": config, "classes": 2}, {"config": config, "backbone": "resnet18"}):
+        with pytest.raises(ValueError, match="either a configuration, or classes"):
+            model(**options)
+
+
+def test_names_of_classes_are_not_one_word() -> None:
+    with pytest.raises(ValueError, match="a list of names"):
+        SemanticSegmenter(classes="road")
+
+
+def test_a_pretrained_backbone_comes_from_the_zoo(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr("pointrend.zoo.fill_backbone", lambda backbone, name: asked.append(name))
+    SemanticSegmenter(classes=2, backbone="resnet18", pretrained=True)
+    InstanceSegmenter(classes=2, backbone="resnet18", pretrained="mine.pth")
+    assert asked == ["torchvision/resnet18", "mine.pth"]
 
 
 def lively(model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pointrend.core.selection import Generators
-from pointrend.models.backbones import FrozenBatchNorm2d
+from pointrend.models.backbones import Backbone, BackboneConfig, BackboneName, FrozenBatchNorm2d
 
 Model = TypeVar("Model", bound="Pretrained")
 P = ParamSpec("P")
@@ -155,6 +155,41 @@ class Pretrained(nn.Module):
         from pointrend.checkpoints.hub import save_folder
 
         save_folder(self, folder, extra=extra)
+
+
+Config = TypeVar("Config")
+
+
+def choose_config(
+    make: Callable[..., Config],
+    config: Config | None,
+    classes: Sequence[str] | int | None,
+    backbone: BackboneName | None,
+) -> Config:
+    """The configuration, or the usual one for these classes and this backbone.
+
+    Raises:
+        ValueError: both are given, or neither; classes that are one word.
+    """
+    if (config is None) == (classes is None) or (config is not None and backbone is not None):
+        raise ValueError("expected either a configuration, or classes (and a backbone)")
+    if config is not None:
+        return config
+    if isinstance(classes, str):
+        raise ValueError(f"classes: expected a list of names or their number, got {classes!r}")
+    if isinstance(classes, int):
+        classes = [f"class {number}" for number in range(classes)]
+    names = tuple(classes or ())
+    return make(names, backbone=BackboneConfig(backbone or "resnet50"))
+
+
+def fill_backbone(backbone: Backbone, pretrained: bool | str) -> None:
+    """ImageNet weights: torchvision's (True), or of a name or path; see :func:`pointrend.zoo.fill_backbone`."""
+    from pointrend import zoo
+
+    zoo.fill_backbone(
+        backbone, f"torchvision/{backbone.config.name}" if pretrained is True else str(pretrained)
+    )
 
 
 def _other_task(name: str | Path, expected: str, found: str) -> str:

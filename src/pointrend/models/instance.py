@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pointrend.core.selection import Generators
-from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
-from pointrend.models.base import Losses, Pretrained, in_own_precision
+from pointrend.models.backbones import BackboneConfig, BackboneName, build_backbone, build_fpn, freeze
+from pointrend.models.base import Losses, Pretrained, choose_config, fill_backbone, in_own_precision
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
 from pointrend.models.inputs import (
@@ -111,14 +111,30 @@ HEADS: dict[str, Callable[..., MaskHead]] = {
 
 
 class InstanceSegmenter(Pretrained):
-    """A two-stage detector with a mask head; see the module for its parts."""
+    """A two-stage detector with a mask head; see the module for its parts.
+
+    Args: as for :class:`~pointrend.models.semantic.SemanticSegmenter`.
+
+    >>> InstanceSegmenter(classes=("person", "car"), backbone="resnet18").config.mask_head
+    'pointrend'
+    """
 
     task = "instance"
 
-    def __init__(self, config: InstanceConfig) -> None:
+    def __init__(
+        self,
+        config: InstanceConfig | None = None,
+        *,
+        classes: Sequence[str] | int | None = None,
+        backbone: BackboneName | None = None,
+        pretrained: bool | str = False,
+    ) -> None:
         super().__init__()
+        config = choose_config(InstanceConfig, config, classes, backbone)
         self.config = config
         self.backbone = build_backbone(config.backbone)
+        if pretrained:
+            fill_backbone(self.backbone, pretrained)
         freeze(self.backbone, config.freeze_stages)
         self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels, extra_level=True)
         channels = self.backbone.channels | dict.fromkeys(PROPOSED, config.fpn_channels)

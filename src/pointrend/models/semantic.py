@@ -21,8 +21,8 @@ from pointrend.core.losses import Normalize, multiclass_point_loss, points_count
 from pointrend.core.point_rend import PointRend
 from pointrend.core.selection import Generators, PointSampling, probability_margin_uncertainty
 from pointrend.core.subdivision import Size, SubdivisionStep
-from pointrend.models.backbones import BackboneConfig, build_backbone, build_fpn, freeze
-from pointrend.models.base import Losses, Pretrained, in_own_precision
+from pointrend.models.backbones import BackboneConfig, BackboneName, build_backbone, build_fpn, freeze
+from pointrend.models.base import Losses, Pretrained, choose_config, fill_backbone, in_own_precision
 from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
 from pointrend.models.memory import require_memory
 from pointrend.models.semantic_heads import DecoderNorm, DeepLabV3Head, SemanticFPNHead
@@ -95,18 +95,39 @@ class SemanticConfig:
 
 
 class SemanticSegmenter(Pretrained):
-    """A backbone, a coarse head (SemanticFPN or DeepLabV3) and PointRend on top of them."""
+    """A backbone, a decoder (SemanticFPN or DeepLabV3) and PointRend on top of them.
+
+    Args:
+        config: everything; or, for the usual network, ``classes`` and ``backbone``.
+        classes: names of the classes, or how many there are.
+        backbone: "resnet50" if not given.
+        pretrained: fill the backbone with ImageNet weights: torchvision's (True), or those that
+            :func:`pointrend.zoo.fill_backbone` finds under this name or path.
+
+    >>> SemanticSegmenter(classes=("background", "person"), backbone="resnet18").config.num_classes
+    2
+    """
 
     task = "semantic"
 
-    def __init__(self, config: SemanticConfig) -> None:
+    def __init__(
+        self,
+        config: SemanticConfig | None = None,
+        *,
+        classes: Sequence[str] | int | None = None,
+        backbone: BackboneName | None = None,
+        pretrained: bool | str = False,
+    ) -> None:
         super().__init__()
+        config = choose_config(SemanticConfig, config, classes, backbone)
         if config.num_classes < 2:
             raise ValueError(
                 f"class_names: expected at least two exclusive classes, got {config.class_names}"
             )
         self.config = config
         self.backbone = build_backbone(config.backbone)
+        if pretrained:
+            fill_backbone(self.backbone, pretrained)
         freeze(self.backbone, config.freeze_stages)
         channels = {"image": 3, **self.backbone.channels}
         self.fpn: nn.Module | None = None
