@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from pointrend.core.gather import FineMap, bilinear_rows, weighted_rows
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample, point_sample_boxes, sample_maps
+from pointrend.core.sampling import Placement, point_sample, point_sample_boxes, sample_maps
 from pointrend.core.subdivision import PredictAt
 
 
@@ -40,7 +40,9 @@ class PredictInBoxes(Protocol):
     def __call__(self, points: Tensor, first: int = 0) -> Tensor: ...
 
 
-def predict_in_images(head: PointHead, features: Sequence[Tensor], coarse: Tensor) -> PredictAt:
+def predict_in_images(
+    head: PointHead, features: Sequence[Tensor], coarse: Tensor, placement: Placement | None = None
+) -> PredictAt:
     """The point head on maps of N images, as a function from points (N, P, 2) to logits (N, C, P).
 
     Coarse logits are always sampled from the original coarse prediction, never from an upsampled one.
@@ -48,13 +50,14 @@ def predict_in_images(head: PointHead, features: Sequence[Tensor], coarse: Tenso
     Args:
         features: maps (N, Cf, H, W), in the order in which the head's fine features are concatenated.
         coarse: (N, C, H, W) coarse logits.
+        placement: where each of the N coarse predictions lies in an image of the maps; None: it covers one.
     """
     coarse = head.coarse_features(coarse)
     if uses_fast_form(head):
-        return FastImagePointHead(head, features, coarse)
+        return FastImagePointHead(head, features, coarse, placement)
 
     def predict_at(points: Tensor) -> Tensor:
-        fine = sample_maps(features, points)  # (N, Cf, P)
+        fine = sample_maps(features, points, placement)  # (N, Cf, P)
         logits: Tensor = head(fine, point_sample(coarse, points, padding=head.coarse_padding))
         return logits
 
@@ -249,8 +252,14 @@ class FastImagePointHead:
     Args: as for :func:`predict_in_images`.
     """
 
-    def __init__(self, head: PointHead, features: Sequence[Tensor], coarse: Tensor) -> None:
-        self.head, self.features, self.coarse = head, features, coarse
+    def __init__(
+        self,
+        head: PointHead,
+        features: Sequence[Tensor],
+        coarse: Tensor,
+        placement: Placement | None = None,
+    ) -> None:
+        self.head, self.features, self.coarse, self.placement = head, features, coarse, placement
         self.weights = SplitWeights(head)
 
     def __call__(self, points: Tensor) -> Tensor:
@@ -259,7 +268,7 @@ class FastImagePointHead:
 
     def _predict(self, points: Tensor) -> Tensor:
         images, per_image = points.shape[:2]
-        fine = sample_maps(self.features, points)  # (N, Cf, P)
+        fine = sample_maps(self.features, points, self.placement)  # (N, Cf, P)
         coarse = point_sample(self.coarse, points, padding=self.head.coarse_padding)  # (N, C, P)
         fine, coarse = (sampled.transpose(1, 2).flatten(0, 1) for sampled in (fine, coarse))  # (N*P, ..)
         weights = self.weights

@@ -16,7 +16,7 @@ Normalize = Literal["valid", "all"]
 
 
 def binary_point_loss(logits: Tensor, targets: Tensor, *, normalize: Normalize = "valid") -> Tensor:
-    """Mean binary cross-entropy: logits (N, P) and targets (N, P) in [0, 1], negative where ignored -> scalar.
+    """Mean binary cross-entropy: logits (N, ...) and targets (N, ...) in [0, 1], negative where ignored -> scalar.
 
     Soft targets are allowed (masks sampled bilinearly). Without a point that counts the loss is 0 and still
     connected to ``logits``. Detectron2 ``point_head.roi_mask_point_loss``.

@@ -1,11 +1,11 @@
 """PointRend for any dense predictor: give it coarse logits and feature maps, get crisp logits.
 
-Shapes: N images, C classes, P points, H W rows and columns.
+Shapes: N images or regions, B images, C classes, P points, H W rows and columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -15,15 +15,19 @@ from pointrend.core.fast_point_head import predict_in_images
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample
+from pointrend.core.sampling import Placement, point_sample
 from pointrend.core.selection import (
     Generators,
     PointSampling,
     Uncertainty,
+    multilabel_uncertainty,
     sample_training_points,
     uncertainty_for,
 )
 from pointrend.core.subdivision import Size, SubdivisionStep, render, subdivide, subdivision_sizes
+
+Features = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""One map (N, C, H, W), several, or a dictionary of them, whose order counts; (1, C, H, W) is shared by all N."""
 
 
 class PointRend(nn.Module):
@@ -41,9 +45,19 @@ class PointRend(nn.Module):
             class, the margin of the two best logits for several if not given. Another measure needs the (N, C, H, W)
             logits of every step in memory.
         coarse_probabilities: the head sees the coarse prediction as probabilities; needs ``residual=False``.
+        multilabel: the C classes do not exclude one another: a sigmoid each.
 
     The maps and the coarse logits all cover the same image, at any strides. Train with :meth:`loss` beside the
     network's own loss on the coarse logits; :meth:`refine` at inference.
+
+    With ``boxes``, each of the N coarse predictions covers a box of an image instead, and the maps cover the images:
+
+    >>> point_rend = PointRend(fine_channels=8, num_classes=1, num_points=50)
+    >>> boxes = torch.tensor([[10.0, 20, 60, 90], [0, 0, 128, 96]])
+    >>> masks = torch.zeros(2, 1, 7, 7)  # one a box
+    >>> maps = torch.zeros(1, 8, 24, 32)  # of one image of 96 x 128 pixels
+    >>> point_rend.refine(masks, maps, size=56, boxes=boxes, image_size=(96, 128)).shape
+    torch.Size([2, 1, 56, 56])
     """
 
     min_uncertainty: float | None = None
@@ -63,14 +77,17 @@ class PointRend(nn.Module):
         num_points: int = 8192,
         uncertainty: Uncertainty | None = None,
         coarse_probabilities: bool = False,
+        multilabel: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
+        self.multilabel = multilabel
+        usual = multilabel_uncertainty if multilabel else uncertainty_for(num_classes)
+        self.uncertainty = uncertainty or usual
         self.sampling = sampling or PointSampling(num_points=2048)
         self.num_points = num_points
-        self.uncertainty = uncertainty or uncertainty_for(num_classes)
+        activation: Literal["sigmoid", "softmax"] = "sigmoid" if num_classes == 1 or multilabel else "softmax"
         channels = fine_channels if isinstance(fine_channels, int) else sum(fine_channels)
-        activation: Literal["sigmoid", "softmax"] = "sigmoid" if num_classes == 1 else "softmax"
         self.head = PointHead(
             channels,
             num_classes,
@@ -80,13 +97,18 @@ class PointRend(nn.Module):
             residual=residual,
             coarse_activation=activation if coarse_probabilities else None,
         )
+        self._labels_checked = False
+        self._object_seen = False
 
     def loss(
         self,
         coarse: Tensor,
-        features: Tensor | Sequence[Tensor],
+        features: Features,
         labels: Tensor,
         *,
+        boxes: Tensor | None = None,
+        image_size: Size | None = None,
+        image_index: Tensor | None = None,
         ignore_label: int = 255,
         normalize: Normalize = "valid",
         generator: Generators = None,
@@ -96,71 +118,94 @@ class PointRend(nn.Module):
         Args:
             coarse: (N, C, H, W) logits of the network.
             features: (N, Cf, H', W') one map or several.
-            labels: (N, H'', W'') int, any size; ``ignore_label`` where it does not count. For C = 1: 0 or 1.
+            labels: (N, H'', W'') or (N, 1, H'', W''), any size; ``ignore_label`` where it does not count. Integers
+                0..C-1; for C = 1 in [0, 1]. With ``multilabel`` (N, C, H'', W'') in [0, 1]. With ``boxes``, of the
+                whole image all the same: the mask of each box's object.
+            boxes, image_size, image_index: as for :meth:`refine`.
             normalize: over which points the mean is taken.
             generator: for a reproducible choice of points; one, or one for each image.
 
         Raises:
-            ValueError: on shapes that do not fit, or labels outside of 0..C-1.
+            ValueError: on shapes that do not fit, or labels outside of 0..C-1. On a GPU labels are looked at in the
+                first call alone, since that waits for the device; later, wrong ones make the loss NaN or fail in torch.
         """
         return self.loss_and_count(
-            coarse, features, labels, ignore_label=ignore_label, normalize=normalize, generator=generator
+            coarse,
+            features,
+            labels,
+            boxes=boxes,
+            image_size=image_size,
+            image_index=image_index,
+            ignore_label=ignore_label,
+            normalize=normalize,
+            generator=generator,
         )[0]
 
     def loss_and_count(
         self,
         coarse: Tensor,
-        features: Tensor | Sequence[Tensor],
+        features: Features,
         labels: Tensor,
         *,
+        boxes: Tensor | None = None,
+        image_size: Size | None = None,
+        image_index: Tensor | None = None,
         ignore_label: int = 255,
         normalize: Normalize = "valid",
         generator: Generators = None,
     ) -> tuple[Tensor, Tensor]:
         """What :meth:`loss` gives, and how many points it is a mean over."""
-        maps = self._check(coarse, features)
-        if labels.ndim != 3 or len(labels) != len(coarse):
-            raise ValueError(f"labels: expected (N, H, W) with N = {len(coarse)}, got {tuple(labels.shape)}")
-        check_labels(labels, max(self.num_classes, 2), ignore_label)
+        maps, placement = self._check(coarse, features, boxes, image_size, image_index)
+        labels = self._check_labels(coarse, labels, ignore_label)
         points = sample_training_points(
             coarse, self.sampling, self.uncertainty, generator=generator
         )  # (N, P, 2)
-        logits = predict_in_images(self.head, maps, coarse)(points)  # (N, C, P)
-        truth = point_sample(labels[:, None].float(), points, mode="nearest")[:, 0]  # (N, P)
+        logits = predict_in_images(self.head, maps, coarse, placement)(points)  # (N, C, P)
+        where = points if placement is None else placement.in_image(points)
+        truth = point_sample(labels.float(), where, mode="nearest")  # (N, 1 or C, P)
         counted = points_counted(truth != ignore_label, normalize)
-        if self.num_classes == 1:
-            truth = torch.where(truth == ignore_label, -1.0, truth)
-            return binary_point_loss(logits[:, 0], truth, normalize=normalize), counted
-        loss = multiclass_point_loss(logits, truth.long(), ignore_label=ignore_label, normalize=normalize)
-        return loss, counted
+        if self.num_classes == 1 or self.multilabel:
+            truth = torch.where(truth > 1, torch.nan, truth).where(truth != ignore_label, -1.0)
+            return binary_point_loss(logits, truth, normalize=normalize), counted
+        truth = truth[:, 0].long()
+        return multiclass_point_loss(logits, truth, ignore_label=ignore_label, normalize=normalize), counted
 
     @torch.no_grad()
     def refine(
         self,
         coarse: Tensor,
-        features: Tensor | Sequence[Tensor],
-        size: Size,
+        features: Features,
+        size: Size | int,
         *,
+        boxes: Tensor | None = None,
+        image_size: Size | None = None,
+        image_index: Tensor | None = None,
         sizes: Sequence[Size] | None = None,
         num_points: int | None = None,
         trace: list[SubdivisionStep] | None = None,
     ) -> Tensor:
-        """Logits at ``size`` (rows, columns), (N, C, *size) float32: only uncertain cells are predicted anew.
+        """Logits at ``size``, (N, C, *size) float32: only uncertain cells are predicted anew.
 
         Args:
-            size: any output size; the last step goes exactly there.
+            coarse: (N, C, H, W) logits of the network.
+            features: (N, Cf, H', W') one map or several; (1, Cf, H', W') where all N share it.
+            size: rows and columns, any; one number for a square. The last step goes exactly there.
+            boxes: (N, 4) as (x1, y1, x2, y2) in pixels, where each coarse prediction covers a box of an image.
+            image_size: with boxes, rows and columns in pixels of what the maps cover, padding included.
+            image_index: with boxes, (N,) int64: which of the B images of the maps (B, Cf, H', W') each box is of; not
+                needed for B = 1.
             sizes: the grid of every step, where the default (doubling up to ``size``) is not wanted.
             num_points: points in each step, instead of the module's own.
             trace: a list that receives every step, for images and tests.
 
         Raises:
-            ValueError: on shapes that do not fit, or a side of ``size`` below 1.
+            ValueError: on shapes that do not fit, coarse logits that are not finite, or a side of ``size`` below 1.
         """
-        maps = self._check(coarse, features)
+        maps, placement = self._check(coarse, features, boxes, image_size, image_index)
         exact, steps = _start(coarse, size, sizes)
         return subdivide(
             exact,
-            predict_in_images(self.head, maps, coarse),
+            predict_in_images(self.head, maps, coarse, placement),
             sizes=steps,
             num_points=self.num_points if num_points is None else num_points,
             uncertainty=self.uncertainty,
@@ -172,8 +217,8 @@ class PointRend(nn.Module):
     def render(
         self,
         coarse: Tensor,
-        features: Tensor | Sequence[Tensor],
-        size: Size,
+        features: Features,
+        size: Size | int,
         *,
         sizes: Sequence[Size] | None = None,
         num_points: int | None = None,
@@ -181,20 +226,23 @@ class PointRend(nn.Module):
         """What :meth:`refine` gives, of each image, as a grid to be read in row chunks: labels cost no logits.
 
         ``grid.label_map()`` is what ``refine(...).argmax(1)`` would be, in a fraction of the time and memory.
-        Arguments as for :meth:`refine`.
+        Arguments as for :meth:`refine`. Not for ``multilabel``, which has no label map.
         """
+        if self.multilabel:
+            raise ValueError("render: a multi-label prediction has no label map; use refine")
         if self.uncertainty is not uncertainty_for(self.num_classes):
             logits = self.refine(coarse, features, size, sizes=sizes, num_points=num_points)
             return [DenseLogits(one) for one in logits]
-        maps = self._check(coarse, features)
+        maps, _ = self._check(coarse, features)
         exact, steps = _start(coarse, size, sizes)
         grids: list[LazyGrid] = []
-        for number in range(len(coarse)):
+        for number in range(coarse.shape[0]):
             one = slice(number, number + 1)
             start: LazyGrid = DenseLogits(exact[number], labels_at=steps[-1] if steps else None)
+            own = [level if level.shape[0] == 1 else level[one] for level in maps]
             grid = render(
                 start,
-                predict_in_images(self.head, [level[one] for level in maps], coarse[one]),
+                predict_in_images(self.head, own, coarse[one]),
                 sizes=steps,
                 num_points=self.num_points if num_points is None else num_points,
                 min_uncertainty=self.min_uncertainty,
@@ -202,26 +250,98 @@ class PointRend(nn.Module):
             grids.append(grid)
         return grids
 
-    def _check(self, coarse: Tensor, features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-        maps = [features] if isinstance(features, Tensor) else list(features)
+    def _check(
+        self,
+        coarse: Tensor,
+        features: Features,
+        boxes: Tensor | None = None,
+        image_size: Size | None = None,
+        image_index: Tensor | None = None,
+    ) -> tuple[Sequence[Tensor], Placement | None]:
+        """The maps in order, and where regions lie in their images."""
+        if isinstance(features, Tensor):
+            features = [features]
+        maps = list(features.values()) if isinstance(features, Mapping) else list(features)
+        regions, channels = coarse.shape[0], [level.shape[1] if level.ndim == 4 else None for level in maps]
+        if coarse.ndim == 5 or any(level.ndim == 5 for level in maps):
+            raise ValueError(
+                "expected two-dimensional maps (N, C, H, W), got volumes (N, C, D, H, W): PointRend refines "
+                "images; refine a volume slice by slice"
+            )
         if coarse.ndim != 4 or coarse.shape[1] != self.num_classes or 0 in coarse.shape[2:]:
             raise ValueError(
                 f"coarse: expected (N, {self.num_classes}, H, W) logits, got {tuple(coarse.shape)}"
             )
-        channels = [level.shape[1] if level.ndim == 4 else None for level in maps]
         if None in channels or sum(c or 0 for c in channels) != self.head.fine_channels:
             raise ValueError(
                 f"features: expected maps (N, C, H, W) with {self.head.fine_channels} channels in all, "
                 f"got {[tuple(level.shape) for level in maps]}"
             )
-        if any(len(level) != len(coarse) for level in maps):
-            raise ValueError(f"features: expected N = {len(coarse)}, got {[len(level) for level in maps]}")
-        return maps
+        if (boxes is None) is not (image_size is None) or (boxes is None and image_index is not None):
+            raise ValueError("boxes: expected boxes and image_size (and image_index) together")
+        images = {level.shape[0] for level in maps}
+        if boxes is None:
+            if not images <= {1, regions}:
+                raise ValueError(
+                    f"features: expected N = {regions}, or 1 for maps that all share, got {sorted(images)}"
+                )
+            return maps, None
+        if boxes.shape != (regions, 4):
+            raise ValueError(
+                f"boxes: expected ({regions}, 4), one a coarse prediction, got {tuple(boxes.shape)}"
+            )
+        if len(images) > 1 or (images != {1} and image_index is None):
+            raise ValueError(
+                f"features: expected one image, or image_index, got maps of {sorted(images)} images"
+            )
+        assert image_size is not None
+        rows, columns = image_size
+        return maps, Placement(boxes / boxes.new_tensor([columns, rows, columns, rows]), image_index)
+
+    def _check_labels(self, coarse: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
+        """Labels (N, 1 or C, H, W), looked at."""
+        channels = self.num_classes if self.multilabel else 1
+        if labels.ndim == 3 and channels == 1:
+            labels = labels[:, None]
+        if labels.ndim != 4 or labels.shape[:2] != (coarse.shape[0], channels):
+            shape = f"(N, {channels}, H, W)" if self.multilabel else "(N, H, W)"
+            raise ValueError(
+                f"labels: expected {shape} with N = {coarse.shape[0]}, got {tuple(labels.shape)}"
+            )
+        if self.num_classes > 1 and not self.multilabel and labels.is_floating_point():
+            raise ValueError(f"labels: expected integers, got {labels.dtype}; convert them with .long()")
+        on_cpu = labels.device.type == "cpu"
+        if not torch.compiler.is_compiling() and (on_cpu or not self._labels_checked):
+            self._labels_checked = True
+            self._check_values(labels, ignore_label)
+        return labels
+
+    def _check_values(self, labels: Tensor, ignore_label: int) -> None:
+        if self.num_classes > 1 and not self.multilabel:
+            check_labels(labels, self.num_classes, ignore_label)
+            return
+        inside = labels[labels != ignore_label]
+        if bool((inside > 1).any()):
+            check_labels(labels.ceil(), 2, ignore_label)
+        check_labels(labels, 2, ignore_label)
+        self._object_seen = self._object_seen or bool((inside > 0).any())
+        if not self._object_seen and ignore_label == 255 and 0 < inside.numel() < labels.numel():
+            raise ValueError(
+                "labels: only 0 and 255 occur, and 255 is ignored. If it marks the object, divide the labels by "
+                "255; if these pixels are to be ignored, give them another number and pass it as ignore_label, such as "
+                "-1"
+            )
 
 
-def _start(coarse: Tensor, size: Size, sizes: Sequence[Size] | None) -> tuple[Tensor, Sequence[Size]]:
+def _start(coarse: Tensor, size: Size | int, sizes: Sequence[Size] | None) -> tuple[Tensor, Sequence[Size]]:
     """The logits that subdivision starts from, at least float32, and the grids that it passes through."""
-    steps = subdivision_sizes((coarse.shape[2], coarse.shape[3]), size) if sizes is None else sizes
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or any(isinstance(side, float | str) for side in pair):
+        raise ValueError(f"size: expected rows and columns, or one number of cells, got {size!r}")
+    if not torch.compiler.is_compiling() and not bool(coarse.isfinite().all()):
+        raise ValueError("coarse: some logits are NaN or infinite; look for the cause in the network before")
+    start = (coarse.shape[2], coarse.shape[3])
+    steps = subdivision_sizes(start, (pair[0], pair[1])) if sizes is None else sizes
     return coarse.to(torch.promote_types(coarse.dtype, torch.float32)), steps
 
 

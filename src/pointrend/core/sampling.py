@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +54,34 @@ def point_sample(
     return sampled.squeeze(3).to(features.dtype)
 
 
-def sample_maps(features: Sequence[Tensor], points: Tensor) -> Tensor:
-    """Several maps over the same region, each at its own stride, at the same points: (N, sum of C, P)."""
-    sampled = [point_sample(level, points) for level in features]
+@dataclass(frozen=True)
+class Placement:
+    """Where R regions lie in the images that feature maps cover."""
+
+    boxes: Tensor
+    """(R, 4) in the unit squares of the images."""
+    image_index: Tensor | None = None
+    """(R,) int64; None where there is one image."""
+
+    def in_image(self, points: Tensor) -> Tensor:
+        """(R, P, 2) in the unit squares of the regions -> (R, P, 2) in that of each region's image."""
+        return points_in_image(points, self.boxes)
+
+
+def sample_maps(features: Sequence[Tensor], points: Tensor, placement: Placement | None = None) -> Tensor:
+    """Several maps over the same images, each at its own stride, at the same points (N, P, 2): (N, sum of C, P).
+
+    A map of one image is shared by all N.
+    """
+    index = None
+    if placement is not None:
+        points, index = placement.in_image(points), placement.image_index
+    sampled = [
+        _sample_by_image(level, points, index)
+        if index is not None or level.shape[0] == 1
+        else point_sample(level, points)
+        for level in features
+    ]
     return sampled[0] if len(sampled) == 1 else torch.cat(sampled, dim=1)
 
 
@@ -99,13 +125,14 @@ def point_sample_boxes(
     return levels[0] if len(levels) == 1 else torch.cat(levels, dim=1)
 
 
-def _sample_by_image(features: Tensor, points: Tensor, image_index: Tensor) -> Tensor:
+def _sample_by_image(features: Tensor, points: Tensor, image_index: Tensor | None) -> Tensor:
     """(B, C, H, W) at (R, P, 2) in the unit square of each box's image -> (R, C, P), without copying maps."""
     boxes, per_box = points.shape[:2]
     channels = features.shape[1]
     if features.shape[0] == 1:
         flat = point_sample(features, points.reshape(1, boxes * per_box, 2))
         return flat.reshape(channels, boxes, per_box).transpose(0, 1)
+    assert image_index is not None
     out = features.new_zeros((boxes, channels, per_box))
     for image in range(features.shape[0]):
         here = torch.nonzero(image_index == image).flatten()

@@ -62,6 +62,14 @@ def probability_margin_uncertainty(logits: Tensor) -> Tensor:
     return margin_uncertainty(logits.softmax(1))
 
 
+def multilabel_uncertainty(logits: Tensor) -> Tensor:
+    """Minus the least distance of a class to its decision at logit 0: (N, C, ...) -> (N, ...), at most 0.
+
+    For classes that do not exclude one another, a sigmoid each; :func:`binary_uncertainty` for C = 1.
+    """
+    return -logits.abs().amin(1)
+
+
 def uncertainty_for(num_classes: int) -> Uncertainty:
     """The measure for a prediction with this many channels: 1 is binary, more are exclusive classes."""
     return binary_uncertainty if num_classes == 1 else margin_uncertainty
