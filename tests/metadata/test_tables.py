@@ -1,11 +1,11 @@
-"""The published tables are whole and without doubles."""
+"""The published tables are complete and without duplicates."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from pointrend.metadata import ade20k, cityscapes, coco
+from pointrend.metadata import ade20k, cityscapes, coco, pascal_voc
 
 
 def test_cityscapes_has_nineteen_classes_and_eight_of_objects() -> None:
@@ -32,3 +32,15 @@ def test_synsets_are_those_of_the_file_that_lvis_publishes(shared_data: Path) ->
 
 def test_ade20k_has_150_classes() -> None:
     assert len(ade20k.CLASSES) == len(set(ade20k.CLASSES)) == 150
+
+
+def test_pascal_voc_has_21_classes_in_the_colours_of_its_development_kit() -> None:
+    colors = pascal_voc.palette()
+    assert len(pascal_voc.CLASSES) == len(set(colors)) == 21
+    assert (colors[0], colors[1], colors[2], colors[15]) == (
+        (0, 0, 0),
+        (128, 0, 0),
+        (0, 128, 0),
+        (192, 128, 128),
+    )
+    assert pascal_voc.palette(256)[255] == (224, 224, 192) == pascal_voc.VOID_COLOR

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -262,3 +263,17 @@ def test_resuming_where_nothing_is_starts_from_the_beginning(fit, greys, same, t
     train(one, TrainingLoader(greys(), RECIPE), RECIPE, device="cpu")
     train(other, TrainingLoader(greys(), RECIPE), RECIPE, out=tmp_path, device="cpu", resume=True)
     assert same(one, other)
+
+
+def test_a_training_with_classes_in_another_order_is_not_resumed(fit, tmp_path: Path) -> None:
+    def training(*names: str) -> state_module.Training:
+        model = fit()
+        model.config = SimpleNamespace(class_names=names)
+        return state_module.Training(model, torch.optim.SGD(model.parameters(), 0.1), RECIPE)
+
+    content = training("cup", "plate").content()
+    training("cup", "plate").load(content, "state.pt")
+    with pytest.raises(ValueError, match=r"state\.pt: .*other classes.*then cup, plate, now plate, cup"):
+        training("plate", "cup").load(content, "state.pt")
+    del content["class_names"]  # as written before
+    training("plate", "cup").load(content, "state.pt")

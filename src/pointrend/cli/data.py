@@ -19,8 +19,8 @@ class Check:
 
     Reads every image with its labels and lists all faults of the annotation file, missing and unreadable files, empty
     or out-of-range labels, boxes that do not fit their masks, images that are there twice, and what is implausible;
-    counts the classes; and draws some images with their labels on one sheet. The exit code is 0 if nothing was found,
-    else 1.
+    counts the classes; and draws some images with their labels on one contact sheet. The exit code is 0 if nothing
+    was found, else 1.
     """
 
     folder: Positional[str]
@@ -159,7 +159,7 @@ class DrawCityscapes:
 
 @dataclass(frozen=True)
 class Data:
-    """Look over or convert data sets: `check FOLDER`, `lvis-to-coco LVIS OUTPUT`, `draw-cityscapes FOLDER`."""
+    """Validate or convert data sets: `check FOLDER`, `lvis-to-coco LVIS OUTPUT`, `draw-cityscapes FOLDER`."""
 
     action: Annotated[
         Annotated[Check, subcommand("check", prefix_name=False)]

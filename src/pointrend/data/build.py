@@ -58,7 +58,7 @@ def open_dataset(
     `categories` chooses categories or supercategories of COCO data (see `CocoInstances`). In training,
     images without objects are left out of COCO data, as Detectron2 does.
 
-    `allow_missing`: a missing label map or image is an error when it is read, not at once: to look a data set over.
+    `allow_missing`: a missing label map or image is an error when it is read, not at once: for `data check`.
 
     Raises ValueError if the layout is none of those, or something in it is wrong.
     """

@@ -42,7 +42,7 @@ class Problem:
 
 @dataclass
 class Findings:
-    """What a look over a data set gave."""
+    """What was found in a data set."""
 
     class_names: tuple[str, ...]
     task: str

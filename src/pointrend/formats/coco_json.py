@@ -1,4 +1,4 @@
-"""COCO (and LVIS) annotation files, read and checked: nothing malformed gets past this module.
+"""COCO (and LVIS) annotation files, read and validated.
 
 Every fault is named by file, record, id and field. A fault whose meaning is certain (`iscrowd: false`, numbers written
 as text, a two-point ring beside a good one) is read as it is meant, with a warning; any other is a `ValueError`.

@@ -55,7 +55,7 @@ def check_records(
         boxes: whether boxes will be scored (a record with a mask needs none).
         masks: whether masks will be scored.
         other_categories: ids that records may have though the data set has no such category; of these nothing but
-            ids and score is looked at and kept.
+            ids and score is checked and returned.
         other_images: the same for images; these are left out.
         numbers: of the records in their file, for messages; counted from 0 if not given.
 

@@ -1,4 +1,4 @@
-"""Results in the words of other programs, and back: GeoJSON, LabelMe, run lengths, supervision.
+"""Results in the formats of other programs, and back: GeoJSON, LabelMe, run lengths, supervision.
 
 The methods of the results (`result.to_geojson()`, ...) call the writers here; the readers give an `InstanceResult`,
 of a label map one object for each class (`label_map` makes a map of it again). Polygons run along pixel edges and hold
@@ -27,7 +27,7 @@ from pointrend.structures import (
 )
 
 MAX_PIXELS = 2**27
-"""Of an image that a file speaks of."""
+"""Of an image in a file that is read."""
 
 
 def as_objects(result: Result) -> InstanceResult:
