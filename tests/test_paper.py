@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +27,22 @@ from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.recipe import Recipe
+
+PAGE = (Path(__file__).parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:core|models|evaluation)(?:\.\w+)+)`", PAGE))))
+def test_functions_that_the_page_names_are_there(name: str) -> None:
+    module, attributes = "pointrend", name.split(".")
+    while attributes and attributes[0].islower():
+        try:
+            importlib.import_module(f"{module}.{attributes[0]}")
+        except ModuleNotFoundError:
+            break
+        module = f"{module}.{attributes.pop(0)}"
+    found = importlib.import_module(module)
+    for attribute in attributes:
+        found = getattr(found, attribute)
 
 
 def test_five_steps_from_7x7_are_three_from_28x28() -> None:
