@@ -177,6 +177,61 @@ def test_predict_looks_through_windows(
     assert "window: expected at least one row and one column, got (0, 16)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["predict a.jpg", "eval m", "train", "finetune m --data d", "explain a.jpg --model m"],
+)
+def test_the_first_line_comes_before_torch_is_imported(command: str) -> None:
+    code = """
+import sys
+class NoTorch:
+    def find_spec(name, path=None, target=None):
+        if name == "torch":
+            raise ImportError("torch is not there")
+sys.meta_path.insert(0, NoTorch)
+from pointrend.cli import main
+main(sys.argv[1:])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command.split()], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[0].startswith(("pointrend: loading", "pointrend: reading"))
+
+
+def test_without_a_model_the_bundled_one_is_used_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "one.jpg")
+    assert (
+        main(["predict", str(tmp_path / "one.jpg"), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    )
+    assert "using the bundled" in capsys.readouterr().err
+    assert (tmp_path / "out" / "labels" / "one.png").exists()
+
+
+def test_predict_finds_some_classes_cuts_them_out_and_writes_formats(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    photo(tmp_path / "one.jpg")
+    arguments = [
+        "--model",
+        str(checkpoint),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--classes",
+        "road",
+    ]
+    wanted = ["--cutout", "--no-overlays", "--format", "labels", "coco-results"]
+    assert main(["predict", str(tmp_path / "one.jpg"), *arguments, *wanted]) == 0
+    labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "one.png"))
+    assert set(np.unique(labels)) <= {1, 255}
+    alpha = np.asarray(Image.open(tmp_path / "out" / "cutouts" / "one.png"))[..., 3]
+    assert np.array_equal(alpha > 0, labels == 1)
+    assert isinstance(json.loads((tmp_path / "out" / "predictions.json").read_text()), list)
+
+
 def test_predict_with_an_unreadable_file_is_1_and_names_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

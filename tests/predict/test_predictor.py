@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import pointrend
 from pointrend.predict import Failure, Output, Prediction, Predictor
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
 
@@ -311,6 +312,24 @@ def test_scores_and_classes_are_chosen_for_results_and_files(tmp_path: Path) -> 
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Predictor(Finder(), device="cpu", **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_refused_with_the_way_out(dtype: torch.dtype) -> None:
+    model = pointrend.load("shapes-semantic").to(dtype)
+    with pytest.raises(ValueError, match=r"expected float32 weights, got .*float.*model\.float\(\)"):
+        Predictor(model, device="cpu")
+    with pytest.raises(ValueError, match="expected float32 weights"):
+        model([torch.zeros(3, 8, 8, dtype=torch.uint8)])
+
+
+@pytest.mark.parametrize("name", ["shapes-semantic", "shapes-instance"])
+def test_a_model_takes_one_image_or_several(name: str) -> None:
+    model = pointrend.load(name)
+    image = torch.zeros(3, 32, 40, dtype=torch.uint8)
+    one, (first, second) = model(image), model([image, image])
+    assert repr(one) == repr(first) == repr(second)
+    assert [repr(result) for result in model(torch.stack([image, image]))] == [repr(one)] * 2
 
 
 def test_a_second_run_over_a_folder_leaves_out_what_the_first_one_wrote(tmp_path: Path) -> None:

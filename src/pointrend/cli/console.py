@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column
+
+
+def announce(text: str) -> None:
+    """One line on the error stream, at once, of the first process: what takes the next seconds. Call it before torch is
+    imported, which alone may take longer than people wait for a sign of life.
+    """
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(f"pointrend: {text}", file=sys.stderr, flush=True)
 
 
 def _bar(what: str) -> Progress:

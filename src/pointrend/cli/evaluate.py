@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from pointrend.cli.console import Precision, counting, load_model, show, shown
+from pointrend.cli.console import Precision, announce, counting, load_model, show, shown
 
 Metric = Literal["miou", "categories", "trimap", "boundary", "box", "mask", "cityscapes"]
 
@@ -74,6 +74,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Score and print a table."""
+        announce(f"loading {', '.join(self.models) or self.predictions or 'nothing'}, and {self.data}")
         from pointrend.distributed import join_processes
         from pointrend.evaluate import EvaluationJob, EvaluationOptions
 

@@ -46,7 +46,9 @@ class Explain:
 
     def run(self) -> int:
         """Explain."""
-        from pointrend.cli.console import load_model
+        from pointrend.cli.console import announce, load_model
+
+        announce(f"loading {self.model}")
         from pointrend.predict import Predictor
         from pointrend.visualize import animate_steps, explain, save_figure, write_gif
 

@@ -28,7 +28,9 @@ class Finetune(TrainingOptions):
 
     def run(self) -> int:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
-        from pointrend.cli.console import load_model
+        from pointrend.cli.console import announce, load_model
+
+        announce(f"loading {self.model}, reading {self.data}")
         from pointrend.cli.train import finish
         from pointrend.distributed import main_process
         from pointrend.train import prepare_finetuning

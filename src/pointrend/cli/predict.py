@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pointrend.cli.console import Precision
+from pointrend.cli.console import Precision, announce
 
 Format = Literal[
     "labels", "coco", "coco-results", "cvat", "label-studio", "yolo", "voc", "labelme", "geojson"
@@ -70,7 +70,7 @@ class Predict:
         """Predict; 1 if some of the files failed, 2 if all did."""
         if not self.sources:
             raise ValueError("name at least one image, folder or pattern: pointrend predict photos/")
-        print(f"pointrend: loading {self.model or 'the bundled model'}", file=sys.stderr, flush=True)
+        announce(f"loading {self.model or 'the bundled model'}")
         from rich.console import Console
 
         from pointrend.checkpoints.class_names import read_names
@@ -88,12 +88,8 @@ class Predict:
             output_stride=self.output_stride,
         )
         own, chosen = model.config.class_names, read_names(self.classes) if self.classes else ()
-        if self.model is None and main_process():
-            found = ", ".join(own[:21])
-            print(
-                f"pointrend: using the bundled {name}, which finds {found}; --model takes another",
-                file=sys.stderr,
-            )
+        if self.model is None:
+            announce(f"using the bundled {name}, which finds {', '.join(own[:21])}; --model takes another")
         predictor = Predictor(
             through_windows(model, self.window),
             device=self.device,

@@ -41,7 +41,9 @@ class Train(PointOptions, TrainingOptions):
 
     def run(self) -> int:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
-        from pointrend.cli.console import downloading
+        from pointrend.cli.console import announce, downloading
+
+        announce(f"reading {self.data}")
         from pointrend.train import prepare_training
 
         config = self.apply_to_network(self._config())

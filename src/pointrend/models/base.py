@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import Backbone, BackboneConfig, BackboneName, FrozenBatchNorm2d
+from pointrend.structures import Result
 
 Model = TypeVar("Model", bound="Pretrained")
 P = ParamSpec("P")
@@ -68,6 +69,30 @@ class Pretrained(nn.Module):
     ) -> Losses:
         """Training losses of images uint8 (3, h, w) with their targets."""
         raise NotImplementedError
+
+    def predict(self, images: Sequence[Tensor]) -> Sequence[Result]:
+        """A result for each image uint8 (3, H, W) RGB, of any sizes."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor | Sequence[Tensor], **options: Any) -> Any:
+        """:meth:`predict`; of a single image (3, H, W) its result alone.
+
+        Raises:
+            ValueError: weights that are not float32.
+        """
+        self.check_precision()
+        if isinstance(images, Tensor) and images.dim() == 3:
+            return self.predict([images], **options)[0]
+        return self.predict(images, **options)  # type: ignore[arg-type]  # a batch gives its images
+
+    def check_precision(self) -> None:
+        """Raise ValueError for weights that are not float32, which is what images become."""
+        dtype = next(self.parameters()).dtype
+        if dtype != torch.float32:
+            raise ValueError(
+                f"model: expected float32 weights, got {str(dtype).removeprefix('torch.')}: use model.float(), and "
+                "model.optimize('bfloat16') to predict in half precision"
+            )
 
     @property
     def device(self) -> torch.device:

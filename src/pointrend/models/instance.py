@@ -164,8 +164,6 @@ class InstanceSegmenter(Pretrained):
         logits = self.masks_for_boxes(features, [d.boxes for d in detections], [d.labels for d in detections])
         return self.finish(images, batch, detections, logits, uncertainty=uncertainty)
 
-    forward = predict
-
     @torch.no_grad()
     @in_own_precision
     def trace(self, images: Sequence[Tensor]) -> InstanceTrace:

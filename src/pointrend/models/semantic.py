@@ -337,8 +337,6 @@ class SemanticSegmenter(Pretrained):
             results.append(self.config.result(grid.label_map(), margin))
         return results
 
-    forward = predict
-
     @property
     def device(self) -> torch.device:
         return self.decoder.predictor.weight.device

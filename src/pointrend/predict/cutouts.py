@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,12 +17,17 @@ EDGE = 0.5
 """Least opacity of a mask's outermost pixels, so that an object of one pixel does not vanish."""
 
 
-def foreground(result: Result) -> Tensor:
-    """(H, W) bool: all objects; of a label map every class but background and ignored pixels.
+def check_foreground(class_names: Sequence[str]) -> None:
+    """Raise ValueError if no class of a semantic model is background, so that nothing would be cut away."""
+    if not any(name.lower() in BACKGROUND for name in class_names):
+        shown = ", ".join(class_names[:20])
+        raise ValueError(
+            f"cutout: no class of the model is called background; choose what to cut out by --classes (classes=): {shown}"
+        )
 
-    Raises:
-        ValueError: a label map all of whose classes are in it, none of them background: nothing would be cut away.
-    """
+
+def foreground(result: Result) -> Tensor:
+    """(H, W) bool: all objects; of a label map every class but background and ignored pixels."""
     if isinstance(result, InstanceResult):
         mask = torch.zeros(result.masks.image_size, dtype=torch.bool)
         for window, (x, y) in zip(result.masks.windows, result.masks.offsets.tolist(), strict=True):
@@ -28,10 +35,6 @@ def foreground(result: Result) -> Tensor:
         return mask
     labels = result.labels.cpu()
     nothing = [n for n, name in enumerate(result.class_names) if name.lower() in BACKGROUND]
-    if not nothing and not (labels == IGNORE_LABEL).any():
-        raise ValueError(
-            "no class of the model is called background: choose what to cut out by --classes (classes=)"
-        )
     return ~torch.isin(labels, torch.tensor([*nothing, IGNORE_LABEL], dtype=labels.dtype))
 
 

@@ -27,6 +27,8 @@ from torch import Tensor
 from pointrend.data.image_input import ChannelOrder, fetch_image, is_url, local_path, to_image
 from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
 from pointrend.distributed import join_processes, local_device
+from pointrend.models.base import Pretrained
+from pointrend.predict.cutouts import check_foreground
 from pointrend.predict.ids import choose_ids
 from pointrend.predict.inputs import Source, find_images, output_names
 from pointrend.predict.prefetch import BackgroundWorker, prefetch
@@ -103,6 +105,8 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"device: {chosen} cannot be used here ({reason}); try 'cpu'") from error
+        if isinstance(model, Pretrained):
+            model.check_precision()
         self.model, self.batch_size, self.max_pixels = model, batch_size, max_pixels
         self.min_score, self.classes, self.channel_order = min_score, tuple(classes), channel_order
 
@@ -195,6 +199,8 @@ class Predictor:
         ids = choose_ids(
             paths, self.model, like=Path(like) if like is not None else None, classes=self.classes
         )
+        if output.cutouts != "none" and getattr(self.model, "task", "") == "semantic" and not self.classes:
+            check_foreground(self.model.config.class_names)
         if self.min_score is not None:
             output = replace(output, min_drawn_score=self.min_score)
         writer = Writer(folder, output_names(paths), self.model.config.class_names, ids=ids, output=output)

@@ -294,6 +294,7 @@ def track(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:
     if console.is_terminal:
         yield from bar(items, description="predicting", total=total, console=console)
         return
+    console.print(f"predicting {total} {'image' if total == 1 else 'images'}")
     started = told = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
