@@ -22,7 +22,8 @@ def check_foreground(class_names: Sequence[str]) -> None:
     if not any(name.lower() in BACKGROUND for name in class_names):
         shown = ", ".join(class_names[:20])
         raise ValueError(
-            f"cutout: no class of the model is called background; choose what to cut out by --classes (classes=): {shown}"
+            "cutout: no class of the model is called background; choose what to cut out by --classes (classes=): "
+            f"{shown}"
         )
 
 
