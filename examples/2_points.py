@@ -32,8 +32,8 @@ from pointrend.zoo.bundled import load_bundled
 
 model = load_bundled("shapes-instance")
 image = ShapeScenes(100, first=1_000_000, size=(144, 192))[40].image
-way = explain(model, image, instance=0)  # everything that happened on the way to one mask
-print(way.title, [round(side) for side in way.box])
+explanation = explain(model, image, instance=0)  # every intermediate result of one mask
+print(explanation.title, [round(side) for side in explanation.box])
 
 # %% [markdown]
 # ## From coarse to fine
@@ -43,24 +43,24 @@ print(way.title, [round(side) for side in way.box])
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(7, 3.5))
-for panel, grid in zip(panels, (way.coarse, way.start), strict=True):
+for panel, grid in zip(panels, (explanation.coarse, explanation.start), strict=True):
     panel.imshow(grid[0].sigmoid().numpy(), cmap="gray", vmin=0, vmax=1)
     panel.set_title(f"{grid.shape[1]} x {grid.shape[2]}")
 
 # %% [markdown]
 # ## One step by hand
 #
-# Upsample; ask which cells are in doubt; predict there; put the predictions back. Uncertainty is minus the
+# Upsample; ask which cells are most uncertain; predict there; put the predictions back. Uncertainty is minus the
 # distance to the decision at logit 0, measured on the *interpolated* logits.
 
 # %%
-upsampled = F.interpolate(way.start[None], scale_factor=2, mode="bilinear", align_corners=False)
-doubt = binary_uncertainty(upsampled)  # (1, 56, 56)
-cells = most_uncertain_cells(doubt, 784)  # (1, 784), flat indices
+upsampled = F.interpolate(explanation.start[None], scale_factor=2, mode="bilinear", align_corners=False)
+uncertainty = binary_uncertainty(upsampled)  # (1, 56, 56)
+cells = most_uncertain_cells(uncertainty, 784)  # (1, 784), flat indices
 points = cell_centers(cells, 56, 56)  # (1, 784, 2), (x, y) in the unit square of the box
 
 figure, panels = plt.subplots(1, 2, figsize=(7, 3.5))
-panels[0].imshow(doubt[0].numpy(), cmap="plasma")
+panels[0].imshow(uncertainty[0].numpy(), cmap="plasma")
 panels[0].set_title("uncertainty")
 panels[1].imshow(upsampled[0, 0].sigmoid().numpy(), cmap="gray")
 panels[1].scatter(*(56 * points[0] - 0.5).T.numpy(), s=3, c="red")
@@ -70,7 +70,7 @@ panels[1].set_title("the 784 most uncertain cells")
 # That is all there is to a step, and it is the first step of the model's own trace:
 
 # %%
-step = way.steps[0]
+step = explanation.steps[0]
 print("the same cells:", set(cells[0].tolist()) == set(step.index[0].tolist()))
 values = step.logits.flatten(2).gather(2, cells[:, None])  # what the point head said there
 print("the same grid:", torch.equal(put_back(upsampled, cells, values), step.logits))
@@ -109,13 +109,13 @@ plot_steps(trace)
 # The steps of the model's mask, on the object and on the image:
 
 # %%
-plot_steps(way.steps, image=image, box=way.box)
+plot_steps(explanation.steps, image=image, box=explanation.box)
 
 # %% [markdown]
 # Any resolution: stop earlier, or go on.
 
 # %%
-plot_resolutions(way)
+plot_resolutions(explanation)
 
 # %% [markdown]
 # ## Points of training
@@ -124,5 +124,5 @@ plot_resolutions(way)
 # fills up with random ones (section 3.2 of the paper). Four strategies on the same coarse prediction:
 
 # %%
-choices = training_choices(way.coarse[None], 196)
-plot_training_points(way.coarse[None], choices, image=image, box=way.box)
+choices = training_choices(explanation.coarse[None], 196)
+plot_training_points(explanation.coarse[None], choices, image=image, box=explanation.box)

@@ -15,7 +15,7 @@ from pointrend.structures import InstanceResult
 @pytest.fixture(scope="module")
 def session(instances: InstanceSegmenter, image: Tensor) -> InstanceSession:
     found = InstanceSession(instances, image)
-    assert len(found.found.scores) > 10  # two lots of boxes, and objects that overlap
+    assert len(found.found.scores) > 10  # two chunks of boxes, and objects that overlap
     return found
 
 

@@ -1,4 +1,4 @@
-"""What visitors may ask for: images by ids, models by names, results until they are given up."""
+"""What visitors may ask for: images by ids, models by names, results until they are dropped."""
 
 from __future__ import annotations
 

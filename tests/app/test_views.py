@@ -39,8 +39,8 @@ def test_hovering_a_pixel_tells_its_class_and_probability(labels: Rendering) -> 
     assert labels.probability is not None
     index, probability = plane(hover, "index"), plane(hover, "probability")
     for y, x in [(0, 0), (44, 80), (89, 156)]:
-        told = hover["regions"][index[y, x]]["name"]
-        assert told == labels.result.class_names[int(labels.result.labels[y, x])]
+        shown = hover["regions"][index[y, x]]["name"]
+        assert shown == labels.result.class_names[int(labels.result.labels[y, x])]
         assert probability[y, x] / 255 == pytest.approx(float(labels.probability[y, x]), abs=0.5 / 255)
 
 

@@ -34,7 +34,7 @@ class App:
     max_megapixels: float = 25.0
     """Largest image that may be uploaded."""
     queue: int = 24
-    """Requests that may wait; the next one is told that the server is busy."""
+    """Requests that may wait; further ones get "busy"."""
     memory: int = 512
     """Megabytes for the features of visitors' images, and half of it for their images and results."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explain:
-    """Draw how a prediction came about: features, coarse prediction, points, every step of the subdivision.
+    """Draw every step of a prediction: features, coarse prediction, points, each step of the subdivision.
 
     Writes to OUT, each as PNG and SVG: way (everything in one figure), resolutions (the prediction at each resolution),
     features, comparison (coarse and PointRend, magnified where they differ), training (the paper's four ways to choose

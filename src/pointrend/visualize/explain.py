@@ -100,7 +100,7 @@ def explain(model: Any, image: Drawable, *, instance: int = 0) -> Explanation:
     Args:
         model: an `InstanceSegmenter` or `SemanticSegmenter` with a point head, in eval mode.
         image: uint8 RGB, a tensor (3, H, W) or an array (H, W, 3).
-        instance: of an instance model, which object; 0 is the surest.
+        instance: of an instance model, which object; 0 has the highest score.
 
     Raises:
         ValueError: the model has no point head, or the image has no such object.

@@ -85,7 +85,7 @@ def draw_instances(
 ) -> RGBImage:
     """The image with each instance filled, outlined at full resolution, and tagged with class name and score.
 
-    Drawn from the lowest score to the highest, so that the surest lies on top. A tag takes the first free
+    Drawn from the lowest score to the highest, so that the best lies on top. A tag takes the first free
     place of a few in and beside its object: tags do not cover one another, nor other objects, while there is room.
     """
     drawn = as_image(image)

@@ -49,7 +49,7 @@ def color_logits(logits: torch.Tensor, palette: Colors | None = None) -> RGBImag
 
 
 def chosen_cells(step: SubdivisionStep, region: int = 0) -> npt.NDArray[np.bool_]:
-    """Which cells (H, W) of the step's grid were predicted anew in this region."""
+    """Which cells (H, W) of the step's grid were re-predicted in this region."""
     cells = np.zeros(step.size[0] * step.size[1], dtype=bool)
     cells[step.index[region].cpu().numpy()] = True
     return cells.reshape(step.size)
