@@ -612,7 +612,7 @@ def save_again(path: Path, rng: random.Random) -> None:
     exif = Image.Exif()
     if how == 4:
         exif[0x0112] = rng.randrange(0, 10)
-    with contextlib.suppress(OSError, ValueError, KeyError):  # the format has no such mode
+    with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError):  # the format has no such mode
         buffer = io.BytesIO()
         pixels.save(buffer, format=kept if rng.random() < 0.8 else "PNG", exif=exif)
         path.write_bytes(buffer.getvalue())
@@ -669,13 +669,18 @@ def run(count: int, seed: int, keep: Path | None, only: str = "", *, say: bool =
                         target = keep / f"{family.name.replace(' ', '-').replace(',', '')}-{number}"
                         target.mkdir(parents=True, exist_ok=True)
                         (target / Path(family.target).name).write_bytes((folder / family.target).read_bytes())
-    print(f"{'family':28s} {'read':>6s} {'refused':>8s} {'findings':>9s}")
-    for family in families:
-        row = family.counts
-        print(f"{family.name:28s} {row['read']:6d} {row['refused']:8d} {row['finding']:9d}")
+        show(family.name, family.counts)
     every = sum((family.counts for family in families), Counter())
-    print(f"{'all':28s} {every['read']:6d} {every['refused']:8d} {every['finding']:9d}")
+    show("all", every)
     return findings
+
+
+def show(name: str, row: Counter[str]) -> None:
+    """A line of the table."""
+    print(
+        f"{name:28s} read {row['read']:5d}, refused {row['refused']:5d}, findings {row['finding']:3d}",
+        flush=True,
+    )
 
 
 def main() -> int:

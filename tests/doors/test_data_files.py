@@ -276,3 +276,19 @@ def test_heic_is_named_and_the_plugin_with_it(tmp_path: Path) -> None:
     except ImportError:
         with pytest.raises(ValueError, match=r"a\.heic: a HEIC image, .*pip install pillow-heif"):
             read_image(tmp_path / "a.heic")
+
+
+def test_a_training_part_without_an_object_is_refused_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = objects(tmp_path)
+    content["images"].append({**content["images"][0], "id": 2})
+    (tmp_path / "instances_train.json").write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(
+        ValueError, match="expected an image with an object of cup; it has 2 images and 0 objects"
+    ):
+        open_dataset(tmp_path, "train")
+    code, said = shown(capsys, tmp_path)
+    assert code == 1
+    assert "no objects: 1" in said
+    assert "image listed twice: 1" in said

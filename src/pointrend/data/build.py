@@ -127,7 +127,7 @@ def _folder(
     file = inspection.file if allow_missing else checked(inspection)
     if source.both_splits:
         file = file.part(held_out(list(file.images), split))
-    return CocoInstances(
+    data = CocoInstances(
         source.images,
         file,
         transforms=transforms,
@@ -135,6 +135,13 @@ def _folder(
         keep_empty=split != "train",
         inspection=inspection,
     )
+    if not len(data) and not allow_missing:
+        count = sum(map(len, file.objects.values()))
+        raise ValueError(
+            f"{file.source}: expected an image with an object of {', '.join(data.class_names[:10])}; it has "
+            f"{len(file.images)} images and {count} objects, crowds and other classes included"
+        )
+    return data
 
 
 def _voc_maps(voc: VocFolder, split: Split, transforms: Transforms | None) -> SemanticFolder | None:

@@ -153,7 +153,14 @@ def exif_turns(path: str | Path | BinaryIO, *, sideways: bool = False) -> bool:
 def _decode(path: str | Path | BinaryIO) -> Image.Image:
     with _explained(path), Image.open(path, formats=_formats()) as image:
         _check_pixels(image)
+        deep = image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile)
         image.load()
+        if deep and int(np.asarray(image.convert("RGB")).max(initial=0)) < 64:
+            warnings.warn(
+                "colour images of 16 bits are read by their upper 8, which in this one are nearly black: if its values"
+                " use fewer bits, scale them beforehand",
+                stacklevel=3,
+            )
         if not getattr(image, "is_animated", False):
             return image
         first = image.copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +122,13 @@ def annotation_problems(data: CocoInstances) -> list[Problem]:
     """Faults of the annotation file, and what is implausible in it; no image is read."""
     faults = data.inspection.faults if data.inspection is not None else []
     problems = [Problem(fault.kind, fault.place, fault.text) for fault in faults]
+    if not any(data.file.objects.values()):
+        problems.append(Problem("no objects", "annotations", f"none in {len(data.file.images)} images"))
+    files = Counter(image.file_name for image in data.file.images.values())
+    for name in sorted(name for name, count in files.items() if count > 1):
+        problems.append(
+            Problem("image listed twice", name, f"{files[name]} entries of images name this file")
+        )
     names = [category.name for category in data.file.categories.values()]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(Problem("duplicate category name", "categories", f"{name!r} is there twice"))
