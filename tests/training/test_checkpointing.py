@@ -277,3 +277,21 @@ def test_a_training_with_classes_in_another_order_is_not_resumed(fit, tmp_path: 
         training("plate", "cup").load(content, "state.pt")
     del content["class_names"]  # as written before
     training("plate", "cup").load(content, "state.pt")
+
+
+def test_a_checkpoint_from_before_the_averaged_model_was_torchs_resumes_alike(
+    fit, greys, same, tmp_path: Path
+) -> None:
+    """Its average had the parameters and floating-point buffers by name, and nothing else."""
+    recipe = replace(RECIPE, state_every=4)
+    train(fit(), TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu")
+    for path in sorted(tmp_path.glob("state-*.pt"))[1:]:
+        path.unlink()
+    [path] = tmp_path.glob("state-*.pt")
+    content = torch.load(path, weights_only=True)
+    content["average"] = {n: value for n, value in content["average"].items() if value.is_floating_point()}
+    torch.save(content, path)
+    whole, resumed = fit(), fit()
+    train(whole, TrainingLoader(greys(), recipe), recipe, device="cpu")
+    train(resumed, TrainingLoader(greys(), recipe), recipe, out=tmp_path, device="cpu", resume=True)
+    assert same(whole, resumed)
