@@ -96,7 +96,7 @@ def test_boxes_keep_background_and_four_numbers_a_class(instance) -> None:
     assert torch.equal(ours.deltas.weight[4:12], theirs.deltas.weight[[8, 9, 10, 11, 0, 1, 2, 3]])
     coarse = model.mask_head.coarse_head.prediction.weight
     assert torch.equal(coarse[49:98], instance.mask_head.coarse_head.prediction.weight[98:])
-    assert not report.anew
+    assert not report.reinitialised
     text = str(report)
     assert "classes kept by name: sky, road" in text
     assert "box_head.classes.weight: (4, 16) -> (5, 16)" in text
@@ -115,12 +115,12 @@ def test_entirely_new_classes_keep_what_belongs_to_none(instance) -> None:
     assert torch.equal(model.box_head.classes.weight[1], instance.box_head.classes.weight[3])
 
 
-def test_a_head_without_a_known_layout_starts_anew_and_is_named(instance) -> None:
+def test_a_head_without_a_known_layout_is_reinitialised_and_named(instance) -> None:
     masks = replace(instance.config.masks, num_points=16, mask_size=8)
     implicit = InstanceSegmenter(replace(instance.config, mask_head="implicit", masks=masks))
     _, report = change_classes(implicit, NEW)
-    assert any("mask_head" in line for line in report.anew)
-    assert not any("box_head" in line for line in report.anew)
+    assert any("mask_head" in line for line in report.reinitialised)
+    assert not any("box_head" in line for line in report.reinitialised)
 
 
 def test_a_model_with_new_classes_trains(instance) -> None:

@@ -144,7 +144,9 @@ def test_a_converted_file_that_is_damaged_says_what_to_do(small, tmp_path):
     data = bytearray(converted.read_bytes())
     data[-1] ^= 1
     converted.write_bytes(data)
-    with pytest.raises(ValueError, match=r"damaged.*; remove .*small\.safetensors, and it is made anew"):
+    with pytest.raises(
+        ValueError, match=r"damaged.*; remove .*small\.safetensors, and it is converted again"
+    ):
         load("small")
 
 

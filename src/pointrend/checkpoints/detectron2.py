@@ -88,7 +88,7 @@ ALIASES: list[Row] = [
     (f"{_COARSE}.coarse_mask_fc{{i}}.{{rest}}", f"{_COARSE}.fc{{i}}.{{rest}}"),
 ]
 IGNORED = [
-    "proposal_generator.anchor_generator.cell_anchors.{i}",  # computed anew
+    "proposal_generator.anchor_generator.cell_anchors.{i}",  # computed
     "pixel_mean",  # read by `infer_config`
     "pixel_std",
 ]

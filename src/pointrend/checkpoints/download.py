@@ -128,7 +128,7 @@ def _check_kept(url: str, target: Path, checksum: str) -> None:
         when = "what was fetched" if noted else f"the file of {url}"
         both = f" and {record.name}" if noted else ""
         raise ValueError(
-            f"{target}: {found}, so it is not {when}: remove it{both} and run again to fetch it anew"
+            f"{target}: {found}, so it is not {when}: remove it{both} and run again to download it"
         )
 
 

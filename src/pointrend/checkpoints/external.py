@@ -111,7 +111,7 @@ def read_foreign(path: str | Path) -> ForeignCheckpoint:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise ValueError(
             f"{path}: cannot be read as a checkpoint ({reason}). It is damaged, is no checkpoint, or holds "
-            "more than tensors and plain values; nothing in it was run. Fetch it anew and compare its SHA-256"
+            "more than tensors and plain values; nothing in it was run. Download it again and compare its SHA-256"
         ) from error
     refuse_nonfinite(found.tensors, source=str(path))
     return found

@@ -16,8 +16,8 @@ class Finetune(TrainingOptions):
     """Train a model further on data of your own, with the classes of that data.
 
     Starts from a checkpoint of ours or a name of the zoo. Weights of classes that both know by the same name are kept,
-    the rest of the heads starts anew; what was kept is listed. The model is scored twenty times on the validation part;
-    the best is OUT/best.safetensors, the last OUT/model.safetensors. Ctrl-C and SIGTERM leave a checkpoint that
+    the rest of the heads is reinitialised; what was kept is listed. The model is scored twenty times on the validation
+    part; the best is OUT/best.safetensors, the last OUT/model.safetensors. Ctrl-C and SIGTERM leave a checkpoint that
     --resume goes on from.
     """
 

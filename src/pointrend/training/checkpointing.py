@@ -1,4 +1,4 @@
-"""Checkpoints to resume from: everything that a training is, in one file that is either whole or not there.
+"""Checkpoints to resume from: the state of a training in one file, written atomically.
 
 A file holds weights, optimiser, loss scale, averaged weights, the number of updates done, torch's random state, and the
 best score so far. The order of the images and all random choices of an update follow from its number (see
@@ -73,6 +73,16 @@ class Training:
         """The model that is scored, drawn and saved: the averaged one, where there is one."""
         return self.model if self.average is None else self.average.module
 
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Take in the weights as they are now; counts of batches are taken over as they are."""
+        if self.average is None:
+            return
+        self.average.update_parameters(self.model)
+        for mean, own in zip(self.average.module.buffers(), self.model.buffers(), strict=True):
+            if not own.is_floating_point():
+                mean.copy_(own)
+
     def keep_average(self) -> None:
         """Leave the averaged weights in the model for good."""
         if self.average is not None:
@@ -123,7 +133,7 @@ class Training:
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"{source}: this checkpoint is of another model ({error})") from error
         if self.average is not None:
-            # Files of before had no integers here: those of the model do.
+            # Files from before torch's `AveragedModel` had no integers here; they are the model's own.
             self.average.module.load_state_dict({**content["model"], **content["average"]})
         if self.scaler is not None and content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
@@ -185,7 +195,7 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def refuse_others(self) -> None:
-        """Make sure that a training which starts anew finds no checkpoints, which it would mistake for its own.
+        """Make sure that a new training finds no checkpoints, which it would mistake for its own.
 
         Raises:
             ValueError: if there are some.

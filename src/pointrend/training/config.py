@@ -133,7 +133,7 @@ class TrainingConfig:
         """The same training on crops of another size.
 
         Raises:
-            ValueError: for instance models, which see whole images.
+            ValueError: for instance models, which are trained on full images.
         """
         if self.task == "instance":
             raise ValueError("crop: semantic models are trained on crops; choose the short edge by --size")
@@ -150,7 +150,9 @@ class TrainingConfig:
             ValueError: for semantic models, which see crops.
         """
         if not isinstance(self.network, InstanceConfig):
-            raise ValueError("size: instance models see whole images; choose the crop by --crop")
+            raise ValueError(
+                "size: instance models are trained on full images, semantic ones on crops; choose the crop by --crop"
+            )
         pixels = self.network.preprocessing
         scale = short_edge / (pixels.short_edge or short_edge)
 

@@ -1,4 +1,4 @@
-"""Fine-tune a trained model for other classes: weights of known classes are kept, the rest of the heads starts anew.
+"""Fine-tune a trained model for other classes: known classes keep their weights, the rest of a head is reinitialised.
 
 Shapes: K classes.
 """
@@ -36,7 +36,7 @@ class Transfer:
     """Tensors that were kept as they are."""
     resized: tuple[str, ...]
     """Tensors with one part for each class, as "name: old shape -> new shape"."""
-    anew: tuple[str, ...]
+    reinitialised: tuple[str, ...]
     """Tensors that could not be kept at all, in the same form."""
 
     def __str__(self) -> str:
@@ -45,10 +45,10 @@ class Transfer:
             f"new classes, random at first: {_listed(self.new)}",
             f"classes dropped: {_listed(self.dropped)}",
             f"{self.kept} tensors kept as they are, {len(self.resized)} fitted to the classes, "
-            f"{len(self.anew)} started anew",
+            f"{len(self.reinitialised)} reinitialised",
         ]
         lines += [f"  fitted: {line}" for line in self.resized]
-        lines += [f"  started anew: {line}" for line in self.anew]
+        lines += [f"  reinitialised: {line}" for line in self.reinitialised]
         return "\n".join(lines)
 
 
@@ -77,7 +77,7 @@ def change_classes(
     places = [
         (new, old_names.index(name)) for new, name in enumerate(class_names) if name in old_names
     ]  # (new class, old class)
-    resized, anew, kept = [], [], 0
+    resized, reinitialised, kept = [], [], 0
     with torch.no_grad():
         for name, tensor in target.items():
             shapes = f"{name}: {tuple(source[name].shape)} -> {tuple(tensor.shape)}"
@@ -87,7 +87,7 @@ def change_classes(
             elif _copy_classes(source[name], tensor, axes[name], len(old_names), len(class_names), places):
                 resized.append(shapes)
             else:
-                anew.append(shapes)
+                reinitialised.append(shapes)
     known = tuple(class_names[new] for new, _ in places)
     changed.origin = descends_from(model)
     return changed.train(), Transfer(
@@ -96,7 +96,7 @@ def change_classes(
         tuple(name for name in old_names if name not in known),
         kept,
         tuple(resized),
-        tuple(anew),
+        tuple(reinitialised),
     )
 
 

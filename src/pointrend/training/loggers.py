@@ -35,7 +35,7 @@ so far."""
 
 
 class Log:
-    """The recipe, then one JSON object a line, each written whole and flushed to the disk.
+    """The recipe, then one JSON object a line, each written at once and flushed to the disk.
 
     A resumed training goes on in the same file, after a line {"resumed": step}. Without a folder nothing is written.
     """

@@ -62,7 +62,7 @@ def train(
 
     Args:
         model: has ``loss(images, targets)``; moved to the device that accelerate chooses.
-        loader: a `TrainingLoader`; or batches as ``data.loading.build_loader`` makes them, started anew when they end,
+        loader: a `TrainingLoader`; or batches as ``data.loading.build_loader`` makes them, started again when they end,
             of which resuming leaves out those already seen.
         recipe: what to do.
         out: folder for ``log.jsonl`` (one JSON object an entry) and checkpoints; nothing is written without it.
@@ -140,8 +140,7 @@ def train(
             losses, norm = updates.gradient(parts, step)
             optimizer.step()
             optimizer.zero_grad()
-            if training.average is not None:
-                training.average.update_parameters(model)
+            training.update_average()
 
             training.step = done = step + 1
             entry = {

@@ -80,7 +80,7 @@ def _load_published(entry: Entry, progress: Progress | None) -> Any:
     try:
         return files.load(converted)
     except ValueError as error:
-        raise ValueError(f"{error}; remove {converted}, and it is made anew") from error
+        raise ValueError(f"{error}; remove {converted}, and it is converted again") from error
 
 
 def _convert(entry: Entry, path: Path) -> Any:
