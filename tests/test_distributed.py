@@ -56,9 +56,9 @@ class Finder:
         labels = torch.randint(0, 3, (count,), generator=generator)
         return InstanceResult(boxes, labels, scores, InstanceMasks.from_dense(masks), NAMES)
 
-class Streets(list):
+class Streets(list, Dataset):
     # As Cityscapes has them
-    category_ids, class_names = (24, 25, 26), NAMES
+    task, category_ids, class_names, image_ids = "instance", (24, 25, 26), NAMES, range(5)
     def instance_ids(self, index):
         target = self[index].target
         ids = torch.zeros(target.masks.image_size, dtype=torch.int32)

@@ -186,7 +186,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="levels"):
         SemanticSegmenter(replace(FPN, levels=("p1",)))
     with pytest.raises(ValueError, match="point head features"):
-        SemanticSegmenter(replace(DEEPLAB, point_rend=POINTS))
+        SemanticSegmenter(replace(DEEPLAB, point_rend=replace(POINTS, features=("p1",))))
     with pytest.raises(ValueError, match="at least 2 images"):
         SemanticSegmenter(DEEPLAB).loss([make_image(32, 32)], [target(32, 32)])
 
