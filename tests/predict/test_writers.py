@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -14,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pointrend.data.build import open_dataset
 from pointrend.formats.coco_json import read_coco
 from pointrend.masks.export import from_geojson, from_labelme
 from pointrend.masks.label_tools import from_label_studio, from_voc, from_yolo
 from pointrend.predict import Output, Predictor
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget, SemanticResult
 from tests.predict.test_predictor import Config, Threshold, make_image
 
 NAMES = ("cup", "plate")
@@ -186,6 +188,21 @@ def test_cvat_gets_polygons_under_the_names_of_its_task(tmp_path: Path) -> None:
         runs = mask.merge(mask.frPyObjects(record["segmentation"], 16, 24))
         number = {2: 0, 1: 1}[record["category_id"]]
         assert np.array_equal(mask.decode(runs) != 0, dense()[number].numpy())
+
+
+@pytest.mark.parametrize("form", ["yolo", "voc", "cvat"])
+def test_what_was_written_is_training_data_beside_its_images(tmp_path: Path, form: Any) -> None:
+    out = save(tmp_path, form) / form
+    images = {"yolo": "images", "voc": "JPEGImages", "cvat": "images/default"}[form]
+    shutil.copytree(tmp_path / "in", out / images)
+    data = open_dataset(f"{out}:instance", "train")
+    assert set(data.class_names) == set(NAMES)
+    found = data[0].target
+    assert isinstance(found, InstanceTarget)
+    masks = dict(
+        zip((data.class_names[label] for label in found.labels.tolist()), found.masks.dense(), strict=True)
+    )
+    expect_same(masks)
 
 
 def test_yolo_and_voc_name_their_classes(tmp_path: Path) -> None:
