@@ -198,6 +198,16 @@ def test_importing_the_zoo_imports_neither_torch_nor_anything_heavier():
     assert answer.stdout.strip() == ""
 
 
+def test_loading_a_model_imports_neither_training_nor_data(small, tmp_path):
+    save(load(small), tmp_path / "ours.safetensors")
+    code = (
+        f"import sys, pointrend; [pointrend.load(p) for p in ({str(tmp_path / 'ours.safetensors')!r}, {str(small)!r})];"
+        "print(*[m for m in sys.modules if m.startswith(('accelerate', 'pointrend.training', 'pointrend.data'))])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == ""
+
+
 def test_a_half_converted_file_is_never_left(small, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     cache.mkdir()
