@@ -22,6 +22,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
     "_version": (set(), set()),
     "core": (set(), {"torch"}),
+    "points": ({"core"}, {"torch"}),
     "metadata": (set(), set()),
     "samples": (set(), set()),
     "io": (set(), {"PIL", "numpy"}),

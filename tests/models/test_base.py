@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from pointrend.core.selection import PointSampling
 from pointrend.models.backbones import BackboneConfig, FrozenBatchNorm2d, build_backbone
 from pointrend.models.base import fold_norms
+from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 
 NORMS = FrozenBatchNorm2d | nn.BatchNorm2d
@@ -38,6 +41,44 @@ def test_one_line_and_a_configuration_exclude_each_other(model) -> None:
     for options in ({}, {"config": config, "classes": 2}, {"config": config, "backbone": "resnet18"}):
         with pytest.raises(ValueError, match="either a configuration, or classes"):
             model(**options)
+
+
+def tiny(task: str):
+    if task == "semantic":
+        return SemanticSegmenter(SEMANTIC).eval()
+    boxes, masks = (
+        BoxHeadConfig(width=8, score_threshold=0.0),
+        MaskConfig(width=8, coarse_width=8, mask_size=28),
+    )
+    config = InstanceConfig(("a", "b"), BackboneConfig("resnet18"), fpn_channels=8, boxes=boxes, masks=masks)
+    return InstanceSegmenter(replace(config, preprocessing=Preprocessing(short_edge=64))).eval()
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance"])
+def test_a_model_is_called_with_one_image_or_several(task) -> None:
+    model, image = tiny(task), torch.randint(0, 256, (3, 40, 56), dtype=torch.uint8)
+    expected = model.predict([image])[0]
+    for found in (model(image), model([image])[0], model(image[None])[0]):
+        assert type(found) is type(expected)
+        if task == "semantic":
+            assert torch.equal(found.labels, expected.labels)
+        else:
+            assert torch.equal(found.boxes, expected.boxes)
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_models_predict_in_the_precision_of_their_weights(task, dtype) -> None:
+    model, image = tiny(task), torch.randint(0, 256, (3, 40, 56), dtype=torch.uint8)
+    expected = model.predict([image])[0]
+    found = model.to(dtype).predict([image])[0]
+    if task == "semantic":
+        assert (found.labels != expected.labels).float().mean() < 0.1
+    else:
+        assert torch.isfinite(found.boxes).all()
+        assert found.scores.dtype == expected.scores.dtype
+        if dtype == torch.float64:
+            torch.testing.assert_close(found.boxes, expected.boxes, atol=1e-2, rtol=0)
 
 
 def test_names_of_classes_are_not_one_word() -> None:

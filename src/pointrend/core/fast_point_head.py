@@ -271,15 +271,16 @@ class FastImagePointHead:
         fine = sample_maps(self.features, points, self.placement)  # (N, Cf, P)
         coarse = point_sample(self.coarse, points, padding=self.head.coarse_padding)  # (N, C, P)
         fine, coarse = (sampled.transpose(1, 2).flatten(0, 1) for sampled in (fine, coarse))  # (N*P, ..)
-        weights = self.weights
+        weights, coarse = self.weights, coarse.to(self.weights.predictor.dtype)
         parts = (
             F.linear(coarse, part, bias) for part, bias in zip(weights.coarse, weights.biases, strict=False)
         )
         hidden = next(parts).addmm_(fine.to(weights.dtype), weights.fine.T)  # (N*P, width)
         hidden = weights.forward(hidden, parts)
         with torch.autocast(points.device.type, enabled=False):  # logits are compared: no half precision here
-            hidden, coarse = hidden.to(weights.predictor.dtype), coarse.to(weights.predictor.dtype)
-            rows = torch.addmm(weights.predictor_bias, hidden, weights.predictor.T)
+            rows = torch.addmm(
+                weights.predictor_bias, hidden.to(weights.predictor.dtype), weights.predictor.T
+            )
             rows = rows + coarse @ weights.coarse_rows.T
         if self.head.residual:
             rows = rows + coarse

@@ -126,6 +126,9 @@ class PointHead(nn.Module):
         if fine.shape[2] == 0:  # torch's convolution refuses an empty axis
             channels = self.out_channels if labels is None else 1
             return fine.new_zeros((len(fine), channels, 0))
+        dtype = self.predictor.weight.dtype
+        if not torch.is_autocast_enabled(fine.device.type):
+            fine, coarse = fine.to(dtype), coarse.to(dtype)
         hidden = fine
         for number, layer in enumerate(self.layers):
             joined = torch.cat((hidden, coarse), 1) if number == 0 or self.coarse_each_layer else hidden

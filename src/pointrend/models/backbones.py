@@ -58,6 +58,7 @@ class Backbone(nn.Module):
         return {name: min(2 ** (i + 1), self.config.output_stride) for i, name in enumerate(STAGES)}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = x.to(next(self.parameters()).dtype)  # of models in half or double precision
         features = {"stem": self.get_submodule("stem")(x)}
         x = self.pool(features["stem"])
         for name in STAGES[1:]:

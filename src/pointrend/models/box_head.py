@@ -144,7 +144,7 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (R, K + 1) and deltas (R, 4 * K), float32, for pooled features (R, C, 7, 7)."""
-        hidden = F.relu(self.fc1(pooled.flatten(1)))
+        hidden = F.relu(self.fc1(pooled.flatten(1).to(self.fc1.weight.dtype)))
         hidden = F.relu(self.fc2(hidden))
         return self.classes(hidden).float(), self.deltas(hidden).float()
 

@@ -62,6 +62,7 @@ class CoarseHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(R, C, 14, 14) -> (R, outputs) float32."""
+        pooled = pooled.to(self.fc1.weight.dtype)
         hidden = pooled if self.reduce_channels is None else F.relu(self.reduce_channels(pooled))
         hidden = F.relu(self.reduce_size(hidden)).flatten(1)
         hidden = F.relu(self.fc2(F.relu(self.fc1(hidden))))
@@ -90,8 +91,7 @@ class CoarseMaskHead(MaskHead):
     def exact_coarse_logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """:meth:`coarse_logits` in the head's own precision also under autocast: cheap, and masks hang on them."""
         with torch.autocast(regions.boxes.device.type, enabled=False):
-            pooled = self._pool(features, regions).to(self.coarse_head.fc1.weight.dtype)
-            return self._masks(self.coarse_head(pooled))
+            return self._masks(self.coarse_head(self._pool(features, regions)))
 
     def _pool(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         return self.coarse_head.pool(features["p2"], self.strides["p2"], regions)

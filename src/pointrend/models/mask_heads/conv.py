@@ -59,6 +59,7 @@ class ConvMaskHead(MaskHead):
 
     def hidden(self, pooled: Tensor) -> Tensor:
         """(R, C, S/2, S/2) -> (R, width, S, S)."""
+        pooled = pooled.to(self.predictor.weight.dtype)
         for conv in self.convs:
             pooled = F.relu(conv(pooled))
         return F.relu(self.deconv(pooled))
