@@ -64,16 +64,6 @@ class Pretrained(nn.Module):
         self.precision = None
         self.only_predicts = False
 
-    def predict(self, images: Sequence[Tensor]) -> list[Any]:
-        """The result of each image uint8 (3, H, W)."""
-        raise NotImplementedError
-
-    def forward(self, images: Tensor | Sequence[Tensor], **options: Any) -> Any:
-        """:meth:`predict`: a list of results, or the one of a single image (3, H, W)."""
-        if isinstance(images, Tensor) and images.ndim == 3:
-            return self.predict([images], **options)[0]
-        return self.predict(list(images), **options)
-
     def loss(
         self, images: Sequence[Tensor], targets: Sequence[Any], *, generator: Generators = None
     ) -> Losses:
