@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+import torch
 
 import pointrend
 from pointrend.cli import main
@@ -25,6 +26,18 @@ def test_the_file_is_the_one_listed_and_loads_by_name(
 
 def test_all_of_them_together_are_small() -> None:
     assert sum(bundled.path.stat().st_size for bundled in BUNDLED.values()) < 10 * 2**20
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (37, 53)])
+def test_the_photo_model_labels_images_of_any_size(size: tuple[int, int]) -> None:
+    model = load_bundled("photo-semantic")
+    result = model.predict([torch.full((3, *size), 200, dtype=torch.uint8)])[0]
+    assert result.labels.shape == size
+    assert result.class_names[15] == "person"
+
+
+def test_the_photo_model_is_below_six_megabytes() -> None:
+    assert BUNDLED["photo-semantic"].path.stat().st_size < 6_000_000
 
 
 def test_another_name_is_refused() -> None:
