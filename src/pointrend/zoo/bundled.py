@@ -32,6 +32,12 @@ BUNDLED: dict[str, Bundled] = {
     entry.name: entry
     for entry in (
         Bundled(
+            "photo-semantic",
+            "semantic",
+            "photographs: the 21 classes of PASCAL VOC, people best (DeepLabV3-MobileNetV2, 6 MB)",
+            "1d05394aec436b6782a4ff808ad4bc6131c113fdac3911ebe30a725f72a858c7",
+        ),
+        Bundled(
             "shapes-semantic",
             "semantic",
             "generated scenes: 5 shapes and background (SemanticFPN, 1 MB)",
