@@ -127,7 +127,8 @@ class PointHead(nn.Module):
             channels = self.out_channels if labels is None else 1
             return fine.new_zeros((len(fine), channels, 0))
         dtype = self.predictor.weight.dtype
-        if not torch.is_autocast_enabled(fine.device.type):
+        # Autocast does not know the meta device, on which FLOPs are counted.
+        if fine.device.type == "meta" or not torch.is_autocast_enabled(fine.device.type):
             fine, coarse = fine.to(dtype), coarse.to(dtype)
         hidden = fine
         for number, layer in enumerate(self.layers):

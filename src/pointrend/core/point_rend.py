@@ -5,12 +5,13 @@ Shapes: N images or regions, B images, C classes, P points, H W rows and columns
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from pointrend.core.checks import Features, check_binary_labels, check_labels, check_maps, check_start
 from pointrend.core.fast_point_head import predict_in_images
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
@@ -25,9 +26,6 @@ from pointrend.core.selection import (
     uncertainty_for,
 )
 from pointrend.core.subdivision import Size, SubdivisionStep, render, subdivide, subdivision_sizes
-
-Features = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
-"""One map (N, C, H, W), several, or a dictionary of them, whose order counts; (1, C, H, W) is shared by all N."""
 
 
 class PointRend(nn.Module):
@@ -155,7 +153,7 @@ class PointRend(nn.Module):
         generator: Generators = None,
     ) -> tuple[Tensor, Tensor]:
         """What :meth:`loss` gives, and how many points it is a mean over."""
-        maps, placement = self._check(coarse, features, boxes, image_size, image_index)
+        maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
         labels = self._check_labels(coarse, labels, ignore_label)
         points = sample_training_points(
             coarse, self.sampling, self.uncertainty, generator=generator
@@ -201,7 +199,7 @@ class PointRend(nn.Module):
         Raises:
             ValueError: on shapes that do not fit, coarse logits that are not finite, or a side of ``size`` below 1.
         """
-        maps, placement = self._check(coarse, features, boxes, image_size, image_index)
+        maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
         exact, steps = _start(coarse, size, sizes)
         return subdivide(
             exact,
@@ -233,7 +231,7 @@ class PointRend(nn.Module):
         if self.uncertainty is not uncertainty_for(self.num_classes):
             logits = self.refine(coarse, features, size, sizes=sizes, num_points=num_points)
             return [DenseLogits(one) for one in logits]
-        maps, _ = self._check(coarse, features)
+        maps, _ = self._maps(coarse, features)
         exact, steps = _start(coarse, size, sizes)
         grids: list[LazyGrid] = []
         for number in range(coarse.shape[0]):
@@ -250,53 +248,10 @@ class PointRend(nn.Module):
             grids.append(grid)
         return grids
 
-    def _check(
-        self,
-        coarse: Tensor,
-        features: Features,
-        boxes: Tensor | None = None,
-        image_size: Size | None = None,
-        image_index: Tensor | None = None,
+    def _maps(
+        self, coarse: Tensor, features: Features, *where: Any
     ) -> tuple[Sequence[Tensor], Placement | None]:
-        """The maps in order, and where regions lie in their images."""
-        if isinstance(features, Tensor):
-            features = [features]
-        maps = list(features.values()) if isinstance(features, Mapping) else list(features)
-        regions, channels = coarse.shape[0], [level.shape[1] if level.ndim == 4 else None for level in maps]
-        if coarse.ndim == 5 or any(level.ndim == 5 for level in maps):
-            raise ValueError(
-                "expected two-dimensional maps (N, C, H, W), got volumes (N, C, D, H, W): PointRend refines "
-                "images; refine a volume slice by slice"
-            )
-        if coarse.ndim != 4 or coarse.shape[1] != self.num_classes or 0 in coarse.shape[2:]:
-            raise ValueError(
-                f"coarse: expected (N, {self.num_classes}, H, W) logits, got {tuple(coarse.shape)}"
-            )
-        if None in channels or sum(c or 0 for c in channels) != self.head.fine_channels:
-            raise ValueError(
-                f"features: expected maps (N, C, H, W) with {self.head.fine_channels} channels in all, "
-                f"got {[tuple(level.shape) for level in maps]}"
-            )
-        if (boxes is None) is not (image_size is None) or (boxes is None and image_index is not None):
-            raise ValueError("boxes: expected boxes and image_size (and image_index) together")
-        images = {level.shape[0] for level in maps}
-        if boxes is None:
-            if not images <= {1, regions}:
-                raise ValueError(
-                    f"features: expected N = {regions}, or 1 for maps that all share, got {sorted(images)}"
-                )
-            return maps, None
-        if boxes.shape != (regions, 4):
-            raise ValueError(
-                f"boxes: expected ({regions}, 4), one a coarse prediction, got {tuple(boxes.shape)}"
-            )
-        if len(images) > 1 or (images != {1} and image_index is None):
-            raise ValueError(
-                f"features: expected one image, or image_index, got maps of {sorted(images)} images"
-            )
-        assert image_size is not None
-        rows, columns = image_size
-        return maps, Placement(boxes / boxes.new_tensor([columns, rows, columns, rows]), image_index)
+        return check_maps(coarse, features, self.num_classes, self.head.fine_channels, *where)
 
     def _check_labels(self, coarse: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
         """Labels (N, 1 or C, H, W), looked at."""
@@ -313,44 +268,16 @@ class PointRend(nn.Module):
         on_cpu = labels.device.type == "cpu"
         if not torch.compiler.is_compiling() and (on_cpu or not self._labels_checked):
             self._labels_checked = True
-            self._check_values(labels, ignore_label)
+            if self.num_classes > 1 and not self.multilabel:
+                check_labels(labels, self.num_classes, ignore_label)
+            else:
+                self._object_seen = check_binary_labels(labels, ignore_label, object_seen=self._object_seen)
         return labels
-
-    def _check_values(self, labels: Tensor, ignore_label: int) -> None:
-        if self.num_classes > 1 and not self.multilabel:
-            check_labels(labels, self.num_classes, ignore_label)
-            return
-        inside = labels[labels != ignore_label]
-        if bool((inside > 1).any()):
-            check_labels(labels.ceil(), 2, ignore_label)
-        check_labels(labels, 2, ignore_label)
-        self._object_seen = self._object_seen or bool((inside > 0).any())
-        if not self._object_seen and ignore_label == 255 and 0 < inside.numel() < labels.numel():
-            raise ValueError(
-                "labels: only 0 and 255 occur, and 255 is ignored. If it marks the object, divide the labels by "
-                "255; if these pixels are to be ignored, give them another number and pass it as ignore_label, such as "
-                "-1"
-            )
 
 
 def _start(coarse: Tensor, size: Size | int, sizes: Sequence[Size] | None) -> tuple[Tensor, Sequence[Size]]:
     """The logits that subdivision starts from, at least float32, and the grids that it passes through."""
-    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2 or any(isinstance(side, float | str) for side in pair):
-        raise ValueError(f"size: expected rows and columns, or one number of cells, got {size!r}")
-    if not torch.compiler.is_compiling() and not bool(coarse.isfinite().all()):
-        raise ValueError("coarse: some logits are NaN or infinite; look for the cause in the network before")
+    output = check_start(coarse, size)
     start = (coarse.shape[2], coarse.shape[3])
-    steps = subdivision_sizes(start, (pair[0], pair[1])) if sizes is None else sizes
+    steps = subdivision_sizes(start, output) if sizes is None else sizes
     return coarse.to(torch.promote_types(coarse.dtype, torch.float32)), steps
-
-
-def check_labels(labels: Tensor, num_classes: int, ignore_label: int) -> None:
-    """Raise a ValueError where a label is neither in 0..C-1 nor ignored (torch would crash or count it silently)."""
-    wrong = (labels != ignore_label) & ((labels < 0) | (labels >= num_classes))
-    if bool(wrong.any()):
-        found = sorted(set(labels[wrong].tolist()))[:5]
-        raise ValueError(
-            f"labels: expected 0..{num_classes - 1} or {ignore_label} (ignored), got {found}; "
-            "map the data set's ids to contiguous labels first"
-        )

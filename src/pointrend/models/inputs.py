@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.core.point_rend import check_labels
+from pointrend.core.checks import check_labels
 from pointrend.models.boxes import has_area
 from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceTarget, SemanticTarget
 

@@ -1,0 +1,102 @@
+"""What PointRend takes, looked at before anything is computed.
+
+Shapes: N images or regions, C classes, H W rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pointrend.core.sampling import Placement
+from pointrend.core.subdivision import Size
+
+Features = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+"""One map (N, C, H, W), several, or a dictionary of them, whose order counts; (1, C, H, W) is shared by all N."""
+
+
+def check_maps(
+    coarse: Tensor,
+    features: Features,
+    num_classes: int,
+    fine_channels: int,
+    boxes: Tensor | None = None,
+    image_size: Size | None = None,
+    image_index: Tensor | None = None,
+) -> tuple[Sequence[Tensor], Placement | None]:
+    """The maps in order, and where regions lie in their images.
+
+    Raises:
+        ValueError: coarse logits, maps and boxes do not fit each other, or not so many classes and channels.
+    """
+    if isinstance(features, Tensor):
+        features = [features]
+    maps = list(features.values()) if isinstance(features, Mapping) else list(features)
+    regions, channels = coarse.shape[0], [level.shape[1] if level.ndim == 4 else None for level in maps]
+    if coarse.ndim == 5 or any(level.ndim == 5 for level in maps):
+        raise ValueError(
+            "expected two-dimensional maps (N, C, H, W), got volumes (N, C, D, H, W): PointRend refines "
+            "images; refine a volume slice by slice"
+        )
+    if coarse.ndim != 4 or coarse.shape[1] != num_classes or 0 in coarse.shape[2:]:
+        raise ValueError(f"coarse: expected (N, {num_classes}, H, W) logits, got {tuple(coarse.shape)}")
+    if None in channels or sum(c or 0 for c in channels) != fine_channels:
+        raise ValueError(
+            f"features: expected maps (N, C, H, W) with {fine_channels} channels in all, "
+            f"got {[tuple(level.shape) for level in maps]}"
+        )
+    if (boxes is None) is not (image_size is None) or (boxes is None and image_index is not None):
+        raise ValueError("boxes: expected boxes and image_size (and image_index) together")
+    images = {level.shape[0] for level in maps}
+    if boxes is None:
+        if not images <= {1, regions}:
+            raise ValueError(
+                f"features: expected N = {regions}, or 1 for maps that all share, got {sorted(images)}"
+            )
+        return maps, None
+    if boxes.shape != (regions, 4):
+        raise ValueError(f"boxes: expected ({regions}, 4), one a coarse prediction, got {tuple(boxes.shape)}")
+    if len(images) > 1 or (images != {1} and image_index is None):
+        raise ValueError(f"features: expected one image, or image_index, got maps of {sorted(images)} images")
+    assert image_size is not None
+    rows, columns = image_size
+    return maps, Placement(boxes / boxes.new_tensor([columns, rows, columns, rows]), image_index)
+
+
+def check_labels(labels: Tensor, num_classes: int, ignore_label: int) -> None:
+    """Raise a ValueError where a label is neither in 0..C-1 nor ignored (torch would crash or count it silently)."""
+    wrong = (labels != ignore_label) & ((labels < 0) | (labels >= num_classes))
+    if bool(wrong.any()):
+        found = sorted(set(labels[wrong].tolist()))[:5]
+        raise ValueError(
+            f"labels: expected 0..{num_classes - 1} or {ignore_label} (ignored), got {found}; "
+            "map the data set's ids to contiguous labels first"
+        )
+
+
+def check_binary_labels(labels: Tensor, ignore_label: int, *, object_seen: bool) -> bool:
+    """Raise a ValueError where a label is not in 0..1 nor ignored; whether an object was seen by now."""
+    inside = labels[labels != ignore_label]
+    if bool((inside > 1).any()):
+        check_labels(labels.ceil(), 2, ignore_label)
+    check_labels(labels, 2, ignore_label)
+    object_seen = object_seen or bool((inside > 0).any())
+    if not object_seen and ignore_label == 255 and 0 < inside.numel() < labels.numel():
+        raise ValueError(
+            "labels: only 0 and 255 occur, and 255 is ignored. If it marks the object, divide the labels by "
+            "255; if these pixels are to be ignored, give them another number and pass it as ignore_label, such as "
+            "-1"
+        )
+    return object_seen
+
+
+def check_start(coarse: Tensor, size: Size | int) -> Size:
+    """Rows and columns of the output; raise a ValueError for another form, or logits that are not finite."""
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or any(isinstance(side, float | str) for side in pair):
+        raise ValueError(f"size: expected rows and columns, or one number of cells, got {size!r}")
+    if not torch.compiler.is_compiling() and not bool(coarse.isfinite().all()):
+        raise ValueError("coarse: some logits are NaN or infinite; look for the cause in the network before")
+    return pair[0], pair[1]
