@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test test-slow lint clean
 
 help:
-	@echo "make demo   train a small model on generated scenes, about three minutes, and show what PointRend gains"
+	@echo "make demo   segment photographs without and with PointRend, in less than a minute"
 	@echo "make test   run the tests, in less than ten minutes on two cores"
 	@echo "make test-slow   run the tests that take long"
 	@echo "make lint   ruff and mypy"

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # 1. Quick start
 #
-# From an image to crisp labels, masks and files. It needs no download: a small model that comes with the
-# package and knows generated scenes does the work. For photographs load one that was trained on some:
-# `pointrend.load("pointrend_rcnn_R_50_FPN_3x_coco")`, or your own file; everything below is the same.
+# From a photograph to crisp labels, masks and files. It needs no download: a model that knows the 21 classes of
+# PASCAL VOC comes with the package. Everything below is the same with your own file, or with a published model:
+# `pointrend.load("pointrend_rcnn_R_50_FPN_3x_coco")`.
 
 # %%
 # %matplotlib inline
@@ -27,39 +27,48 @@ from PIL import Image
 import pointrend
 from pointrend.data.shapes import ShapeScenes
 from pointrend.masks.export import from_labelme
+from pointrend.samples import SAMPLES
 from pointrend.visualize import compare_results, draw, explain, plot_overview, variants
-from pointrend.zoo.bundled import load_bundled
 
-scenes = ShapeScenes(100, first=1_000_000, size=(144, 192))  # never trained on
-image = scenes[45].image  # uint8 (3, H, W), RGB
-Image.fromarray(image.permute(1, 2, 0).numpy()).resize((384, 288))
+photograph = SAMPLES["riders"].image  # a file
+Image.open(photograph)
 
 # %% [markdown]
 # ## Every pixel
 #
-# A `SemanticSegmenter` labels every pixel. `Predictor` takes tensors, file names, or lists of them.
+# A `SemanticSegmenter` labels every pixel. `Predictor` takes file names, tensors, or lists of them.
 
 # %%
-semantic = load_bundled("shapes-semantic")
+semantic = pointrend.load("photo-semantic")
 predictor = pointrend.Predictor(semantic, device="cpu")
+image = predictor.read(photograph)  # uint8 (3, H, W), RGB
 labels = predictor(image)
-print(labels.labels.shape, labels.class_names)
+print(labels.labels.shape, [semantic.config.class_names[label] for label in labels.labels.unique()])
 labels.plot(image, width=6)
 
 # %% [markdown]
 # What PointRend does for it: the same network's coarse prediction, interpolated, beside the refined one.
 
 # %%
-compare_results(image, variants(semantic, image), width=3)
+compare_results(image, variants(semantic, image), width=5)
+
+# %% [markdown]
+# ## Every step of a prediction
+#
+# `pointrend explain photo.jpg --model photo-semantic` draws every step of a prediction. The same in Python:
+
+# %%
+plot_overview(explain(semantic, image))
 
 # %% [markdown]
 # ## Every object
 #
-# An `InstanceSegmenter` finds objects, each with box, class, score and mask, best first.
+# An `InstanceSegmenter` finds objects, each with box, class, score and mask, best first. The bundled one is small and
+# knows generated scenes only.
 
 # %%
-instance = load_bundled("shapes-instance")
-image = scenes[40].image
+instance = pointrend.load("shapes-instance")
+image = ShapeScenes(100, first=1_000_000, size=(144, 192))[40].image  # never trained on
 [objects] = pointrend.Predictor(instance, device="cpu")([image])
 objects = objects[objects.scores > 0.5]
 for box, label, score in zip(objects.boxes, objects.labels, objects.scores, strict=True):
@@ -80,12 +89,3 @@ print(len(json.dumps(rle)), len(json.dumps(geojson)), len(json.dumps(exact)), "c
 # %%
 again = from_labelme(exact, objects.class_names)
 print("the same masks:", torch.equal(again.masks.dense(), objects.masks.dense()))
-
-# %% [markdown]
-# ## How it came about
-#
-# `pointrend explain image.png --model model.safetensors` draws the whole way of a prediction. The same in
-# Python:
-
-# %%
-plot_overview(explain(semantic, image))

@@ -82,7 +82,6 @@ def test_a_wrong_option_is_2(arguments: list[str], capsys: pytest.CaptureFixture
         (["predict", "--model", "x"], "name at least one image"),
         (["train", "--data", "no-such-folder"], "no-such-folder: no such folder"),
         (["train", "--batch-size", "0"], "batch_size must be positive"),
-        (["demo", "--minutes", "0"], "minutes: expected a positive time"),
     ],
 )
 def test_bad_input_is_2_with_one_message_and_no_traceback(

@@ -1,4 +1,4 @@
-"""The demo with a tiny budget: it trains, scores both predictions, draws, and says what to do next."""
+"""The demo predicts, draws and scores the photographs in the package, and says what to do next."""
 
 from __future__ import annotations
 
@@ -9,58 +9,62 @@ import pytest
 import torch
 from PIL import Image
 
-import pointrend
-from pointrend.demo import DemoSettings, MirroredScenes, build_model, run
+from pointrend import demo
+from pointrend.cli import main
+from pointrend.metadata.colors import default_palette
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.inputs import Preprocessing
+from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.samples import SAMPLES
 
 
 @pytest.fixture
-def tiny(tmp_path: Path) -> DemoSettings:
-    return DemoSettings(
-        minutes=5,
-        out=tmp_path / "demo",
-        steps=2,
-        batch_size=2,
-        scenes=2,
-        held_out=2,
-        size=(48, 64),
-        images=1,
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> SemanticSegmenter:
+    """In the bundled model's place: 21 classes, random weights, small images."""
+    torch.manual_seed(0)
+    config = SemanticConfig(
+        tuple(f"class {number}" for number in range(21)),
+        default_palette(21),
+        backbone=BackboneConfig("resnet18", norm="batch"),
+        preprocessing=Preprocessing(long_edge=96),
+        fpn_channels=8,
+        decoder_channels=8,
+        point_rend=SemanticPointRendConfig(features=("p2",), width=8, depth=1, num_points=64),
     )
+    model = SemanticSegmenter(config).eval()
+    monkeypatch.setattr(demo, "load_bundled", lambda name, device: model.to(device))
+    monkeypatch.setattr(demo, "SAMPLES", {"riders": SAMPLES["riders"]})
+    return model
 
 
-def test_the_demo_writes_model_scores_and_images(
-    tiny: DemoSettings, capsys: pytest.CaptureFixture[str]
+def test_the_demo_writes_figures_and_scores(
+    tiny_model: SemanticSegmenter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = run(tiny)
-    assert [row.name for row in rows] == ["coarse, interpolated", "with PointRend"]
-    written = {path.name for path in tiny.out.iterdir()}
-    assert written == {"model.safetensors", "scores.json", "scene1-compared.png", "scene1-steps.png"}
-    assert len(json.loads((tiny.out / "scores.json").read_text())) == 2
-    with Image.open(tiny.out / "scene1-compared.png") as image:
-        assert image.width == 1440
+    threads = torch.get_num_threads()
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 0
+    assert torch.get_num_threads() == threads
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"riders.png", "scores.json"}
+    rows = json.loads((tmp_path / "demo" / "scores.json").read_text())
+    assert len(rows) == 2
+    with Image.open(tmp_path / "demo" / "riders.png") as image:
+        assert image.width == 4 * 4 * 120
     shown = capsys.readouterr().out
-    assert "boundary IoU" in shown
-    assert "gained" in shown
-    assert "pointrend predict YOUR_IMAGES" in shown
-    model = pointrend.load(tiny.out / "model.safetensors")
-    assert model.predict([torch.zeros(3, 20, 30, dtype=torch.uint8)])[0].labels.shape == (20, 30)
+    for words in (
+        "riders, 640x424",
+        "s with points at",
+        "boundary IoU",
+        "gained",
+        "pointrend predict",
+        "[app]",
+    ):
+        assert words in shown
 
 
-def test_the_same_seed_gives_the_same_scenes_and_weights(tiny: DemoSettings) -> None:
-    first, second = (MirroredScenes(tiny, lambda done, total: None) for _ in range(2))
-    assert torch.equal(first.samples[0].image, second.samples[0].image)
-    weights = [build_model(first.source, seed=3).state_dict() for _ in range(2)]
-    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
-
-
-def test_images_and_labels_are_mirrored_together(tiny: DemoSettings) -> None:
-    scenes = MirroredScenes(tiny, lambda done, total: None)
-    original, torch_seed = scenes.samples[0], torch.manual_seed(1)
-    assert torch_seed is not None
-    for _ in range(8):
-        mirrored = scenes[0]
-        for axes in ([], [-1], [-2], [-1, -2]):
-            if torch.equal(mirrored.image, original.image.flip(axes)):
-                assert torch.equal(mirrored.target.labels, original.target.labels.flip(axes))
-                break
-        else:
-            pytest.fail("not a mirrored scene")
+def test_points_and_seconds_are_those_of_the_photograph(tiny_model: SemanticSegmenter) -> None:
+    timing, figure = demo.predict_and_draw(tiny_model, "riders", SAMPLES["riders"].image)
+    assert timing.size == (424, 640)
+    assert 0 < timing.share < 1
+    assert min(timing.seconds, timing.coarse_seconds) > 0
+    titles = [axes.get_title() for axes in figure.axes[:4]]
+    assert titles[0] == "photograph"
+    assert f"{timing.share:.0%}" in titles[2]

@@ -40,7 +40,7 @@ WAIT = 60_000  # milliseconds, on a busy machine
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(tmp_path_factory.mktemp("server")) as address:
+    with served(tmp_path_factory.mktemp("server"), "shapes-semantic") as address:
         yield address
 
 

@@ -14,12 +14,14 @@ from torch import Tensor
 from pointrend.data.image_io import FORMATS, read_image
 from pointrend.data.shapes import Scene
 from pointrend.models.inputs import resize_to
+from pointrend.samples import SAMPLES
 
-EXAMPLES = {"Rings and stars": 6, "Spikes and stripes": 1, "Crowd": 12, "Thin arcs": 5}
-"""Name of an example -> number of its scene."""
-EXAMPLE_SEED = 4711
+SCENES = {"Rings and stars": 6, "Spikes and stripes": 1, "Crowd": 12, "Thin arcs": 5}
+"""Name of an example -> number of a generated scene."""
+SCENE_SEED = 4711
 """Not a seed that the bundled models were trained on."""
-EXAMPLE_SIZE = (576, 768)
+SCENE_SIZE = (576, 768)
+EXAMPLES = (*(name.capitalize() for name in SAMPLES), *SCENES)
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,16 @@ def shrink(image: Tensor, long_edge: int) -> Tensor:
 
 @cache
 def example(name: str) -> NamedImage:
-    """An example, drawn when it is first asked for.
+    """An example, read or drawn when it is first asked for.
 
     Raises:
         ValueError: there is none of this name.
     """
     if name not in EXAMPLES:
         raise ValueError(f"example: expected one of {', '.join(EXAMPLES)}, got {name!r}")
-    height, width = EXAMPLE_SIZE
-    scene = Scene(EXAMPLES[name], seed=EXAMPLE_SEED, height=height, width=width)
+    if name not in SCENES:
+        path = SAMPLES[name.lower()].image
+        return NamedImage(read_image(path), path.name)
+    height, width = SCENE_SIZE
+    scene = Scene(SCENES[name], seed=SCENE_SEED, height=height, width=width)
     return NamedImage(torch.from_numpy(scene.image).permute(2, 0, 1).contiguous(), f"{name}.png")
