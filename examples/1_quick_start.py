@@ -31,7 +31,7 @@ from pointrend.samples import SAMPLES
 from pointrend.visualize import compare_results, draw, explain, plot_overview, variants
 
 photograph = SAMPLES["riders"].image  # a file
-Image.open(photograph)
+Image.open(photograph).convert("RGB")
 
 # %% [markdown]
 # ## Every pixel
