@@ -211,7 +211,7 @@ def to_coco(
 def to_pandas(result: Result) -> Any:
     """A `pandas.DataFrame`, see `InstanceResult.to_pandas`. Needs pandas."""
     try:
-        import pandas  # type: ignore[import-untyped,unused-ignore]
+        import pandas  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as error:
         raise ImportError("pandas is not installed: pip install pandas") from error
     objects = as_objects(result)
