@@ -231,6 +231,26 @@ def test_predict_finds_some_classes_cuts_them_out_and_writes_formats(
     assert isinstance(json.loads((tmp_path / "out" / "predictions.json").read_text()), list)
 
 
+def test_predict_refuses_all_classes_in_another_order(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "one.jpg")
+    names = pointrend.load(checkpoint).config.class_names
+    arguments = ["predict", str(tmp_path / "one.jpg"), "--model", str(checkpoint), "--classes"]
+    assert main([*arguments, *reversed(names), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "in another order" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_refuses_a_score_for_label_maps(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "one.jpg")
+    arguments = ["predict", str(tmp_path / "one.jpg"), "--model", str(checkpoint), "--min-score", "0.5"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "label maps have no scores" in capsys.readouterr().err
+
+
 def test_predict_with_an_unreadable_file_is_1_and_names_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,9 +53,10 @@ def name_classes(model: Any, names: Sequence[str]) -> None:
     """
     known = model.config.class_names
     if len(names) != len(known):
+        unknown = [name for name in names if name not in known]
         raise ValueError(
             f"classes: the model has {len(known)} classes ({', '.join(known[:5])}{', ..' if len(known) > 5 else ''}), "
-            f"got {len(names)} names"
+            f"got {len(names)} names{f', of which it has no {unknown[0]!r}' if unknown else ''}"
         )
     model.config = replace(model.config, class_names=tuple(names))
 

@@ -88,6 +88,11 @@ class Predict:
             output_stride=self.output_stride,
         )
         own, chosen = model.config.class_names, read_names(self.classes) if self.classes else ()
+        if {*chosen} == {*own} and tuple(chosen) != tuple(own):
+            raise ValueError(
+                f"classes: these are all of the model's own, in another order than {', '.join(own)}: leave --classes "
+                "away to find all of them, or rename them by `pointrend convert --classes` first"
+            )
         if self.model is None:
             announce(f"using the bundled {name}, which finds {', '.join(own[:21])}; --model takes another")
         predictor = Predictor(

@@ -91,6 +91,10 @@ class Predictor:
             raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
         if min_score is not None and not 0 <= min_score <= 1:
             raise ValueError(f"min_score: expected a score from 0 to 1, got {min_score}")
+        if min_score is not None and getattr(model, "task", None) == "semantic":
+            raise ValueError(
+                "min_score: expected an instance model; label maps have no scores: leave it away"
+            )
         if channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order: expected 'rgb' or 'bgr', got {channel_order!r}")
         if isinstance(classes, str):
