@@ -1,7 +1,7 @@
 """Bilinear samples as weighted sums of table rows, and the first layer's part that sees a feature map.
 
-A channels-last map is a table of rows, one a cell; a bilinear sample is four of them with weights. ``core.projection``
-puts the point head on top. For inference: no gradients.
+A channels-last map is a table of rows, one a cell; a bilinear sample is four of them with weights.
+``core.fast_point_head`` puts the point head on top. For inference: no gradients.
 
 Shapes: R regions (boxes), B images, P points, C channels, H W rows and columns of a map, T rows of a table, M samples.
 """
