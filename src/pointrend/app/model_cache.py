@@ -11,10 +11,10 @@ from typing import Any
 from pointrend.app.lru_cache import LRUCache
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
-from pointrend.models.semantic import SemanticSegmenter
+from pointrend.models.semantic_model import SemanticModel
 from pointrend.zoo import BUNDLED, ZOO, load
 
-Model = SemanticSegmenter | InstanceSegmenter
+Model = SemanticModel | InstanceSegmenter
 LOG = logging.getLogger(__name__)
 
 
@@ -97,7 +97,7 @@ class ModelCache:
 
 def check_has_points(model: Any, name: str) -> None:
     """Raise a ValueError for a model without PointRend, of which the page could show no subdivision."""
-    semantic = isinstance(model, SemanticSegmenter) and model.point_rend is not None
+    semantic = isinstance(model, SemanticModel) and model.point_rend is not None
     instances = isinstance(model, InstanceSegmenter) and isinstance(model.mask_head, PointRendMaskHead)
     if not (semantic or instances):
         raise ValueError(

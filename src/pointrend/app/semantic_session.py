@@ -15,7 +15,7 @@ from pointrend.app.types import Range, Rendering, Settings, Step, tensor_bytes
 from pointrend.core.sampling import point_sample
 from pointrend.core.subdivision import Size, SubdivisionStep, share_predicted
 from pointrend.models.inputs import prepare_images
-from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
+from pointrend.models.semantic_model import LabelMapConfig, SemanticModel
 from pointrend.structures import SemanticResult
 
 MAX_CELLS = 1024
@@ -30,7 +30,7 @@ class SemanticSession:
     """Features and coarse logits of an image, uint8 (3, H, W) RGB."""
 
     @torch.no_grad()
-    def __init__(self, model: SemanticSegmenter, image: Tensor) -> None:
+    def __init__(self, model: SemanticModel, image: Tensor) -> None:
         assert model.point_rend is not None
         assert model.config.point_rend is not None
         started = time.perf_counter()
@@ -83,7 +83,7 @@ class SemanticSession:
 
 
 def to_labels(
-    logits: Tensor, size: tuple[int, int], share: tuple[float, float], config: SemanticConfig
+    logits: Tensor, size: tuple[int, int], share: tuple[float, float], config: LabelMapConfig
 ) -> tuple[SemanticResult, Tensor]:
     """Logits on a grid as labels of the image's pixels, interpolated as the model's own `predict` does.
 
@@ -127,7 +127,7 @@ def steps_of(
     return steps
 
 
-def _resolutions(config: SemanticConfig, seen: Size, padded: Size, coarse: Tensor) -> Range:
+def _resolutions(config: LabelMapConfig, seen: Size, padded: Size, coarse: Tensor) -> Range:
     """From the coarse prediction's resolution up to what `LOGITS_BYTES` allow."""
     assert config.point_rend is not None
     start = max(coarse.shape[2] / padded[0], coarse.shape[3] / padded[1]) * max(seen)

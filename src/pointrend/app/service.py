@@ -19,7 +19,7 @@ from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Session, Settings
 from pointrend.app.uploads import EXAMPLES, Limits, NamedImage, example, read_upload, shrink
 from pointrend.app.views import data_uri, view
-from pointrend.models.semantic import SemanticSegmenter
+from pointrend.models.semantic_model import SemanticModel
 from pointrend.visualize import as_image
 
 EXAMPLE = "example:"
@@ -112,7 +112,7 @@ class Service:
             pixels, model = self.image(image_id).pixels, self.models.get(model_name)
             session = (
                 SemanticSession(model, pixels)
-                if isinstance(model, SemanticSegmenter)
+                if isinstance(model, SemanticModel)
                 else InstanceSession(model, pixels)
             )
             self.sessions.drop(

@@ -13,50 +13,24 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.lazy_grid import DenseLogits, LazyGrid
-from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
+from pointrend.core.losses import Normalize
 from pointrend.core.point_rend import PointRend
-from pointrend.core.selection import Generators, PointSampling, probability_margin_uncertainty
-from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.backbones import BackboneConfig, BackboneName, build_backbone, build_fpn, freeze
-from pointrend.models.base import Losses, Pretrained, choose_config, fill_backbone, in_own_precision
-from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
-from pointrend.models.memory import require_memory
+from pointrend.models.base import choose_config, fill_backbone, in_own_precision
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic_heads import DecoderNorm, DeepLabV3Head, SemanticFPNHead
-from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
+from pointrend.models.semantic_model import (
+    LabelMapConfig,
+    SemanticModel,
+    SemanticPointRendConfig,
+    build_point_rend,
+)
 
 
 @dataclass(frozen=True)
-class SemanticPointRendConfig:
-    """The point head of a semantic model and how it is used."""
-
-    features: tuple[str, ...] = ("p2",)
-    """Where fine features come from: "p2".."p5", "stem", "res2".."res5", "image" (the normalised pixels) and
-    "coarse" (the coarse head's last features). The paper takes p2, or res2 for DeepLab."""
-    width: int = 256
-    depth: int = 3
-    coarse_each_layer: bool = True
-    residual: bool = False
-    """Correct the interpolated coarse logits instead of predicting outright, see PointHead."""
-    coarse_probabilities: bool = False
-    """The point head sees the coarse prediction as probabilities, as the paper's text has it, instead of as logits."""
-    uncertainty: Literal["logits", "probabilities"] = "logits"
-    """What the margin of the two best classes is taken of; probabilities in the paper's text. They are ranked on
-    (C, H, W) logits in memory."""
-    sampling: PointSampling = field(default_factory=lambda: PointSampling(2048))
-    """Points in training."""
-    num_points: int = 8192
-    """Points in each subdivision step."""
-    subdivision_steps: int | None = None
-    """Doublings of the coarse grid, as the published models count; what is missing to the image's size is then
-    resized bilinearly. None: as many as needed, the last one exactly to the image's size."""
-
-
-@dataclass(frozen=True)
-class SemanticConfig:
+class SemanticConfig(LabelMapConfig):
     """Everything that is needed to build a :class:`SemanticSegmenter`."""
 
     class_names: tuple[str, ...]
@@ -84,17 +58,8 @@ class SemanticConfig:
     point_rend: SemanticPointRendConfig | None = field(default_factory=SemanticPointRendConfig)
     """None: the coarse prediction, interpolated."""
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
-    def result(self, labels: Tensor, uncertainty: Tensor | None = None) -> SemanticResult:
-        """A label map (H, W), a byte a pixel where the classes fit, with their names and colours."""
-        small = torch.uint8 if self.num_classes <= IGNORE_LABEL else torch.int64
-        return SemanticResult(labels.to(small), self.class_names, self.palette, uncertainty)
-
-
-class SemanticSegmenter(Pretrained):
+class SemanticSegmenter(SemanticModel):
     """A backbone, a decoder (SemanticFPN or DeepLabV3) and PointRend on top of them.
 
     Args:
@@ -107,8 +72,6 @@ class SemanticSegmenter(Pretrained):
     >>> SemanticSegmenter(classes=("background", "person"), backbone="resnet18").config.num_classes
     2
     """
-
-    task = "semantic"
 
     def __init__(
         self,
@@ -163,7 +126,7 @@ class SemanticSegmenter(Pretrained):
         channels["coarse"] = config.decoder_channels
         self.point_rend: PointRend | None = None
         if config.point_rend is not None:
-            self.point_rend = _build_point_rend(config.point_rend, channels, config.num_classes)
+            self.point_rend = build_point_rend(config.point_rend, channels, config.num_classes)
 
     def with_output_stride(self, stride: Literal[8, 16, 32]) -> SemanticSegmenter:
         """The same weights in a network whose deepest maps have another stride, in evaluation mode.
@@ -209,170 +172,10 @@ class SemanticSegmenter(Pretrained):
         logits, maps["coarse"] = self.decoder(maps)
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
-    def loss(
-        self,
-        images: Sequence[Tensor],
-        targets: Sequence[SemanticTarget],
-        *,
-        generator: Generators = None,
-    ) -> Losses:
-        """Training losses by name, scalars: "coarse" (interpolated coarse logits) and "points" (point head).
-
-        Args:
-            images: uint8 (3, h, w) RGB at the size to train on; smaller ones are padded.
-            targets: labels (h, w) of the same sizes.
-            generator: for a reproducible choice of points; one, or one for each image.
-        """
-        batch = batch_images(images, self.config.preprocessing, self.device)
-        labels = batch_labels(batch, targets, self.config.num_classes)
-        maps = self.features(batch.tensor)
-        coarse = self.coarse(maps)
-        normalize = self.config.loss_normalize
-        losses = {"coarse": self.coarse_loss(coarse, labels)}
-        counts = {"coarse": points_counted(labels != IGNORE_LABEL, normalize)}
-        if self.point_rend is not None:
-            losses["points"], counts["points"] = self.point_rend.loss_and_count(
-                coarse,
-                self._fine(maps),
-                labels,
-                ignore_label=IGNORE_LABEL,
-                normalize=normalize,
-                generator=generator,
-            )
-        return Losses(losses, counts)
-
-    def coarse_loss(self, coarse: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the coarse logits (B, C, h, w), interpolated to the labels (B, H, W)."""
-        upsampled = F.interpolate(coarse, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        return multiclass_point_loss(
-            upsampled, labels, ignore_label=IGNORE_LABEL, normalize=self.config.loss_normalize
-        )
-
-    @in_own_precision
-    def logits(
-        self,
-        batch: ImageBatch,
-        *,
-        refine: bool = True,
-        num_points: int | None = None,
-        trace: list[SubdivisionStep] | None = None,
-    ) -> Tensor:
-        """Logits (B, C, H, W) float32 on the padded batch: refined, or (``refine=False``) interpolated coarse ones.
-
-        Dense, where :meth:`grids` holds the same logits in less memory. ``trace`` receives every subdivision step.
-        """
-        self._check_memory(batch, grids=2)
-        maps = self.features(batch.tensor)
-        coarse = self.coarse(maps)
-        if self.point_rend is None or not refine:
-            return F.interpolate(coarse, size=batch.padded_size, mode="bilinear", align_corners=False)
-        logits = self.point_rend.refine(
-            coarse,
-            self._fine(maps),
-            batch.padded_size,
-            sizes=self._sizes(coarse),
-            num_points=num_points,
-            trace=trace,
-        )
-        if logits.shape[-2:] != batch.padded_size:
-            logits = F.interpolate(logits, size=batch.padded_size, mode="bilinear", align_corners=False)
-        return logits
-
-    @torch.no_grad()
-    @in_own_precision
-    def grids(
-        self, batch: ImageBatch, *, refine: bool = True, num_points: int | None = None
-    ) -> list[LazyGrid]:
-        """The logits (C, H, W) of each image in the padded batch, to be read in row chunks: never held at once."""
-        self._check_memory(batch, grids=0)
-        maps = self.features(batch.tensor)
-        coarse = self.coarse(maps)
-        grids: list[LazyGrid] = [DenseLogits(logits) for logits in coarse]
-        if self.point_rend is not None and refine:
-            grids = self.point_rend.render(
-                coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), num_points=num_points
-            )
-        return [grid.resize(batch.padded_size) for grid in grids]
-
-    def _sizes(self, coarse: Tensor) -> list[Size] | None:
-        """The grids of the configured number of steps; None for doubling up to the image."""
-        steps = self.config.point_rend.subdivision_steps if self.config.point_rend else None
-        if steps is None:
-            return None
-        rows, columns = coarse.shape[-2:]
-        return [(rows * 2**step, columns * 2**step) for step in range(1, steps + 1)]
-
-    @torch.no_grad()
-    def predict(
-        self,
-        images: Sequence[Tensor],
-        *,
-        refine: bool = True,
-        num_points: int | None = None,
-        uncertainty: bool = False,
-        trace: list[SubdivisionStep] | None = None,
-    ) -> list[SemanticResult]:
-        """Label maps of images, each in its own size.
-
-        Args:
-            images: uint8 (3, H, W) RGB of any sizes; resized as ``config.preprocessing`` says. They share one batch,
-                padded to the largest.
-            refine: False gives the interpolated coarse prediction, for comparison.
-            num_points: points in each subdivision step, instead of the configured number.
-            uncertainty: also return 1 minus the margin of the two best probabilities.
-            trace: a list that receives the subdivision steps of the batch.
-        """
-        if len(images) == 0:
-            return []
-        batch = prepare_images(images, self.config.preprocessing, self.device)
-        if trace is None:
-            grids = self.grids(batch, refine=refine, num_points=num_points)
-        else:
-            logits = self.logits(batch, refine=refine, num_points=num_points, trace=trace)
-            grids = [DenseLogits(one) for one in logits]
-        results = []
-        for grid, image, size in zip(grids, images, batch.sizes, strict=True):
-            grid = grid.crop(size).resize((image.shape[1], image.shape[2]))
-            margin = grid.label_uncertainty() if uncertainty else None
-            results.append(self.config.result(grid.label_map(), margin))
-        return results
-
     @property
     def device(self) -> torch.device:
         return self.decoder.predictor.weight.device
 
-    def _check_memory(self, batch: ImageBatch, *, grids: int) -> None:
-        """So many grids of logits in the image's size and the finest features are alive at once: a lower bound."""
-        rows, columns = batch.padded_size
-        features = self.config.fpn_channels / 16 if self.fpn is not None else 0
-        needed = int(len(batch) * rows * columns * 4 * (grids * self.config.num_classes + features))
-        require_memory(
-            needed,
-            batch.tensor.device,
-            f"{len(batch)} x {self.config.num_classes} classes x {rows}x{columns} pixels",
-            "set long_edge in the preprocessing, give fewer images at once, or cut the image into pieces",
-        )
-
-    def _fine(self, maps: dict[str, Tensor]) -> list[Tensor]:
-        assert self.config.point_rend is not None
-        return [maps[name] for name in self.config.point_rend.features]
-
-
-def _build_point_rend(
-    config: SemanticPointRendConfig, channels: dict[str, int], num_classes: int
-) -> PointRend:
-    unknown = set(config.features) - set(channels)
-    if unknown or not config.features:
-        raise ValueError(f"point head features: expected some of {sorted(channels)}, got {config.features}")
-    return PointRend(
-        [channels[name] for name in config.features],
-        num_classes,
-        width=config.width,
-        depth=config.depth,
-        coarse_each_layer=config.coarse_each_layer,
-        residual=config.residual,
-        coarse_probabilities=config.coarse_probabilities,
-        uncertainty=probability_margin_uncertainty if config.uncertainty == "probabilities" else None,
-        sampling=config.sampling,
-        num_points=config.num_points,
-    )
+    @property
+    def _channels_per_pixel(self) -> float:
+        return self.config.fpn_channels / 16 if self.fpn is not None else 0.0

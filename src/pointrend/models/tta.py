@@ -20,7 +20,7 @@ from pointrend.models.box_head import Detections
 from pointrend.models.boxes import clip_boxes, grouped_nms
 from pointrend.models.inputs import batch_images, check_image, resize_image, resize_to
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.semantic import SemanticSegmenter
+from pointrend.models.semantic_model import SemanticModel
 from pointrend.structures import InstanceResult, SemanticResult
 
 MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -28,7 +28,7 @@ MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 @torch.no_grad()
 def augmented_probabilities(
-    model: SemanticSegmenter,
+    model: SemanticModel,
     image: Tensor,
     *,
     scales: Sequence[float] = MMSEGMENTATION_SCALES,
@@ -52,7 +52,7 @@ def augmented_probabilities(
 
 @torch.no_grad()
 def augmented_grid(
-    model: SemanticSegmenter,
+    model: SemanticModel,
     image: Tensor,
     *,
     scales: Sequence[float] = MMSEGMENTATION_SCALES,
@@ -105,7 +105,7 @@ class MeanProbabilities(LazyGrid):
 
 @torch.no_grad()
 def sliding_logits(
-    model: SemanticSegmenter, image: Tensor, *, window: tuple[int, int], stride: tuple[int, int]
+    model: SemanticModel, image: Tensor, *, window: tuple[int, int], stride: tuple[int, int]
 ) -> Tensor:
     """Logits of an image seen through overlapping windows, averaged: uint8 (3, H, W) -> float32 (C, H, W).
 
@@ -121,7 +121,7 @@ def sliding_logits(
 
 @torch.no_grad()
 def sliding_grid(
-    model: SemanticSegmenter,
+    model: SemanticModel,
     image: Tensor,
     *,
     window: tuple[int, int],
@@ -248,7 +248,7 @@ class AugmentedSemantic(_Labelled):
 
     def __init__(
         self,
-        model: SemanticSegmenter,
+        model: SemanticModel,
         *,
         scales: Sequence[float] = MMSEGMENTATION_SCALES,
         flip: bool = True,
@@ -277,7 +277,7 @@ class SlidingSemantic(_Labelled):
     """
 
     def __init__(
-        self, model: SemanticSegmenter, window: tuple[int, int], stride: tuple[int, int] | None = None
+        self, model: SemanticModel, window: tuple[int, int], stride: tuple[int, int] | None = None
     ) -> None:
         super().__init__(model)
         if stride is None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pointrend.core.lazy_grid import DenseLogits
 from pointrend.core.selection import PointSampling, binary_uncertainty, margin_uncertainty
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import clip_boxes, has_area
+from pointrend.models.inputs import prepare_images
 from pointrend.models.paste_masks import paste_masks
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult, class_name
 from pointrend.visualize.colors import RGBImage
@@ -23,7 +25,7 @@ from pointrend.visualize.points import traced_box
 
 if TYPE_CHECKING:
     from pointrend.models.instance import InstanceSegmenter, InstanceTrace
-    from pointrend.models.semantic import SemanticSegmenter
+    from pointrend.models.semantic_model import SemanticModel
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,17 @@ def explain(model: Any, image: Drawable, *, instance: int = 0) -> Explanation:
 
 
 @torch.no_grad()
-def _explain_semantic(model: SemanticSegmenter, photo: RGBImage, image: torch.Tensor) -> Explanation:
+def _explain_semantic(model: SemanticModel, photo: RGBImage, image: torch.Tensor) -> Explanation:
     rend = model.config.point_rend
     if rend is None or model.point_rend is None:
         raise ValueError("this model predicts without points; explain one trained with PointRend")
     trace: list[SubdivisionStep] = []
-    decoded: dict[str, Any] = {}
-
-    def keep(decoder: torch.nn.Module, inputs: Any, outputs: Any) -> None:
-        decoded["maps"], (decoded["coarse"], _) = inputs[0], outputs
-
-    with model.decoder.register_forward_hook(keep):
-        (result,) = model.predict([image], uncertainty=True, trace=trace)
-    maps, coarse = decoded["maps"], decoded["coarse"][0].float().cpu()
+    batch = prepare_images([image], model.config.preprocessing, model.device)
+    maps = model.features(batch.tensor)
+    logits = model.coarse(maps)
+    grids = [DenseLogits(one) for one in model.refined(maps, logits, batch.padded_size, trace=trace)]
+    (result,) = model.finish(grids, batch, [image], uncertainty=True)
+    coarse = logits[0].cpu()
     box = traced_box(photo, model.config.preprocessing)
     return Explanation(
         photo,
@@ -184,7 +184,7 @@ def kept_regions(trace: InstanceTrace, image: Drawable) -> torch.Tensor:
 
 
 def variants(
-    model: InstanceSegmenter | SemanticSegmenter, image: Drawable, *, scale: int = 1
+    model: InstanceSegmenter | SemanticModel, image: Drawable, *, scale: int = 1
 ) -> dict[str, InstanceResult | SemanticResult]:
     """The same prediction without and with points: "coarse" (where the model has it) and the final one.
 
