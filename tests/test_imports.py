@@ -231,3 +231,28 @@ def test_core_and_the_generic_module_load_torch_and_nothing_heavier() -> None:
         "structures",
     }
     assert not loaded & HEAVY
+
+
+def test_predict_loads_neither_training_nor_torch_compile(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    photo = ROOT / "samples" / "cyclist.jpg"
+    loaded = fresh_modules(
+        "import contextlib, io, pointrend.cli as cli\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        f"    cli.main(['predict', {str(photo)!r}, '--out', {str(out)!r}])"
+    )
+    assert any(out.rglob("*.png")), "nothing was predicted"
+    unwanted = {"pointrend.training.loop", "accelerate", "matplotlib", "torch._dynamo", "sympy"}
+    assert loaded.isdisjoint(unwanted)
+
+
+def test_torchvision_comes_with_the_real_compiler_where_something_asks_for_it() -> None:
+    loaded = fresh_modules(
+        "import pointrend.models, sys, torch\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "assert torch.compile(lambda x: x + 1, backend='eager')(torch.ones(())) == 2\n"
+        "from torchvision.ops import roi_align\n"
+        "assert roi_align.__globals__['is_compile_supported']('cpu') in (True, False)\n"
+        "assert torch._dynamo.utils.__file__"
+    )
+    assert "torch._dynamo.convert_frame" in loaded

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pointrend._version import __version__
 from pointrend.checkpoints.config_io import from_dict, rename_fields
@@ -215,7 +216,7 @@ def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn
     """
     # Shapes are compared before anything is built: a small file may describe a model that fills the memory.
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutInitialisation():
             expected = build(config).state_dict()
     except ValueError as error:
         raise ValueError(f"{source}: its configuration is of no model: {error}") from error
@@ -223,6 +224,16 @@ def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn
     model = build(config)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Random values are not drawn: drawing them for a meta tensor loads torch.compile, which takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, Tensor.uniform_) or getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def build(config: Any) -> nn.Module:
