@@ -39,7 +39,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "data": (
         {"core", "metadata", "structures", "masks", "formats", "io"},
-        {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval", "pillow_heif"},
+        {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval", "pillow_heif", "fsspec"},
     ),
     "evaluation": (
         {"core", "metadata", "structures", "masks", "formats", "io", "run_folder", "distributed"},
@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 # May import everything; nothing but another edge imports them.
-EDGES = {"evaluate", "predict", "train", "visualize", "export", "app", "cli", "demo", "__main__"}
+EDGES = {"batch", "evaluate", "predict", "train", "visualize", "export", "app", "cli", "demo", "__main__"}
 
 # Lazy imports (inside a function, or for type checkers) that reach further, each with its reason.
 CONVENIENCES = {

@@ -165,6 +165,11 @@ def join_processes() -> Shard:
     small, and the fastest process waits for the slowest, however long that takes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if "MASTER_ADDR" not in os.environ:
+            raise ValueError(
+                "WORLD_SIZE is set, but not MASTER_ADDR, where the processes meet: start them by torchrun; to predict "
+                "in processes that need not meet, use pointrend predict --shard I/N"
+            )
         dist.init_process_group("gloo", timeout=timedelta(days=30))
     return Shard.current()
 

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pointrend.distributed import Shard
 from pointrend.io import atomic_write
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "other_run"]
 
 Key = int | str
 
@@ -134,14 +134,8 @@ class RunFolder:
             if fresh and file.exists():
                 _empty(self.folder)
             theirs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else mine
-            changed = [key for key in {**mine, **theirs} if mine.get(key) != theirs.get(key)]
-            if changed:
-                was, now = theirs.get(changed[0]), mine.get(changed[0])
-                return (
-                    f"{self.folder}: holds predictions of another run ({changed[0]}: {was!r}, now {now!r}); "
-                    "repeat that run's command to go on with it, choose another folder, or start over with --fresh "
-                    "(fresh=True)"
-                )
+            if problem := other_run(self.folder, theirs, mine):
+                return problem
             with atomic_write(file) as unfinished:
                 unfinished.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
         except Timeout:
@@ -151,6 +145,18 @@ class RunFolder:
         except (ValueError, TypeError, AttributeError) as error:
             return f"{file}: expected the settings of a run, {error}; start over with --fresh (fresh=True)"
         return None
+
+
+def other_run(folder: str | Path, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
+    """What to say where the settings of the run whose folder this is are not mine, by the first that differs."""
+    for name in {**mine, **theirs}:
+        was, now = theirs.get(name), mine.get(name)
+        if was != now:
+            return (
+                f"{folder}: holds predictions of another run ({name}: {was!r}, now {now!r}); repeat that run's command "
+                "to go on with it, choose another folder, or start over with --fresh (fresh=True)"
+            )
+    return None
 
 
 def _key(line: bytes, where: str) -> Key:

@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from pointrend.cli.console import Precision, announce
 
 Format = Literal[
-    "labels", "coco", "coco-results", "cvat", "label-studio", "yolo", "voc", "labelme", "geojson"
+    "labels",
+    "coco",
+    "coco-results",
+    "cvat",
+    "label-studio",
+    "yolo",
+    "voc",
+    "labelme",
+    "geojson",
+    "jsonl",
+    "parquet",
 ]
+PARTS = ("jsonl", "parquet", "coco")
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a job that was asked to end: what is done is written, the same command goes on."""
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Segment images: files, folders, patterns like "photos/*.jpg", URLs.
+    """Segment images: files, folders, patterns like "photos/*.jpg", URLs, object stores (s3://, gs://, az://, hf://).
 
     Writes OUT/overlays/NAME.png, and OUT/labels/NAME.png (semantic models) or OUT/predictions.json (instance models,
     COCO format). Unreadable files are named at the end and do not stop the rest; the exit code is 1 then. A run that
     was stopped goes on where it was when it is started again; torchrun shares one among several processes or GPUs.
+
+    For very many images: --format jsonl, parquet or coco with --shard or --list writes a row for each image in parts
+    that appear as they are done. The same command again predicts only what is new, has changed or failed. Exit codes: 0
+    all done, 1 some images failed, 2 nothing done, 143 stopped by a signal with all parts whole.
     """
 
     sources: Positional[Annotated[tuple[str, ...], arg(metavar="IMAGE ...")]] = ()
-    """Images, folders (searched with their subfolders), quoted patterns, or URLs."""
+    """Images, folders (searched with their subfolders), quoted patterns, or URLs; s3://bucket/folder/ with a slash at
+    its end is what is below it."""
     model: str | None = None
     """A checkpoint written by `pointrend train`, or a name listed by `pointrend zoo`; the model for photographs that
     comes with the package, when not given."""
-    out: Path = Path("predictions")
-    """Folder to write to."""
+    out: str = "predictions"
+    """Folder to write to; for jobs also an address in an object store."""
     format: tuple[Format, ...] = ()
     """What to write instead of label maps or COCO: "labels" (PNG), "coco" (with images and scores), "coco-results" (the
     list that evaluations take), "cvat", "label-studio", "yolo" (YOLO-seg text), "voc" (Pascal VOC PNGs), "labelme",
-    "geojson"."""
+    "geojson"; "jsonl" and "parquet" (a row for each image, in parts)."""
+    list: str | None = None
+    """More images: a file with a path or URL a line, or {"image": ..., "id": ...}; - is the standard input."""
+    shard: str | None = None
+    """I/N: predict share I (from 0) of N of the images, as one of N processes that know nothing of each other."""
+    part_size: int = 1000
+    """Images in a part."""
+    readers: int = 4
+    """Images of a job that are read at the same time; 16 and more for object stores."""
+    attempts: int = 5
+    """For an object whose store does not answer, with growing pauses."""
+    engine: Literal["local", "ray"] = "local"
+    """What runs a job: this process, or Ray Data (pip install 'pointrend[ray]')."""
+    address: str | None = None
+    """Of a Ray cluster, such as ray://host:10001 or auto; one on this computer when not given."""
+    workers: int = 1
+    """Ray processes, each with its own model."""
     overlays: bool = True
     """Draw the predictions on the images."""
     cutout: bool = False
@@ -68,8 +104,9 @@ class Predict:
 
     def run(self) -> int:
         """Predict; 1 if some of the files failed, 2 if all did."""
-        if not self.sources:
+        if not self.sources and self.list is None:
             raise ValueError("name at least one image, folder or pattern: pointrend predict photos/")
+        job = self._is_job()
         announce(f"loading {self.model or 'the bundled model'}")
         from rich.console import Console
 
@@ -103,8 +140,11 @@ class Predict:
             min_score=self.min_score,
             classes=chosen if {*chosen} < {*own} else (),
         )
+        if job:
+            return self._run_job(predictor, name)
         cutouts: Literal["none", "image", "objects"] = "image" if self.cutout else "none"
-        output = Output(self.format, self.overlays, cutouts="objects" if self.cutout_objects else cutouts)
+        formats = tuple(one for one in self.format if one != "jsonl" and one != "parquet")
+        output = Output(formats, self.overlays, cutouts="objects" if self.cutout_objects else cutouts)
         report = predictor.save(
             self.sources, self.out, output, like=self.like, fresh=self.fresh, progress=main_process()
         )
@@ -119,3 +159,61 @@ class Predict:
         if not report.failures:
             return 0
         return 1 if count else 2
+
+    def _is_job(self) -> bool:
+        """Whether rows are written in parts; what does not fit to it is refused."""
+        rows = [one for one in self.format if one in ("jsonl", "parquet")]
+        reasons = [
+            *rows,
+            *([] if self.list is None else ["--list"]),
+            *([] if self.shard is None else ["--shard"]),
+        ]
+        if self.engine != "local":
+            reasons.append("--engine")
+        if "://" in self.out:
+            reasons.append(self.out)
+        if not reasons:
+            return False
+        if len(self.format) > 1 or not {*self.format} <= {*PARTS}:
+            raise ValueError(
+                f"format: {reasons[0]} writes rows in parts: expected one of {', '.join(PARTS)}, got "
+                f"{', '.join(self.format)}"
+            )
+        if self.cutout or self.cutout_objects or self.like is not None:
+            raise ValueError(
+                f"{reasons[0]} writes rows in parts, and neither cut-outs nor the ids of --like; give ids in the list"
+            )
+        return True
+
+    def _run_job(self, predictor: Any, name: str) -> int:
+        """Predict in parts; prints a summary as JSON."""
+        import logging
+
+        from pointrend.predict.job import JobOptions, run_job
+        from pointrend.predict.tasks import find_tasks, parse_shard, shard_from_environment
+        from pointrend.training.signals import stopping
+
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        shard = shard_from_environment() if self.shard is None else parse_shard(self.shard)
+        options = JobOptions(
+            format=self.format[0] if self.format else "jsonl",  # type: ignore[arg-type]  # checked above
+            part_size=self.part_size,
+            shard=shard,
+            fresh=self.fresh,
+            readers=self.readers,
+            attempts=self.attempts,
+        )
+        predict = None
+        if self.engine == "ray":
+            from pointrend.predict.ray_engine import RayEngine
+
+            predict = RayEngine(self.workers, self.address)
+        with stopping(signal.SIGTERM, after="this part") as stop:
+            tasks = find_tasks(self.sources, self.list)
+            summary = run_job(predictor, tasks, self.out, options, stop=stop, predict=predict)
+        print(json.dumps(summary.to_dict()))
+        if summary.stopped:
+            return STOPPED
+        if not summary.failures:
+            return 0
+        return 1 if summary.images + summary.skipped else 2

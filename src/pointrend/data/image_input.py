@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
-import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -17,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from pointrend.data.image_io import from_pillow, read_image
+from pointrend.data.remote import is_url, read_object
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -24,9 +23,6 @@ FORMS = (
     "a path, a URL, the bytes of an image file, a Pillow image, a numpy array (H, W, 3) or (H, W) uint8, or a tensor "
     "(3, H, W) uint8, RGB"
 )
-LARGEST_DOWNLOAD = 2**28
-"""Bytes of an image behind a URL."""
-_TIMEOUT = 30.0
 
 
 def to_image(image: Any, *, channel_order: ChannelOrder = "rgb") -> Tensor:
@@ -42,7 +38,7 @@ def to_image(image: Any, *, channel_order: ChannelOrder = "rgb") -> Tensor:
     if channel_order not in ("rgb", "bgr"):
         raise ValueError(f"channel_order: expected 'rgb' or 'bgr', got {channel_order!r}")
     if isinstance(image, str) and is_url(image):
-        return read_image(io.BytesIO(fetch_image(image)))
+        return read_image(io.BytesIO(read_object(image)))
     if isinstance(image, str | os.PathLike):
         path = local_path(image)
         if path.is_dir():
@@ -61,38 +57,12 @@ def to_image(image: Any, *, channel_order: ChannelOrder = "rgb") -> Tensor:
     raise ValueError(f"image: expected {FORMS}; got {type(image).__name__}")
 
 
-def is_url(source: object) -> bool:
-    """Whether a text is an http(s) address."""
-    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
-
-
 def local_path(source: str | os.PathLike[str]) -> Path:
     """A path from a text: `file://` addresses and `~` too."""
     text = os.fspath(source)
     if text.lower().startswith("file://"):
         text = urllib.request.url2pathname(urllib.parse.urlsplit(text).path)
     return Path(text).expanduser()
-
-
-def fetch_image(url: str) -> bytes:
-    """What an http(s) address gives.
-
-    Raises:
-        ConnectionError: it cannot be fetched, is larger than `LARGEST_DOWNLOAD`, or POINTREND_OFFLINE is set.
-    """
-    if os.environ.get("POINTREND_OFFLINE", "").lower() in ("1", "true", "yes"):
-        raise ConnectionError(
-            f"{url}: POINTREND_OFFLINE is set; download it by other means and name the file"
-        )
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "pointrend"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            content: bytes = answer.read(LARGEST_DOWNLOAD + 1)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
-        raise ConnectionError(f"{url}: could not be fetched ({error or type(error).__name__})") from error
-    if len(content) > LARGEST_DOWNLOAD:
-        raise ConnectionError(f"{url}: more than {LARGEST_DOWNLOAD:,} bytes; download it by other means")
-    return content
 
 
 def _from_tensor(image: Tensor, order: ChannelOrder) -> Tensor:

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from pointrend.data.image_input import is_url, local_path
+from pointrend.data.image_input import local_path
 from pointrend.data.image_io import IMAGE_SUFFIXES
+from pointrend.data.remote import is_url
 from pointrend.predict.results import Failure
 
 Source = Path | str
-"""A file, or the text of an http(s) address."""
+"""A file, or the text of an address, see `data.remote`."""
 
 MARKER = ".pointrend-predictions"
 """An empty file in each folder that predictions are written to."""

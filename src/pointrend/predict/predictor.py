@@ -12,7 +12,6 @@ was; and processes started by torchrun share the images.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -24,8 +23,9 @@ import torch
 from PIL import Image as PILImage
 from torch import Tensor
 
-from pointrend.data.image_input import ChannelOrder, fetch_image, is_url, local_path, to_image
+from pointrend.data.image_input import ChannelOrder, local_path, to_image
 from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
+from pointrend.data.remote import ObjectFile, is_url, read_object
 from pointrend.distributed import join_processes, local_device
 from pointrend.models.base import Pretrained
 from pointrend.predict.cutouts import check_foreground
@@ -132,11 +132,11 @@ class Predictor:
             ConnectionError: a URL cannot be fetched.
         """
         if not isinstance(images, list | tuple):
-            image = self._image(images)  # type: ignore[arg-type]  # a sequence is a list or a tuple
+            image = self.to_tensor(images)  # type: ignore[arg-type]  # a sequence is a list or a tuple
             return self._finish(self._predict([image])[0], image)
         results: list[Result] = []
-        numbered = ((number, self._image(image, number)) for number, image in enumerate(images))
-        for batch in self._batches(numbered):
+        numbered = ((number, self.to_tensor(image, number)) for number, image in enumerate(images))
+        for batch in self.batches(numbered):
             found = self._predict([image for _, image in batch])
             results += [self._finish(one, image) for one, (_, image) in zip(found, batch, strict=True)]
         return results
@@ -149,14 +149,14 @@ class Predictor:
             try:
                 pixels = image.result()
             except (ValueError, ConnectionError) as error:
-                yield from self._together(waiting)
+                yield from self.predict_batch(waiting)
                 yield Failure(source, str(error).removeprefix(f"{source}: "))
                 continue
             full = len(waiting) == self.batch_size
             if waiting and (full or waiting[0][2].shape != pixels.shape):
-                yield from self._together(waiting)
+                yield from self.predict_batch(waiting)
             waiting.append((number, source, pixels))
-        yield from self._together(waiting)
+        yield from self.predict_batch(waiting)
 
     def save(
         self,
@@ -240,14 +240,21 @@ class Predictor:
             for item in track(zip(numbers, predictions, strict=True), len(numbers), progress):
                 worker(write, item)
 
-    def read(self, source: Source) -> Tensor:
-        """An image from its file or address, (3, H, W) uint8 RGB.
+    def read(self, source: Source | bytes) -> Tensor:
+        """An image from its file, its address or the file's content, (3, H, W) uint8 RGB.
 
         Raises:
             ValueError: it cannot be read, or has more than `max_pixels` (which is seen before it is decoded).
             ConnectionError: the address cannot be fetched.
         """
-        file = io.BytesIO(fetch_image(str(source))) if is_url(source) else local_path(source)
+        file: ObjectFile | Path
+        if isinstance(source, bytes):
+            file = ObjectFile("image", source)
+            source = "image"
+        elif is_url(source):
+            file = ObjectFile(str(source), read_object(str(source)))
+        else:
+            file = local_path(source)
         if isinstance(file, Path) and file.is_dir():
             return to_image(file)  # says that it is a folder
         height, width = image_size(file)
@@ -256,22 +263,24 @@ class Predictor:
                 f"{source}: {width}x{height} pixels are more than the limit of {self.max_pixels:,}; scale the "
                 "image down, cut it into tiles, or raise max_pixels if the memory suffices"
             )
-        if isinstance(file, io.BytesIO):
+        if isinstance(file, ObjectFile):
             file.seek(0)
         return read_image(file)
 
-    def _image(self, image: Image, number: int | None = None) -> Tensor:
+    def to_tensor(self, image: Image, number: int | None = None) -> Tensor:
         """An image in any form; what is wrong with one of several says which it is."""
         try:
             if isinstance(image, str | os.PathLike):
                 return self.read(image if is_url(image) else local_path(image))
+            if isinstance(image, bytes):
+                return self.read(image)
             return to_image(image, channel_order=self.channel_order)
         except ValueError as error:
             if number is None or isinstance(image, str | os.PathLike):
                 raise
             raise ValueError(f"images[{number}]: {error}") from error
 
-    def _batches(self, images: Iterable[tuple[T, Tensor]]) -> Iterator[list[tuple[T, Tensor]]]:
+    def batches(self, images: Iterable[tuple[T, Tensor]]) -> Iterator[list[tuple[T, Tensor]]]:
         """Neighbours of one size, at most `batch_size` of them."""
         batch: list[tuple[T, Tensor]] = []
         for item in images:
@@ -290,8 +299,12 @@ class Predictor:
             result = result.above(self.min_score)
         return replace(result, image=image)
 
-    def _together(self, waiting: list[tuple[int, Source, Tensor]]) -> Iterator[Prediction | Failure]:
-        """Predict what waits, together if that works and else one by one; empties the list."""
+    def predict_batch(self, waiting: list[tuple[int, Source, Tensor]]) -> Iterator[Prediction | Failure]:
+        """Those of several images of one size, together if that works and else one by one.
+
+        Args:
+            waiting: number, file and (3, H, W) uint8 of each; the list is emptied.
+        """
         batch, waiting[:] = list(waiting), []
         try:
             results = self._predict([image for _, _, image in batch])
@@ -300,7 +313,7 @@ class Predictor:
                 yield Failure(batch[0][1], str(error))
                 return
             for item in batch:
-                yield from self._together([item])
+                yield from self.predict_batch([item])
             return
         for (number, path, image), result in zip(batch, results, strict=True):
             yield Prediction(path, image, self._finish(result, image), number)

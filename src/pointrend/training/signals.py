@@ -1,4 +1,4 @@
-"""Stopping a training in good order when it is interrupted."""
+"""Stopping in good order when a process is interrupted or asked to end."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks for an orderly end (the function then says True); the second one is a KeyboardInterrupt."""
+def stopping(*signals: signal.Signals, after: str = "this step") -> Iterator[Callable[[], bool]]:
+    """Ctrl-C, or one of these signals, asks for an orderly end (the function then says True); the second one is a
+    KeyboardInterrupt.
+    """
     asked = False
 
     def ask(*_: object) -> None:
@@ -18,14 +20,15 @@ def stopping() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("stopping after this step; Ctrl-C again gives up at once", file=sys.stderr)
+        print(f"stopping after {after}; Ctrl-C again gives up at once", file=sys.stderr)
 
     try:
-        before = signal.signal(signal.SIGINT, ask)
+        before = {one: signal.signal(one, ask) for one in (signal.SIGINT, *signals)}
     except ValueError:  # not the main thread: signals are somebody else's
         yield lambda: False
         return
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
