@@ -42,6 +42,7 @@ VALUES: dict[str, Any] = {
     "lr": 0.123,
     "crop": (33, 44),
     "size": 55,
+    "sample_points": 3,
     "evaluate": False,
     "evaluate_every": 3,
     "metric": "box AP",

@@ -133,6 +133,34 @@ class InstanceMasks:
 
 
 @dataclass(frozen=True)
+class LabelledPoints:
+    """P points of each object, in place of its mask (PointSup, arXiv 2104.06404)."""
+
+    coords: Tensor
+    """(G, P, 2) float32, (x, y) in pixels of the image, continuous: the centre of pixel 0 is at 0.5."""
+    labels: Tensor
+    """(G, P) float32: 1 on the object, 0 beside it, -1 ignored (outside of the image)."""
+
+    def __post_init__(self) -> None:
+        if self.labels.ndim != 2 or self.coords.shape != (*self.labels.shape, 2):
+            raise ValueError(
+                f"points: expected coords (G, P, 2) and labels (G, P), got {tuple(self.coords.shape)} and "
+                f"{tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor) -> LabelledPoints:
+        """The points of the objects with these numbers or flags."""
+        return LabelledPoints(self.coords[index], self.labels[index])
+
+    def to(self, device: torch.device | str) -> LabelledPoints:
+        """The same on another device."""
+        return LabelledPoints(self.coords.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
 class InstanceTarget:
     """The objects of one image, in that image's pixels."""
 
@@ -144,6 +172,8 @@ class InstanceTarget:
     """G masks."""
     crowd: Tensor
     """(G,) bool: the region holds many objects; not trained on, not counted against a detection."""
+    points: LabelledPoints | None = None
+    """Masks are learnt from these instead where they are there; the windows of `masks` may be empty (0 x 0) then."""
 
     def __post_init__(self) -> None:
         count = len(self.masks)
@@ -152,6 +182,8 @@ class InstanceTarget:
                 f"target with {count} masks: expected boxes ({count}, 4), labels ({count},), crowd ({count},), got "
                 f"{tuple(self.boxes.shape)}, {tuple(self.labels.shape)}, {tuple(self.crowd.shape)}"
             )
+        if self.points is not None and len(self.points) != count:
+            raise ValueError(f"points: expected those of {count} objects, got {len(self.points)}")
 
     def __len__(self) -> int:
         return len(self.labels)

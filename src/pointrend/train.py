@@ -21,6 +21,8 @@ from pointrend.checkpoints.download import Progress, file_hash
 from pointrend.checkpoints.native import build, save
 from pointrend.data.build import open_dataset
 from pointrend.data.class_mapping import match_classes
+from pointrend.data.coco import CocoInstances
+from pointrend.data.transforms import WITHOUT_POINTS
 from pointrend.distributed import main_process
 from pointrend.evaluate import score
 from pointrend.evaluation.evaluate_semantic import score_names
@@ -173,7 +175,11 @@ def prepare_training(
         config = config.with_size(options.size)
     if options.steps is not None:
         config = config.shortened(options.steps)
+    if options.sample_points is not None:
+        config = config.with_sampled_points(options.sample_points)
     train_part, validation = _open(options, config.task, config.transforms, all_images=config.data != "any")
+    if config.point_labels and not (isinstance(train_part, CocoInstances) and train_part.has_points):
+        raise ValueError(f"{config.name} and {options.data}: {WITHOUT_POINTS}")
     torch.manual_seed(options.seed)
     model = build(config.config(train_part.class_names, train_part.palette))
     _fill(model, config.pretrained if weights is None else weights, options, progress)
@@ -194,6 +200,8 @@ def prepare_finetuning(model: Any, name: str, options: TrainingOptions) -> tuple
         config = config.with_crop(*options.crop)
     if options.size is not None:
         config = config.with_size(options.size)
+    if options.sample_points is not None:
+        config = config.with_sampled_points(options.sample_points)
     train_part, validation = _open(options, config.task, config.transforms, all_images=False)
     model.config = config.network  # at the size that was asked for
     changed, transfer = change_classes(model, train_part.class_names, train_part.palette)
@@ -214,6 +222,8 @@ def _open(
 
     def validation() -> Dataset:
         part = open_dataset(name, "val", categories=categories)
+        if isinstance(part, CocoInstances):
+            part.require_masks()
         return match_classes(part, data.class_names, of="the training part")
 
     return data, Validation(validation, limit)

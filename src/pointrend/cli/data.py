@@ -1,4 +1,4 @@
-"""`pointrend data check`, `pointrend data lvis-to-coco` and `pointrend data draw-cityscapes`."""
+"""`pointrend data check`, `sample-points`, `lvis-to-coco` and `draw-cityscapes`."""
 
 from __future__ import annotations
 
@@ -158,11 +158,43 @@ class DrawCityscapes:
 
 
 @dataclass(frozen=True)
+class SamplePoints:
+    """Draw labelled points from the masks of a COCO file: copies that have points in place of masks, as PointSup's.
+
+    Points lie uniformly in each object's box and say whether they are on the object. `pointrend train --data
+    DIR:points` trains on them. With the same seed they are the points that PointSup was published with.
+    """
+
+    annotations: Positional[Path]
+    """COCO file with masks, such as annotations/instances_train2017.json."""
+    points: int = 10
+    """Points of each object."""
+    versions: int = 1
+    """So many files, each with other points."""
+    seed: int = 12345
+    """Of the random numbers."""
+    out: Path | None = None
+    """Folder to write to; that of the file if not given."""
+
+    def run(self) -> int:
+        """Draw."""
+        from pointrend.data.sample_points import write_points
+
+        written = write_points(
+            self.annotations, self.out, points=self.points, versions=self.versions, seed=self.seed
+        )
+        for target, count, inside in written:
+            print(f"{target}: {count} points, {100 * inside / max(count, 1):.2f} % of them on their object")
+        return 0
+
+
+@dataclass(frozen=True)
 class Data:
-    """Validate or convert data sets: `check FOLDER`, `lvis-to-coco LVIS OUTPUT`, `draw-cityscapes FOLDER`."""
+    """Validate or convert data sets: `check FOLDER`, `sample-points FILE`, `lvis-to-coco LVIS OUTPUT`, ..."""
 
     action: Annotated[
         Annotated[Check, subcommand("check", prefix_name=False)]
+        | Annotated[SamplePoints, subcommand("sample-points", prefix_name=False)]
         | Annotated[LvisToCoco, subcommand("lvis-to-coco", prefix_name=False)]
         | Annotated[DrawCityscapes, subcommand("draw-cityscapes", prefix_name=False)],
         arg(name=""),

@@ -22,6 +22,7 @@ from pointrend.core.selection import (
     PointSampling,
     Uncertainty,
     multilabel_uncertainty,
+    sample_labelled_points,
     sample_training_points,
     uncertainty_for,
 )
@@ -155,9 +156,12 @@ class PointRend(nn.Module):
         """What :meth:`loss` gives, and how many points it is a mean over."""
         maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
         labels = self._check_labels(coarse, labels, ignore_label)
-        points = sample_training_points(
-            coarse, self.sampling, self.uncertainty, generator=generator
-        )  # (N, P, 2)
+        if self.sampling.strategy == "labelled":
+            points = self._labelled_points(labels, placement, ignore_label, generator)
+        else:
+            points = sample_training_points(
+                coarse, self.sampling, self.uncertainty, generator=generator
+            )  # (N, P, 2)
         logits = predict_in_images(self.head, maps, coarse, placement)(points)  # (N, C, P)
         where = points if placement is None else placement.in_image(points)
         truth = point_sample(labels.float(), where, mode="nearest")  # (N, 1 or C, P)
@@ -167,6 +171,17 @@ class PointRend(nn.Module):
             return binary_point_loss(logits, truth, normalize=normalize), counted
         truth = truth[:, 0].long()
         return multiclass_point_loss(logits, truth, ignore_label=ignore_label, normalize=normalize), counted
+
+    def _labelled_points(
+        self, labels: Tensor, placement: Placement | None, ignore_label: int, generator: Generators
+    ) -> Tensor:
+        if placement is not None or labels.shape[1] != 1:
+            raise ValueError(
+                "point sampling: 'labelled' is for one label map of the whole image, without boxes"
+            )
+        return sample_labelled_points(
+            labels[:, 0], self.sampling.num_points, ignore_label=ignore_label, generator=generator
+        )
 
     @torch.no_grad()
     def refine(

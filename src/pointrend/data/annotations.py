@@ -15,11 +15,13 @@ import torch
 from faster_coco_eval.core import mask as mask_api
 from numpy.typing import NDArray
 
+from pointrend.formats.point_labels import PointLabels
 from pointrend.masks.polygons import Polygons
 from pointrend.masks.rle import Bits, RunLengths, Window, decompress
-from pointrend.structures import InstanceMasks, InstanceTarget
+from pointrend.structures import InstanceMasks, InstanceTarget, LabelledPoints
 
 Floats = NDArray[np.float64]
+EMPTY: Bits = np.zeros((0, 0), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,32 @@ Shape = Polygons | RunLengths | Bitmap
 
 
 @dataclass(frozen=True)
+class PlacedPoints:
+    """Labelled points of G objects, P of each, in the pixels they were annotated in; continuous coordinates."""
+
+    coords: Floats  # (G, P, 2)
+    labels: NDArray[np.float32]  # (G, P) 1, 0 or -1 (ignored)
+
+    @classmethod
+    def of(cls, points: Sequence[PointLabels | None]) -> PlacedPoints | None:
+        """From pixel indices, whose centres are at + 0.5; None if no object has points. A crowd may have none."""
+        count = max((len(own) for own in points if own is not None), default=0)
+        if count == 0:
+            return None
+        none = PointLabels(np.zeros((count, 2), dtype=np.int64), np.full(count, -1))
+        known = [none if own is None else own for own in points]
+        return cls(
+            np.stack([own.coords for own in known]).astype(np.float64) + 0.5,
+            np.stack([own.labels for own in known]).astype(np.float32),
+        )
+
+    def chosen(self, index: NDArray[np.int64]) -> PlacedPoints:
+        """(G, S) some of each object's points, by number."""
+        coords = np.take_along_axis(self.coords, index[..., None], axis=1)
+        return PlacedPoints(coords, np.take_along_axis(self.labels, index, axis=1))
+
+
+@dataclass(frozen=True)
 class PlacedObjects:
     """The G objects of an image, and the way from the pixels they were annotated in to the image's own.
 
@@ -65,7 +93,7 @@ class PlacedObjects:
     negative.
     """
 
-    shapes: Sequence[Shape]
+    shapes: Sequence[Shape | None]  # None: it has points in place of a mask
     boxes: Floats  # (G, 4) x1, y1, x2, y2 as annotated
     labels: NDArray[np.int64]
     crowd: NDArray[np.bool_]
@@ -74,6 +102,7 @@ class PlacedObjects:
     scale: tuple[float, float] = (1.0, 1.0)
     shift: tuple[float, float] = (0.0, 0.0)
     tight_boxes: bool = False  # after a crop the annotated box says little about what is left
+    points: PlacedPoints | None = None
 
     @classmethod
     def of(cls, target: InstanceTarget) -> PlacedObjects:
@@ -86,6 +115,9 @@ class PlacedObjects:
             crowd=target.crowd.numpy(),
             source_size=target.masks.image_size,
             image_size=target.masks.image_size,
+            points=None
+            if target.points is None
+            else PlacedPoints(target.points.coords.numpy().astype(np.float64), target.points.labels.numpy()),
         )
 
     def resized(self, height: int, width: int) -> PlacedObjects:
@@ -109,11 +141,12 @@ class PlacedObjects:
         return replace(self, image_size=(height, width), shift=shift, tight_boxes=True)
 
     def target(self) -> InstanceTarget:
-        """Boxes and masks in the image's pixels; objects of which no pixel or no box is left are dropped.
+        """Boxes, masks and labelled points in the image's pixels.
 
-        Boxes are the annotated ones, moved and cut to the image (Detectron2's way); after a crop they are
-        tight round the pixels. Polygons are rasterized as the COCO API does in the whole image, run lengths
-        are read at the pixel centres.
+        Boxes are the annotated ones, moved and cut to the image (Detectron2's way); after a crop those of masks
+        are tight round the pixels. Polygons are rasterized as the COCO API does in the whole image, run lengths
+        are read at the pixel centres. Points outside of the image are ignored. Objects of which no box is left
+        are dropped, those without points also where no pixel is left.
         """
         boxes = self._moved(self.boxes)
         height, width = self.image_size
@@ -121,11 +154,13 @@ class PlacedObjects:
         kept: list[int] = []
         windows, corners = [], []
         for number, shape in enumerate(self.shapes):
-            bits, top, left = _tight(*self._rasterized(shape))
+            bits, top, left = (EMPTY, 0, 0) if shape is None else _tight(*self._rasterized(shape))
             bottom, right = top + bits.shape[0], left + bits.shape[1]
-            if self.tight_boxes:
+            if self.tight_boxes and self.points is None:
                 boxes[number] = (left, top, right, bottom)
-            if bits.size and (boxes[number, 2:] - boxes[number, :2] > 1e-5).all():
+            if (bits.size or self.points is not None) and (
+                boxes[number, 2:] - boxes[number, :2] > 1e-5
+            ).all():
                 kept.append(number)
                 windows.append(torch.from_numpy(bits))
                 corners.append((left, top))
@@ -135,7 +170,15 @@ class PlacedObjects:
             labels=torch.from_numpy(self.labels[kept]),
             masks=InstanceMasks(windows, offsets, self.image_size),
             crowd=torch.from_numpy(self.crowd[kept]),
+            points=None if self.points is None else self._moved_points(self.points, kept),
         )
+
+    def _moved_points(self, points: PlacedPoints, kept: Sequence[int]) -> LabelledPoints:
+        coords = points.coords[kept] * self.scale + self.shift
+        height, width = self.image_size
+        outside = ((coords < 0) | (coords > (width, height))).any(axis=-1)
+        labels = np.where(outside, np.float32(-1), points.labels[kept])
+        return LabelledPoints(torch.from_numpy(coords.astype(np.float32)), torch.from_numpy(labels))
 
     def _moved(self, boxes: Floats) -> Floats:
         """(..., 4) boxes in the image's pixels, not cut."""
@@ -152,12 +195,11 @@ class PlacedObjects:
         left, top = max(int(np.floor(low_x)) - 1, 0), max(int(np.floor(low_y)) - 1, 0)
         right, bottom = min(int(np.ceil(high_x)) + 1, width), min(int(np.ceil(high_y)) + 1, height)
         if left >= right or top >= bottom:
-            return np.zeros((0, 0), dtype=np.uint8), 0, 0
+            return EMPTY, 0, 0
         window = (top, left, bottom - top, right - left)
         if isinstance(shape, Polygons):
-            rings = [(ring * self.scale + self.shift).ravel() for ring in shape.rings]
-            merged = mask_api.merge(mask_api.frPyObjects(rings, height, width))
-            return RunLengths(decompress(merged["counts"]), self.image_size).pixels(window), top, left
+            rings = [ring * self.scale + self.shift for ring in shape.rings]
+            return rasterized(rings, self.image_size).pixels(window), top, left
         return self._read(shape, window), top, left
 
     def _read(self, shape: RunLengths | Bitmap, window: Window) -> Bits:
@@ -176,10 +218,16 @@ class PlacedObjects:
         return result
 
 
+def rasterized(rings: Sequence[Floats], size: tuple[int, int]) -> RunLengths:
+    """The union of polygons (N, 2) in an image of (height, width), as the COCO API draws it."""
+    merged = mask_api.merge(mask_api.frPyObjects([ring.ravel() for ring in rings], *size))
+    return RunLengths(decompress(merged["counts"]), size)
+
+
 def _tight(bits: Bits, top: int, left: int) -> tuple[Bits, int, int]:
     """The window without empty rows and columns round it; 0x0 if nothing is inside."""
     rows, columns = np.flatnonzero(bits.any(axis=1)), np.flatnonzero(bits.any(axis=0))
     if len(rows) == 0:
-        return np.zeros((0, 0), dtype=np.uint8), 0, 0
+        return EMPTY, 0, 0
     bits = bits[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.ascontiguousarray(bits), top + int(rows[0]), left + int(columns[0])

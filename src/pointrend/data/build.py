@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,15 @@ from typing import Literal
 from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.class_table import ClassTable, infer_classes, read_class_file
 from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
-from pointrend.data.exports import SPLIT_NAMES, VocFolder, describe, find_objects, held_out
+from pointrend.data.exports import (
+    SPLIT_NAMES,
+    ObjectSource,
+    VocFolder,
+    describe,
+    find_objects,
+    find_points,
+    held_out,
+)
 from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, read_pairs
 from pointrend.data.shapes import ShapeScenes
 from pointrend.formats.coco_json import checked
@@ -25,6 +34,7 @@ LAYOUTS = """\
   DIR/instances_{train,val}.json, DIR/{train,val}/                       COCO format
   DIR/annotations/instances_{train,val}2017.json, DIR/{train,val}2017/   COCO as released
   DIR/annotations/lvis_v{1,0.5}_{train,val}.json, DIR/{train,val}2017/   LVIS, COCO's classes (DIR:lvis beside COCO)
+  DIR:points (DIR:points_n10_v1)                labelled points beside masks: *_n10_v1_without_masks.json
   DIR/leftImg8bit/, DIR/gtFine/                 Cityscapes (DIR:instance for its objects)
   DIR/{train,val}.txt                           lines "image labels", relative to DIR
   DIR/images/{train,val}/, DIR/labels/{train,val}/   images and label maps of the same names
@@ -40,6 +50,7 @@ with an optional DIR/classes.json for label maps (palette: for maps in colour):
   {"classes": [names], "ignore_label": 255, "ids": [numbers in the files], "reduce_zero_label": true,
    "palette": [colours]}"""
 
+POINTS = re.compile(r":points(?:_(n\d+_v\d+))?$")
 LABEL_FOLDERS = ("stuffthingmaps", "labels", "masks", "annotations")
 SCENES = {"train": (0, 20_000), "val": (1_000_000, 200)}  # first scene and how many
 
@@ -67,12 +78,22 @@ def open_dataset(
     name, task = _split_task(str(data))
     lvis = name.endswith(":lvis")
     name = name.removesuffix(":lvis")
-    if lvis and task == "semantic":
-        raise ValueError(f"{data}: LVIS is data for instance segmentation, not semantic")
+    points = POINTS.search(name)
+    name = POINTS.sub("", name)
+    if (lvis or points) and task == "semantic":
+        raise ValueError(f"{data}: LVIS and labelled points are data for instance segmentation, not semantic")
     if name == "shapes" and not Path(name).exists():
         found: Dataset | None = _shapes(split, task or "semantic", transforms)
     elif Path(name).is_dir():
         root = Path(name)
+        if points is not None and split == "train":
+            source = find_points(root, points[1] or "")
+            if source is None:
+                raise ValueError(
+                    f"{data}: found no file of labelled points (*_n10_v1_without_masks.json) beside its images; "
+                    "`pointrend data sample-points` draws them from masks"
+                )
+            return _objects(source, split, transforms, categories, allow_missing)
         found = None if lvis else _folder(root, split, task, transforms, categories, allow_missing)
         if found is None and task != "semantic":
             found = _lvis(root, split, transforms, categories)
@@ -123,6 +144,16 @@ def _folder(
     source = find_objects(root, split) if voc is None else voc.objects(split)
     if source is None:
         return _label_maps(root, split, transforms, allow_missing)
+    return _objects(source, split, transforms, categories, allow_missing)
+
+
+def _objects(
+    source: ObjectSource,
+    split: Split,
+    transforms: Transforms | None,
+    categories: Sequence[str] | None,
+    allow_missing: bool,
+) -> CocoInstances:
     inspection = source.inspect()
     file = inspection.file if allow_missing else checked(inspection)
     if source.both_splits:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pointrend.data.annotations import Floats, PlacedObjects
+from pointrend.data.annotations import Floats, PlacedObjects, PlacedPoints
 from pointrend.data.file_finder import FileFinder
 from pointrend.data.image_io import read_image
 from pointrend.data.transforms import finished
@@ -107,6 +107,19 @@ class CocoInstances(Dataset):
         """A colour (0..255) for each class."""
         return default_palette(len(self.classes))
 
+    @property
+    def has_points(self) -> bool:
+        """Whether objects have labelled points, from which masks are then learnt."""
+        return any(item.points is not None for objects in self._objects.values() for item in objects)
+
+    def require_masks(self) -> None:
+        """Raise a ValueError where an object has labelled points in place of a mask: scores need masks."""
+        if any(item.shape is None for objects in self._objects.values() for item in objects):
+            raise ValueError(
+                f"{self.file.source}: objects have labelled points in place of masks, and scores need masks; train "
+                "with --no-evaluate, or score on data with masks"
+            )
+
     def __len__(self) -> int:
         return len(self.image_ids)
 
@@ -121,18 +134,23 @@ class CocoInstances(Dataset):
         image, objects = self.file.images[image_id], self._objects[image_id]
         size = (image.height, image.width)
         return PlacedObjects(
-            shapes=[item.shape for item in objects if item.shape is not None],
+            shapes=[item.shape for item in objects],
             boxes=_corners(objects),
             labels=np.array([self._label_of[item.category_id] for item in objects], dtype=np.int64),
             crowd=np.array([item.crowd for item in objects], dtype=bool),
             source_size=size,
             image_size=size,
+            points=PlacedPoints.of([item.points for item in objects]),
         )
 
     def as_coco(self) -> dict[str, list[dict[str, Any]]]:
         """What is left of the file after the choice of categories and images, in its own format: the ground
         truth for an evaluation. Merged categories have the id of their class (`category_ids`).
+
+        Raises:
+            ValueError: an object has labelled points in place of a mask.
         """
+        self.require_masks()
         ids = self.category_ids
         images = [self.file.images[number] for number in self.image_ids]
         return {

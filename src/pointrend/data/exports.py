@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "val2017"),
 }
 HOLD_OUT = 10
+POINTS_FILE = re.compile(r"(.+)_(n\d+_v\d+)_without_masks\.json")
+"""PointSup's name for a copy of a COCO file with labelled points in place of masks."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,44 @@ def find_objects(root: Path, split: str) -> ObjectSource | None:
     return None
 
 
+def find_points(root: Path, version: str = "") -> ObjectSource | None:
+    """Labelled points to train on, in a file of PointSup's name; `version` such as "n10_v1" says which.
+
+    Raises:
+        ValueError: there are several, and no version says which.
+    """
+    named = [
+        (found[1], found[2], path)
+        for folder in (root, root / "annotations", *(root / name for name in SPLIT_NAMES["train"]))
+        for path in sorted(folder.glob("*_without_masks.json"))
+        if (found := POINTS_FILE.fullmatch(path.name)) and not any(n in found[1] for n in SPLIT_NAMES["val"])
+    ]
+    chosen = [(base, path) for base, own, path in named if version in ("", own)]
+    if len(chosen) > 1:
+        versions = ", ".join(f"{root}:points_{own}" for _, own, _ in named)
+        raise ValueError(f"{root}: several files of labelled points; choose one of {versions}")
+    for base, path in chosen:
+        stem = base.removeprefix("instances_")
+        folders = (stem, f"images/{stem}", "images/default", "images", *SPLIT_NAMES["train"], ".")
+        images = path.parent if path.parent.name in SPLIT_NAMES["train"] else _images_of(root, folders)
+        if images is not None:
+            both = not any(name in str(path.relative_to(root)) for name in SPLIT_NAMES["train"])
+            return _coco(images, path, both_splits=both)
+    return None
+
+
 def _coco_of_split(root: Path, split: str) -> ObjectSource | None:
     """A file named as its split; the newest year if there are several."""
     for name in SPLIT_NAMES[split]:
         for folder in (root, root / "annotations"):
-            for file in sorted(folder.glob(f"instances_{name}*.json"), reverse=True):
+            for file in _coco_files(folder, f"instances_{name}*.json"):
                 stem = file.stem.removeprefix("instances_")
                 images = _images_of(root, (stem, f"images/{stem}", "images", name))
                 if images is not None:
                     return _coco(images, file)
     for name in SPLIT_NAMES[split]:
         for folder in (root, root / "annotations"):
-            for file in sorted(folder.glob(f"*{name}*.json"), reverse=True):
+            for file in _coco_files(folder, f"*{name}*.json"):
                 content = coco_content(file)
                 images = _images_of(root, (name, f"images/{name}", "images", "."))
                 if content is not None and images is not None:
@@ -70,10 +99,17 @@ def _coco_of_split(root: Path, split: str) -> ObjectSource | None:
     return None
 
 
+def _coco_files(folder: Path, pattern: str) -> list[Path]:
+    """The newest year first; without copies that have points in place of masks."""
+    return [
+        path for path in sorted(folder.glob(pattern), reverse=True) if not POINTS_FILE.fullmatch(path.name)
+    ]
+
+
 def _roboflow(root: Path, split: str) -> ObjectSource | None:
     """A folder for each split, with the images and a COCO file (Roboflow: _annotations.coco.json)."""
     for name in SPLIT_NAMES[split]:
-        for file in sorted((root / name).glob("*.json")):
+        for file in _coco_files(root / name, "*.json")[::-1]:
             content = coco_content(file)
             if content is not None:
                 return _coco(root / name, file, content)
@@ -82,7 +118,7 @@ def _roboflow(root: Path, split: str) -> ObjectSource | None:
 
 def _coco_for_all(root: Path, split: str) -> ObjectSource | None:
     """One COCO file for all images: CVAT's annotations/instances_default.json, Label Studio's result.json."""
-    for file in [*sorted((root / "annotations").glob("*.json")), *sorted(root.glob("*.json"))]:
+    for file in [*_coco_files(root / "annotations", "*.json")[::-1], *_coco_files(root, "*.json")[::-1]]:
         content = coco_content(file)
         images = _images_of(root, ("images/default", "images", "."))
         if content is not None and images is not None and not _other_split(file.stem):

@@ -23,6 +23,10 @@ from pointrend.structures import IGNORE_LABEL, InstanceTarget, Sample, SemanticT
 
 PADDING_RGB = (124, 116, 104)  # ImageNet's mean colour: what zero padding after normalisation looks like
 
+WITHOUT_POINTS = (
+    "the objects have no labelled points; `pointrend data sample-points` draws them from masks, `pointrend label` asks "
+    "for them; DIR:points names data that has both"
+)
 SampleTransform = Callable[[Sample], Sample]
 
 
@@ -202,6 +206,35 @@ class ColorJitter:
 
     def _contrast(self, pixels: Tensor) -> Tensor:
         return pixels * uniform(*self.contrast) if happens(0.5) else pixels
+
+
+@dataclass(frozen=True)
+class SamplePoints:
+    """Point augmentation (PointSup, arXiv 2104.06404): `count` of each object's labelled points, drawn anew each time.
+
+    Without replacement, unless an object has fewer. Points that a crop put outside of the image may be drawn.
+    """
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"sample points: expected at least one of each object, got {self.count}")
+
+    def __call__(self, sample: Sample) -> Sample:
+        target = movable(sample)
+        if isinstance(target, SemanticTarget):
+            raise ValueError("sample points: expected objects with labelled points, got a label map")
+        if target.points is None:
+            if len(target.boxes) > int(target.crowd.sum()):
+                raise ValueError(f"sample points: {WITHOUT_POINTS}")
+            return sample
+        objects, points = target.points.labels.shape
+        if points >= self.count:
+            index = torch.rand(objects, points).argsort(dim=1)[:, : self.count]
+        else:
+            index = torch.randint(points, (objects, self.count))
+        return replace(sample, target=replace(target, points=target.points.chosen(index.numpy())))
 
 
 def _saturated(pixels: Tensor, factor: float) -> Tensor:

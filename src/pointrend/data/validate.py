@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import exif_turns
 from pointrend.formats.coco_json import Annotation, ImageRecord
 from pointrend.masks.polygons import Polygons
-from pointrend.structures import IGNORE_LABEL, Dataset, InstanceTarget, Sample, SemanticTarget
+from pointrend.structures import (
+    IGNORE_LABEL,
+    Dataset,
+    InstanceTarget,
+    LabelledPoints,
+    Sample,
+    SemanticTarget,
+)
 
 # A box counts as fitting its mask if no side is further off than this share of the box's longer side, or two pixels.
 FIT = 0.1
@@ -79,8 +87,8 @@ def check_dataset(
     numbers that are no class (all "unreadable"); images without a labelled pixel or an object ("empty"); objects
     without a pixel ("object"); boxes that do not fit their masks ("box"); images whose files are equal to the byte
     ("duplicate"); and what is implausible: boxes without a side, fractions for pixels, objects outside of their image,
-    a category name that is there twice, one class alone, more ignored pixels than others, classes left out between
-    others, more than 60 classes that have no names, EXIF orientations beside label maps.
+    labelled points outside of their box, a category name that is there twice, one class alone, more ignored pixels than
+    others, classes left out between others, more than 60 classes that have no names, EXIF orientations beside label maps.
 
     Args:
         data: without random changes of the images.
@@ -225,8 +233,10 @@ def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, anno
         text = f"{lost} of {annotated} objects have no pixel or no box inside the image"
         findings.problems.append(Problem("object", name, text))
     _count(findings, torch.bincount(target.labels[counted], minlength=len(findings.class_names)))
+    if target.points is not None:
+        findings.problems += _misplaced_points(target.boxes, target.points, counted, name)
     for number, (box, window) in enumerate(zip(target.boxes.tolist(), target.masks.windows, strict=True)):
-        if bool(target.crowd[number]):
+        if bool(target.crowd[number]) or (target.points is not None and window.numel() == 0):
             continue
         rows, columns = torch.where(window != 0)
         if len(rows) == 0:
@@ -245,6 +255,16 @@ def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, anno
             label = findings.class_names[int(target.labels[number])]
             text = f"object {number} ({label}): the box ({shown}) does not fit the mask, which spans {tuple(tight)}"
             findings.problems.append(Problem("box", name, text))
+
+
+def _misplaced_points(boxes: Tensor, points: LabelledPoints, counted: Tensor, name: str) -> Iterator[Problem]:
+    """Points are drawn in an object's box; its corners may be fractions."""
+    beyond = (
+        ((points.coords < boxes[:, None, :2] - 1) | (points.coords > boxes[:, None, 2:] + 1)).any(2).sum(1)
+    )
+    for number in torch.nonzero(counted & (beyond > 0)).flatten().tolist():
+        text = f"{int(beyond[number])} labelled points of object {number} lie outside of its box"
+        yield Problem("points outside their box", name, text)
 
 
 def _count(findings: Findings, counts: torch.Tensor) -> None:

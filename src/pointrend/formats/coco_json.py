@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pointrend.formats.point_labels import PointLabels, parse_points
 from pointrend.io import read_json
 from pointrend.masks.polygons import Polygons
 from pointrend.masks.rle import RunLengths, checked_runs, decode_window
@@ -92,9 +93,11 @@ class Annotation:
     bbox: Floats
     """(4,) x, y, width, height."""
     shape: Shape | None
-    """None only where masks were not asked for."""
+    """None only where masks were not asked for, or there are points in its place."""
     area: float
     crowd: bool
+    points: PointLabels | None = None
+    """PointSup: labelled points; in a file all objects have as many, or none has any."""
 
     def to_coco(self) -> dict[str, Any]:
         """The form of COCO files; run lengths compressed."""
@@ -106,6 +109,8 @@ class Annotation:
             "area": self.area,
             "iscrowd": int(self.crowd),
         }
+        if self.points is not None:
+            record |= self.points.to_coco()
         return record if self.shape is None else {**record, "segmentation": self.shape.to_coco()}
 
 
@@ -158,7 +163,7 @@ def read_coco(
 
     Args:
         source: a file, or its content (which is left as it is).
-        masks: whether every annotation must have a segmentation.
+        masks: whether every annotation must have a segmentation, or labelled points.
         file_names: whether every image must have a file name (or an address).
 
     Raises:
@@ -218,6 +223,7 @@ def inspect_coco(
         faults,
         renumber=True,
     )
+    _check_point_counts(annotations)
     objects: dict[Id, list[Annotation]] = {number: [] for number in images.found}
     for item in annotations.found.values():
         objects[item.image_id].append(item)
@@ -271,6 +277,7 @@ class _List(Generic[T]):
         *,
         renumber: bool = False,
     ) -> None:
+        self.faults = faults
         self.found: dict[Any, T] = {}
         self.refused: set[Any] = set()
         self.mended: list[Any] = []
@@ -456,14 +463,41 @@ def _annotation(
     crowd = 0 if crowd is None else record.whole("iscrowd")
     if crowd not in (0, 1):
         raise record.wrong("missing or wrong field", "iscrowd", "0 or 1", crowd)
-    shape = _shape(record, images.found[image_id]) if masks else None
+    points = _points(record, images.found[image_id])
+    with_mask = masks and (points is None or record.fields.get("segmentation") is not None)
+    shape = _shape(record, images.found[image_id]) if with_mask else None
     bbox = _box(record, shape)
     area = record.fields.get("area")
     if area is None:
         area = shape.area if shape is not None else float(bbox[2] * bbox[3])
     elif (area := record.number("area")) < 0:
         raise record.wrong("missing or wrong field", "area", "a number, 0 or more", area)
-    return Annotation(own, image_id, category_id, bbox, shape, float(area), bool(crowd))
+    return Annotation(own, image_id, category_id, bbox, shape, float(area), bool(crowd), points)
+
+
+def _points(record: _Record, image: ImageRecord) -> PointLabels | None:
+    coords, labels = (record.fields.get(field) for field in ("point_coords", "point_labels"))
+    if coords is None and labels is None:
+        return None
+    try:
+        return parse_points(coords, labels, image.size)
+    except ValueError as error:
+        raise _FaultError(Fault("labelled points", record.place, str(error))) from error
+
+
+def _check_point_counts(annotations: _List[Annotation]) -> None:
+    """Objects are learnt from together, so all but crowds have as many points: a fault for each that has not."""
+    items = [item for item in annotations.found.values() if item.points is not None or not item.crowd]
+    counts = {item.id: 0 if item.points is None else len(item.points) for item in items}
+    usual = Counter(counts.values()).most_common(1)[0][0] if any(counts.values()) else 0
+    for item in items:
+        if counts[item.id] != usual:
+            text = (
+                f"expected {usual} labelled points, as most of the file's objects have, got {counts[item.id]}"
+            )
+            place = f"annotations (id {brief(item.id)}), point_labels"
+            annotations.faults.append(Fault("labelled points", place, text))
+            del annotations.found[item.id]
 
 
 def _among(value: object, ids: set[Any]) -> bool:

@@ -25,7 +25,13 @@ from torch import Tensor
 
 from pointrend.core.checks import check_labels
 from pointrend.models.boxes import has_area
-from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceTarget, SemanticTarget
+from pointrend.structures import (
+    IGNORE_LABEL,
+    InstanceMasks,
+    InstanceTarget,
+    LabelledPoints,
+    SemanticTarget,
+)
 
 # An image of 1 x 2000 pixels whose short edge is to become 800 would be 800 x 1 600 000: 3.8 GB of uint8.
 MAX_RESIZED_PIXELS = 2**27
@@ -267,6 +273,27 @@ def objects_to_learn(
         labels.append(target.labels[keep].to(device))
         masks.append(target.masks[keep])
     return boxes, labels, masks
+
+
+def points_to_learn(targets: Sequence[InstanceTarget], device: torch.device) -> list[LabelledPoints] | None:
+    """Labelled points of the objects of :func:`objects_to_learn`, for each image; None where masks are learnt from.
+
+    Raises:
+        ValueError: some objects have points and others have none, or another number of them.
+    """
+    points: list[LabelledPoints] = []
+    counts = set()
+    for target in targets:
+        keep = ~target.crowd & has_area(target.boxes)
+        own = target.points or LabelledPoints(torch.zeros(len(target), 0, 2), torch.zeros(len(target), 0))
+        points.append(own[keep].to(device))
+        if bool(keep.any()):
+            counts.add(own.labels.shape[1])
+    if len(counts) > 1:
+        raise ValueError(
+            f"targets: expected as many labelled points of each object, got {sorted(counts)} (0: masks)"
+        )
+    return points if counts - {0} else None
 
 
 def batch_labels(batch: ImageBatch, targets: Sequence[SemanticTarget], num_classes: int) -> Tensor:

@@ -28,9 +28,10 @@ from pointrend.models.inputs import (
     batch_images,
     check_instance_targets,
     objects_to_learn,
+    points_to_learn,
     prepare_images,
 )
-from pointrend.models.mask_heads.base import MaskConfig, MaskHead
+from pointrend.models.mask_heads.base import MaskConfig, MaskHead, PointsInBoxes
 from pointrend.models.mask_heads.coarse import CoarseMaskHead
 from pointrend.models.mask_heads.conv import ConvMaskHead
 from pointrend.models.mask_heads.implicit import ImplicitMaskHead
@@ -190,7 +191,8 @@ class InstanceSegmenter(Pretrained):
     ) -> Losses:
         """Training losses by name, scalars to be summed; means over images, proposals and boxes.
 
-        Crowds and boxes without area are no targets. An image without objects is background everywhere.
+        Crowds and boxes without area are no targets. An image without objects is background everywhere. Masks of
+        targets with labelled points are learnt from these alone, in the proposals.
 
         Args:
             images: uint8 (3, h, w) RGB at the size to train on.
@@ -204,6 +206,7 @@ class InstanceSegmenter(Pretrained):
         check_instance_targets(images, targets, self.config.num_classes)
         batch = batch_images(images, self.config.preprocessing, self.device)
         boxes, labels, masks = objects_to_learn(targets, self.device)
+        points = points_to_learn(targets, self.device)
         features = self.features(batch)
         anchors = self.rpn([features[level] for level in PROPOSED])
         rpn_losses = self.rpn.loss(anchors, boxes, generator=generator)
@@ -217,9 +220,14 @@ class InstanceSegmenter(Pretrained):
             torch.cat([s.labels for s in sampled]),
             torch.cat([_rows(b, s.matched) for b, s in zip(boxes, sampled, strict=True)]),
         )
-        on_predicted = self.config.masks.train_on_predicted_boxes
+        # A predicted box may miss most of the few labelled points.
+        on_predicted = self.config.masks.train_on_predicted_boxes and points is None
         regions, matched = self.box_head.positives(sampled, deltas, predicted=on_predicted)
-        mask_losses = self.mask_head.loss(features, regions, matched, masks, generator=generator)
+        if points is None:
+            mask_losses = self.mask_head.loss(features, regions, matched, masks, generator=generator)
+        else:
+            in_boxes = PointsInBoxes.of(points, regions, matched)
+            mask_losses = self.mask_head.point_loss(features, regions, in_boxes)
         losses = rpn_losses | box_losses | mask_losses
         _check_finite(losses)
         counts = dict.fromkeys(rpn_losses, len(images)) | dict.fromkeys(box_losses, len(logits))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pointrend.data.transforms import Compose, RandomCrop, ResizeShortEdge, SampleTransform
+from pointrend.data.transforms import Compose, RandomCrop, ResizeShortEdge, SamplePoints, SampleTransform
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.published import NetworkConfig, Palette, with_classes
 from pointrend.training.recipe import Recipe
@@ -28,6 +28,8 @@ class TrainingConfig:
     recipe: Recipe
     pretrained: str = ""
     """The ImageNet weights that the backbone starts from, by their name in `zoo.backbones`; random if empty."""
+    point_labels: bool = False
+    """Masks are learnt from labelled points (PointSup); data without them is refused."""
     notes: str = field(default="", compare=False)
 
     @property
@@ -95,6 +97,22 @@ class TrainingConfig:
             else subdivision_steps,
         )
         return replace(self, network=replace(network, point_rend=rend))
+
+    def with_sampled_points(self, count: int) -> TrainingConfig:
+        """The same training with point augmentation: so many of each object's labelled points, drawn anew each time.
+
+        Args:
+            count: points; 0 takes all.
+
+        Raises:
+            ValueError: for semantic models, or a negative number.
+        """
+        if self.task != "instance":
+            raise ValueError(
+                "sample points: label maps have no objects; semantic models learn from every pixel"
+            )
+        steps = tuple(step for step in self.augmentation if not isinstance(step, SamplePoints))
+        return replace(self, augmentation=(*steps, SamplePoints(count)) if count else steps)
 
     def with_point_head(
         self, *, depth: int | None = None, width: int | None = None, residual: bool | None = None

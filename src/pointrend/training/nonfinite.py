@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pointrend.structures import InstanceMasks, InstanceTarget, SemanticTarget
+from pointrend.structures import InstanceMasks, InstanceTarget, LabelledPoints, SemanticTarget
 from pointrend.training.checkpointing import write_whole
 from pointrend.training.processes import LossModule
 
@@ -91,6 +91,7 @@ def _tensors(target: Any) -> Any:
             "windows": list(target.masks.windows),
             "offsets": target.masks.offsets,
             "image_size": torch.tensor(target.masks.image_size),
+            "points": None if target.points is None else [target.points.coords, target.points.labels],
         }
     return target if isinstance(target, Tensor) else {}
 
@@ -102,4 +103,5 @@ def _target(tensors: Any) -> Any:
         return SemanticTarget(tensors["labels"])
     height, width = tensors["image_size"].tolist()
     masks = InstanceMasks(tensors["windows"], tensors["offsets"], (height, width))
-    return InstanceTarget(tensors["boxes"], tensors["labels"], masks, tensors["crowd"])
+    points = None if tensors["points"] is None else LabelledPoints(*tensors["points"])
+    return InstanceTarget(tensors["boxes"], tensors["labels"], masks, tensors["crowd"], points)

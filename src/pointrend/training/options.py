@@ -42,6 +42,8 @@ class TrainingOptions:
     """Learning rate."""
     crop: tuple[int, int] | None = None
     """Height and width of the crops that semantic models are trained on."""
+    sample_points: int | None = None
+    """Of data with labelled points, so many of each object's are drawn anew each time (point augmentation); 0: all."""
     size: int | None = None
     """Short edge in pixels at which instance models see images."""
     evaluate: bool = True
@@ -125,8 +127,9 @@ class PointOptions:
 
     pointrend: bool = True
     """Refine by points; --no-pointrend trains the baseline: 4x conv with 28x28 masks, or coarse logits interpolated."""
-    sampling: Literal["regular-grid", "uniform", "mildly-biased", "heavily-biased"] | None = None
-    """How training points are chosen: a strategy of the paper's Table 4, instead of k and beta one by one."""
+    sampling: Literal["regular-grid", "uniform", "mildly-biased", "heavily-biased", "labelled"] | None = None
+    """How training points are chosen: a strategy of the paper's Table 4, instead of k and beta one by one; "labelled":
+    among the labelled pixels, for label maps of few points or scribbles."""
     train_points: int | None = None
     """N in training: points on which the point head is trained, in each box or image."""
     oversample: float | None = None

@@ -14,6 +14,7 @@ from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import ResizeShortEdge
 from pointrend.models.semantic import SemanticConfig
 from pointrend.training.config import TrainingConfig
+from pointrend.training.point_sup import POINT_SUP
 from pointrend.training.published import PAPER_SCALES, RECIPES
 
 COCO_1X = "pointrend_rcnn_R_50_FPN_1x_coco"
@@ -31,10 +32,11 @@ table's text has it; a caption says 0.75."""
 
 
 def sampling_fields(strategy: str) -> dict[str, Any]:
-    """k, beta and the kind of a strategy of Table 4, without N; ValueError for an unknown one."""
-    if strategy not in STRATEGIES:
-        raise ValueError(f"point sampling: expected one of {', '.join(STRATEGIES)}, got {strategy!r}")
-    return {name: value for name, value in vars(STRATEGIES[strategy]).items() if name != "num_points"}
+    """k, beta and the kind of a strategy of Table 4, or of "labelled", without N; ValueError for an unknown one."""
+    known = STRATEGIES | {"labelled": PointSampling.labelled()}
+    if strategy not in known:
+        raise ValueError(f"point sampling: expected one of {', '.join(known)}, got {strategy!r}")
+    return {name: value for name, value in vars(known[strategy]).items() if name != "num_points"}
 
 
 def _trainings() -> Iterator[TrainingConfig]:
@@ -79,7 +81,7 @@ def _semantic_fpn(levels: tuple[str, ...]) -> TrainingConfig:
     )
 
 
-TRAININGS: dict[str, TrainingConfig] = RECIPES | {config.name: config for config in _trainings()}
+TRAININGS: dict[str, TrainingConfig] = RECIPES | {config.name: config for config in _trainings()} | POINT_SUP
 """Every training that can be started by name."""
 
 

@@ -15,6 +15,7 @@ from pointrend.data.transforms import (
     RandomFit,
     RandomFlip,
     ResizeShortEdge,
+    SamplePoints,
     SampleTransform,
 )
 from pointrend.models.published import NETWORKS
@@ -192,6 +193,8 @@ def _step(step: SampleTransform) -> str:
         return f"fit into {step.long} x {step.short}, times {step.smallest:g} to {step.largest:g}"
     if isinstance(step, RandomCrop):
         return f"crop {step.height} x {step.width} (one class at most {step.largest_share:.0%} of it)"
+    if isinstance(step, SamplePoints):
+        return f"{step.count} of each object's labelled points"
     return {"RandomFlip": "horizontal flip", "ColorJitter": "colour jitter"}.get(
         type(step).__name__, str(step)
     )

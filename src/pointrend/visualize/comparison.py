@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from pointrend.masks.export import label_map
-from pointrend.structures import InstanceResult, InstanceTarget, Sample, SemanticResult, class_name
+from pointrend.structures import (
+    InstanceResult,
+    InstanceTarget,
+    LabelledPoints,
+    Sample,
+    SemanticResult,
+    class_name,
+)
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette
 from pointrend.visualize.figures import add_class_legend, frame, new_figure
 from pointrend.visualize.overlays import (
@@ -229,11 +236,24 @@ def draw_target(
     target = sample.target
     if isinstance(target, InstanceTarget):
         scores = torch.ones(len(target))
-        return draw(
+        image = draw(
             sample.image,
             InstanceResult(target.boxes, target.labels, scores, target.masks, tuple(class_names), None),
         )
+        return image if target.points is None else _with_points(image, target.points)
     return draw(sample.image, SemanticResult(target.labels, tuple(class_names), tuple(palette), None))
+
+
+def _with_points(image: RGBImage, points: LabelledPoints) -> RGBImage:
+    """The image with a green dot for each labelled point on its object, a red one for each beside it."""
+    drawn = Image.fromarray(image)
+    pen, radius = ImageDraw.Draw(drawn), max(1.5, min(image.shape[:2]) / 150)
+    coords, labels = points.coords.flatten(0, 1).tolist(), points.labels.flatten().tolist()
+    for (x, y), label in zip(coords, labels, strict=True):
+        if label >= 0:
+            color = (0, 200, 0) if label else (220, 0, 0)
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline="white")
+    return np.asarray(drawn)
 
 
 def contact_sheet(images: Sequence[RGBImage], *, columns: int = 4, tile: int = 320, gap: int = 8) -> RGBImage:

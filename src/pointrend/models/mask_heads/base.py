@@ -12,13 +12,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from pointrend.core import PointSampling, binary_point_loss
+from pointrend.core.sampling import points_in_boxes
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
 from pointrend.models.paste_masks import crop_batch
-from pointrend.structures import InstanceMasks
+from pointrend.structures import InstanceMasks, LabelledPoints
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,56 @@ class MaskHead(nn.Module, ABC):
         """
 
     @abstractmethod
+    def point_loss(
+        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
+    ) -> dict[str, Tensor]:
+        """Losses by name, scalars, where objects have labelled points in place of masks (PointSup).
+
+        Means over all points, those included that do not count because they lie outside of the box.
+
+        Args:
+            features: as for :meth:`loss`.
+            regions: the boxes to train on, with their true classes. points: of their true objects.
+        """
+
+    @abstractmethod
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class."""
+
+
+@dataclass(frozen=True)
+class PointsInBoxes:
+    """P labelled points in each of R boxes."""
+
+    coords: Tensor
+    """(R, P, 2) float32 in the unit squares of the boxes."""
+    labels: Tensor
+    """(R, P) 1 on the box's object, 0 beside it, -1 where it does not count."""
+
+    @classmethod
+    def of(cls, points: Sequence[LabelledPoints], regions: Regions, matched: Tensor) -> PointsInBoxes:
+        """The points of each box's object, without those strictly outside of the box.
+
+        Args:
+            points: of the true objects, for each image, in pixels of the network's input; as many of each object.
+            regions: the boxes. matched: (R,) their true objects.
+        """
+        count = max(own.labels.shape[1] for own in points)
+        coords = regions.boxes.new_zeros((len(regions), count, 2))
+        labels = regions.boxes.new_full((len(regions), count), -1.0)
+        for image, own in enumerate(points):
+            here = torch.nonzero(regions.image_index == image).squeeze(1)
+            if len(here):
+                coords = coords.index_copy(0, here, own.coords[matched[here]])
+                labels = labels.index_copy(0, here, own.labels[matched[here]])
+        coords = points_in_boxes(coords, regions.boxes)
+        outside = ((coords < 0) | (coords > 1)).any(2)
+        return cls(coords, labels.masked_fill(outside, -1.0))
+
+
+def loss_at_labelled_points(logits: Tensor, points: PointsInBoxes) -> Tensor:
+    """Mean cross-entropy of logits (R, P) with the points' labels, over all points; a scalar."""
+    return binary_point_loss(logits, points.labels, normalize="all")
 
 
 def grid_loss(logits: Tensor, regions: Regions, matched: Tensor, masks: Sequence[InstanceMasks]) -> Tensor:

@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointrend.core import point_sample_boxes, regular_grid
+from pointrend.core import point_sample, point_sample_boxes, regular_grid
 from pointrend.core.gather import sample_rows
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import MaskConfig, MaskHead, grid_loss
+from pointrend.models.mask_heads.base import (
+    MaskConfig,
+    MaskHead,
+    PointsInBoxes,
+    grid_loss,
+    loss_at_labelled_points,
+)
 from pointrend.models.weight_init import msra_fill, normal_fill, xavier_fill
 from pointrend.structures import InstanceMasks
 
@@ -111,6 +117,23 @@ class CoarseMaskHead(MaskHead):
         """``mask_coarse``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5."""
         own = regions.own(self.coarse_logits(features, regions))
         return {"mask_coarse": grid_loss(own, regions, matched, masks)}
+
+    def point_loss(
+        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
+    ) -> dict[str, Tensor]:
+        """``mask_coarse``: cross-entropy of the coarse logits of each box's class, read at the labelled points."""
+        own = regions.own(self.coarse_logits(features, regions))
+        return {"mask_coarse": self.coarse_point_loss(own, points)}
+
+    @staticmethod
+    def coarse_point_loss(own: Tensor, points: PointsInBoxes) -> Tensor:
+        """A scalar from (R, 1, 7, 7) logits of each box's class.
+
+        Logits go on beyond the outermost centres ("border"): fading to 0 there, as PointSup's 28x28 masks do in their
+        last 1/56, would take in a seventh of each side here.
+        """
+        logits = point_sample(own, points.coords, padding="border")[:, 0]
+        return loss_at_labelled_points(logits, points)
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:

@@ -13,10 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pointrend.core import point_sample
 from pointrend.core.selection import Generators
 from pointrend.models.box_head import POOLED, pool_regions
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import MaskConfig, MaskHead, grid_loss
+from pointrend.models.mask_heads.base import (
+    MaskConfig,
+    MaskHead,
+    PointsInBoxes,
+    grid_loss,
+    loss_at_labelled_points,
+)
 from pointrend.models.weight_init import msra_fill, normal_fill
 from pointrend.structures import InstanceMasks
 
@@ -88,6 +95,16 @@ class ConvMaskHead(MaskHead):
     ) -> dict[str, Tensor]:
         """``mask``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5."""
         return {"mask": grid_loss(self._logits(features, regions), regions, matched, masks)}
+
+    def point_loss(
+        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
+    ) -> dict[str, Tensor]:
+        """``mask``: cross-entropy of each box's class at the labelled points (``MaskRCNNConvUpsamplePointSupHead``).
+
+        Logits are read bilinearly, with zeros beyond the box.
+        """
+        logits = point_sample(self._logits(features, regions)[:, None], points.coords)[:, 0]
+        return {"mask": loss_at_labelled_points(logits, points)}
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:

@@ -22,7 +22,7 @@ from pointrend.core.fast_point_head import PredictInBoxes
 from pointrend.core.sampling import without_autocast
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import MaskConfig
+from pointrend.models.mask_heads.base import MaskConfig, PointsInBoxes, loss_at_labelled_points
 from pointrend.models.mask_heads.coarse import CoarseHead
 from pointrend.models.mask_heads.rendering import RenderedMaskHead, loss_at_points
 from pointrend.structures import InstanceMasks
@@ -147,8 +147,16 @@ class ImplicitMaskHead(RenderedMaskHead):
         nothing = regions.boxes.new_zeros((len(regions), 1, 1, 1))
         predict_at = self.predictor(features, parameters, regions)
         loss = loss_at_points(predict_at, nothing, uniform, regions, matched, masks, generator=generator)
-        size = parameters.square().sum() / max(parameters.numel(), 1)
-        return {"mask_points": loss, "mask_parameters": PARAMETER_DECAY * size}
+        return {"mask_points": loss, "mask_parameters": _parameter_loss(parameters)}
+
+    def point_loss(
+        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
+    ) -> dict[str, Tensor]:
+        """As :meth:`loss`, at the labelled points instead of uniform ones (``ImplicitPointRendPointSupHead``)."""
+        parameters = self.parameters_of(features, regions)
+        logits = self.predictor(features, parameters, regions)(points.coords)[:, 0]
+        loss = loss_at_labelled_points(logits, points)
+        return {"mask_points": loss, "mask_parameters": _parameter_loss(parameters)}
 
     @torch.no_grad()
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
@@ -177,3 +185,7 @@ class ImplicitMaskHead(RenderedMaskHead):
             return logits
 
         return predict_at
+
+
+def _parameter_loss(parameters: Tensor) -> Tensor:
+    return PARAMETER_DECAY * (parameters.square().sum() / max(parameters.numel(), 1))

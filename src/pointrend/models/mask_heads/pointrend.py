@@ -15,7 +15,7 @@ from pointrend.core import PointHead
 from pointrend.core.fast_point_head import PredictInBoxes, predict_in_boxes
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import MaskConfig, grid_loss
+from pointrend.models.mask_heads.base import MaskConfig, PointsInBoxes, grid_loss, loss_at_labelled_points
 from pointrend.models.mask_heads.coarse import CoarseMaskHead
 from pointrend.models.mask_heads.rendering import RenderedMaskHead, loss_at_points
 from pointrend.structures import InstanceMasks
@@ -60,6 +60,20 @@ class PointRendMaskHead(RenderedMaskHead, CoarseMaskHead):
             "mask_coarse": grid_loss(own, regions, matched, masks),
             "mask_points": self.config.point_loss_weight
             * loss_at_points(predict_at, own, sampling, regions, matched, masks, generator=generator),
+        }
+
+    def point_loss(
+        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
+    ) -> dict[str, Tensor]:
+        """``mask_coarse`` and ``mask_points``: coarse logits and point head, both read at the labelled points.
+
+        Ours: PointSup has no head for standard PointRend.
+        """
+        coarse = self.coarse_logits(features, regions)
+        logits = self.predictor(features, coarse, regions)(points.coords)[:, 0]
+        return {
+            "mask_coarse": self.coarse_point_loss(regions.own(coarse), points),
+            "mask_points": self.config.point_loss_weight * loss_at_labelled_points(logits, points),
         }
 
     def bind(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[PredictInBoxes, Tensor]:

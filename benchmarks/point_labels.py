@@ -1,0 +1,106 @@
+"""Labelled points against masks, everything else equal: mask AP of the same detector after the same updates.
+
+    python benchmarks/point_labels.py --data ../shared/data --set fruits --steps 200 --batch 2 --size 256 --out runs/points
+
+Trains Mask R-CNN on an ImageNet-pretrained MobileNetV2-FPN, from masks and from points that are drawn from them (as
+PointSup's were), and scores each on the validation images, with their masks. Scores go to OUT/scores.json, in percent;
+`--table` prints them, with their share of the mask-trained AP.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+from pathlib import Path
+from typing import Any
+
+import torch
+from instances import SETS, build, held_out_images, options, recipe, score, training_images
+from runs import print_progress
+
+from pointrend.data.coco import CocoInstances
+from pointrend.data.sample_points import write_points
+from pointrend.data.transforms import Compose, SamplePoints
+from pointrend.training.data_loading import TrainingLoader
+from pointrend.training.loop import train
+
+RUNS = (
+    "conv28 masks",
+    "conv28 points 10",
+    "conv28 points 10 aug 5",
+    "residual masks",
+    "residual points 10",
+    "residual points 10 aug 5",
+    "conv28 points 1",
+    "conv28 points 5",
+    "conv28 points 20",
+)
+"""Mask head, labels: masks, or points of each object and how many of these are drawn for each sample."""
+
+
+def labelled(arguments: argparse.Namespace, words: list[str]) -> CocoInstances:
+    """The training images with masks, or with points in their place."""
+    data = training_images(arguments)
+    if words == ["masks"]:
+        return data
+    folder, categories = SETS[arguments.set]
+    root = arguments.data / folder
+    file = write_points(root / "instances_train.json", arguments.out, points=int(words[1]))[0][0]
+    assert isinstance(data.transforms, Compose)
+    steps = [*data.transforms.steps, *([SamplePoints(int(words[3]))] if "aug" in words else [])]
+    return CocoInstances(
+        root / "train", file, categories=categories, transforms=Compose(steps), keep_empty=False
+    )
+
+
+def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Train and score one of `RUNS`."""
+    head, *words = name.split()
+    data, held_out = labelled(arguments, words), held_out_images(arguments)
+    model, plan = build(arguments, data, head), recipe(arguments, arguments.steps)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    train(model, TrainingLoader(data, plan), plan, device="cpu", report=print_progress)
+    seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
+    side = 0 if head == "conv28" else 224
+    (numbers,) = score(model, held_out, held_out.as_coco(), (side,)).values()
+    return {"run": name, "seed": arguments.seed, "cpu_seconds": round(seconds), "scores": numbers}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The scores in Markdown, each with its share of what the same head learns from masks."""
+    full = {
+        (one["run"].split()[0], one["seed"]): one["scores"]["mask AP"]
+        for one in results
+        if one["run"].endswith("masks")
+    }
+    lines = [
+        "| labels | seed | box AP | mask AP | boundary AP | share of mask AP |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for one in results:
+        numbers, whole = one["scores"], full.get((one["run"].split()[0], one["seed"]))
+        share = f"{100 * numbers['mask AP'] / whole:.1f} %" if whole else ""
+        cells = (f"{numbers[key]:.2f}" for key in ("box AP", "mask AP", "boundary AP"))
+        lines.append(f"| {one['run']} | {one['seed']} | {' | '.join(cells)} | {share} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = options(__doc__.splitlines()[0], steps=200)
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=RUNS[:5])
+    parser.add_argument("--table", action="store_true", help="print OUT/scores.json and train nothing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    scores = arguments.out / "scores.json"
+    results = json.loads(scores.read_text()) if scores.is_file() else []
+    for name in [] if arguments.table else arguments.runs:
+        results.append(run(name, arguments))
+        scores.parent.mkdir(parents=True, exist_ok=True)
+        scores.write_text(json.dumps(results, indent=2) + "\n")
+        print(results[-1], flush=True)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
