@@ -1,6 +1,6 @@
 """Labelled points against masks, everything else equal: mask AP of the same detector after the same updates.
 
-    python benchmarks/point_labels.py --data ../shared/data --set fruits --steps 200 --batch 2 --size 256 --out runs/points
+    python benchmarks/point_labels.py --data ../shared/data --set fruits --batch 2 --size 256 --out runs/points
 
 Trains Mask R-CNN on an ImageNet-pretrained MobileNetV2-FPN, from masks and from points that are drawn from them (as
 PointSup's were), and scores each on the validation images, with their masks. Scores go to OUT/scores.json, in percent;
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-from pathlib import Path
 from typing import Any
 
 import torch

@@ -15,7 +15,8 @@ from pointrend.core.subdivision import SubdivisionStep
 
 
 def refiner(classes: int = 3, **options: object) -> PointRend:
-    return PointRend([4, 2], classes, width=8, sampling=PointSampling(30), num_points=40, **options)
+    options = {"sampling": PointSampling(30), **options}
+    return PointRend([4, 2], classes, width=8, num_points=40, **options)
 
 
 def inputs(classes: int = 3, images: int = 2) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -315,3 +316,31 @@ def test_a_wrong_binary_label_that_was_not_looked_at_makes_the_loss_nan(
     module = refiner(1)
     monkeypatch.setattr("pointrend.core.point_rend.check_binary_labels", lambda *_, **__: False)
     assert module.loss(coarse, maps, torch.full((2, 9, 9), 7)).isnan()
+
+
+def test_sparse_labels_are_learnt_from_at_every_labelled_pixel_and_nowhere_else() -> None:
+    coarse, maps = inputs()
+    point_rend = refiner(sampling=PointSampling.labelled(50))
+    labels = torch.full((2, 24, 32), 255)
+    labels[0, 3, 4], labels[0, 20, 31], labels[1, 0, 0] = 0, 1, 2
+    loss, counted = point_rend.loss_and_count(coarse, maps, labels)
+    assert counted == 3
+    centres = torch.tensor([[[4.5, 3.5], [31.5, 20.5]], [[0.5, 0.5], [0.5, 0.5]]]) / torch.tensor([32.0, 24])
+    logits = predict_in_images(point_rend.head, maps, coarse)(centres)
+    expected = F.cross_entropy(torch.cat([logits[0].T, logits[1, :, :1].T]), torch.tensor([0, 1, 2]))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_labelled_points_are_those_of_a_whole_image() -> None:
+    coarse, maps = inputs(classes=1)
+    point_rend = refiner(1, sampling=PointSampling.labelled(50))
+    boxes = torch.tensor([[0.0, 0, 10, 10]] * 2)
+    with pytest.raises(ValueError, match="without boxes"):
+        point_rend.loss(
+            coarse,
+            maps,
+            torch.zeros(2, 24, 32),
+            boxes=boxes,
+            image_size=(24, 32),
+            image_index=torch.tensor([0, 1]),
+        )

@@ -244,3 +244,17 @@ def test_a_model_of_stride_16_predicts_at_8_with_the_same_weights():
     assert again.config == config
     with pytest.raises(ValueError, match="fixed strides"):
         SemanticSegmenter(FPN).with_output_stride(8)
+
+
+@pytest.mark.parametrize("base", [FPN, DEEPLAB], ids=["fpn", "deeplab"])
+def test_a_few_labelled_pixels_train_both_predictions(base: SemanticConfig) -> None:
+    rend = replace(POINTS, features=base.point_rend.features, sampling=PointSampling.labelled(20))
+    model = SemanticSegmenter(replace(base, point_rend=rend))
+    sparse = torch.full((33, 50), 255, dtype=torch.uint8)
+    sparse[0, 0], sparse[32, 49], sparse[10, 20] = 0, 1, 2
+    losses = model.loss([make_image(33, 50)] * 2, [SemanticTarget(sparse)] * 2)
+    assert losses.counts["points"] == losses.counts["coarse"] == 6
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.point_rend.parameters())
+    nothing = SemanticTarget(torch.full_like(sparse, 255))
+    assert all(value.item() == 0 for value in model.loss([make_image(33, 50)] * 2, [nothing] * 2).values())

@@ -88,7 +88,8 @@ def check_dataset(
     without a pixel ("object"); boxes that do not fit their masks ("box"); images whose files are equal to the byte
     ("duplicate"); and what is implausible: boxes without a side, fractions for pixels, objects outside of their image,
     labelled points outside of their box, a category name that is there twice, one class alone, more ignored pixels than
-    others, classes left out between others, more than 60 classes that have no names, EXIF orientations beside label maps.
+    others, classes left out between others, more than 60 classes that have no names, EXIF orientations beside label
+    maps.
 
     Args:
         data: without random changes of the images.
