@@ -1,17 +1,19 @@
-# make demo | test | test-slow | lint | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
+# make demo | test | test-slow | lint | docs | dist | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow lint docs dist clean
 
 help:
 	@echo "make demo   segment photographs without and with PointRend, in less than a minute"
 	@echo "make test   run the tests, in less than ten minutes on two cores"
 	@echo "make test-slow   run the tests that take long"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   the documentation site, in docs/_build/html"
+	@echo "make dist   sdist and wheel in dist/, tried in a fresh environment"
 	@echo "make clean  remove $(VENV) and caches"
 	@echo "Options: PYTHON=python3.12 (the interpreter of a new $(VENV)), ARGS='...' (handed to the command)"
 
@@ -28,6 +30,18 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -b html -q -W docs docs/_build/html
+
+# What a user gets is tried without the checkout: the wheel in a new environment, from another folder.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/python -m pip install --disable-pip-version-check --quiet dist/pointrend-*.whl
+	mkdir dist/tried
+	cd dist/tried && ../venv/bin/pointrend demo && ../venv/bin/pointrend predict ../../src/pointrend/samples/riders.jpg --cutout
 
 # A stamp is written only when its step went through, so an interrupted step is done again.
 $(VENV)/.created:
@@ -49,4 +63,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) dist docs/_build .pytest_cache .ruff_cache .mypy_cache

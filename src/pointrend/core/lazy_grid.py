@@ -23,7 +23,7 @@ CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
 
 
 class LazyGrid(ABC):
-    """Logits (C, H, W) that can be had row by row; a grid of :mod:`~pointrend.core.subdivision` with N = 1.
+    """Logits (C, H, W) that can be had row by row; a grid of `core.subdivision` with N = 1.
 
     Args:
         shape: C, H, W.

@@ -34,7 +34,7 @@ class PointHead(nn.Module):
     """
 
     fast = True
-    """Predict without gradients by :mod:`pointrend.core.fast_point_head`: the same logits up to rounding. False: by
+    """Predict without gradients by `pointrend.core.fast_point_head`: the same logits up to rounding. False: by
     :meth:`forward`."""
 
     def __init__(

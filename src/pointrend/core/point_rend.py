@@ -197,7 +197,7 @@ class PointRend(nn.Module):
         num_points: int | None = None,
         trace: list[SubdivisionStep] | None = None,
     ) -> Tensor:
-        """Logits at ``size``, (N, C, *size) float32: only uncertain cells are predicted anew.
+        """Logits at ``size``, (N, C, H, W) float32: only uncertain cells are predicted anew.
 
         Args:
             coarse: (N, C, H, W) logits of the network.

@@ -125,7 +125,7 @@ def subdivide(
         trace: a list to which each step is appended; it keeps every grid in memory.
 
     Returns:
-        (N, C, *sizes[-1]) logits; ``logits`` itself if there is no step.
+        (N, C, H, W) logits of the last of ``sizes``; ``logits`` itself if there is no step.
     """
     grid = DenseGrid(logits, uncertainty, trace)
     return render(

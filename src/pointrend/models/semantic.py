@@ -67,7 +67,7 @@ class SemanticSegmenter(SemanticModel):
         classes: names of the classes, or how many there are.
         backbone: "resnet50" if not given.
         pretrained: fill the backbone with ImageNet weights: torchvision's (True), or those that
-            :func:`pointrend.zoo.fill_backbone` finds under this name or path.
+            `pointrend.zoo.fill_backbone` finds under this name or path.
 
     >>> SemanticSegmenter(classes=("background", "person"), backbone="resnet18").config.num_classes
     2

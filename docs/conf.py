@@ -1,0 +1,83 @@
+"""The documentation site: `make docs` writes it to docs/_build/html. It asks no other host for anything."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import pointrend
+
+project = "PointRend"
+author = "The PointRend package authors"
+copyright = "The PointRend package authors, Apache-2.0"
+version = release = pointrend.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build", "images/README.md"]
+myst_enable_extensions = ["dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = "PointRend"
+html_copy_source = False
+html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
+
+html_math_renderer = "mathml"
+default_role = "code"  # docstrings say `name`
+nitpicky = True
+# Types of other libraries: their inventories would have to be fetched.
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|np|numpy|PIL|nn|Image|os|collections|typing|pathlib|Path)(\..*)?"),
+    ("py:.*", r"tuple\[.*|pointrend\.core\.subdivision\.G"),  # a nested tuple, and a type variable
+]
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+
+
+def links_to_files(app: object, docname: str, source: list[str]) -> None:
+    """Links out of docs/ lead to files of the repository, which are not pages: only their text stays."""
+
+    def keep(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        return f"`{text}`" if target.startswith("../") or target == "images/README.md" else found.group(0)
+
+    source[0] = re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", keep, source[0])
+
+
+attributes: dict[str, list[str]] = {}
+
+
+def keep_attribute(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """An attribute's docstring is plain sentences; Napoleon would take what stands before a colon for a type."""
+    if what == "attribute":
+        attributes[name] = list(lines)
+
+
+def restore_attribute(
+    app: object, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    if what == "attribute":
+        lines[:] = attributes.pop(name)
+
+
+def formula(translator: Any, node: nodes.Element) -> None:
+    """Formulas as MathML: browsers draw it themselves, without a script from elsewhere."""
+    translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", links_to_files)
+    app.connect("autodoc-process-docstring", keep_attribute, priority=400)
+    app.connect("autodoc-process-docstring", restore_attribute, priority=600)
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
