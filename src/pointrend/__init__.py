@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         sample_training_points,
     )
     from pointrend.core.subdivision import SubdivisionStep, subdivide, subdivision_sizes
+    from pointrend.models.attached import AttachedConfig, AttachedSegmenter, attach
     from pointrend.models.instance import InstanceConfig, InstanceSegmenter
     from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
     from pointrend.predict import Predictor
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # Public name -> module that defines it. The block above tells type checkers the same; a test compares the two.
 _HOME = {
+    "AttachedConfig": "pointrend.models.attached",
+    "AttachedSegmenter": "pointrend.models.attached",
     "InstanceConfig": "pointrend.models.instance",
     "InstanceResult": "pointrend.structures",
     "InstanceSegmenter": "pointrend.models.instance",
@@ -46,6 +49,7 @@ _HOME = {
     "SemanticResult": "pointrend.structures",
     "SemanticSegmenter": "pointrend.models.semantic",
     "SubdivisionStep": "pointrend.core.subdivision",
+    "attach": "pointrend.models.attached",
     "binary_point_loss": "pointrend.core.losses",
     "binary_uncertainty": "pointrend.core.selection",
     "from_detectron2": "pointrend.checkpoints.detectron2",
@@ -63,6 +67,8 @@ _HOME = {
 }
 
 __all__ = [
+    "AttachedConfig",
+    "AttachedSegmenter",
     "InstanceConfig",
     "InstanceResult",
     "InstanceSegmenter",
@@ -75,6 +81,7 @@ __all__ = [
     "SemanticSegmenter",
     "SubdivisionStep",
     "__version__",
+    "attach",
     "binary_point_loss",
     "binary_uncertainty",
     "from_detectron2",

@@ -141,6 +141,8 @@ def to_detectron2(model: nn.Module, path: str | Path) -> None:
 
 
 def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
+    if not isinstance(config, InstanceConfig | SemanticConfig):
+        raise ValueError("Detectron2's PointRend has no model with an attached network")
     backbone = config.backbone
     head = config.masks if isinstance(config, InstanceConfig) else config.point_rend
     problems = {

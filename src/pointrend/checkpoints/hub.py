@@ -117,7 +117,12 @@ def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def describe(config: Any) -> str:
-    """One sentence about a configuration, `InstanceConfig` or `SemanticConfig`, without a full stop."""
+    """One sentence about a model's configuration, without a full stop."""
+    rend = config.point_rend if hasattr(config, "point_rend") else None
+    points = "no point head" if rend is None else f"PointRend with {rend.num_points} points a step"
+    if hasattr(config, "network"):
+        name = f"{config.network.name or 'a network'} ({config.network.family})"
+        return f"Semantic segmentation: {name}, {points}, {config.num_classes} classes"
     backbone = config.backbone
     stem = " with a deep stem" if backbone.deep_stem else ""
     if hasattr(config, "masks"):
@@ -133,8 +138,6 @@ def describe(config: Any) -> str:
         network = f"Mask R-CNN with FPN, {backbone.name}{stem}"
         return f"Instance segmentation: {network}, {head}, {config.num_classes} classes"
     network = "SemanticFPN" if config.decoder == "fpn" else "DeepLabV3"
-    rend = config.point_rend
-    points = "no point head" if rend is None else f"PointRend with {rend.num_points} points a step"
     if rend is not None and rend.subdivision_steps is not None:
         points += f", {rend.subdivision_steps} steps"
     return f"Semantic segmentation: {network}, {backbone.name}{stem}, {points}, {config.num_classes} classes"

@@ -17,10 +17,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from torch.overrides import TorchFunctionMode
 from pointrend._version import __version__
 from pointrend.checkpoints.config_io import from_dict, rename_fields
 from pointrend.io import atomic_write
+
+M = TypeVar("M", bound=nn.Module)
 
 FORMAT = "pointrend"
 # The header is read before anything else: a configuration of more than this is none.
@@ -62,7 +64,7 @@ class FileInfo:
 
     version: of the package that wrote it.
     task: "instance" or "semantic".
-    config: `InstanceConfig` or `SemanticConfig`.
+    config: `InstanceConfig`, `SemanticConfig` or `AttachedConfig`.
     extra: what was handed to `save`.
     """
 
@@ -147,7 +149,7 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
     try:
         task = metadata["task"] if "task" in metadata else metadata["kind"]
         values = rename_fields(json.loads(metadata["config"]), RENAMED_FIELDS.get(task, {}))
-        config: Any = from_dict(_config_class(task), values)
+        config: Any = from_dict(_config_class(task, values), values)
         extra = json.loads(metadata.get("extra", "{}"))
         if not isinstance(extra, dict):
             raise ValueError(f"extra: expected a dictionary, got {type(extra).__name__}")
@@ -208,6 +210,19 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, so
         raise ValueError(f"{source}: its tensors do not fit the model:\n  " + "\n  ".join(shown))
 
 
+def load_into(make: Callable[[Any], M], path: str | Path) -> M:
+    """The model that `make` builds of a file's configuration, with the file's tensors, in evaluation mode.
+
+    For a network that cannot be built by name. Raises as `load`.
+    """
+    info, tensors = read(path)
+    model: Any = make(info.config)
+    compare(model.state_dict(), tensors, source=str(path))
+    model.load_state_dict(tensors)
+    model.origin = info.extra
+    return model.eval()
+
+
 def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
     """The model with exactly these tensors, in evaluation mode.
 
@@ -237,33 +252,35 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 def build(config: Any) -> nn.Module:
-    """A freshly initialised model of this `InstanceConfig` or `SemanticConfig`."""
+    """A freshly initialised model of this configuration."""
+    from pointrend.models.attached import AttachedConfig, AttachedSegmenter
     from pointrend.models.instance import InstanceConfig, InstanceSegmenter
     from pointrend.models.semantic import SemanticSegmenter
 
+    if isinstance(config, AttachedConfig):
+        return AttachedSegmenter(config)
     return InstanceSegmenter(config) if isinstance(config, InstanceConfig) else SemanticSegmenter(config)
 
 
 def task_of(model: nn.Module) -> str:
     """ "instance" or "semantic"; ValueError for anything else."""
-    from pointrend.models.instance import InstanceSegmenter
-    from pointrend.models.semantic import SemanticSegmenter
+    from pointrend.models.base import Pretrained
 
-    if isinstance(model, InstanceSegmenter):
-        return "instance"
-    if isinstance(model, SemanticSegmenter):
-        return "semantic"
+    if isinstance(model, Pretrained):
+        return model.task
     raise ValueError(f"expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}")
 
 
-def _config_class(task: str) -> type:
+def _config_class(task: str, values: Any = None) -> type:
+    from pointrend.models.attached import AttachedConfig
     from pointrend.models.instance import InstanceConfig
     from pointrend.models.semantic import SemanticConfig
 
     classes: dict[str, type] = {"instance": InstanceConfig, "semantic": SemanticConfig}
     if task not in classes:
         raise ValueError(f"task: expected 'instance' or 'semantic', got {task!r}")
-    return classes[task]
+    attached = task == "semantic" and isinstance(values, Mapping) and "network" in values
+    return AttachedConfig if attached else classes[task]
 
 
 def _intact(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bool:

@@ -155,8 +155,8 @@ def load_model(
             file=sys.stderr,
         )
     if output_stride is not None:
-        if model.task != "semantic":
-            raise ValueError("output_stride: expected a semantic model (DeepLabV3)")
+        if not hasattr(model, "with_output_stride"):
+            raise ValueError("output_stride: expected a semantic model of ours (DeepLabV3)")
         model = model.with_output_stride(output_stride)
     return model if optimize is None else model.optimize(optimize)
 

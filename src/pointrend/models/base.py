@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -217,6 +217,13 @@ def fill_backbone(backbone: Backbone, pretrained: bool | str) -> None:
     )
 
 
+def load_into(make: Callable[[Any], Model], path: str | Path) -> Model:
+    """See :func:`pointrend.checkpoints.native.load_into`."""
+    from pointrend.checkpoints import native
+
+    return native.load_into(make, path)
+
+
 def _other_task(name: str | Path, expected: str, found: str) -> str:
     return (
         f"{name}: expected a model for {expected} segmentation, this one is for {found} segmentation; use "
@@ -237,17 +244,32 @@ def fold_norms(model: nn.Module) -> int:
     """Let every convolution do what the batch norm behind it does, in place; how many.
 
     "Behind it" is the next child of the same parent, as in all of torchvision's blocks and in ours. The norm becomes
-    the identity. Only right in evaluation mode.
+    the identity. Only right in evaluation mode. In networks of other libraries the order of children is trusted in
+    `nn.Sequential` alone, and layers that do more than their names say (a norm with its activation) are left alone.
     """
     folded = 0
+    foreign = _foreign(model)
     for parent in list(model.modules()):
+        if id(parent) in foreign and not isinstance(parent, nn.Sequential):
+            continue
         children = list(parent.named_children())
         for (name, conv), (behind, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d | nn.BatchNorm2d):
+            if type(conv) is nn.Conv2d and _is_norm(norm):
                 setattr(parent, name, _folded(conv, norm))
                 setattr(parent, behind, nn.Identity())
                 folded += 1
     return folded
+
+
+def _is_norm(module: nn.Module) -> TypeGuard[FrozenBatchNorm2d | nn.BatchNorm2d]:
+    """Whether it is a batch norm and does nothing else."""
+    return type(module) in (FrozenBatchNorm2d, nn.BatchNorm2d)
+
+
+def _foreign(model: nn.Module) -> set[int]:
+    """The modules, by id, of networks whose children need not run in their order."""
+    foreign = [module for module in model.modules() if getattr(module, "foreign", False)]
+    return {id(module) for one in foreign for module in one.modules()}
 
 
 def _folded(conv: nn.Conv2d, norm: FrozenBatchNorm2d | nn.BatchNorm2d) -> nn.Conv2d:
@@ -276,7 +298,7 @@ def optimized(model: M, *, compile: bool = False) -> M:
     fold_norms(fast)
     channels_last(fast)
     if compile:
-        for name in ("backbone", "fpn"):
+        for name in ("backbone", "fpn", "network"):
             part = getattr(fast, name, None)
             if part is not None:
                 cast(nn.Module, part).compile(dynamic=True)

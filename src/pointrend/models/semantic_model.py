@@ -156,7 +156,12 @@ class SemanticModel(Pretrained):
         """Logits (B, C, *size) float32: coarse ones (B, C, h, w) with uncertain points predicted anew from the maps."""
         assert self.point_rend is not None
         logits = self.point_rend.refine(
-            coarse, self._fine(maps), size, sizes=self._sizes(coarse), num_points=num_points, trace=trace
+            coarse,
+            self._fine(maps),
+            size,
+            sizes=self._sizes(coarse, size),
+            num_points=num_points,
+            trace=trace,
         )
         if logits.shape[-2:] != size:
             logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
@@ -174,12 +179,16 @@ class SemanticModel(Pretrained):
         grids: list[LazyGrid] = [DenseLogits(logits) for logits in coarse]
         if self.point_rend is not None and refine:
             grids = self.point_rend.render(
-                coarse, self._fine(maps), batch.padded_size, sizes=self._sizes(coarse), num_points=num_points
+                coarse,
+                self._fine(maps),
+                batch.padded_size,
+                sizes=self._sizes(coarse, batch.padded_size),
+                num_points=num_points,
             )
         return [grid.resize(batch.padded_size) for grid in grids]
 
-    def _sizes(self, coarse: Tensor) -> list[Size] | None:
-        """The grids of the configured number of steps; None for doubling up to the image."""
+    def _sizes(self, coarse: Tensor, size: Size) -> list[Size] | None:
+        """The grids of the configured number of steps; None for doubling up to `size`, the image's."""
         steps = self.config.point_rend.subdivision_steps if self.config.point_rend else None
         if steps is None:
             return None

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from pointrend.checkpoints.native import build
 from pointrend.data.transforms import instance_training_transforms, training_transforms
-from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
+from pointrend.models.instance import InstanceSegmenter
+from pointrend.models.semantic_model import LabelMapConfig, SemanticModel
 from pointrend.training.config import TrainingConfig
 from pointrend.training.recipe import Recipe
 
-Model = InstanceSegmenter | SemanticSegmenter
+Model = InstanceSegmenter | SemanticModel
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def change_classes(
         raise ValueError(f"classes: expected some, each once, got {list(class_names)}")
     old_names = model.config.class_names
     config: Any = replace(model.config, class_names=tuple(class_names))
-    if isinstance(config, SemanticConfig):
+    if model.task == "semantic":
         config = replace(config, palette=tuple(palette))
     changed: Any = build(config).to(model.device)
     source, target = model.state_dict(), changed.state_dict()
@@ -111,8 +111,11 @@ def descends_from(model: Model) -> dict[str, Any]:
     return {**licence, "started_from": dict(model.origin)}
 
 
-def class_axes(config: InstanceConfig | SemanticConfig) -> dict[str, dict[int, int]]:
+def class_axes(config: Any) -> dict[str, dict[int, int]]:
     """Tensors whose size depends on K: name -> {dimension: its growth with each class}.
+
+    Args:
+        config: of any model of ours.
 
     Found out by building the architecture twice, without memory, with one class more.
     """
@@ -168,7 +171,7 @@ def finetune_config(model: Model) -> TrainingConfig:
 
     Its recipe depends on the images: `finetune_recipe`.
     """
-    if isinstance(model.config, SemanticConfig):
+    if isinstance(model.config, LabelMapConfig):
         transforms = training_transforms((256, 320))
     else:
         size = model.config.preprocessing.short_edge or 800

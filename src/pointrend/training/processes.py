@@ -111,7 +111,8 @@ def place(
 ) -> tuple[nn.Module, Any]:
     """The model's loss and its optimiser, ready for these processes; the model itself moves to the device."""
     if recipe.compile is not None:
-        getattr(model, "backbone", model).compile(backend=recipe.compile)
+        part = getattr(model, "backbone", getattr(model, "network", model))
+        part.compile(backend=recipe.compile)
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         synchronise_norms(model)  # torch has no such layer for the CPU
     if recipe.channels_last:

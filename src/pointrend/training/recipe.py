@@ -39,7 +39,7 @@ class Recipe:
     norm_weight_decay: float = 0.0
     """Weight decay of norm layers' parameters (0 in Detectron2)."""
     backbone_factor: float = 1.0
-    """Learning rate of parameters named ``backbone.*``, times the rest's."""
+    """Learning rate of parameters named ``backbone.*``, or ``network.*`` of an attached one, times the rest's."""
     rate_factors: tuple[tuple[str, float], ...] = ()
     """The same for other modules: (first part of their name, factor), such as ("decoder", 10.0)."""
     schedule: Literal["constant", "poly", "milestones"] = "poly"
@@ -136,11 +136,12 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     Raises:
         ValueError: if nothing is trainable, or ``rate_factors`` names a module that is not there.
     """
-    factors = {"backbone": recipe.backbone_factor, **dict(recipe.rate_factors)}
+    parts = ("backbone", "network")  # an attached network is one that was trained before, as a whole
+    factors = {**dict.fromkeys(parts, recipe.backbone_factor), **dict(recipe.rate_factors)}
     missing = [name for name, _ in recipe.rate_factors if not hasattr(model, name)]
     if missing:
-        parts = ", ".join(name for name, _ in model.named_children())
-        raise ValueError(f"recipe: rate_factors names {missing}, but the model has only {parts}")
+        known = ", ".join(name for name, _ in model.named_children())
+        raise ValueError(f"recipe: rate_factors names {missing}, but the model has only {known}")
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for prefix, module in model.named_modules():
         decay = recipe.norm_weight_decay if isinstance(module, _NORMS) else recipe.weight_decay
