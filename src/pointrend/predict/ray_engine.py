@@ -55,6 +55,7 @@ class RayEngine:
         try:
             gpus = 1 if predictor.device.type == "cuda" else 0
             arguments = ray.put(_settings(predictor)), replace(options, format="jsonl")
+            ray.data.DataContext.get_current().enable_progress_bars = False
             blocks = [
                 ray.put(block) for block in _blocks(tasks)
             ]  # in Ray's memory, which may spill to the disk
