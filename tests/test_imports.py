@@ -55,7 +55,19 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 # May import everything; nothing but another edge imports them.
-EDGES = {"batch", "evaluate", "predict", "train", "visualize", "export", "app", "cli", "demo", "__main__"}
+EDGES = {
+    "batch",
+    "evaluate",
+    "predict",
+    "serve",
+    "train",
+    "visualize",
+    "export",
+    "app",
+    "cli",
+    "demo",
+    "__main__",
+}
 
 # Lazy imports (inside a function, or for type checkers) that reach further, each with its reason.
 CONVENIENCES = {

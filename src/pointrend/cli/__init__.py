@@ -1,4 +1,4 @@
-"""The command line: `pointrend train | finetune | eval | predict | explain | app | demo | data | zoo | convert | cite`.
+"""The command line: `pointrend train`, `eval`, `predict` and the others that `main` lists.
 
 Each command is a frozen dataclass whose fields are its options and whose `run` does it; heavy modules are imported
 there, so that `--help` is quick. Exit codes: 0 done; 1 done in part (some files could not be read); 2 a wrong option
@@ -22,6 +22,7 @@ from pointrend.cli.explain import Explain
 from pointrend.cli.finetune import Finetune
 from pointrend.cli.help import plain_help
 from pointrend.cli.predict import Predict
+from pointrend.cli.serve import Serve
 from pointrend.cli.train import Train
 from pointrend.cli.zoo import Convert, Zoo
 
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Predict, named("predict", Predict)]
         | Annotated[Explain, named("explain", Explain)]
         | Annotated[App, named("app", App)]
+        | Annotated[Serve, named("serve", Serve)]
         | Annotated[Data, named("data", Data)]
         | Annotated[Convert, named("convert", Convert)]
         | Annotated[Zoo, named("zoo", Zoo)]

@@ -1,0 +1,97 @@
+"""`pointrend serve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from pointrend.cli.console import Precision
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Answer requests for segmentations over HTTP: POST /predict with the bytes of an image.
+
+    Answers are JSON with run lengths or polygons, a PNG of labels, or a cut-out; /openapi.json describes them, /health
+    and /metrics (Prometheus) are for operators. Requests that wait are predicted together. There is no authentication
+    and no TLS: put a proxy in front of it before others can reach it.
+    """
+
+    model: Positional[Annotated[str, arg(metavar="MODEL")]] = "photo-semantic"
+    """A checkpoint, or a name listed by `pointrend zoo`."""
+    host: str = "127.0.0.1"
+    """Address to listen at: 127.0.0.1 is reached from this computer only, 0.0.0.0 from everywhere."""
+    port: int = 8000
+    """To listen at; 0 takes a free one."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
+    optimize: Precision | None = None
+    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
+    batch_size: int = 8
+    """Waiting images of equal size predicted together, at most."""
+    min_score: float | None = None
+    """Leave out objects with a lower score, where a request does not say another one."""
+    queue: int = 64
+    """Requests at work at once; further ones get "busy"."""
+    seconds: float = 60.0
+    """A request may take, sending included; also for those at work when the service is stopped."""
+    max_megabytes: float = 20.0
+    """Of a file."""
+    max_megapixels: float = 25.0
+    """Of an image."""
+    allow_urls: tuple[str, ...] = ()
+    """Hosts whose images may be named by address instead of sent; "*" for all public ones. None when not given."""
+
+    def run(self) -> int:
+        """Serve until Ctrl-C or SIGTERM; requests at work are answered first."""
+        require_service()
+        from pointrend.app.uploads import Limits
+        from pointrend.cli.app import LOCAL, free_port
+        from pointrend.cli.console import announce, load_model
+
+        limits = Limits(self.max_megabytes, self.max_megapixels)
+        announce(f"loading {self.model}")
+        from pointrend.predict import Predictor
+        from pointrend.serve.api import ServiceLimits, build_service
+
+        bounds = ServiceLimits(limits, self.queue, self.seconds, url_hosts=self.allow_urls)
+        predictor = Predictor(
+            load_model(self.model, optimize=self.optimize),
+            device=self.device,
+            batch_size=self.batch_size,
+            max_pixels=int(self.max_megapixels * 1e6),
+            min_score=self.min_score,
+        )
+        local = self.host in LOCAL
+        app = build_service(predictor, bounds, hosts=LOCAL if local else None)
+        port = free_port(self.host, self.port)
+        shown = "localhost" if local else self.host
+        print(f"PointRend answers at http://{shown}:{port}/predict  (Ctrl-C ends it)", flush=True)
+        import uvicorn
+
+        uvicorn.run(
+            app,
+            host=self.host,
+            port=port,
+            log_level="warning",
+            limit_concurrency=4 * self.queue + 64,
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=max(1, int(self.seconds)),
+        )
+        return 0
+
+
+def require_service() -> None:
+    """Raise an ImportError that says what to install, where a package is missing."""
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "`pointrend serve` needs FastAPI, uvicorn and prometheus-client; install them with: "
+            "pip install 'pointrend[serve]'"
+        ) from error
