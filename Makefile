@@ -1,16 +1,18 @@
-# make demo | test | test-slow | lint | docs | dist | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
+# make demo | test | test-slow | test-lowest | lint | docs | dist | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint docs dist clean
+.PHONY: help demo test test-slow test-lowest lint docs dist clean
 
 help:
 	@echo "make demo   segment photographs without and with PointRend, in less than a minute"
 	@echo "make test   run the tests, in less than ten minutes on two cores"
 	@echo "make test-slow   run the tests that take long"
+	@echo "make test-lowest   run the tests with the lowest versions that pyproject.toml allows (Python 3.10 to 3.12)"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   the documentation site, in docs/_build/html"
 	@echo "make dist   sdist and wheel in dist/, tried in a fresh environment"
@@ -25,6 +27,18 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# The lowest torch has no wheels for later versions of Python than 3.12.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest $(ARGS)
+
+$(LOWEST)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "The lowest versions need Python 3.10 to 3.12: make PYTHON=python3.12 test-lowest"; exit 1; }
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python tools/lowest_versions.py > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --constraint $(LOWEST)/lowest.txt --editable '.[dev]'
+	@touch $@
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -63,4 +77,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) dist docs/_build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(LOWEST) dist docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -26,7 +26,7 @@ from PIL import Image
 
 import pointrend
 from pointrend.data.shapes import ShapeScenes
-from pointrend.masks.export import from_labelme
+from pointrend.formats.labelme import from_labelme
 from pointrend.samples import SAMPLES
 from pointrend.visualize import compare_results, draw, explain, plot_overview, variants
 

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -231,15 +232,29 @@ def test_predict_finds_some_classes_cuts_them_out_and_writes_formats(
     assert isinstance(json.loads((tmp_path / "out" / "predictions.json").read_text()), list)
 
 
-def test_predict_refuses_all_classes_in_another_order(
+def test_predict_finds_classes_and_names_them_by_different_options(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo(tmp_path / "one.jpg")
-    names = pointrend.load(checkpoint).config.class_names
-    arguments = ["predict", str(tmp_path / "one.jpg"), "--model", str(checkpoint), "--classes"]
-    assert main([*arguments, *reversed(names), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 2
-    assert "in another order" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    common = ["predict", str(tmp_path / "one.jpg"), "--device", "cpu", "--format", "coco"]
+
+    def found(model: Path, *options: str) -> list[str]:
+        out = tmp_path / "-".join(("out", *options))
+        assert main([*common, "--model", str(model), "--out", str(out), *options]) == 0
+        return [one["name"] for one in json.loads((out / "predictions.json").read_text())["categories"]]
+
+    names = list(pointrend.load(checkpoint).config.class_names)
+    assert found(checkpoint) == found(checkpoint, "--classes", *reversed(names)) == names
+    assert found(checkpoint, "--class-names", *reversed(names)) == names[::-1]
+    assert (
+        main([*common, "--model", str(checkpoint), "--classes", "a", "b", "--out", str(tmp_path / "no")]) == 2
+    )
+    assert "to give them other names, use --class-names" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    model = pointrend.load(checkpoint)
+    model.config = replace(model.config, class_names=("class 0", "class 1"))
+    pointrend.save(model, tmp_path / "unnamed.safetensors")
+    assert found(tmp_path / "unnamed.safetensors", "--classes", "a", "b") == ["a", "b"]
 
 
 def test_predict_refuses_a_score_for_label_maps(

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pointrend.checkpoints.native import load
-from pointrend.data.image_io import read_labels
+from pointrend.data.label_io import read_labels
 from pointrend.models.backbones import torchvision_name
 from pointrend.models.inputs import batch_images
 from pointrend.models.semantic import SemanticSegmenter

@@ -40,7 +40,8 @@ import pointrend
 from pointrend.checkpoints.external import read_foreign
 from pointrend.data.build import open_dataset
 from pointrend.data.coco import CocoInstances
-from pointrend.data.image_io import read_image, read_labels
+from pointrend.data.image_io import read_image
+from pointrend.data.label_io import read_labels
 from pointrend.evaluation.coco_ap import CocoEvaluator
 from pointrend.evaluation.external_results import read_detections
 

@@ -39,8 +39,9 @@ from pointrend.cli.console import training
 from pointrend.core.selection import Generators, PointSampling
 from pointrend.data.class_table import ClassTable
 from pointrend.data.coco import CocoInstances
-from pointrend.data.image_io import read_image, read_labels
+from pointrend.data.image_io import read_image
 from pointrend.data.label_folders import SemanticFolder, read_pairs
+from pointrend.data.label_io import read_labels
 from pointrend.data.transforms import ColorJitter, Compose, RandomCrop, RandomFlip, RandomScale
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.data import image_input
+from pointrend.data import remote
 from pointrend.data.image_input import to_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -90,7 +90,7 @@ def test_a_url_is_fetched(server: str) -> None:
 
 
 def test_a_url_is_not_fetched_offline_nor_without_end(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_input, "LARGEST_DOWNLOAD", 10)
+    monkeypatch.setattr(remote, "LARGEST_OBJECT", 10)
     with pytest.raises(ConnectionError, match="more than 10 bytes"):
         to_image(f"{server}/a%20b.png")
     monkeypatch.setenv("POINTREND_OFFLINE", "1")

@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageCms
 from torch.utils.data import Dataset
 
-from pointrend.data.image_io import build_loader, endless, image_size, read_image, read_labels
+from pointrend.data.image_io import build_loader, endless, image_size, read_image
+from pointrend.data.label_io import read_labels
 from pointrend.structures import Sample
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 import unicodedata
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from PIL import Image
 from pointrend.cli import main
 from pointrend.data.build import open_dataset
 from pointrend.data.file_finder import FileFinder
-from pointrend.data.image_io import read_image, read_labels
+from pointrend.data.image_io import read_image
+from pointrend.data.label_io import read_labels
+from pointrend.formats.file_names import FileNames
 
 LABELS = np.arange(24 * 32).reshape(24, 32) // 99 % 3
 
@@ -22,7 +26,7 @@ LABELS = np.arange(24 * 32).reshape(24, 32) // 99 % 3
 def labelled(root: Path, values: np.ndarray, name: str = "a", suffix: str = ".png", **options: Any) -> Path:
     (root / "images").mkdir(parents=True, exist_ok=True)
     (root / "labels").mkdir(exist_ok=True)
-    pixels = np.random.default_rng(len(name)).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(len(name)).integers(0, 255, (*values.shape[:2], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(root / "images" / f"{name}.png")
     path = root / "labels" / f"{name}{suffix}"
     Image.fromarray(values).save(path, **options)
@@ -64,6 +68,23 @@ def test_a_name_is_found_by_its_end_but_never_in_another_folder(tmp_path: Path) 
     assert not find("a.png").is_file()  # there are two
     assert not find("").is_file()
     assert not find("x\x00y").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("D:\\photos\\val\\CAF\u00c9.jpg", [2]),
+        ("file:///home/me/train/cafe%CC%81.jpg", [1]),
+        ("café.jpg", [1, 2]),
+        ("elsewhere/one.JPG", [3]),
+        ("ONE.jpg", [4]),
+        ("two.jpg", []),
+        ("", []),
+    ],
+)
+def test_predictions_find_their_images_by_any_systems_names(name: str, found: list[int]) -> None:
+    names = FileNames({1: "train/café.jpg", 2: "val/cafe\u0301.jpg", 3: "one.JPG", 4: "ONE.jpg"})
+    assert names.find(name) == found
 
 
 def test_coloured_label_maps_are_read_by_the_palette_and_refused_with_it_otherwise(tmp_path: Path) -> None:
@@ -238,6 +259,70 @@ def test_fix_writes_a_copy_that_has_no_fault(tmp_path: Path, capsys: pytest.Capt
     assert json.loads((tmp_path / "fixed" / "instances_train.json").read_text())["annotations"] == good
     assert shown(capsys, tmp_path / "fixed")[0] == 0
     assert main(["data", "check", str(tmp_path / "data"), "--fix", str(tmp_path / "fixed")]) == 2  # is there
+
+
+def fixed(root: Path, *options: str) -> np.ndarray:
+    """The first label map of the repaired copy, read again."""
+    names = sorted(path.name for path in (root / "labels").iterdir())
+    lines = (f"images/{name[0]}.png labels/{name}\n" for name in names)
+    (root / "train.txt").write_text("".join(lines))
+    assert main(["data", "check", str(root), "--fix", str(root.parent / "fixed"), *options]) == 1
+    data = open_dataset(root.parent / "fixed", "train")
+    return data[0].target.labels.numpy()
+
+
+def test_fix_writes_numbers_for_the_colours_of_all_label_maps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colors = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0]], np.uint8)
+    labelled(tmp_path / "set", colors[LABELS], "a")
+    labelled(tmp_path / "set", np.full((*LABELS.shape, 3), (9, 9, 9), np.uint8), "b")
+    assert (fixed(tmp_path / "set") == np.array([0, 3, 1])[LABELS]).all()
+    said = capsys.readouterr().out
+    assert "label maps in colour: 1" in said  # once, with the colours of both
+    assert "[[0, 0, 0], [0, 128, 0], [9, 9, 9], [128, 0, 0]]" in said
+    assert "2 label maps repaired, 0 left out" in said
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_fix_makes_masks_of_0_and_255_a_class(tmp_path: Path, suffix: str) -> None:
+    large = np.kron(LABELS == 1, np.ones((16, 16), bool))
+    labelled(tmp_path / "set", (large * 255).astype(np.uint8), suffix=suffix)
+    assert (fixed(tmp_path / "set") == large).mean() > (0.999 if suffix == ".png" else 0.97)
+    assert open_dataset(tmp_path / "fixed", "train").class_names == ("background", "object")
+
+
+def test_fix_takes_blurred_colours_for_the_nearest_of_the_palette_and_leaves_what_is_near_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colors = np.array([[0, 0, 0], [250, 0, 0], [0, 250, 0]], np.uint8)
+    large = np.kron(LABELS, np.ones((16, 16), np.uint8))
+    noise = np.random.default_rng(0).integers(-30, 30, (*large.shape, 3))
+    blurred = (colors[large].astype(int) + noise).clip(0, 255).astype(np.uint8)
+    labelled(tmp_path / "set", blurred, "a")
+    labelled(tmp_path / "set", np.full((*large.shape, 3), 128, np.uint8), "b")
+    table = {"classes": ["a", "b", "c"], "palette": colors.tolist()}
+    (tmp_path / "set" / "classes.json").write_text(json.dumps(table))
+    assert (fixed(tmp_path / "set") == large).all()
+    assert "1 label maps repaired, 1 left out" in (said := capsys.readouterr().out)
+    assert "b.png: the colour [128, 128, 128] is none of the palette, nor near one" in said
+
+
+def test_a_label_map_in_colour_of_16_bits_is_refused(tmp_path: Path) -> None:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    rows = b"".join(b"\0" + struct.pack(">6H", *([300] * 6)) for _ in range(2))  # 2 x 2 pixels
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(content)
+    with (
+        pytest.warns(UserWarning, match="nearly black"),
+        pytest.raises(ValueError, match="in colour of 16 bits"),
+    ):
+        read_labels(tmp_path / "a.png")
 
 
 def test_fractions_become_pixels_where_all_are_fractions(

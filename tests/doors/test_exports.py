@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from pointrend.data.build import open_dataset
+from pointrend.formats.labelme import from_labelme
 
 HEIGHT, WIDTH = 24, 32
 SQUARE = [4.0, 3.0, 14.0, 3.0, 14.0, 13.0, 4.0, 13.0]
@@ -196,6 +197,31 @@ def test_a_circle_of_labelme_is_filled_and_a_line_is_left_out_and_said(tmp_path:
     assert data.class_names == ("cup",)
 
 
+def test_every_kind_of_labelme_shape_is_read_from_python_too() -> None:
+    text = base64.b64encode(png(np.full((10, 10), 255, np.uint8))).decode()
+    corners = np.reshape(SQUARE, (-1, 2)).tolist()
+    shapes = [
+        {"label": "cup", "points": corners},
+        {"label": "cup", "points": [[14, 13], [4, 3]], "shape_type": "rectangle"},
+        {"label": "cup", "points": corners, "shape_type": "rectangle"},
+        {"label": "cup", "points": corners, "shape_type": "rotation"},
+        {"label": "cup", "points": [[4, 3], [13, 12]], "shape_type": "mask", "mask": text, "score": 0.25},
+        {"label": "cup", "points": corners[:3], "group_id": 1},
+        {"label": "cup", "points": [[4, 3], [13, 12]], "shape_type": "mask", "mask": text, "group_id": 1},
+    ]
+    document = {"shapes": shapes, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    found = from_labelme(document)
+    assert [torch.equal(mask, square()) for mask in found.masks.dense()] == [True] * 6
+    assert found.scores.tolist() == [1, 1, 1, 1, 0.25, 1]
+    circle = {"label": "hole", "points": [[16, 12], [22, 12]], "shape_type": "circle"}
+    point = {"label": "hole", "points": [[16, 12]], "shape_type": "point"}
+    with pytest.warns(UserWarning, match="1 of kind point left out"):
+        disc = from_labelme({**document, "shapes": [circle, point]})
+    assert abs(int(disc.masks.dense().sum()) - np.pi * 36) < 4
+    with pytest.raises(ValueError, match="expected LabelMe's JSON"):
+        from_labelme([])  # type: ignore[arg-type]
+
+
 def test_shapes_of_one_group_are_one_object(tmp_path: Path) -> None:
     labelme(tmp_path)
     content = json.loads((tmp_path / "a.json").read_text())
@@ -221,6 +247,53 @@ def test_coloured_masks_are_read_by_their_labelmap(tmp_path: Path) -> None:
     data = open_dataset(tmp_path, "val")
     assert data.class_names == ("background", "cup")
     assert torch.equal(data[0].target.labels, square().to(torch.uint8))
+
+
+@pytest.mark.parametrize("split_up", [True, False])
+def test_roboflows_semantic_masks_are_found_beside_their_images(tmp_path: Path, split_up: bool) -> None:
+    for folder in [tmp_path / "train", tmp_path / "valid"] if split_up else [tmp_path]:
+        image(folder / "a.rf.12.jpg")
+        Image.fromarray(square().numpy().astype(np.uint8) * 3).save(folder / "a.rf.12_mask.png")
+        (folder / "_classes.csv").write_text(
+            "Pixel Value, Class\n0, unlabeled\n3, cup\n", encoding="utf-8-sig"
+        )
+    for split in ("train", "val"):
+        data = open_dataset(tmp_path, split)  # type: ignore[arg-type]
+        assert (data.task, data.class_names, len(data)) == ("semantic", ("unlabeled", "cup"), 1)
+        assert torch.equal(data[0].target.labels, square().to(torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "Pixel Value, Class\n0, a\nx, b\n",
+            "_classes.csv, line 3: expected a number and a name, got 'x, b'",
+        ),
+        ("Pixel Value, Class\n0, a\n0, b\n", "expected a different number for each class"),
+        ("", "expected a different number for each class"),
+    ],
+)
+def test_a_broken_table_of_roboflow_is_named(tmp_path: Path, text: str, message: str) -> None:
+    image(tmp_path / "a.jpg")
+    Image.fromarray(square().numpy().astype(np.uint8)).save(tmp_path / "a_mask.png")
+    (tmp_path / "_classes.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        open_dataset(tmp_path, "train")
+
+
+def test_coco_panoptic_is_named_and_how_to_convert_it(tmp_path: Path) -> None:
+    image(tmp_path / "train2017" / "a.jpg")
+    content = coco(["a.jpg"])
+    content["annotations"] = [
+        {"image_id": 0, "file_name": "a.png", "segments_info": [{"id": 1, "category_id": 1, "area": 9}]}
+    ]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "panoptic_train2017.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"COCO panoptic annotations, which are not read: panopticapi converts"
+    ):
+        open_dataset(tmp_path, "train")
 
 
 def test_a_yolo_data_set_of_boxes_is_refused_as_one_for_detection(tmp_path: Path) -> None:

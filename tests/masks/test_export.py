@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from pointrend.formats.labelme import from_labelme
 from pointrend.masks.export import (
     as_objects,
     from_geojson,
-    from_labelme,
     from_rle,
     from_supervision,
     label_map,
@@ -272,9 +272,9 @@ def test_broken_geojson_is_refused(document: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([{"label": "a", "points": [[0, 0], [1, 1]], "shape_type": "rectangle"}], "expected a polygon"),
+        ([{"label": "a", "points": [[0, 0], [1, 1]], "shape_type": "star"}], "expected polygon, rectangle"),
         ([{"label": "a", "points": [[0, 0], [1, 1]]}], "three or more"),
-        ([{"label": "a", "points": [[0, 0], [1, float("nan")], [2, 2]]}], "finite"),
+        ([{"label": "a", "points": [[0, 0], [1, float("nan")], [2, 2]]}], "three or more"),
         ([{"points": []}], "label"),
     ],
 )

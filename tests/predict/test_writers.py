@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pointrend.data.build import open_dataset
 from pointrend.formats.coco_json import read_coco
-from pointrend.masks.export import from_geojson, from_labelme
+from pointrend.formats.labelme import from_labelme
+from pointrend.masks.export import from_geojson
 from pointrend.masks.label_tools import from_label_studio, from_voc, from_yolo
 from pointrend.predict import Output, Predictor
 from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget, SemanticResult

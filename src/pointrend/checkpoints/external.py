@@ -169,22 +169,29 @@ def _read_zip(path: Path) -> Any:
 
 
 def _torch_load(path: Path, use_mmap: bool) -> Any:
-    def load() -> Any:
-        return torch.load(str(path), map_location="cpu", weights_only=True, mmap=use_mmap)
+    skipped: dict[str, type] = {}
+    while True:
+        try:
+            with torch.serialization.safe_globals(list(skipped.values())):
+                return torch.load(str(path), map_location="cpu", weights_only=True, mmap=use_mmap)
+        except pickle.UnpicklingError as error:
+            find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
+            names = set(find(str(path))) if find is not None and use_mmap else set()
+            if (
+                not names
+            ):  # the older serialisation, and torch 2.5: its advice is cut off, the name of one stays
+                names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
+            if not names - skipped.keys():
+                raise
+            if forbidden := sorted(names - _SKIPPED_CLASSES):
+                raise ForbiddenClass(" and ".join(f"an object of {name}" for name in forbidden[:3])) from None
+            skipped |= {name: _stand_in(name) for name in names}
 
-    try:
-        return load()
-    except pickle.UnpicklingError as error:
-        find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
-        names = set(find(str(path))) if find is not None and use_mmap else set()
-        if not names:  # the older serialisation: torch's advice is cut off, the name stays
-            names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
-        if not names:
-            raise
-        if forbidden := sorted(names - _SKIPPED_CLASSES):
-            raise ForbiddenClass(" and ".join(f"an object of {name}" for name in forbidden[:3])) from None
-        with torch.serialization.safe_globals([(_Skipped, name) for name in names]):
-            return load()
+
+def _stand_in(name: str) -> type:
+    """A class of this module and name that stands for nothing."""
+    module, _, last = name.rpartition(".")
+    return type(last, (_Skipped,), {"__module__": module})
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

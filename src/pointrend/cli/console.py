@@ -129,29 +129,27 @@ def load_model(
     name_or_path: str | Path,
     *,
     optimize: Precision | None = None,
-    classes: Sequence[str] = (),
-    choose: bool = False,
+    class_names: Sequence[str] = (),
     output_stride: int | None = None,
 ) -> Any:
     """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
 
-    classes: names of the model's classes, or one file of them, instead of its own. With `choose` names that are all the
-        model's own do not change it: the caller chooses them among its classes.
+    class_names: names of the model's classes, or one file of them, instead of its own.
     output_stride: of a DeepLabV3's deepest maps, instead of that which it was trained at.
     """
     from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
     from pointrend.distributed import main_process
     from pointrend.zoo import load
 
-    names = read_names(classes) if classes else ()
+    names = read_names(class_names) if class_names else ()
     with downloading(str(name_or_path)) as progress:
         model = load(name_or_path, progress=progress)
-    if names and not (choose and set(names) <= set(model.config.class_names)):
+    if names:
         name_classes(model, names)
     elif not names and unnamed(model) and main_process():
         print(
             f"{name_or_path}: the file does not name its {len(model.config.class_names)} classes, so they are class 0, "
-            "class 1, ..; name them by --classes",
+            "class 1, ..; name them by --class-names",
             file=sys.stderr,
         )
     if output_stride is not None:

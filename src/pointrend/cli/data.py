@@ -36,7 +36,8 @@ class Check:
     show: int = 10
     """List at most so many problems of a kind."""
     fix: Path | None = None
-    """Write a copy with the faults repaired that have one meaning: a COCO file and its images in this folder."""
+    """Write a copy into this folder with the faults repaired that have one meaning: a COCO file and its images, or
+    label maps (numbers for colours, 0 and 1 for masks of 0 and 255, blurred colours of a known palette)."""
 
     def run(self) -> int:
         """Check and print."""
@@ -60,13 +61,18 @@ class Check:
 
     def _write_repaired(self, data: Dataset, out: Path) -> None:
         from pointrend.data.coco import CocoInstances
+        from pointrend.data.label_folders import SemanticFolder
         from pointrend.data.repair import write_repaired
+        from pointrend.data.repair_labels import write_repaired_labels
 
-        if not isinstance(data, CocoInstances):
+        if isinstance(data, CocoInstances):
+            print(write_repaired(data, self.split, out))
+        elif isinstance(data, SemanticFolder):
+            print(write_repaired_labels(data, self.split, out))
+        else:
             raise ValueError(
-                "fix: expected annotated objects; what is wrong with label maps has no certain repair"
+                "fix: expected annotated objects or label maps in folders, got another kind of data"
             )
-        print(write_repaired(data, self.split, out))
 
     def _print(self, findings: Findings) -> None:
         from rich.console import Console

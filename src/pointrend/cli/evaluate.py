@@ -27,7 +27,7 @@ class Evaluate:
 
     models: Positional[Annotated[tuple[str, ...], arg(metavar="MODEL ...")]] = ()
     """Checkpoints written by `pointrend train`, or names listed by `pointrend zoo`."""
-    classes: tuple[str, ...] = ()
+    class_names: Annotated[tuple[str, ...], arg(aliases=["--classes"])] = ()
     """Names of the models' classes in the order of their outputs, instead of those in the checkpoint: one by one, or a
     COCO JSON of the data they were trained on (by id), or a text file with a name a line."""
     data: str = "shapes"
@@ -82,9 +82,9 @@ class Evaluate:
             raise ValueError("give one or more models to score, or --predictions to score without a model")
         if self.output_stride is not None and self.predictions is not None:
             raise ValueError("output_stride: changes a model; with --predictions there is none")
-        if self.classes and self.predictions is not None:
+        if self.class_names and self.predictions is not None:
             raise ValueError(
-                "classes: predictions name their classes by the ids of the data; --classes names models'"
+                "class_names: predictions name their classes by the ids of the data; this names models'"
             )
         same = {field.name for field in fields(EvaluationOptions)} - {"curves", "precision"}
         options = EvaluationOptions(
@@ -99,7 +99,7 @@ class Evaluate:
         else:
             changes: dict[str, Any] = {
                 "optimize": self.optimize,
-                "classes": self.classes,
+                "class_names": self.class_names,
                 "output_stride": self.output_stride,
             }
             models = {name: load_model(name, **changes) for name in self.models}

@@ -79,8 +79,11 @@ class Predict:
     cutout_objects: bool = False
     """Cut out each object, or each class of a label map, into a file of its own."""
     classes: tuple[str, ...] = ()
-    """Some of the model's classes: find these only. Or other names for all its classes, in the order of its outputs:
-    one by one, or a COCO JSON of the data that it was trained on (by id), or a text file with a name a line."""
+    """Find these of the model's classes only. Of a file that does not name its classes, their names, if there are as
+    many."""
+    class_names: tuple[str, ...] = ()
+    """Names of all the model's classes in the order of its outputs, instead of those in the checkpoint: one by one, or
+    a COCO JSON of the data that it was trained on (by id), or a text file with a name a line."""
     min_score: float | None = None
     """Leave out objects with a lower score, in files too. When not given, files have all and drawings those of 0.5."""
     like: Path | None = None
@@ -110,7 +113,7 @@ class Predict:
         announce(f"loading {self.model or 'the bundled model'}")
         from rich.console import Console
 
-        from pointrend.checkpoints.class_names import read_names
+        from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
         from pointrend.cli.console import load_model, through_windows
         from pointrend.distributed import main_process
         from pointrend.predict import Output, Predictor
@@ -120,15 +123,17 @@ class Predict:
         model = load_model(
             name,
             optimize=self.optimize,
-            classes=self.classes,
-            choose=True,
+            class_names=self.class_names,
             output_stride=self.output_stride,
         )
         own, chosen = model.config.class_names, read_names(self.classes) if self.classes else ()
-        if {*chosen} == {*own} and tuple(chosen) != tuple(own):
+        if unnamed(model) and len(chosen) == len(own) and {*chosen}.isdisjoint(own):
+            name_classes(model, chosen)  # nothing else can be meant
+            own, chosen = chosen, ()
+        if {*chosen} - {*own} and not self.class_names and len(chosen) == len(own):
             raise ValueError(
-                f"classes: these are all of the model's own, in another order than {', '.join(own)}: leave --classes "
-                "away to find all of them, or rename them by `pointrend convert --classes` first"
+                f"classes: finds some of the model's classes, which are {', '.join(own[:20])}; to give them other "
+                "names, use --class-names"
             )
         if self.model is None:
             announce(f"using the bundled {name}, which finds {', '.join(own[:21])}; --model takes another")
@@ -138,7 +143,7 @@ class Predict:
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
             min_score=self.min_score,
-            classes=chosen if {*chosen} < {*own} else (),
+            classes=chosen if {*chosen} != {*own} else (),
         )
         if job:
             return self._run_job(predictor, name)

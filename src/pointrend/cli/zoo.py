@@ -6,9 +6,9 @@ import difflib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 WIDE = 180  # columns where nobody looks at a terminal's width: a file or a pipe
 
@@ -168,7 +168,7 @@ class Convert:
     """The checkpoint to read, or a name of `pointrend zoo`."""
     to: Path | None = None
     """The .safetensors file to write."""
-    classes: tuple[str, ...] = ()
+    class_names: Annotated[tuple[str, ...], arg(aliases=["--classes"])] = ()
     """Names of the model's classes in the order of its outputs, instead of those in the checkpoint: one by one, or a
     COCO JSON of the data it was trained on (by id), or a text file with a name a line."""
     to_detectron2: Path | None = None
@@ -186,7 +186,7 @@ class Convert:
         for suffix, target in targets.items():
             if target is not None and target.suffix != suffix:
                 raise ValueError(f"{target}: expected a file name that ends with {suffix}")
-        model = load_model(self.source, classes=self.classes)
+        model = load_model(self.source, class_names=self.class_names)
         names = model.config.class_names
         what = f"{len(names)} classes ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
         if self.to is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from pointrend.data.exports import (
     find_points,
     held_out,
 )
-from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, read_pairs
+from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, match_masks, read_pairs
 from pointrend.data.shapes import ShapeScenes
 from pointrend.formats.coco_json import checked
 from pointrend.metadata import ade20k, coco
@@ -42,7 +42,7 @@ LAYOUTS = """\
   DIR/images/{training,validation}/, DIR/annotations/..., DIR/objectInfo150.txt      ADE20K as released
   DIR/{train,val}2017/, DIR/stuffthingmaps/{train,val}2017/    COCO-Stuff (DIR:semantic beside COCO)
   DIR/JPEGImages/, DIR/SegmentationClass/       Pascal VOC, CVAT's masks (DIR:instance for SegmentationObject)
-  DIR/{train,valid}/ with a COCO file in each   Roboflow
+  DIR/{train,valid}/ with a COCO file in each, or NAME_mask.png beside NAME.jpg   Roboflow
   DIR/annotations/instances_default.json or DIR/result.json, DIR/images/   CVAT, Label Studio; a tenth for validation
   DIR/images/, DIR/labels/*.txt, DIR/data.yaml or classes.txt              YOLO segmentation; also with {train,val}/
   DIR/*.json beside their images, DIR/*/ann/ and DIR/*/img/                labelme; Supervisely
@@ -190,7 +190,7 @@ def _label_maps(
     if not pairs[split]:
         return None
     # Both splits' label maps count: a class may occur in one of them only.
-    label_paths = (label_path for _, label_path in [*pairs["train"], *pairs["val"]])
+    label_paths = [label_path for _, label_path in [*pairs["train"], *pairs["val"]]]
     return SemanticFolder(pairs[split], _classes(root, label_paths, allow_missing), transforms=transforms)
 
 
@@ -210,9 +210,9 @@ def _lvis(
     )
 
 
-def _classes(root: Path, maps: Iterable[Path], allow_missing: bool) -> ClassTable:
+def _classes(root: Path, maps: Sequence[Path], allow_missing: bool) -> ClassTable:
     """What the folder says its labels mean, what is known of this data set, or what its label maps need."""
-    table = read_class_file(root)
+    table = read_class_file(root) or read_class_file(maps[0].parent)
     if table is not None:
         return table
     if (root / "objectInfo150.txt").is_file() or root.name == "ADEChallengeData2016":
@@ -236,7 +236,7 @@ def find_semantic_pairs(root: Path, *, allow_missing: bool = False) -> dict[str,
     if labels is not None and labels.name == "stuffthingmaps" and not images.is_dir():
         images = root
     if labels is None or not images.is_dir():
-        return {split: [] for split in SPLIT_NAMES}
+        return _masks_beside_images(root, allow_missing)
     # COCO-Stuff's images are COCO's, and often only one split of the maps was fetched.
     parts = {split: _first_folder(labels if images == root else images, split) for split in SPLIT_NAMES}
     if any(parts.values()):
@@ -247,6 +247,18 @@ def find_semantic_pairs(root: Path, *, allow_missing: bool = False) -> dict[str,
             for split, folder in parts.items()
         }
     pairs = match_folders(images, labels, allow_missing=allow_missing)
+    return {split: held_out(pairs, split) for split in SPLIT_NAMES}
+
+
+def _masks_beside_images(root: Path, allow_missing: bool) -> dict[str, list[Pair]]:
+    """Roboflow's semantic masks: in a folder for each split, or in one."""
+    parts = {split: _first_folder(root, split) for split in SPLIT_NAMES}
+    if any(parts.values()):
+        return {
+            split: match_masks(folder, allow_missing=allow_missing) if folder else []
+            for split, folder in parts.items()
+        }
+    pairs = match_masks(root, allow_missing=allow_missing)
     return {split: held_out(pairs, split) for split in SPLIT_NAMES}
 
 

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointrend.data.image_io import read_image, read_labels
+from pointrend.data.image_io import read_image
+from pointrend.data.label_io import read_labels
 from pointrend.data.transforms import finished
 from pointrend.metadata.cityscapes import GROUP, INSTANCE_LABELS, LAST_ID, TRAIN_LABELS
 from pointrend.structures import (

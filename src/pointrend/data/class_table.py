@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointrend.data.image_io import read_labels
+from pointrend.data.label_io import label_colors, palette_to_name, read_labels
 from pointrend.io import read_json
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import IGNORE_LABEL, RGB
@@ -83,12 +83,36 @@ def find_classes(folder: Path, pairs: Iterable[tuple[Path, Path]]) -> ClassTable
 
 
 def read_class_file(folder: Path) -> ClassTable | None:
-    """The table in the folder's `classes.json`, or in the `labelmap.txt` of CVAT's exports; None without either."""
+    """The table in the folder's `classes.json`, in the `labelmap.txt` of CVAT's exports or the `_classes.csv` of
+    Roboflow's; None without any.
+    """
     if (folder / "classes.json").is_file():
         return read_classes(folder / "classes.json")
     if (folder / "labelmap.txt").is_file():
         return read_labelmap(folder / "labelmap.txt")
+    if (folder / "_classes.csv").is_file():
+        return read_classes_csv(folder / "_classes.csv")
     return None
+
+
+def read_classes_csv(path: Path) -> ClassTable:
+    """Roboflow's table: lines "number, name" behind a head line.
+
+    Raises ValueError, naming file and line, if a line has another form, or a number is there twice.
+    """
+    numbers, names = [], []
+    for place, line in enumerate(read_lines(path)[1:], start=2):
+        number, comma, name = line.partition(",")
+        if not line.strip():
+            continue
+        if not comma or not number.strip().isdecimal() or not name.strip():
+            raise ValueError(f"{path}, line {place}: expected a number and a name, got {line[:60]!r}")
+        numbers.append(int(number))
+        names.append(name.strip())
+    if not names or len(set(numbers)) != len(numbers):
+        raise ValueError(f"{path}: expected a different number for each class, got {numbers[:20]}")
+    ignore = None if IGNORE_LABEL in numbers else IGNORE_LABEL
+    return ClassTable(tuple(names), default_palette(len(names)), ignore, ids=tuple(numbers))
 
 
 def read_labelmap(path: Path) -> ClassTable:
@@ -193,12 +217,24 @@ def infer_classes(
     into 0..254.
     """
     found: set[int] = set()
+    colors: set[RGB] = set()
+    in_colour: Path | None = None
     for path in label_paths:
         try:
-            found |= _labels_of(path, ignore_label)
+            here = label_colors(path)
+            colors |= here
+            in_colour = path if here and in_colour is None else in_colour
+            if not colors:  # else no file is read for more than its colours
+                found |= _labels_of(path, ignore_label)
         except ValueError:
             if not allow_missing:
                 raise
+    if colors and not allow_missing:
+        raise ValueError(
+            f"{in_colour}: expected a label map with one number per pixel, got an image of mode RGB. Convert its "
+            "colours to class numbers (`pointrend data check DIR --fix OUT`), or name the classes of all "
+            f"{len(colors)} colours of the label maps in classes.json, in this order: {palette_to_name(colors)}"
+        )
     labels = found - {ignore_label}
     if not labels and not allow_missing:
         raise ValueError("expected at least one labelled pixel to infer the classes from, got none")

@@ -13,7 +13,8 @@ import numpy as np
 
 from pointrend.data.class_table import read_class_file, read_lines
 from pointrend.data.file_finder import FileFinder
-from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_labels
+from pointrend.data.image_io import IMAGE_SUFFIXES, image_size
+from pointrend.data.label_io import read_labels
 from pointrend.formats.coco_json import Inspection, brief, inspect_coco
 from pointrend.formats.labelme import inspect_labelme, is_labelme
 from pointrend.formats.pascal_voc import VOID, inspect_voc
@@ -155,7 +156,15 @@ def coco_content(path: Path) -> Mapping[str, Any] | None:
     known = isinstance(content, Mapping) and all(
         isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
     )
-    return content if known else None
+    return content if known and not _is_panoptic(content) else None
+
+
+def _is_panoptic(content: Any) -> bool:
+    """Whether a file of COCO's form has segments in PNG files instead of objects."""
+    records = content.get("annotations") if isinstance(content, Mapping) else None
+    return isinstance(records, list) and any(
+        isinstance(r, Mapping) and "segments_info" in r for r in records[:5]
+    )
 
 
 def _yolo(root: Path, split: str) -> ObjectSource | None:
@@ -347,6 +356,9 @@ def _taken_for(path: Path) -> str:
     if is_labelme(path):
         return "a labelme file"
     try:
-        return f"no annotations ({brief(read_json(path))})"
+        content = read_json(path)
+        if _is_panoptic(content):
+            return "COCO panoptic annotations, which are not read: panopticapi converts them to COCO or to label maps"
+        return f"no annotations ({brief(content)})"
     except ValueError:
         return "no readable JSON"

@@ -1,4 +1,4 @@
-"""Image and label files into tensors, and samples into batches.
+"""Image files into tensors, and samples into batches; `label_io` reads label maps.
 
 Files are untrusted: whatever is wrong with one, the answer is a `ValueError` that names it. Only raster
 formats are opened (no PostScript, which Pillow would hand to an external program), and an image with more
@@ -9,9 +9,8 @@ it is decoded.
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from pointrend.structures import RGB, Sample, Samples
+from pointrend.structures import Sample, Samples
 
 # The first five load no further Pillow plugins. JPEG covers phones' MPO.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "JPEG2000")
@@ -35,13 +33,11 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
-LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF"}
-"""Compression that changes numbers: no format for label maps."""
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits per value of cameras and scanners, stored in 16 or 32."""
 
-MOST_COLORS = 255
-"""That a label map in colour may have: more classes than that have no number."""
+DEEP = "pointrend: colour of 16 bits"
+"""Key in `Image.info`; Pillow itself forgets it while it decodes."""
 
 T = TypeVar("T")
 
@@ -55,7 +51,7 @@ def read_image(path: str | Path | BinaryIO, *, upright: bool = True) -> Tensor:
 
     Raises ValueError, naming the file, if it is missing, truncated, too large or no image.
     """
-    return from_pillow(_decode(path), source=path, upright=upright)
+    return from_pillow(decode(path), source=path, upright=upright)
 
 
 def from_pillow(image: Image.Image, *, source: object = "image", upright: bool = True) -> Tensor:
@@ -68,64 +64,6 @@ def from_pillow(image: Image.Image, *, source: object = "image", upright: bool =
     if array.size == 0:
         raise ValueError(f"{source}: expected at least one pixel, got {image.width}x{image.height}")
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
-
-
-def read_labels(path: str | Path, colors: Mapping[RGB, int] | None = None) -> Tensor:
-    """The label map as (H, W) int32: the numbers of an 8- or 16-bit grey file, or a palette file's indices.
-
-    Args:
-        path: of the file.
-        colors: the number that each colour stands for, in files that are in colour.
-
-    Raises ValueError as `read_image` does, for a file with lossy compression, and for a file in colour without
-    `colors` or with another one.
-    """
-    image = _decode(path)
-    if image.format in LOSSY:
-        raise ValueError(
-            f"{path}: {image.format} compression changes labels near every boundary; store label maps as PNG,"
-            " made from what they were before"
-        )
-    if image.mode in {"1", "L", "P", "I"} or image.mode.startswith("I;16"):
-        return torch.from_numpy(np.array(image).astype(np.int32))
-    if image.mode not in {"RGB", "RGBA"} or (
-        image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
-    ):
-        raise ValueError(
-            f"{path}: expected a label map with one number per pixel (8- or 16-bit grey, or palette), got an "
-            f"image of mode {image.mode}; store class numbers as 8-bit grey PNG"
-        )
-    pixels = np.array(image.convert("RGB")).astype(np.int32)
-    return torch.from_numpy(_numbers_of_colors(path, image.mode, pixels, colors))
-
-
-def _numbers_of_colors(
-    path: str | Path, mode: str, pixels: NDArray[np.int32], colors: Mapping[RGB, int] | None
-) -> NDArray[np.int32]:
-    """(H, W) numbers of (H, W, 3) colours."""
-    codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
-    found, place = np.unique(codes, return_inverse=True)
-    seen = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in found[:MOST_COLORS]]
-    if colors is None:
-        palette = json.dumps([list(color) for color in seen])
-        way = (
-            "it has more than 255 colours and is no label map"
-            if len(found) > MOST_COLORS
-            else "name their classes in classes.json, in this order: "
-            f'{{"classes": [{len(seen)} names], "palette": {palette}}}'
-        )
-        raise ValueError(
-            f"{path}: expected a label map with one number per pixel, got an image of mode {mode}. Convert its "
-            f"colours to class numbers, or {way}"
-        )
-    unknown = [color for color in seen if color not in colors]
-    if unknown or len(found) > MOST_COLORS:
-        raise ValueError(
-            f"{path}: expected the {len(colors)} colours of the palette, got {unknown[:3]} besides; add them to"
-            " the palette in classes.json"
-        )
-    numbers = np.array([colors[color] for color in seen], dtype=np.int32)
-    return numbers[place.reshape(codes.shape)]
 
 
 def image_size(path: str | Path | BinaryIO, *, upright: bool = False) -> tuple[int, int]:
@@ -150,11 +88,13 @@ def exif_turns(path: str | Path | BinaryIO, *, sideways: bool = False) -> bool:
         return False
 
 
-def _decode(path: str | Path | BinaryIO) -> Image.Image:
+def decode(path: str | Path | BinaryIO) -> Image.Image:
+    """The image as Pillow has it, decoded; ValueError, naming the file, as `read_image`."""
     with _explained(path), Image.open(path, formats=_formats()) as image:
         _check_pixels(image)
         deep = image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile)
         image.load()
+        image.info[DEEP] = deep
         if deep and int(np.asarray(image.convert("RGB")).max(initial=0)) < 64:
             warnings.warn(
                 "colour images of 16 bits are read by their upper 8, which in this one are nearly black: if its values"
@@ -171,7 +111,8 @@ def _decode(path: str | Path | BinaryIO) -> Image.Image:
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     """FORMATS, and those of Pillow's options that are there."""
-    formats = [*FORMATS, "AVIF"] if features.check("avif") else list(FORMATS)
+    avif = "avif" in features.modules and features.check("avif")  # which warns of names that it does not know
+    formats = [*FORMATS, "AVIF"] if avif else list(FORMATS)
     if find_spec("pillow_heif") is not None:
         from pillow_heif import register_heif_opener
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pointrend.data.class_table import ClassTable, find_classes, read_lines, to_contiguous
 from pointrend.data.file_finder import FileFinder
-from pointrend.data.image_io import IMAGE_SUFFIXES, exif_turns, image_size, read_image, read_labels
+from pointrend.data.image_io import IMAGE_SUFFIXES, exif_turns, image_size, read_image
+from pointrend.data.label_io import read_labels
 from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
 
 Pair = tuple[Path, Path]
@@ -117,7 +118,25 @@ def match_folders(images: Path, labels: Path, *, allow_missing: bool = False) ->
     for folder in (images, labels):
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
-    imgs, maps = _by_stem(images), _by_stem(labels)
+    return _matched(_by_stem(images), _by_stem(labels), images, labels, allow_missing)
+
+
+def match_masks(folder: Path, *, allow_missing: bool = False) -> list[Pair]:
+    """Pairs of NAME.jpg and NAME_mask.png in one folder, as Roboflow exports them; else as `match_folders`. None where
+    there is no mask.
+    """
+    files = _by_stem(folder) if folder.is_dir() else {}
+    maps = {stem.removesuffix(MASK): path for stem, path in files.items() if stem.endswith(MASK)}
+    imgs = {stem: path for stem, path in files.items() if not stem.endswith(MASK)}
+    return _matched(imgs, maps, folder, folder, allow_missing) if imgs and maps else []
+
+
+MASK = "_mask"
+
+
+def _matched(
+    imgs: dict[str, Path], maps: dict[str, Path], images: Path, labels: Path, allow_missing: bool
+) -> list[Pair]:
     if not imgs:
         raise ValueError(f"{images}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}), found none")
     if allow_missing:

@@ -80,11 +80,15 @@ def _copy_image(data: CocoInstances, name: str, folder: Path) -> str:
     if not path.is_file():
         return name
     own = path.relative_to(data.images).as_posix() if path.is_relative_to(data.images) else path.name
-    target = folder / own
+    link_or_copy(path, folder / own)
+    return own
+
+
+def link_or_copy(path: Path, target: Path) -> None:
+    """A hard link where the file system has them, else a copy; nothing where there is such a file already."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         try:
             os.link(path, target)
         except OSError:
             shutil.copyfile(path, target)
-    return own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import exif_turns
+from pointrend.data.label_folders import SemanticFolder
+from pointrend.data.label_io import label_colors, palette_to_name
 from pointrend.formats.coco_json import Annotation, ImageRecord
 from pointrend.masks.polygons import Polygons
 from pointrend.structures import (
     IGNORE_LABEL,
+    RGB,
     Dataset,
     InstanceTarget,
     LabelledPoints,
@@ -124,6 +128,8 @@ def check_dataset(
                 findings.problems.append(Problem("EXIF orientation", name, text))
     if findings.task == "semantic" and findings.images:
         findings.problems += _implausible_labels(findings)
+    if isinstance(data, SemanticFolder) and data.classes.colors is None:
+        findings.problems += _in_colour(data, chosen)
     return findings
 
 
@@ -195,6 +201,20 @@ def _implausible_labels(findings: Findings) -> list[Problem]:
         text = f"{len(found)} different labels without names: grey levels of a lossy or resized file?"
         problems.append(Problem("many labels", "all images", text))
     return problems
+
+
+def _in_colour(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
+    """The palette of all label maps in colour together, to be named once."""
+    colors: set[RGB] = set()
+    for index in indices:
+        with suppress(ValueError):  # unreadable: listed already
+            colors |= label_colors(data.pairs[index][1])
+    if not colors:
+        return []
+    text = (
+        f"{len(colors)} colours; name their classes in classes.json, in this order: {palette_to_name(colors)}"
+    )
+    return [Problem("label maps in colour", "all images", f"{text}; --fix OUT writes numbers for them")]
 
 
 def _note_size(findings: Findings, sample: Sample) -> None:

@@ -1,35 +1,62 @@
-"""Images found by the file names that annotations and predictions give them, whatever lies before the last part."""
+"""Files and images by the names that annotations and predictions give them: Windows' or a web address's, in either
+Unicode form, or with the folders of the machine that wrote them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
+from urllib.parse import unquote
+
+K = TypeVar("K", bound=Hashable)
 
 
-class FileNames:
-    """Images by file name: the same last part, and as many equal folders before it as possible."""
+class FileNames(Generic[K]):
+    """Things by their file names: found by the last part, and by as many equal folders before it as possible."""
 
-    def __init__(self, names: Mapping[int | str, str]) -> None:
+    def __init__(self, names: Mapping[K, str]) -> None:
         self.names = names
-        self._by_last: dict[str, list[tuple[int | str, list[str]]]] = {}
-        for image_id, name in names.items():
-            parts = _parts(name)
-            self._by_last.setdefault(parts[0], []).append((image_id, parts))
+        self._by_last: dict[str, list[tuple[K, list[str]]]] = {}
+        for key, name in names.items():
+            parts = name_parts(name)
+            if parts:
+                self._by_last.setdefault(parts[-1], []).append((key, parts))
 
-    def find(self, name: str) -> list[int | str]:
-        """The ids of those that agree best; none if no last part agrees."""
-        parts = _parts(name)
-        shared = [(image_id, _common(parts, own)) for image_id, own in self._by_last.get(parts[0], [])]
+    def find(self, name: str, *, same_folders: bool = False) -> list[K]:
+        """Those that agree best; none if no last part agrees.
+
+        Args:
+            same_folders: one of the two names has to be the end of the other, so that a file in another folder is
+                not meant.
+        """
+        parts = name_parts(name)
+        shared = [
+            (key, count)
+            for key, own in (self._by_last.get(parts[-1], []) if parts else [])
+            if (count := _common(parts, own)) == min(len(parts), len(own)) or not same_folders
+        ]
         most = max((count for _, count in shared), default=0)
-        return [image_id for image_id, count in shared if count == most]
+        best = [key for key, count in shared if count == most]
+        exact = [key for key in best if _last(self.names[key]) == _last(name)]  # "A.png" beside "a.png"
+        return exact if len(best) > 1 and exact else best
 
 
-def _parts(name: str) -> list[str]:
-    return re.split(r"[/\\]", name)[::-1]
+def name_parts(name: str) -> list[str]:
+    """The folders and the file of a name, comparable: NFC, lower case, without a drive, "." or an address's escapes."""
+    if re.match(r"[a-z]+://", name):
+        name = unquote(re.sub(r"^[a-z]+://", "", name))
+    parts = re.split(r"[/\\]+", unicodedata.normalize("NFC", name).casefold())
+    return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
+
+
+def _last(name: str) -> str:
+    return unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
     count = 0
-    while count < min(len(one), len(other)) and one[count] == other[count]:
+    while count < min(len(one), len(other)) and one[-1 - count] == other[-1 - count]:
         count += 1
     return count

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ from pointrend.formats.image_annotations import (
     together,
 )
 from pointrend.io import read_json
-from pointrend.masks.polygons import Polygons
-from pointrend.masks.rle import RunLengths
+from pointrend.masks.export import instance_result, numbered_classes
+from pointrend.masks.polygons import Polygons, fill
+from pointrend.masks.rle import RunLengths, decode_window
+from pointrend.structures import InstanceResult
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
+POLYGONS = ("polygon", "rotation", "oriented_rectangle")
+"""labelme's name, and that of rectangles which lie askew, in newer versions and in programs made from it."""
 CIRCLE_CORNERS = 64
 
 
@@ -59,34 +64,81 @@ def inspect_labelme(folder: Path) -> Inspection:
     return together(str(folder), images, faults)
 
 
+def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -> InstanceResult:
+    """A result from LabelMe's JSON: shapes of one `group_id` and label are one object, others one each.
+
+    A pixel belongs to an outline if its centre lies inside. Points and lines, which have no area, are left out with a
+    warning.
+
+    Args:
+        document: the file's content.
+        class_names: the names found, in their order, if not given.
+
+    Raises:
+        ValueError: it is no LabelMe document, a shape is malformed, or its image is too large.
+    """
+    if not isinstance(document, Mapping):
+        raise ValueError(f"expected LabelMe's JSON, got {brief(document)}")
+    size = checked_size(document.get("imageHeight"), document.get("imageWidth"))
+    left_out: Counter[str] = Counter()
+    faults: list[Fault] = []
+    objects = _objects(document.get("shapes"), size, "", faults, left_out)
+    if faults:
+        raise ValueError(str(faults[0]))
+    if left_out:
+        warnings.warn(f"labelme: {_counted(left_out)} left out, which have no area", stacklevel=2)
+    windows = [
+        fill([[ring] for ring in shape.rings], size)
+        if isinstance(shape, Polygons)
+        else decode_window(shape.counts.tolist(), size)
+        for _, shape, _ in objects
+    ]
+    labels, names = numbered_classes([label for label, _, _ in objects], [None] * len(objects), class_names)
+    return instance_result(windows, size, labels, [score for _, _, score in objects], names)
+
+
 def _image(
     folder: Path, path: Path, content: Mapping[str, Any], faults: list[Fault], left_out: Counter[str]
 ) -> AnnotatedImage:
-    name, shapes = content.get("imagePath"), content.get("shapes")
-    if not isinstance(name, str) or not isinstance(shapes, list):
+    name = content.get("imagePath")
+    if not isinstance(name, str):
         raise ValueError("expected imagePath and a list of shapes")
     height, width = checked_size(content.get("imageHeight"), content.get("imageWidth"))
     parent = path.parent.relative_to(folder).as_posix()
     image = AnnotatedImage(name if parent == "." else f"{parent}/{name}", (height, width))
+    where = f"{path.relative_to(folder)}, "
+    for label, shape, _ in _objects(content.get("shapes"), image.size, where, faults, left_out):
+        image.objects.append((label, shape))
+    return image
+
+
+def _objects(
+    shapes: object, size: tuple[int, int], where: str, faults: list[Fault], left_out: Counter[str]
+) -> list[tuple[str, Shape, float]]:
+    """Label, area and score of each object; what cannot be read is noted."""
+    if not isinstance(shapes, list):
+        raise ValueError(f"shapes: expected a list, got {brief(shapes)}")
     groups: dict[tuple[object, ...], list[Shape]] = {}
+    scores: dict[tuple[object, ...], float] = {}
     for number, shape in enumerate(shapes):
-        place = f"{path.relative_to(folder)}, shapes[{number}]"
         kind = shape.get("shape_type", "polygon") if isinstance(shape, Mapping) else None
         if kind in WITHOUT_AREA:
             left_out[str(kind)] += 1
             continue
         try:
-            label, found = read_shape(shape, image.size)
+            label, found = read_shape(shape, size)
         except ValueError as error:
-            faults.append(Fault("malformed shape", place, str(error)))
+            faults.append(Fault("malformed shape", f"{where}shapes[{number}]", str(error)))
             continue
-        group = shape.get("group_id")
-        groups.setdefault((label, number) if group is None else (label, "group", brief(group)), []).append(
-            found
-        )
-    for key, parts in groups.items():
-        image.objects.append((str(key[0]), union(parts, image.size)))
-    return image
+        group, score = shape.get("group_id"), shape.get("score")
+        key = (label, number) if group is None else (label, "group", brief(group))
+        groups.setdefault(key, []).append(found)
+        scores[key] = float(score) if isinstance(score, int | float) and 0 <= score <= 1 else 1.0
+    return [(str(key[0]), union(parts, size), scores[key]) for key, parts in groups.items()]
+
+
+def _counted(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of kind {kind}" for kind, count in left_out.items())
 
 
 def read_shape(shape: object, size: tuple[int, int]) -> tuple[str, Shape]:
@@ -100,7 +152,7 @@ def read_shape(shape: object, size: tuple[int, int]) -> tuple[str, Shape]:
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
     if kind == "mask":
         return shape["label"], _mask(shape, size)
-    if kind == "polygon":
+    if kind in POLYGONS:
         return shape["label"], polygon_shape(points, size)
     corners = np.array([]) if not isinstance(points, list) else _pairs(points)
     if kind == "rectangle" and len(corners) in (2, 4):
@@ -122,12 +174,20 @@ def union(parts: list[Shape], size: tuple[int, int]) -> Shape:
         return parts[0]
     if all(isinstance(part, Polygons) for part in parts):
         return Polygons(tuple(ring for part in parts if isinstance(part, Polygons) for ring in part.rings))
-    masks = [part.pixels((0, 0, *size)) for part in parts if isinstance(part, RunLengths)]
-    if len(masks) < len(parts):
-        raise ValueError("group_id: masks and polygons cannot be one object")
+    masks = [_pixels(part, size) for part in parts]
     shape = mask_shape(np.maximum.reduce(masks), (0, 0), size)
     assert shape is not None
     return shape
+
+
+def _pixels(part: Shape, size: tuple[int, int]) -> np.ndarray:
+    """(H, W), 1 inside."""
+    if isinstance(part, RunLengths):
+        return part.pixels((0, 0, *size))
+    window, (x, y) = fill([[ring] for ring in part.rings], size)
+    mask = np.zeros(size, dtype=np.uint8)
+    mask[y : y + window.shape[0], x : x + window.shape[1]] = window.numpy()
+    return mask
 
 
 def _pairs(points: list[Any]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Results in the formats of other programs, and back: GeoJSON, LabelMe, run lengths, supervision.
+"""Results in the formats of other programs, and back: GeoJSON, run lengths, supervision; and as LabelMe.
 
 The methods of the results (`result.to_geojson()`, ...) call the writers here; the readers give an `InstanceResult`,
 of a label map one object for each class (`label_map` makes a map of it again). Polygons run along pixel edges and hold
@@ -157,35 +157,6 @@ def to_labelme(result: Result, *, tolerance: float = 0.0, image_path: str = "") 
         "imageHeight": int(height),
         "imageWidth": int(width),
     }
-
-
-def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -> InstanceResult:
-    """Read LabelMe's polygons: shapes with the same `group_id` and label are one object, others one each.
-
-    Args:
-        class_names: the names found, in their order, if not given.
-
-    Raises:
-        ValueError: it is no LabelMe document, has other shapes than polygons, or its image is too large.
-    """
-    groups: dict[tuple[Any, ...], list[polygons.Polygon]] = {}
-    scores: dict[tuple[Any, ...], float] = {}
-    try:
-        size = checked_size((document["imageHeight"], document["imageWidth"]))
-        for number, shape in enumerate(document["shapes"]):
-            kind, group = shape.get("shape_type", "polygon"), shape.get("group_id")
-            if kind != "polygon":
-                raise ValueError(f"shape {number}: expected a polygon, got {kind!r}")
-            key = (
-                (str(shape["label"]), "group", group) if group is not None else (str(shape["label"]), number)
-            )
-            groups.setdefault(key, []).append([np.asarray(shape["points"], dtype=np.float64)])
-            scores[key] = float(shape.get("score", 1.0))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"expected LabelMe's JSON, missing or wrong: {error}") from error
-    windows = [polygons.fill(parts, size) for parts in groups.values()]
-    numbers, names = numbered_classes([str(key[0]) for key in groups], [None] * len(groups), class_names)
-    return _objects(_masks(windows, size), numbers, list(scores.values()), names)
 
 
 def to_coco(

@@ -75,24 +75,10 @@ class Pretrained(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor | Sequence[Tensor], **options: Any) -> Any:
-        """:meth:`predict`; of a single image (3, H, W) its result alone.
-
-        Raises:
-            ValueError: weights that are not float32.
-        """
-        self.check_precision()
+        """:meth:`predict`; of a single image (3, H, W) its result alone."""
         if isinstance(images, Tensor) and images.dim() == 3:
             return self.predict([images], **options)[0]
         return self.predict(images, **options)  # type: ignore[arg-type]  # a batch gives its images
-
-    def check_precision(self) -> None:
-        """Raise ValueError for weights that are not float32, which is what images become."""
-        dtype = next(self.parameters()).dtype
-        if dtype != torch.float32:
-            raise ValueError(
-                f"model: expected float32 weights, got {str(dtype).removeprefix('torch.')}: use model.float(), and "
-                "model.optimize('bfloat16') to predict in half precision"
-            )
 
     @property
     def device(self) -> torch.device:

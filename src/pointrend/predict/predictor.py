@@ -27,7 +27,6 @@ from pointrend.data.image_input import ChannelOrder, local_path, to_image
 from pointrend.data.image_io import IMAGE_SUFFIXES, image_size, read_image
 from pointrend.data.remote import ObjectFile, is_url, read_object
 from pointrend.distributed import join_processes, local_device
-from pointrend.models.base import Pretrained
 from pointrend.predict.cutouts import check_foreground
 from pointrend.predict.ids import choose_ids
 from pointrend.predict.inputs import Source, find_images, output_names
@@ -109,8 +108,6 @@ class Predictor:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"device: {chosen} cannot be used here ({reason}); try 'cpu'") from error
-        if isinstance(model, Pretrained):
-            model.check_precision()
         self.model, self.batch_size, self.max_pixels = model, batch_size, max_pixels
         self.min_score, self.classes, self.channel_order = min_score, tuple(classes), channel_order
 
