@@ -143,6 +143,16 @@ def test_a_wrong_index_says_what_is_expected() -> None:
         some_objects()[[7]]
 
 
+def test_what_is_no_index_no_class_and_no_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="index: expected whole numbers, flags, a slice or a name, got None"):
+        some_objects()[None]  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"score: expected a number, got '0.5'"):
+        some_objects().above("0.5")  # type: ignore[arg-type]
+    labels = SemanticResult(torch.zeros(2, 2, dtype=torch.uint8), ("sky",))
+    with pytest.raises(ValueError, match="class: expected a name or a number, got slice"):
+        labels[0:1]  # type: ignore[index]
+
+
 def test_results_are_short_in_print() -> None:
     assert repr(some_objects()) == "InstanceResult(3 objects in 13x9: dog 0.90, cat 0.80, dog 0.30)"
     assert repr(some_objects()[:0]) == "InstanceResult(0 objects in 13x9)"

@@ -9,8 +9,10 @@ Shapes: D detections, G ground-truth objects, K classes, R points' regions, P po
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, Protocol, SupportsIndex, cast, overload, runtime_checkable
 
 import torch
@@ -281,7 +283,10 @@ def indices(index: Index, count: int) -> Tensor:
     """
     if isinstance(index, slice):
         return torch.arange(count)[index]
-    chosen = torch.as_tensor(index).cpu()
+    try:
+        chosen = torch.as_tensor(index).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"index: expected whole numbers, flags, a slice or a name, got {index!r}") from error
     if chosen.dtype == torch.bool:
         if chosen.shape != (count,):
             raise ValueError(f"index: expected a flag for each of {count}, got {tuple(chosen.shape)}")
@@ -384,7 +389,9 @@ class InstanceResult(InstanceMethods):
         return f"InstanceResult({len(self)} object{'' if len(self) == 1 else 's'} in {width}x{height}{found})"
 
     def above(self, score: float) -> InstanceResult:
-        """The detections with at least this score."""
+        """The detections with at least this score; ValueError for what is no number."""
+        if isinstance(score, bool) or not isinstance(score, Real):
+            raise ValueError(f"score: expected a number, got {score!r}")
         return self[self.scores >= score]
 
     def of_classes(self, names: Sequence[str]) -> InstanceResult:
@@ -427,7 +434,9 @@ class SemanticResult(ResultMethods):
 
     def __getitem__(self, name: str | int) -> Tensor:
         """(H, W) bool: where a class is, given by its name or number; ValueError for what is no class."""
-        label = class_number(self.class_names, name) if isinstance(name, str) else int(name)
+        if not isinstance(name, str | SupportsIndex):
+            raise ValueError(f"class: expected a name or a number, got {name!r}")
+        label = class_number(self.class_names, name) if isinstance(name, str) else operator.index(name)
         if label < 0 or (self.class_names and label >= len(self.class_names)):
             raise ValueError(f"class: expected a number from 0 to {len(self.class_names) - 1}, got {label}")
         return self.labels == label
@@ -489,6 +498,8 @@ def class_name(names: Sequence[str], label: int) -> str:
 
 def class_number(names: Sequence[str], name: str) -> int:
     """The number of the class with this name; ValueError, naming similar ones, if there is none."""
+    if not isinstance(name, str):
+        raise ValueError(f"class: expected a name, got {name!r}")
     if name in names:
         return list(names).index(name)
     if not names and name.startswith("class ") and name[6:].isdigit():

@@ -306,13 +306,22 @@ def test_scores_and_classes_are_chosen_for_results_and_files(tmp_path: Path) -> 
         ({"classes": ["brigt"]}, "class 'brigt': expected one of the model's 2 classes .bright"),
         ({"classes": "bright"}, "classes: expected a list of names"),
         ({"min_score": 50}, "min_score: expected a score from 0 to 1"),
+        ({"min_score": "0.5"}, "min_score: expected a score from 0 to 1"),
+        ({"classes": [3]}, "class: expected a name, got 3"),
         ({"batch_size": 0}, "batch_size: expected 1 or more"),
+        ({"batch_size": "4"}, "batch_size: expected 1 or more"),
         ({"channel_order": "grb"}, "channel_order: expected 'rgb' or 'bgr'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Predictor(Finder(), device="cpu", **options)
+
+
+@pytest.mark.parametrize("model", [None, "shapes-semantic"])
+def test_what_is_no_model_is_refused_and_how_to_load_one_said(model: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected a model with predict\(\), got .*pointrend\.load"):
+        Predictor(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -340,6 +349,16 @@ def test_a_model_takes_one_image_or_several(name: str) -> None:
     assert [repr(result) for result in model(torch.stack([image, image]))] == [repr(one)] * 2
 
 
+@pytest.mark.parametrize(
+    "image", ["photo.jpg", np.zeros((4, 4, 3), np.uint8), [np.zeros((4, 4, 3), np.uint8)], None]
+)
+def test_a_model_takes_tensors_alone_and_says_what_takes_the_rest(image: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"expected a uint8 tensor \(3, H, W\).*; pointrend\.Predictor takes"
+    ):
+        pointrend.load("shapes-semantic")(image)
+
+
 def test_a_second_run_over_a_folder_leaves_out_what_the_first_one_wrote(tmp_path: Path) -> None:
     make_image(tmp_path / "photos" / "a.png")
     predictor = Predictor(Threshold(), device="cpu")
@@ -357,7 +376,7 @@ def test_an_output_path_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match="device"):
-        Predictor(torch.nn.Identity(), device="no-such-device")  # type: ignore[arg-type]
+        Predictor(Threshold(), device="no-such-device")
 
 
 def test_more_than_255_classes_are_written_with_16_bits(tmp_path: Path) -> None:

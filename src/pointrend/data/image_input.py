@@ -20,8 +20,8 @@ from pointrend.data.remote import is_url, read_object
 ChannelOrder = Literal["rgb", "bgr"]
 
 FORMS = (
-    "a path, a URL, the bytes of an image file, a Pillow image, a numpy array (H, W, 3) or (H, W) uint8, or a tensor "
-    "(3, H, W) uint8, RGB"
+    "a path, a URL, the bytes of an image file, an open file, a Pillow image, a numpy array (H, W, 3) or (H, W) uint8, "
+    "or a tensor (3, H, W) uint8, RGB"
 )
 
 
@@ -46,6 +46,10 @@ def to_image(image: Any, *, channel_order: ChannelOrder = "rgb") -> Tensor:
                 f"{path}: expected an image file, got a folder; list its files, or use Predictor.save"
             )
         return read_image(path)
+    if callable(getattr(image, "read", None)):
+        image = image.read()
+        if not isinstance(image, bytes):
+            raise ValueError(f"image: expected a file opened in binary mode, got {type(image).__name__}")
     if isinstance(image, bytes | bytearray | memoryview):
         return read_image(io.BytesIO(image))
     if isinstance(image, Image.Image):
@@ -74,7 +78,7 @@ def _from_tensor(image: Tensor, order: ChannelOrder) -> Tensor:
         raise ValueError(
             f"image: expected a tensor (3, H, W) or (H, W), got {shape}; give several images as a list"
         )
-    _check_values(image.dtype, image.dtype == torch.uint8, shape, "(image * 255).round().to(torch.uint8)")
+    _check_values(image.dtype, image.dtype == torch.uint8, shape, ".to(torch.uint8)")
     return _in_order(planes.detach(), order)
 
 
@@ -90,7 +94,7 @@ def _from_array(image: np.ndarray, order: ChannelOrder) -> Tensor:
         raise ValueError(
             f"image: expected an array (H, W, 3) or (H, W), got {shape}; give several images as a list"
         )
-    _check_values(image.dtype, image.dtype == np.uint8, shape, "(image * 255).round().astype(np.uint8)")
+    _check_values(image.dtype, image.dtype == np.uint8, shape, ".astype(np.uint8)")
     planes = torch.from_numpy(np.array(image.reshape(shape[0], shape[1], -1)))
     return _in_order(planes.permute(2, 0, 1), order)
 
@@ -100,8 +104,12 @@ def _in_order(planes: Tensor, order: ChannelOrder) -> Tensor:
     return planes.expand(3, -1, -1).contiguous()
 
 
-def _check_values(dtype: object, right: bool, shape: tuple[int, ...], way: str) -> None:
+def _check_values(dtype: object, right: bool, shape: tuple[int, ...], cast: str) -> None:
     if not right:
-        raise ValueError(f"image: expected uint8 values 0..255, got {dtype}; for values 0..1: {way}")
+        integers = "int" in str(dtype)
+        way = (
+            f"for values 0..255: image{cast}" if integers else f"for values 0..1: (image * 255).round(){cast}"
+        )
+        raise ValueError(f"image: expected uint8 values 0..255, got {dtype}; {way}")
     if 0 in shape:
         raise ValueError(f"image: expected at least one pixel, got the shape {shape}")

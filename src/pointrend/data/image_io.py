@@ -159,7 +159,13 @@ def _explained(path: str | Path | BinaryIO) -> Iterator[None]:
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, ...
         if isinstance(error, UnidentifiedImageError) and (way := _is_heif(path)):
             raise ValueError(f"{path}: {way}") from error
-        raise ValueError(f"{path}: not a readable image ({error})") from error
+        reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise ValueError(f"{_named(path)}: not a readable image ({reason})") from error
+
+
+def _named(source: object) -> object:
+    """A path as it is; "image" for an open file."""
+    return source if isinstance(source, str | Path) else "image"
 
 
 def _check_pixels(image: Image.Image) -> None:
@@ -184,10 +190,13 @@ def _to_rgb(image: Image.Image, path: object) -> Image.Image:
                 stacklevel=3,
             )
         image = Image.fromarray(np.clip(values >> (depth - 8), 0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
+    try:
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return image.convert("RGB")
+    except ValueError as error:  # a mode for calculating, such as premultiplied "La"
+        raise ValueError(f"{path}: an image of mode {image.mode}, which has no way to RGB") from error
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[object], list[Sample]]:

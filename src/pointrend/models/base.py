@@ -75,7 +75,13 @@ class Pretrained(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor | Sequence[Tensor], **options: Any) -> Any:
-        """:meth:`predict`; of a single image (3, H, W) its result alone."""
+        """:meth:`predict`; of a single image (3, H, W) its result alone.
+
+        Raises:
+            ValueError: what is neither a tensor nor a list of tensors.
+        """
+        if not isinstance(images, Tensor | Sequence) or isinstance(images, str | bytes):
+            images = [images]  # said to be no image
         if isinstance(images, Tensor) and images.dim() == 3:
             return self.predict([images], **options)[0]
         return self.predict(images, **options)  # type: ignore[arg-type]  # a batch gives its images

@@ -95,6 +95,11 @@ class ImageBatch:
 
 def check_image(image: Tensor) -> None:
     """Raise ValueError unless `image` is a uint8 (3, H, W) image with at least one pixel."""
+    if not isinstance(image, Tensor):
+        raise ValueError(
+            f"image: expected a uint8 tensor (3, H, W) in RGB, got {type(image).__name__}; pointrend.Predictor takes "
+            "paths, URLs, arrays and Pillow images too"
+        )
     if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3 or image.numel() == 0:
         raise ValueError(
             "image: expected a uint8 tensor (3, H, W) in RGB with H, W >= 1, "

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
@@ -86,9 +87,13 @@ class Predictor:
         classes: Sequence[str] = (),
         channel_order: ChannelOrder = "rgb",
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected 1 or more, got {batch_size}")
-        if min_score is not None and not 0 <= min_score <= 1:
+        if not callable(getattr(model, "predict", None)):
+            raise ValueError(
+                f"model: expected a model with predict(), got {model!r}; pointrend.load(NAME or PATH) gives one"
+            )
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size: expected 1 or more, got {batch_size!r}")
+        if min_score is not None and not (isinstance(min_score, Real) and 0 <= min_score <= 1):
             raise ValueError(f"min_score: expected a score from 0 to 1, got {min_score}")
         if min_score is not None and getattr(model, "task", None) == "semantic":
             raise ValueError(

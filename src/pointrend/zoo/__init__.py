@@ -45,6 +45,8 @@ def load(
             file.
         ValueError: an unknown name; a file that is damaged, of another model, or tries to run code.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise ValueError(f"expected a name of the zoo or a path, got {name_or_path!r}")
     if name_or_path in BUNDLED and weights is None:
         return load_bundled(str(name_or_path), device=device)
     entry = ZOO.get(str(name_or_path))
