@@ -32,7 +32,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "structures": ({"result_methods"}, {"torch"}),
     "masks": ({"structures"}, {"torch", "numpy", "supervision", "pandas"}),
     "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch", "yaml"}),
-    "models": ({"core", "structures"}, {"torch", "torchvision", "numpy", "PIL", "safetensors"}),
+    "preprocessing": (set(), {"numpy", "PIL"}),
+    "models": ({"core", "structures", "preprocessing"}, {"torch", "torchvision", "numpy", "safetensors"}),
     "checkpoints": (
         {"core", "metadata", "structures", "models", "io"},
         {"torch", "numpy", "safetensors", "huggingface_hub", "filelock"},

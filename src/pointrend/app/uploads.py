@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.data.image_io import FORMATS, read_image
+from pointrend.data.decode import FORMATS
+from pointrend.data.image_io import read_image
 from pointrend.data.shapes import Scene
 from pointrend.models.inputs import resize_to
 from pointrend.samples import SAMPLES

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from pointrend.data.class_table import read_class_file, read_lines
+from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.file_finder import FileFinder
-from pointrend.data.image_io import IMAGE_SUFFIXES, image_size
+from pointrend.data.image_io import image_size
 from pointrend.data.label_io import read_labels
 from pointrend.formats.coco_json import Inspection, brief, inspect_coco
 from pointrend.formats.labelme import inspect_labelme, is_labelme

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pointrend.data.image_io import DEEP, decode
+from pointrend.data.decode import DEEP, decode
 from pointrend.structures import RGB
 
 LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF"}

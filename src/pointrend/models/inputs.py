@@ -3,13 +3,6 @@
 B images, H W rows and columns. Images are uint8 (3, H, W) in RGB, 0..255, as everywhere in this package;
 the network may want BGR (the published Detectron2 models do), another size and another normalisation:
 `Preprocessing` says which.
-
-The two ways of resizing are those of the projects whose published numbers we reproduce; they differ by more
-than rounding (antialiased or not), so a model keeps the one it was trained with:
-
-- "pil": Pillow's BILINEAR, antialiased, as Detectron2's `ResizeTransform`;
-- "cv2": OpenCV's INTER_LINEAR on uint8, no antialiasing, as mmcv's `imresize`. Reproduced bit for bit without
-  OpenCV.
 """
 
 from __future__ import annotations
@@ -18,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from pointrend.core.checks import check_labels
 from pointrend.models.boxes import has_area
+from pointrend.preprocessing import Preprocessing, resize_array, resized_size
 from pointrend.structures import (
     IGNORE_LABEL,
     InstanceMasks,
@@ -32,46 +24,6 @@ from pointrend.structures import (
     LabelledPoints,
     SemanticTarget,
 )
-
-# An image of 1 x 2000 pixels whose short edge is to become 800 would be 800 x 1 600 000: 3.8 GB of uint8.
-MAX_RESIZED_PIXELS = 2**27
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What happens to an image before the network sees it.
-
-    mean, std: per channel of RGB (whatever `channel_order` is), in units of 0..255.
-    channel_order: of the network's input. Images are always handed over as RGB.
-    short_edge: length in pixels to which the shorter side is scaled; None leaves it.
-    long_edge: limit for the longer side after that. Alone, it only ever shrinks.
-    resize: "pil" or "cv2", see the module.
-    divisor: the batch is zero-padded (after normalisation) on the right and at the bottom to multiples of it.
-    """
-
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    channel_order: Literal["RGB", "BGR"] = "RGB"
-    short_edge: int | None = None
-    long_edge: int | None = None
-    resize: Literal["pil", "cv2"] = "pil"
-    divisor: int = 32
-
-    def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(
-                f"mean and std: expected three numbers each, std > 0, got {self.mean} and {self.std}"
-            )
-        if self.channel_order not in ("RGB", "BGR"):
-            raise ValueError(f"channel_order: expected 'RGB' or 'BGR', got {self.channel_order!r}")
-        if self.resize not in ("pil", "cv2"):
-            raise ValueError(f"resize: expected 'pil' or 'cv2', got {self.resize!r}")
-        for name in ("short_edge", "long_edge"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected a positive number of pixels or None, got {value}")
-        if self.divisor < 1:
-            raise ValueError(f"divisor: expected 1 (no padding) or more, got {self.divisor}")
 
 
 @dataclass(frozen=True)
@@ -107,43 +59,6 @@ def check_image(image: Tensor) -> None:
         )
 
 
-def resized_size(height: int, width: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """(height, width) in pixels at which the network sees an image of the given size; at least 1 x 1.
-
-    The order of the floating-point operations is that of each project, since `int(x + 0.5)` turns their last
-    bit
-    into a pixel: Detectron2's `ResizeShortestEdge.get_output_shape` for "pil", mmcv's `rescale_size` for
-        "cv2".
-
-    Raises ValueError where the result would have more than `MAX_RESIZED_PIXELS` pixels.
-    """
-    short, long = preprocessing.short_edge, preprocessing.long_edge
-    if short is None and long is None:
-        return height, width
-    if short is None:
-        assert long is not None
-        scale = min(1.0, long / max(height, width))
-        new_height, new_width = height * scale, width * scale
-    elif preprocessing.resize == "cv2":
-        scale = short / min(height, width)
-        if long is not None:
-            scale = min(long / max(height, width), scale)
-        new_height, new_width = height * scale, width * scale
-    else:
-        scale = short / min(height, width)
-        new_height, new_width = (short, scale * width) if height < width else (scale * height, short)
-        if long is not None and max(new_height, new_width) > long:
-            scale = long / max(new_height, new_width)
-            new_height, new_width = new_height * scale, new_width * scale
-    result = max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
-    if result[0] * result[1] > MAX_RESIZED_PIXELS:
-        raise ValueError(
-            f"an image of {height}x{width} pixels would become {result[0]}x{result[1]} (short_edge {short}, "
-            f"long_edge {long}); set long_edge, or cut the image into less elongated pieces"
-        )
-    return result
-
-
 def resize_image(image: Tensor, preprocessing: Preprocessing) -> Tensor:
     """The image at the network's size: uint8 (3, H, W) -> uint8 (3, h, w). Unchanged where the size already fits.
 
@@ -159,47 +74,8 @@ def resize_to(image: Tensor, size: tuple[int, int], method: Literal["pil", "cv2"
     """uint8 (3, H, W) -> uint8 (3, *size), by either project's arithmetic."""
     if (image.shape[1], image.shape[2]) == size:
         return image
-    return _resize_pil(image, size) if method == "pil" else _resize_cv2(image, size)
-
-
-def _resize_pil(image: Tensor, size: tuple[int, int]) -> Tensor:
-    img = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    resized = img.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous().to(image.device)
-
-
-def _cv2_taps(source: int, target: int, clamp_weight: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Two source indices and two 11-bit weights for every target index along one axis (OpenCV
-    `resizeLinear`).
-
-    Along rows of pixels OpenCV sets the weight outside of the image to zero; along columns it repeats the
-    border row and keeps the weight. Both mean the same, but the fixed-point sums round differently.
-    """
-    scale = source / target
-    position = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
-    first = np.floor(position).astype(np.int64)
-    fraction = position - first.astype(np.float32)
-    if clamp_weight:
-        fraction = np.where((first < 0) | (first >= source - 1), np.float32(0), fraction)
-    weights = np.rint(np.stack([np.float32(1) - fraction, fraction]) * np.float32(2048)).astype(np.int32)
-    indices = np.stack([first, first + 1]).clip(0, source - 1)
-    return (
-        torch.from_numpy(indices[0]),
-        torch.from_numpy(indices[1]),
-        torch.from_numpy(weights[0]),
-        torch.from_numpy(weights[1]),
-    )
-
-
-def _resize_cv2(image: Tensor, size: tuple[int, int]) -> Tensor:
-    x0, x1, a0, a1 = (t.to(image.device) for t in _cv2_taps(image.shape[2], size[1], clamp_weight=True))
-    y0, y1, b0, b1 = (t.to(image.device) for t in _cv2_taps(image.shape[1], size[0], clamp_weight=False))
-    pixels = image.int()
-    # 8 bits * 2^11, shifted by 4: fits the 16 bits that OpenCV's vector instructions multiply.
-    rows = (pixels[:, :, x0] * a0 + pixels[:, :, x1] * a1) >> 4  # (3, H, w)
-    upper = (rows[:, y0] * b0[:, None]) >> 16
-    lower = (rows[:, y1] * b1[:, None]) >> 16
-    return ((upper + lower + 2) >> 2).clamp_(0, 255).to(torch.uint8)  # (3, h, w)
+    resized = resize_array(image.permute(1, 2, 0).contiguous().cpu().numpy(), size, method)
+    return torch.from_numpy(resized).permute(2, 0, 1).contiguous().to(image.device)
 
 
 def prepare_images(

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.image_input import local_path
-from pointrend.data.image_io import IMAGE_SUFFIXES
 from pointrend.data.remote import is_url
 from pointrend.predict.results import Failure
 
