@@ -33,6 +33,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "masks": ({"structures"}, {"torch", "numpy", "supervision", "pandas"}),
     "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch", "yaml"}),
     "preprocessing": (set(), {"numpy", "PIL"}),
+    "runtime": ({"data", "preprocessing"}, {"numpy", "PIL", "onnxruntime", "openvino"}),
     "models": ({"core", "structures", "preprocessing"}, {"torch", "torchvision", "numpy", "safetensors"}),
     "checkpoints": (
         {"core", "metadata", "structures", "models", "io"},

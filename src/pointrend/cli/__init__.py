@@ -19,6 +19,7 @@ from pointrend.cli.cite import Cite
 from pointrend.cli.data import Data, Demo
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
+from pointrend.cli.export import Export
 from pointrend.cli.finetune import Finetune
 from pointrend.cli.help import plain_help
 from pointrend.cli.predict import Predict
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Evaluate, named("eval", Evaluate)]
         | Annotated[Predict, named("predict", Predict)]
         | Annotated[Explain, named("explain", Explain)]
+        | Annotated[Export, named("export", Export)]
         | Annotated[App, named("app", App)]
         | Annotated[Serve, named("serve", Serve)]
         | Annotated[Data, named("data", Data)]

@@ -89,7 +89,7 @@ def most_uncertain_cells(uncertainty: Tensor, num_points: int) -> Tensor:
     if num_points < 1:
         raise ValueError(f"num_points: expected at least one point a step, got {num_points}")
     flat = uncertainty.flatten(1)
-    return torch.topk(flat, k=min(num_points, flat.shape[1]), dim=1, sorted=False).indices
+    return torch.topk(flat, k=torch.sym_min(num_points, flat.shape[1]), dim=1, sorted=False).indices
 
 
 def uncertain_cells(uncertainty: Tensor, num_points: int, min_uncertainty: float) -> Tensor:

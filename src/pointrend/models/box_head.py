@@ -92,10 +92,10 @@ def pool_regions(
     lowest = int(strides[0]).bit_length() - 1  # stride 4 is level 2
     level = pyramid_level(boxes, lowest, lowest + len(features) - 1)
     rois = torch.cat([image_index[:, None].to(boxes.dtype), boxes], dim=1)  # (R, 5)
-    pooled = features[0].new_zeros((len(boxes), features[0].shape[1], size, size), dtype=torch.float32)
+    pooled = features[0].new_zeros((boxes.shape[0], features[0].shape[1], size, size), dtype=torch.float32)
     for number, (feature, stride) in enumerate(zip(features, strides, strict=True)):
         here = torch.nonzero(level == lowest + number).squeeze(1)
-        if len(here):
+        if torch.compiler.is_compiling() or len(here):
             if pools_by_table(feature):
                 part = roi_align_rows(feature, boxes[here], image_index[here], size, stride).float()
             else:
@@ -138,7 +138,7 @@ class BoxHead(nn.Module):
 
     def pool(self, features: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Features (R, C, 7, 7) of the boxes (R_i, 4) of every image."""
-        labels = [torch.zeros(len(b), dtype=torch.int64, device=b.device) for b in boxes]
+        labels = [torch.zeros_like(b[:, 0], dtype=torch.int64) for b in boxes]
         regions = Regions.from_lists(boxes, labels)
         return pool_regions(features, self.strides, regions.boxes, regions.image_index, self.pool_size)
 
@@ -158,9 +158,8 @@ class BoxHead(nn.Module):
             logits: (R, K + 1). deltas: (R, 4 * K). proposals: (R_i, 4) of each image, together R.
             sizes: (height, width) of each image without padding.
         """
-        counts = [len(p) for p in proposals]
-        boxes = self.coder.decode(torch.cat(list(proposals)), deltas).split(counts)
-        scores = F.softmax(logits, dim=1)[:, :-1].split(counts)
+        boxes = split_like(self.coder.decode(torch.cat(list(proposals)), deltas), proposals)
+        scores = split_like(F.softmax(logits, dim=1)[:, :-1], proposals)
         return [
             select_detections(b.unflatten(1, (-1, 4)), s, size, self.config)
             for b, s, size in zip(boxes, scores, sizes, strict=True)
@@ -247,6 +246,11 @@ class BoxHead(nn.Module):
                 "predicted boxes are NaN or infinite; the training has diverged: lower its rate"
             )
         return regions, torch.cat(matched)
+
+
+def split_like(values: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Undo the joining of parts (R_i, ...) for values (R, ...) of all."""
+    return [values] if len(parts) == 1 else list(values.split([len(part) for part in parts]))
 
 
 def select_detections(

@@ -49,9 +49,8 @@ class Regions:
                     f"image {i}: expected boxes (R, 4) and labels (R,), "
                     f"got {tuple(b.shape)} and {tuple(label.shape)}"
                 )
-        index = torch.cat([torch.full((len(b),), i, dtype=torch.int64) for i, b in enumerate(boxes)])
-        device = boxes[0].device
-        return cls(torch.cat(list(boxes)).float(), index.to(device), torch.cat(list(labels)).long())
+        index = [torch.full_like(label, i, dtype=torch.int64) for i, label in enumerate(labels)]
+        return cls(torch.cat(list(boxes)).float(), torch.cat(index), torch.cat(list(labels)).long())
 
     def __len__(self) -> int:
         return self.boxes.shape[0]
@@ -68,8 +67,9 @@ class Regions:
 
     def split(self, values: Tensor, images: int) -> list[Tensor]:
         """Undo the joining for any (R, ...) tensor: one tensor per image."""
-        counts = torch.bincount(self.image_index, minlength=images).tolist()
-        return list(values.split(counts))
+        if images == 1:
+            return [values]
+        return list(values.split(torch.bincount(self.image_index, minlength=images).tolist()))
 
     def channels(self, masks: int) -> Tensor:
         """(R,) int64: which of a head's so many masks is each box's: that of its class, or the only one."""
@@ -77,7 +77,8 @@ class Regions:
 
     def own(self, logits: Tensor) -> Tensor:
         """(R, K, ...) logits, K = 1 where class-agnostic -> (R, 1, ...): each box's channel."""
-        return logits[torch.arange(len(self), device=logits.device), self.channels(logits.shape[1])][:, None]
+        row = torch.arange(logits.shape[0], device=logits.device)
+        return logits[row, self.channels(logits.shape[1])][:, None]
 
     def generators(self, generator: Generators) -> Generators:
         """One generator for each region where there is one for each image; else the one there is."""
@@ -124,8 +125,9 @@ def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes (..., 4) cut to an image of ``size`` (height, width): to 0..width and 0..height, inclusive."""
     height, width = size
-    limit = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limit)
+    # Axis by axis: a tensor of the sizes would be a constant in an exported graph.
+    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack((x, y), -1).flatten(-2)
 
 
 def has_area(boxes: Tensor) -> Tensor:
@@ -214,6 +216,9 @@ def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, 
     Returns:
         int64 indices of the boxes kept, best first.
     """
+    if torch.compiler.is_compiling():  # one node of an exported graph, which has operators of its own for it
+        found: Tensor = torch.ops.pointrend.grouped_nms(boxes, scores, group, threshold, limit)
+        return found
     if boxes.shape[0] == 0 or limit == 0:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     order = torch.sort(scores, descending=True, stable=True).indices
@@ -231,6 +236,21 @@ def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, 
         if len(kept) >= limit:
             break
     return head[kept[:limit]]
+
+
+_LIBRARY = torch.library.Library("pointrend", "DEF")
+_LIBRARY.define(
+    "grouped_nms(Tensor boxes, Tensor scores, Tensor group, float threshold, int limit) -> Tensor"
+)
+_LIBRARY.impl("grouped_nms", grouped_nms, "CompositeExplicitAutograd")
+
+
+def _number_unknown(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, limit: int) -> Tensor:
+    """What a tracer sees: as many indices as there will be."""
+    return group.new_empty(torch.library.get_ctx().new_dynamic_size(min=0, max=limit), dtype=torch.int64)
+
+
+torch.library.register_fake("pointrend::grouped_nms", _number_unknown, lib=_LIBRARY)
 
 
 def pyramid_level(boxes: Tensor, lowest: int, highest: int) -> Tensor:

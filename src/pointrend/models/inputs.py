@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pointrend.core.checks import check_labels
@@ -106,19 +107,25 @@ def batch_images(
             raise ValueError(f"images: expected tensors (3, h, w) with h, w >= 1, got {tuple(image.shape)}")
     device = torch.device(device) if device is not None else images[0].device
     sizes = [(image.shape[1], image.shape[2]) for image in images]
+    divisor = preprocessing.divisor
     height, width = (
-        -(-max(size[axis] for size in sizes) // preprocessing.divisor) * preprocessing.divisor
-        for axis in (0, 1)
+        (max(size[axis] for size in sizes) + divisor - 1) // divisor * divisor for axis in (0, 1)
     )
-    mean = torch.tensor(preprocessing.mean, dtype=torch.float32, device=device)[:, None, None]
-    std = torch.tensor(preprocessing.std, dtype=torch.float32, device=device)[:, None, None]
-    batch = torch.zeros((len(images), 3, height, width), dtype=torch.float32, device=device)
-    for slot, image in zip(batch, images, strict=True):
-        normalised = (image.to(device).float() - mean) / std
-        if preprocessing.channel_order == "BGR":
-            normalised = normalised.flip(0)
-        slot[:, : image.shape[1], : image.shape[2]] = normalised
-    return ImageBatch(batch, sizes)
+    padded = []
+    for image in images:
+        normalised = normalise(image.to(device), preprocessing)
+        padded.append(F.pad(normalised, (0, width - image.shape[2], 0, height - image.shape[1])))
+    return ImageBatch(torch.stack(padded) if len(padded) > 1 else padded[0][None], sizes)
+
+
+def normalise(image: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 or floating (3, h, w) in RGB, 0..255 -> float32 (3, h, w) in the network's units and channel order."""
+    mean, std = (
+        torch.tensor(numbers, dtype=torch.float32, device=image.device)[:, None, None]
+        for numbers in (preprocessing.mean, preprocessing.std)
+    )
+    normalised = (image.float() - mean) / std
+    return normalised.flip(0) if preprocessing.channel_order == "BGR" else normalised
 
 
 def check_instance_targets(

@@ -323,6 +323,8 @@ def _rows(boxes: Tensor, index: Tensor) -> Tensor:
 
 
 def _check_regions(regions: Regions, num_classes: int) -> None:
+    if torch.compiler.is_compiling():
+        return
     wrong = ~torch.isfinite(regions.boxes).all(1) | (regions.labels < 0) | (regions.labels >= num_classes)
     if bool(wrong.any()):
         box, label = regions.boxes[wrong][0].tolist(), int(regions.labels[wrong][0])

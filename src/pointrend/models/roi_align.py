@@ -20,8 +20,9 @@ ROWS_AT_ONCE = 2**21
 
 def pools_by_table(features: Tensor) -> bool:
     """Whether :func:`roi_align_rows` can stand for ``roi_align``: no gradient, a CPU, channels that lie together."""
-    together = features.is_contiguous(memory_format=torch.channels_last)
-    return together and not torch.is_grad_enabled() and features.device.type == "cpu"
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or features.device.type != "cpu":
+        return False
+    return features.is_contiguous(memory_format=torch.channels_last)
 
 
 def roi_align_rows(features: Tensor, boxes: Tensor, image_index: Tensor, size: int, stride: float) -> Tensor:

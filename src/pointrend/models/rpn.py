@@ -160,12 +160,12 @@ class ProposalNetwork(nn.Module):
         for number, (score, delta, anchors) in enumerate(
             zip(predictions.logits, predictions.deltas, predictions.anchors, strict=True)
         ):
-            best, index = score.topk(min(limit, score.shape[1]), dim=1)  # (B, k)
+            best, index = score.topk(torch.sym_min(limit, score.shape[1]), dim=1)  # (B, k)
             chosen = torch.gather(delta, 1, index[..., None].expand(-1, -1, 4))
             decoded = self.coder.decode(anchors[index].flatten(0, 1), chosen.flatten(0, 1))
             boxes.append(decoded.view(*index.shape, 4))
             logits.append(best)
-            levels.append(torch.full((index.shape[1],), number, device=index.device))
+            levels.append(torch.full_like(index[0], number))
         level = torch.cat(levels)
         return [
             self._select(b, s, level, size, training)

@@ -57,9 +57,10 @@ class CoarseHead(nn.Module):
         Not RoIAlign: what lies outside of the map counts as zero instead of repeating the border.
         """
         side = 2 * self.coarse_size
-        grid = regular_grid(side, side, regions=len(regions), device=regions.boxes.device)
+        grid = regular_grid(side, side, regions=regions.boxes.shape[0], device=regions.boxes.device)
         boxes, images = regions.boxes, regions.image_index
-        if not torch.is_grad_enabled() and features.is_contiguous(memory_format=torch.channels_last):
+        eager = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if eager and features.is_contiguous(memory_format=torch.channels_last):
             table = features.permute(0, 2, 3, 1).flatten(0, 2)
             size = (features.shape[2], features.shape[3])
             rows = sample_rows(table, size, stride, boxes, images, grid)

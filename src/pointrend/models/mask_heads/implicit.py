@@ -85,7 +85,7 @@ class ImplicitPointHead(nn.Module):
         for number, (shape, weight, bias) in enumerate(zip(self.shapes, parts, parts[layers:], strict=False)):
             matrix = weight.unflatten(1, shape)  # (R, out, in)
             if number == layers - 1 and labels is not None:
-                row = torch.arange(len(labels), device=labels.device)
+                row = torch.arange(labels.shape[0], device=labels.device)
                 matrix, bias = matrix[row, labels][:, None], bias[row, labels][:, None]
             hidden = torch.baddbmm(
                 bias[:, None].to(hidden.dtype), hidden, matrix.transpose(1, 2).to(hidden.dtype)
@@ -162,11 +162,13 @@ class ImplicitMaskHead(RenderedMaskHead):
     def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class."""
         predict = super().predict
+        if torch.compiler.is_compiling():
+            return predict(features, regions)
         return torch.cat([predict(features, part) for part in regions.chunks(self.boxes_at_once)])
 
     def bind(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[PredictInBoxes, Tensor]:
         """Each box's point head; there is no coarse mask: (R, 0, 0, 0)."""
-        nothing = regions.boxes.new_zeros((len(regions), 0, 0, 0))
+        nothing = regions.boxes.new_zeros((regions.boxes.shape[0], 0, 0, 0))
         return self.predictor(features, self.parameters_of(features, regions), regions), nothing
 
     def predictor(

@@ -128,6 +128,8 @@ class RenderedMaskHead(MaskHead):
     def render(self, features: Mapping[str, Tensor], regions: Regions, sizes: Sequence[Size]) -> Tensor:
         """Mask logits (R, *sizes[-1]) of each box's class; on the starting grid if there is no step."""
         predict_at, coarse = self.bind(features, regions)
+        if torch.compiler.is_compiling():
+            return self._subdivide(predict_at, regions.boxes, sizes)[0][:, 0]
         at_once, pieces = self.boxes_at_once, 1
         if coarse.device.type == "cpu":
             # Few boxes go in four parts too, one box in halves: a quarter of the memory, for a few calls.

@@ -1,0 +1,95 @@
+"""A graph as an ONNX file: standard operators only, with what a reader needs to know in its metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+OPSET = 18
+NEEDED = "pip install 'pointrend[export]'"
+
+
+def trace(graph: nn.Module, inputs: tuple[Tensor, ...], *, dynamic: bool) -> torch.export.ExportedProgram:
+    """`torch.export` of a graph, of any height and width where it is dynamic."""
+    shapes: Any = None
+    if dynamic:
+        height, width = (torch.export.Dim(name, min=65, max=2**14) for name in ("height", "width"))
+        shapes = ({1: height, 2: width}, {})[: len(inputs)]
+    with _quiet(), torch.no_grad():
+        # Sizes rounded up to the divisor lead to inequalities that hold for every size, which the solver cannot prove.
+        return torch.export.export(
+            graph,
+            inputs,
+            dynamic_shapes=shapes,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+def write_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    inputs: list[str],
+    outputs: tuple[str, ...],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Translate and write.
+
+    Raises:
+        ImportError: onnx and onnxscript are not installed.
+        ValueError: an operator of another domain was needed.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+    except ImportError as error:
+        raise ImportError(f"export to ONNX needs onnx and onnxscript: {NEEDED}") from error
+    from pointrend.export.translations import translations
+
+    with _quiet():
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=inputs,
+            output_names=outputs,
+            custom_translation_table=translations(),
+            verbose=False,
+        )
+    assert written is not None
+    proto = written.model_proto
+    foreign = {f"{node.domain}::{node.op_type}" for node in proto.graph.node if node.domain}
+    if foreign:
+        raise ValueError(f"export: {', '.join(sorted(foreign))} are no standard operators")
+    del proto.metadata_props[:]
+    for name, value in metadata.items():
+        proto.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
+    for node in proto.graph.node:  # traces of our source, longer than the graph itself
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(proto)
+    path.write_bytes(proto.SerializeToString())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks to their developers."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
