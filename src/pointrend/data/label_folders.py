@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pointrend.data.class_table import ClassTable, find_classes, read_lines, to_contiguous
-from pointrend.data.file_finder import FileFinder
 from pointrend.data.decode import IMAGE_SUFFIXES
+from pointrend.data.file_finder import FileFinder
 from pointrend.data.image_io import exif_turns, image_size, read_image
 from pointrend.data.label_io import read_labels
 from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
