@@ -177,6 +177,14 @@ def test_predict_looks_through_windows(
     assert "window: expected at least one row and one column, got (0, 16)" in capsys.readouterr().err
 
 
+def test_full_resolution_takes_the_limit_away() -> None:
+    from pointrend.cli.console import load_model
+
+    model = load_model("photo-semantic", full_resolution=True)
+    assert model.config.preprocessing.long_edge is None
+    assert load_model("photo-semantic").config.preprocessing.long_edge == 1024
+
+
 @pytest.mark.parametrize(
     "command",
     ["predict a.jpg", "eval m", "train", "finetune m --data d", "explain a.jpg --model m"],

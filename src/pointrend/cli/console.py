@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,11 +132,13 @@ def load_model(
     optimize: Precision | None = None,
     class_names: Sequence[str] = (),
     output_stride: int | None = None,
+    full_resolution: bool = False,
 ) -> Any:
     """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
 
     class_names: names of the model's classes, or one file of them, instead of its own.
     output_stride: of a DeepLabV3's deepest maps, instead of that which it was trained at.
+    full_resolution: the network sees images in their own size, whatever it was trained at.
     """
     from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
     from pointrend.distributed import main_process
@@ -156,6 +159,9 @@ def load_model(
         if not hasattr(model, "with_output_stride"):
             raise ValueError("output_stride: expected a semantic model of ours (DeepLabV3)")
         model = model.with_output_stride(output_stride)
+    if full_resolution:
+        own_size = replace(model.config.preprocessing, short_edge=None, long_edge=None)
+        model.config = replace(model.config, preprocessing=own_size)
     return model if optimize is None else model.optimize(optimize)
 
 

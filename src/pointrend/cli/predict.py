@@ -99,6 +99,9 @@ class Predict:
     output_stride: Literal[8, 16, 32] | None = None
     """DeepLabV3 models: stride of the deepest maps, instead of that in training, such as 8 (better and slower; the
     paper's Table 6)."""
+    full_resolution: bool = False
+    """The network sees every pixel, also of a large image that it would see shrunk: slower, and much more memory. The
+    bundled model has outlines in the image's own pixels without it."""
     window: tuple[int, int] | None = None
     """Semantic models: see the image through overlapping windows of so many rows and columns, for images too large
     for the network."""
@@ -125,6 +128,7 @@ class Predict:
             optimize=self.optimize,
             class_names=self.class_names,
             output_stride=self.output_stride,
+            full_resolution=self.full_resolution,
         )
         own, chosen = model.config.class_names, read_names(self.classes) if self.classes else ()
         if unnamed(model) and len(chosen) == len(own) and {*chosen}.isdisjoint(own):

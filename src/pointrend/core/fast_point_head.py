@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from pointrend.core.gather import FineMap, bilinear_rows, weighted_rows
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import Placement, point_sample, point_sample_boxes, sample_maps
+from pointrend.core.sampling import FeatureMap, Placement, point_sample, point_sample_boxes, sample_maps
 from pointrend.core.subdivision import PredictAt
 
 
@@ -41,7 +41,7 @@ class PredictInBoxes(Protocol):
 
 
 def predict_in_images(
-    head: PointHead, features: Sequence[Tensor], coarse: Tensor, placement: Placement | None = None
+    head: PointHead, features: Sequence[FeatureMap], coarse: Tensor, placement: Placement | None = None
 ) -> PredictAt:
     """The point head on maps of N images, as a function from points (N, P, 2) to logits (N, C, P).
 
@@ -255,7 +255,7 @@ class FastImagePointHead:
     def __init__(
         self,
         head: PointHead,
-        features: Sequence[Tensor],
+        features: Sequence[FeatureMap],
         coarse: Tensor,
         placement: Placement | None = None,
     ) -> None:

@@ -5,6 +5,7 @@ Shapes: N regions, B images, R boxes, C channels, P points, H W rows and columns
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -54,6 +55,18 @@ def point_sample(
     return sampled.squeeze(3).to(features.dtype)
 
 
+class ComputedMap(ABC):
+    """A map of one image that is computed at the points where it is read, and nowhere else."""
+
+    @abstractmethod
+    def at(self, points: Tensor) -> Tensor:
+        """Values (1, C, P) at points (1, P, 2) in the unit square of the map."""
+
+
+FeatureMap = Tensor | ComputedMap
+"""(N, C, H, W), (1, C, H, W) where all N share it, or what computes the values of the latter."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Where R regions lie in the images that feature maps cover."""
@@ -68,7 +81,7 @@ class Placement:
         return points_in_image(points, self.boxes)
 
 
-def sample_maps(features: Sequence[Tensor], points: Tensor, placement: Placement | None = None) -> Tensor:
+def sample_maps(features: Sequence[FeatureMap], points: Tensor, placement: Placement | None = None) -> Tensor:
     """Several maps over the same images, each at its own stride, at the same points (N, P, 2): (N, sum of C, P).
 
     A map of one image is shared by all N.
@@ -77,7 +90,9 @@ def sample_maps(features: Sequence[Tensor], points: Tensor, placement: Placement
     if placement is not None:
         points, index = placement.in_image(points), placement.image_index
     sampled = [
-        _sample_by_image(level, points, index)
+        level.at(points)
+        if isinstance(level, ComputedMap)
+        else _sample_by_image(level, points, index)
         if index is not None or level.shape[0] == 1
         else point_sample(level, points)
         for level in features

@@ -118,13 +118,14 @@ def batch_images(
     return ImageBatch(torch.stack(padded) if len(padded) > 1 else padded[0][None], sizes)
 
 
-def normalise(image: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 or floating (3, h, w) in RGB, 0..255 -> float32 (3, h, w) in the network's units and channel order."""
+def normalise(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """RGB (3, ...) in 0..255, as float32 in the channels and units of the network."""
+    shape = (3, *[1] * (pixels.ndim - 1))
     mean, std = (
-        torch.tensor(numbers, dtype=torch.float32, device=image.device)[:, None, None]
-        for numbers in (preprocessing.mean, preprocessing.std)
+        torch.tensor(of, dtype=torch.float32, device=pixels.device).view(shape)
+        for of in (preprocessing.mean, preprocessing.std)
     )
-    normalised = (image.float() - mean) / std
+    normalised = (pixels.float() - mean) / std
     return normalised.flip(0) if preprocessing.channel_order == "BGR" else normalised
 
 

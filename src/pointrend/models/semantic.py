@@ -177,5 +177,9 @@ class SemanticSegmenter(SemanticModel):
         return self.decoder.predictor.weight.device
 
     @property
+    def layers_at_points(self) -> dict[str, tuple[nn.Module | None, int]]:
+        return {**super().layers_at_points, "stem": (self.backbone.get_submodule("stem"), 2)}
+
+    @property
     def _channels_per_pixel(self) -> float:
         return self.config.fpn_channels / 16 if self.fpn is not None else 0.0

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from pointrend.core.fast_point_head import predict_in_images
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.point_rend import PointRend
+from pointrend.core.sampling import FeatureMap
 from pointrend.core.selection import Generators, PointSampling, probability_margin_uncertainty
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.base import Losses, Pretrained, in_own_precision
+from pointrend.models.full_resolution import LayerAtPoints, continue_to_size
 from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
 from pointrend.models.memory import require_memory
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class SemanticPointRendConfig:
     subdivision_steps: int | None = None
     """Doublings of the coarse grid, as the published models count; what is missing to the image's size is then
     resized bilinearly. None: as many as needed, the last one exactly to the image's size."""
+    full_resolution: bool = False
+    """Where the network sees an image shrunk, subdivision goes on to the image's own size, with "image" and "stem" read
+    from its own pixels; otherwise labels are interpolated from the network's size."""
 
 
 class LabelMapConfig:
@@ -170,9 +178,17 @@ class SemanticModel(Pretrained):
     @torch.no_grad()
     @in_own_precision
     def grids(
-        self, batch: ImageBatch, *, refine: bool = True, num_points: int | None = None
+        self,
+        batch: ImageBatch,
+        images: Sequence[Tensor] | None = None,
+        *,
+        refine: bool = True,
+        num_points: int | None = None,
     ) -> list[LazyGrid]:
-        """The logits (C, H, W) of each image in the padded batch, to be read in row chunks: never held at once."""
+        """The logits (C, H, W) of each image in the padded batch, to be read in row chunks: never held at once.
+
+        With the images that the batch was made of, the logits are those of each image in its own size.
+        """
         self._check_memory(batch, grids=0)
         maps = self.features(batch.tensor)
         coarse = self.coarse(maps)
@@ -185,7 +201,56 @@ class SemanticModel(Pretrained):
                 sizes=self._sizes(coarse, batch.padded_size),
                 num_points=num_points,
             )
-        return [grid.resize(batch.padded_size) for grid in grids]
+        grids = [grid.resize(batch.padded_size) for grid in grids]
+        if images is None:
+            return grids
+        grids = [grid.crop(size) for grid, size in zip(grids, batch.sizes, strict=True)]
+        config = self.config.point_rend
+        if refine and config is not None and config.full_resolution:
+            grids = [
+                self._continued(grid, number, image, batch, maps, coarse, num_points)
+                for number, (grid, image) in enumerate(zip(grids, images, strict=True))
+            ]
+        return [
+            grid.resize((image.shape[1], image.shape[2])) for grid, image in zip(grids, images, strict=True)
+        ]
+
+    def _continued(
+        self,
+        grid: LazyGrid,
+        number: int,
+        image: Tensor,
+        batch: ImageBatch,
+        maps: Mapping[str, Tensor],
+        coarse: Tensor,
+        num_points: int | None,
+    ) -> LazyGrid:
+        """The grid of an image in a batch, subdivided on to the image's size where that is larger."""
+        assert self.point_rend is not None
+        size, seen = (image.shape[1], image.shape[2]), batch.sizes[number]
+        if size[0] <= seen[0] and size[1] <= seen[1]:
+            return grid
+        one = slice(number, number + 1)
+        # Points are in the unit square of the image; maps cover the padding, too.
+        padding = [padded / inside for padded, inside in zip(batch.padded_size, seen, strict=True)]
+        covered = (size[0] * padding[0], size[1] * padding[1])
+        features: dict[str, FeatureMap] = {name: level[one] for name, level in maps.items()}
+        for name, (layer, stride) in self.layers_at_points.items():
+            features[name] = LayerAtPoints(image, self.config.preprocessing, covered, layer, stride)
+        predict_at = predict_in_images(self.point_rend.head, self._fine(features), coarse[one])
+        inside = coarse.new_tensor([1 / padding[1], 1 / padding[0]], dtype=torch.float32)
+        return continue_to_size(
+            size,
+            grid,
+            lambda points: predict_at(points * inside),
+            num_points=self.point_rend.num_points if num_points is None else num_points,
+            min_uncertainty=self.point_rend.min_uncertainty,
+        )
+
+    @property
+    def layers_at_points(self) -> dict[str, tuple[nn.Module | None, int]]:
+        """The maps that can be computed from an image's own pixels at points, by name: layer and stride."""
+        return {"image": (None, 1)}
 
     def _sizes(self, coarse: Tensor, size: Size) -> list[Size] | None:
         """The grids of the configured number of steps; None for doubling up to `size`, the image's."""
@@ -213,17 +278,16 @@ class SemanticModel(Pretrained):
             refine: False gives the interpolated coarse prediction, for comparison.
             num_points: points in each subdivision step, instead of the configured number.
             uncertainty: also return 1 minus the margin of the two best probabilities.
-            trace: a list that receives the subdivision steps of the batch.
+            trace: a list that receives the subdivision steps of the batch, up to the network's own size.
         """
         if len(images) == 0:
             return []
         batch = prepare_images(images, self.config.preprocessing, self.device)
         if trace is None:
-            grids = self.grids(batch, refine=refine, num_points=num_points)
-        else:
-            logits = self.logits(batch, refine=refine, num_points=num_points, trace=trace)
-            grids = [DenseLogits(one) for one in logits]
-        return self.finish(grids, batch, images, uncertainty=uncertainty)
+            grids = self.grids(batch, images, refine=refine, num_points=num_points)
+            return self._results(grids, uncertainty)
+        logits = self.logits(batch, refine=refine, num_points=num_points, trace=trace)
+        return self.finish([DenseLogits(one) for one in logits], batch, images, uncertainty=uncertainty)
 
     def finish(
         self,
@@ -234,12 +298,17 @@ class SemanticModel(Pretrained):
         uncertainty: bool = False,
     ) -> list[SemanticResult]:
         """Label maps in the images' own sizes from the logits of the padded batch."""
-        results = []
-        for grid, image, size in zip(grids, images, batch.sizes, strict=True):
-            grid = grid.crop(size).resize((image.shape[1], image.shape[2]))
-            margin = grid.label_uncertainty() if uncertainty else None
-            results.append(self.config.result(grid.label_map(), margin))
-        return results
+        own = [
+            grid.crop(size).resize((image.shape[1], image.shape[2]))
+            for grid, image, size in zip(grids, images, batch.sizes, strict=True)
+        ]
+        return self._results(own, uncertainty)
+
+    def _results(self, grids: Sequence[LazyGrid], uncertainty: bool) -> list[SemanticResult]:
+        return [
+            self.config.result(grid.label_map(), grid.label_uncertainty() if uncertainty else None)
+            for grid in grids
+        ]
 
     @property
     def _channels_per_pixel(self) -> float:
@@ -261,7 +330,7 @@ class SemanticModel(Pretrained):
             "set long_edge in the preprocessing, give fewer images at once, or cut the image into pieces",
         )
 
-    def _fine(self, maps: dict[str, Tensor]) -> list[Tensor]:
+    def _fine(self, maps: Mapping[str, T]) -> list[T]:
         assert self.config.point_rend is not None
         return [maps[name] for name in self.config.point_rend.features]
 
