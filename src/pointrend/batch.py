@@ -1,10 +1,13 @@
 """A model as a function on batches of table columns: for Ray Data, Daft, Spark, Hugging Face datasets.
 
     rows = ray.data.read_images("s3://bucket/images/", include_paths=True).map_batches(
-        Segmenter("photo-semantic"), batch_size=16, compute=ray.data.ActorPoolStrategy(size=4)
+        Segmenter,
+        fn_constructor_args=["photo-semantic"],
+        batch_size=16,
+        compute=ray.data.ActorPoolStrategy(size=4),
     )
 
-The object is small and can be pickled: each worker loads the weights when it is first called. docs/scale.md has the
+The object is small and can be pickled: each worker loads the weights when it is first called. examples/cluster has the
 same for Daft and Spark.
 """
 

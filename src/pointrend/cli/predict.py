@@ -202,7 +202,8 @@ class Predict:
         from pointrend.predict.tasks import find_tasks, parse_shard, shard_from_environment
         from pointrend.training.signals import stopping
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        logging.getLogger("pointrend").setLevel(logging.INFO)
         shard = shard_from_environment() if self.shard is None else parse_shard(self.shard)
         options = JobOptions(
             format=self.format[0] if self.format else "jsonl",  # type: ignore[arg-type]  # checked above

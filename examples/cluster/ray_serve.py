@@ -1,0 +1,30 @@
+"""`pointrend serve` on Ray Serve: as many copies as there is work for.
+
+pip install 'pointrend[serve]' 'ray[serve]'
+serve run examples.cluster.ray_serve:service
+"""
+
+from __future__ import annotations
+
+from ray import serve
+
+import pointrend
+from pointrend.app.uploads import Limits
+from pointrend.serve.api import ServiceLimits, build_service
+
+
+def build():
+    """The application, in the process of each copy."""
+    predictor = pointrend.Predictor(pointrend.load("photo-semantic"), batch_size=8)
+    return build_service(predictor, ServiceLimits(Limits()))
+
+
+@serve.deployment(
+    autoscaling_config={"min_replicas": 1, "max_replicas": 8}, ray_actor_options={"num_cpus": 2}
+)
+@serve.ingress(build)
+class PointRend:
+    """A copy."""
+
+
+service = PointRend.bind()
