@@ -102,6 +102,7 @@ def test_commands_are_understood(
         "Explain",
         "Finetune",
         "Predict",
+        "Serve",
         "Train",
         "Zoo",
     ):
