@@ -120,6 +120,26 @@ def test_sixteen_bit_ids_are_refused_with_the_way_and_read_with_it(tmp_path: Pat
     assert (open_dataset(tmp_path, "train")[0].target.labels.numpy() == LABELS).all()
 
 
+def test_check_lists_the_numbers_of_all_label_maps_beyond_254_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, factor in (("a", 1000), ("b", 2000), ("c", 3000)):
+        labelled(tmp_path, (LABELS * factor).astype(np.uint16), name)
+    code, said = shown(capsys, tmp_path)  # the first is held out
+    assert code == 1
+    assert "labels beyond 254: 1" in said
+    assert '{"classes": [5 names], "ids": [0, 2000, 3000, 4000, 6000]}' in said
+
+
+def test_ids_of_images_as_text_are_those_of_the_objects_as_numbers(tmp_path: Path) -> None:
+    content = objects(tmp_path)
+    count = len(content["annotations"])
+    content["images"][0]["id"] = str(content["images"][0]["id"])
+    (tmp_path / "instances_train.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match=f"{count} x number for a text"):
+        assert len(open_dataset(tmp_path, "train")[0].target) == count
+
+
 def test_masks_of_0_and_255_are_refused_with_both_ways_out(tmp_path: Path) -> None:
     labelled(tmp_path, (LABELS == 1).astype(np.uint8) * 255)
     with pytest.raises(ValueError, match=r'Masks of objects\? .*"ids": \[0, 255\], "ignore_label": null'):

@@ -249,6 +249,39 @@ def test_coloured_masks_are_read_by_their_labelmap(tmp_path: Path) -> None:
     assert torch.equal(data[0].target.labels, square().to(torch.uint8))
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("imgs/a.jpg", "masks/a.png"),
+        ("images/a.jpg", "masks/a_mask.png"),
+        ("img_dir/{}/a.jpg", "ann_dir/{}/a.png"),
+        ("{}/images/a.jpg", "{}/masks/a.png"),
+        ("{}/a.jpg", "{}_masks/a_mask.gif"),
+        ("{}/a.png", "{}annot/a.png"),
+        ("images/{}/a_leftImg.png", "labels/{}/a_leftImg_gt.png"),
+    ],
+)
+def test_label_maps_are_found_in_the_folders_of_usual_names(tmp_path: Path, images: str, labels: str) -> None:
+    for split in ("train", "val"):
+        image(tmp_path / images.format(split))
+        path = tmp_path / labels.format(split)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(square().numpy().astype(np.uint8)).save(path)
+    for split in ("train", "val"):
+        data = open_dataset(tmp_path, split)  # type: ignore[arg-type]
+        assert (len(data), data.class_names) == (1, ("class 0", "class 1"))
+        assert torch.equal(data[0].target.labels, square().to(torch.uint8))
+
+
+def test_a_split_that_is_not_there_is_named_beside_the_one_that_is(tmp_path: Path) -> None:
+    image(tmp_path / "train" / "a.jpg")
+    (tmp_path / "train" / "_annotations.coco.json").write_text(json.dumps(coco(["a.jpg"])))
+    with pytest.raises(
+        ValueError, match="none of the layouts below for the split 'val', but one for 'train'"
+    ):
+        open_dataset(tmp_path, "val")
+
+
 @pytest.mark.parametrize("split_up", [True, False])
 def test_roboflows_semantic_masks_are_found_beside_their_images(tmp_path: Path, split_up: bool) -> None:
     for folder in [tmp_path / "train", tmp_path / "valid"] if split_up else [tmp_path]:

@@ -19,7 +19,8 @@ from pointrend.data.exports import (
     find_points,
     held_out,
 )
-from pointrend.data.label_folders import Pair, SemanticFolder, match_folders, match_masks, read_pairs
+from pointrend.data.label_folders import SemanticFolder
+from pointrend.data.label_layouts import find_semantic_pairs
 from pointrend.data.shapes import ShapeScenes
 from pointrend.formats.coco_json import checked
 from pointrend.metadata import ade20k, coco
@@ -38,6 +39,7 @@ LAYOUTS = """\
   DIR/leftImg8bit/, DIR/gtFine/                 Cityscapes (DIR:instance for its objects)
   DIR/{train,val}.txt                           lines "image labels", relative to DIR
   DIR/images/{train,val}/, DIR/labels/{train,val}/   images and label maps of the same names
+  DIR/{train,val}/images/, DIR/{train,val}/labels/; DIR/{train,val}/, DIR/{train,val}_masks/   the same
   DIR/images/, DIR/labels/                      the same, every tenth for validation
   DIR/images/{training,validation}/, DIR/annotations/..., DIR/objectInfo150.txt      ADE20K as released
   DIR/{train,val}2017/, DIR/stuffthingmaps/{train,val}2017/    COCO-Stuff (DIR:semantic beside COCO)
@@ -51,7 +53,6 @@ with an optional DIR/classes.json for label maps (palette: for maps in colour):
    "palette": [colours]}"""
 
 POINTS = re.compile(r":points(?:_(n\d+_v\d+))?$")
-LABEL_FOLDERS = ("stuffthingmaps", "labels", "masks", "annotations")
 SCENES = {"train": (0, 20_000), "val": (1_000_000, 200)}  # first scene and how many
 
 
@@ -101,7 +102,8 @@ def open_dataset(
         raise ValueError(f"{name}: no such folder. A data set is one of\n{LAYOUTS}")
     if found is None:
         raise ValueError(
-            f"{name}: found none of the layouts below for the split {split!r}. It holds\n{describe(Path(name))}\n"
+            f"{name}: found none of the layouts below for the split {split!r}{_other(data, split)}. It holds\n"
+            f"{describe(Path(name))}\n"
             f"and a data set is one of\n{LAYOUTS}"
         )
     if task is not None and found.task != task:
@@ -109,6 +111,17 @@ def open_dataset(
     if categories is not None and not isinstance(found, CocoInstances):
         raise ValueError(f"{name}: categories can be chosen in COCO data only")
     return found
+
+
+def _other(data: str | Path, split: Split) -> str:
+    """That the other split is there, where it is."""
+    other: Split = "train" if split == "val" else "val"
+    try:
+        folder = Path(_split_task(str(data).removesuffix(":lvis"))[0])
+        there = _folder(folder, other, _split_task(str(data))[1], None, None, True) is not None
+    except ValueError:
+        there = False
+    return f", but one for {other!r}" if there else ""
 
 
 def _split_task(data: str) -> tuple[str, Task | None]:
@@ -224,47 +237,3 @@ def _classes(root: Path, maps: Sequence[Path], allow_missing: bool) -> ClassTabl
         ids, names = zip(*coco.STUFF_MAP_CLASSES, strict=True)
         return ClassTable(names, default_palette(len(names)), ids=ids)
     return infer_classes(maps, allow_missing=allow_missing)
-
-
-def find_semantic_pairs(root: Path, *, allow_missing: bool = False) -> dict[str, list[Pair]]:
-    """Images with label maps of both splits, empty lists where there are none."""
-    lists = {split: _first_file(root, split) for split in SPLIT_NAMES}
-    if any(lists.values()):
-        return {split: read_pairs(file) if file else [] for split, file in lists.items()}
-    labels = next((root / name for name in LABEL_FOLDERS if (root / name).is_dir()), None)
-    images = root / "images"
-    if labels is not None and labels.name == "stuffthingmaps" and not images.is_dir():
-        images = root
-    if labels is None or not images.is_dir():
-        return _masks_beside_images(root, allow_missing)
-    # COCO-Stuff's images are COCO's, and often only one split of the maps was fetched.
-    parts = {split: _first_folder(labels if images == root else images, split) for split in SPLIT_NAMES}
-    if any(parts.values()):
-        return {
-            split: match_folders(images / folder.name, labels / folder.name, allow_missing=allow_missing)
-            if folder
-            else []
-            for split, folder in parts.items()
-        }
-    pairs = match_folders(images, labels, allow_missing=allow_missing)
-    return {split: held_out(pairs, split) for split in SPLIT_NAMES}
-
-
-def _masks_beside_images(root: Path, allow_missing: bool) -> dict[str, list[Pair]]:
-    """Roboflow's semantic masks: in a folder for each split, or in one."""
-    parts = {split: _first_folder(root, split) for split in SPLIT_NAMES}
-    if any(parts.values()):
-        return {
-            split: match_masks(folder, allow_missing=allow_missing) if folder else []
-            for split, folder in parts.items()
-        }
-    pairs = match_masks(root, allow_missing=allow_missing)
-    return {split: held_out(pairs, split) for split in SPLIT_NAMES}
-
-
-def _first_file(root: Path, split: str) -> Path | None:
-    return next((root / f"{n}.txt" for n in SPLIT_NAMES[split] if (root / f"{n}.txt").is_file()), None)
-
-
-def _first_folder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in SPLIT_NAMES[split] if (root / name).is_dir()), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,11 @@ def infer_classes(
         )
     names = tuple(f"class {index}" for index in range(max(labels, default=0) + 1))
     return ClassTable(names, default_palette(len(names)), ignore_label)
+
+
+def is_unnamed(names: Sequence[str]) -> bool:
+    """Whether nobody named the classes, so that they are "class 0", "class 1", .."""
+    return all(name == f"class {number}" for number, name in enumerate(names))
 
 
 def _labels_of(path: Path, ignore_label: int) -> set[int]:

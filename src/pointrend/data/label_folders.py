@@ -108,7 +108,8 @@ class SemanticFolder(Dataset):
 
 
 def match_folders(images: Path, labels: Path, *, allow_missing: bool = False) -> list[Pair]:
-    """Pairs with equal names but for the suffix, in the order of their names, subfolders included.
+    """Pairs with equal names but for the suffix, in the order of their names, subfolders included. Label maps may all
+    have the same addition to their names, such as "_mask".
 
     With `allow_missing`, an image without a label map, and a map without an image, is paired with a file that is not
     there.
@@ -119,7 +120,8 @@ def match_folders(images: Path, labels: Path, *, allow_missing: bool = False) ->
     for folder in (images, labels):
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
-    return _matched(_by_stem(images), _by_stem(labels), images, labels, allow_missing)
+    imgs = _by_stem(images)
+    return _matched(imgs, _without_addition(_by_stem(labels), imgs), images, labels, allow_missing)
 
 
 def match_masks(folder: Path, *, allow_missing: bool = False) -> list[Pair]:
@@ -133,6 +135,18 @@ def match_masks(folder: Path, *, allow_missing: bool = False) -> list[Pair]:
 
 
 MASK = "_mask"
+
+
+def _without_addition(maps: dict[str, Path], imgs: dict[str, Path]) -> dict[str, Path]:
+    """The label maps by the names of their images."""
+    if not maps or imgs.keys() & maps.keys():
+        return maps
+    one = next(iter(maps))
+    for addition in {one.removeprefix(stem) for stem in imgs if one.startswith(stem)}:
+        named = {stem.removesuffix(addition): path for stem, path in maps.items() if stem.endswith(addition)}
+        if len(named) == len(maps) and named.keys() & imgs.keys():
+            return named
+    return maps
 
 
 def _matched(

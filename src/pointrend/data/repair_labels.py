@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pointrend.data.class_table import ClassTable, read_class_file, to_contiguous
+from pointrend.data.class_table import ClassTable, is_unnamed, read_class_file, to_contiguous
 from pointrend.data.label_folders import SemanticFolder
 from pointrend.data.label_io import label_colors, label_pixels, read_labels
 from pointrend.data.repair import link_or_copy
@@ -62,8 +62,7 @@ def write_repaired_labels(data: SemanticFolder, split: str, out: Path) -> str:
 def _table(data: SemanticFolder, out: Path) -> ClassTable:
     """What the numbers and colours of the label maps mean."""
     own = data.classes
-    told = any(name != f"class {number}" for number, name in enumerate(own.names))
-    if own.colors is not None or told:
+    if own.colors is not None or not is_unnamed(own.names):
         return own
     before = read_class_file(out)
     if before is not None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pointrend.data.class_table import MOST_CLASSES, is_unnamed
 from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import exif_turns
 from pointrend.data.label_folders import SemanticFolder
-from pointrend.data.label_io import label_colors, palette_to_name
+from pointrend.data.label_io import label_colors, palette_to_name, read_labels
 from pointrend.formats.coco_json import Annotation, ImageRecord
 from pointrend.masks.polygons import Polygons
 from pointrend.structures import (
@@ -129,7 +130,7 @@ def check_dataset(
     if findings.task == "semantic" and findings.images:
         findings.problems += _implausible_labels(findings)
     if isinstance(data, SemanticFolder) and data.classes.colors is None:
-        findings.problems += _in_colour(data, chosen)
+        findings.problems += _in_colour(data, chosen) or _unknown_numbers(data, chosen)
     return findings
 
 
@@ -182,7 +183,7 @@ def is_fraction(item: Annotation) -> bool:
 def _implausible_labels(findings: Findings) -> list[Problem]:
     found = [number for number, count in enumerate(findings.amount_of) if count]
     pixels = sum(findings.amount_of) + findings.ignored
-    unnamed = all(name == f"class {number}" for number, name in enumerate(findings.class_names))
+    unnamed = is_unnamed(findings.class_names)
     problems = []
     if len(found) == 1:
         alone = findings.class_names[found[0]]
@@ -215,6 +216,22 @@ def _in_colour(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
         f"{len(colors)} colours; name their classes in classes.json, in this order: {palette_to_name(colors)}"
     )
     return [Problem("label maps in colour", "all images", f"{text}; --fix OUT writes numbers for them")]
+
+
+def _unknown_numbers(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
+    """The numbers of all label maps together, where no file names them and they do not fit 0..254."""
+    if not is_unnamed(data.class_names) or data.classes.ids is not None:
+        return []
+    numbers: set[int] = set()
+    for index in indices:
+        with suppress(ValueError):
+            numbers |= set(torch.unique(read_labels(data.pairs[index][1])).tolist())
+    numbers -= {IGNORE_LABEL}
+    if not numbers or max(numbers) < MOST_CLASSES:
+        return []
+    listed = f'{{"classes": [{len(numbers)} names], "ids": {sorted(numbers)}}}'
+    way = f"; name them in classes.json: {listed}" if len(numbers) < MOST_CLASSES else ": no label maps?"
+    return [Problem("labels beyond 254", "all images", f"{len(numbers)} different numbers{way}")]
 
 
 def _note_size(findings: Findings, sample: Sample) -> None:

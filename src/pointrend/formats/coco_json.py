@@ -452,6 +452,10 @@ def _annotation(
         raise _BelongsToFaultyError
     if isinstance(image_id, str) and image_id not in images.found and image_id.isdecimal():
         record.whole("image_id")  # a text for a number
+    elif type(image_id) is int and image_id not in images.found and str(image_id) in images.found:
+        record.mend(
+            "number for a text", "image_id", str(image_id), f"{image_id} is a number, the image's id a text"
+        )
     image_id, category_id = record.id("image_id"), record.whole("category_id")
     if image_id not in images.found:
         raise record.wrong("unknown image", "image_id", 'an id from "images"', image_id)
