@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.exports import SPLIT_NAMES, held_out
-from pointrend.data.image_io import IMAGE_SUFFIXES
 from pointrend.data.label_folders import Pair, match_folders, match_masks, read_pairs
 
 IMAGES = ("images", "imgs", "img", "image", "img_dir")
