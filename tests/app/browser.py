@@ -22,38 +22,41 @@ CHROMIUM = (
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[str]:
-    """`pointrend app` with these options, at the address that this yields; what it says goes to `folder`."""
+def served(folder: Path, *options: str, command: str = "app", ready: str = "/options") -> Iterator[str]:
+    """`pointrend app` with these options, at the address that this yields; what it says goes to `folder`.
+
+    Or another command, which is there when it answers to the path `ready`.
+    """
     for package in ("fastapi", "uvicorn"):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'pointrend[app]'")
     log = folder / "server.log"
-    command = [sys.executable, "-m", "pointrend", "app", "--port", "0", *options]
+    arguments = [sys.executable, "-m", "pointrend", command, "--port", "0", *options]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     with (
         log.open("w") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process,
+        subprocess.Popen(arguments, stdout=output, stderr=output, env=environment) as process,
     ):
         try:
-            yield _address(process, log)
+            yield _address(process, log, ready)
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+def _address(process: subprocess.Popen[bytes], log: Path, ready: str) -> str:
     for _ in range(1200):
         said = re.search(r"http://localhost:\d+", log.read_text())
-        if said and answers(said[0]):
+        if said and answers(said[0], ready):
             return said[0].replace("localhost", "127.0.0.1")
         assert process.poll() is None, log.read_text()
         time.sleep(0.1)
     raise AssertionError(f"no answer within two minutes:\n{log.read_text()}")
 
 
-def answers(address: str) -> bool:
+def answers(address: str, path: str = "/options") -> bool:
     """Whether the server is there."""
     try:
-        return fetch(address, "/options")[0] == 200
+        return fetch(address, path)[0] == 200
     except OSError:
         return False
 

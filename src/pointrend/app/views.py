@@ -159,6 +159,11 @@ def packed(values: npt.NDArray[Any]) -> str:
 
 def data_uri(image: RGBImage, quality: int = 88) -> str:
     """An image (H, W, 3) as JPEG in a data URI, its colours at full resolution."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg(image, quality)).decode("ascii")
+
+
+def jpeg(image: RGBImage, quality: int = 88) -> bytes:
+    """An image (H, W, 3) as a JPEG file, its colours at full resolution."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()

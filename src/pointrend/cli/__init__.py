@@ -22,6 +22,7 @@ from pointrend.cli.explain import Explain
 from pointrend.cli.export import Export
 from pointrend.cli.finetune import Finetune
 from pointrend.cli.help import plain_help
+from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict
 from pointrend.cli.serve import Serve
 from pointrend.cli.train import Train
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Export, named("export", Export)]
         | Annotated[App, named("app", App)]
         | Annotated[Serve, named("serve", Serve)]
+        | Annotated[Label, named("label", Label)]
         | Annotated[Data, named("data", Data)]
         | Annotated[Convert, named("convert", Convert)]
         | Annotated[Zoo, named("zoo", Zoo)]

@@ -74,7 +74,7 @@ def require_server() -> None:
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "`pointrend app` needs FastAPI and uvicorn; install them with: pip install 'pointrend[app]'"
+            "the page in the browser needs FastAPI and uvicorn; install them with: pip install 'pointrend[app]'"
         ) from error
 
 

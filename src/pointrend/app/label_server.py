@@ -1,0 +1,132 @@
+"""The labelling page's web application. Needs FastAPI; no route takes a path."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from importlib import resources
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.routing import Route
+
+from pointrend.app.label_session import LabelSession
+from pointrend.app.request_filter import RequestFilter
+from pointrend.app.server import CALL_BYTES, in_thread, read_body
+from pointrend.formats.point_labels import MAX_POINTS
+
+STATIC = {
+    "": ("label.html", "text/html"),
+    "label.css": ("label.css", "text/css"),
+    "app.css": ("app.css", "text/css"),
+    "label.js": ("label.js", "text/javascript"),
+}
+"""Path -> file of the page, and its media type."""
+
+
+class Body(BaseModel):
+    """Of any request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Answer(Body):
+    """Labels of an object."""
+
+    object: int | str
+    labels: list[int] = Field(max_length=MAX_POINTS)
+    seconds: float = Field(ge=0, lt=1e6)
+
+
+class Skip(Body):
+    """No such object."""
+
+    object: int | str
+
+
+class Box(Body):
+    """A box that was drawn."""
+
+    image: int
+    box: list[float] = Field(min_length=4, max_length=4)
+    category: str
+
+
+class Finish(Body):
+    """No further box on this image."""
+
+    image: int
+
+
+B = TypeVar("B", bound=Body)
+
+
+def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = None) -> FastAPI:
+    """The web application; `hosts` as of `RequestFilter`."""
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(RequestFilter, hosts=hosts)
+
+    @app.exception_handler(ValueError)
+    async def refuse(request: Request, error: ValueError) -> Response:
+        return JSONResponse({"error": str(error)}, 422)
+
+    @app.exception_handler(OSError)
+    async def unwritten(request: Request, error: OSError) -> Response:
+        return JSONResponse({"error": f"{session.out} cannot be written: {error.strerror or error}."}, 500)
+
+    @app.get("/task")
+    async def task() -> dict[str, Any]:
+        return await in_thread(session.task)
+
+    @app.get("/images/{place}")
+    async def image(place: int) -> Response:
+        content = await in_thread(session.image, place)
+        if content is None:
+            return Response("no such image", 404)
+        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
+
+    @app.post("/answer")
+    async def answer(request: Request) -> dict[str, Any]:
+        given = await parsed(request, Answer)
+        await in_thread(session.answer, given.object, given.labels, given.seconds)
+        return await in_thread(session.task)
+
+    @app.post("/skip")
+    async def skip(request: Request) -> dict[str, Any]:
+        await in_thread(session.skip, (await parsed(request, Skip)).object)
+        return await in_thread(session.task)
+
+    @app.post("/undo")
+    async def undo() -> dict[str, Any]:
+        before = await in_thread(session.undo)
+        return {**await in_thread(session.task), "before": before}
+
+    @app.post("/boxes")
+    async def add_box(request: Request) -> dict[str, Any]:
+        given = await parsed(request, Box)
+        await in_thread(session.add_box, given.image, given.box, given.category)
+        return await in_thread(session.task)
+
+    @app.post("/finish")
+    async def finish(request: Request) -> dict[str, Any]:
+        await in_thread(session.finish_image, (await parsed(request, Finish)).image)
+        return await in_thread(session.task)
+
+    for path, (name, media_type) in STATIC.items():
+        content = (resources.files("pointrend.app") / "static" / name).read_bytes()
+        page_file = Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
+        app.routes.append(Route(f"/{path}", page_file, methods=["GET"]))
+    return app
+
+
+async def parsed(request: Request, kind: type[B]) -> B:
+    """The body of a request.
+
+    Raises:
+        ValueError: it is not of this kind; in words for the visitor.
+    """
+    try:
+        return kind.model_validate_json(await read_body(request, CALL_BYTES))
+    except ValidationError as error:
+        raise ValueError("This request is not understood. Reload the page.") from error

@@ -1,0 +1,306 @@
+"""Labelling of points, in plain functions: which object and points come next, and the file of what was answered.
+
+The file is a COCO file of the finished objects with `point_coords` and `point_labels`, ready to train on. Under
+"labelling" it has what is left, so that the work goes on from the file alone; it is written anew, atomically, with
+every finished object.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from pointrend.app.views import jpeg
+from pointrend.data.coco import read_annotated
+from pointrend.data.file_finder import FileFinder
+from pointrend.data.sample_points import SEED, place_points
+from pointrend.formats.coco_json import CocoFile, read_coco
+from pointrend.formats.point_labels import MAX_POINTS
+from pointrend.io import atomic_write, read_json
+from pointrend.models.inputs import resize_to
+from pointrend.visualize import as_image
+
+Record = dict[str, Any]
+LEFT_OUT = ("segmentation", "point_coords", "point_labels")
+LONG_EDGE = 1600
+"""Pixels of an image on the page at most; points are placed in the image's own pixels all the same."""
+
+
+@dataclass
+class Progress:
+    """What the file has under "labelling"."""
+
+    points: int
+    """P of each object."""
+    seed: int
+    """Of the points; an object's are drawn from it and the object's id, so they stay the same when it comes again."""
+    draw: bool
+    """Ask for boxes on each image."""
+    pending: list[Record]
+    """Annotations without points yet, in the order in which they are asked for."""
+    skipped: list[Record]
+    """Annotations that were refused: no such object."""
+    done_drawing: list[Any]
+    """Ids of images on which no further box will be drawn."""
+
+
+class LabelSession:
+    """The work on one file. Methods may be called from several threads.
+
+    Args:
+        images: folder of the images.
+        out: the file to write; where it is there already, the work goes on from it.
+        boxes: content of a COCO file whose objects are to be labelled, masks or not; crowds are left out. To a file
+            that is there already, objects with new ids are added; it may be empty then.
+        draw: ask for boxes on each image. points: P of each object. seed: of the points. Of a new file.
+
+    Raises:
+        ValueError: a malformed file, or one with another number of points.
+    """
+
+    def __init__(
+        self,
+        images: Path,
+        out: Path,
+        boxes: Mapping[str, Any],
+        *,
+        draw: bool = False,
+        points: int = 10,
+        seed: int = SEED,
+    ) -> None:
+        if not 1 <= points <= MAX_POINTS:
+            raise ValueError(f"points: expected 1 to {MAX_POINTS} of each object, got {points}")
+        self.images, self.out = images, out
+        self.find_image = FileFinder(images)
+        self.lock = threading.RLock()
+        self.actions: list[str] = []  # since the start, to be undone
+        self.content: Record = {**boxes, "annotations": []}
+        self.progress = Progress(points, seed, draw, [], [], [])
+        self.written: tuple[int, int] | None = None
+        if out.exists():
+            self._continue(read_json(out), points)
+        self._add(boxes.get("annotations", []))
+        left = [*self.progress.pending, *self.progress.skipped]
+        self.file: CocoFile = read_coco({**self.content, "annotations": left}, masks=False, file_names=True)
+        self.image_ids = list(self.file.images)
+        order = {number: place for place, number in enumerate(self.image_ids)}
+        self.progress.pending.sort(key=lambda record: order[record["image_id"]])
+
+    def _continue(self, content: Any, points: int) -> None:
+        if not isinstance(content, dict) or not isinstance(content.get("labelling"), dict):
+            raise ValueError(
+                f"{self.out}: is there already and no file of `pointrend label`; choose another --out"
+            )
+        read_coco(content, file_names=True)
+        known = content.pop("labelling")
+        kinds = {
+            "points": int,
+            "seed": int,
+            "draw": bool,
+            "pending": list,
+            "skipped": list,
+            "done_drawing": list,
+        }
+        if {key: type(value) for key, value in known.items()} != kinds:
+            raise ValueError(f"{self.out}, labelling: expected {', '.join(kinds)}; choose another --out")
+        self.progress = Progress(**known)
+        self.written = self._version()
+        if self.progress.points != points:
+            raise ValueError(f"{self.out}: has {self.progress.points} points of each object; say --points so")
+        self.content = content
+
+    def _add(self, records: Iterable[Record]) -> None:
+        known = {record["id"] for record in self._all()}
+        for record in records:
+            if record.get("iscrowd") or record["id"] in known:
+                continue
+            self.progress.pending.append({key: value for key, value in record.items() if key not in LEFT_OUT})
+
+    def _all(self) -> list[Record]:
+        return [*self.content["annotations"], *self.progress.pending, *self.progress.skipped]
+
+    def task(self) -> Record:
+        """What to ask next.
+
+        "object": id of the annotation, "image" (its place in the list), its "size" (width, height) and "name", "box"
+        (x, y, width, height), "category", "points" (P pixel indices); or "object": None and an "image" to draw boxes
+        on, or none where all is done. Besides "finished" and "total" objects, the median of the "seconds" that an
+        object took, and all "categories".
+        """
+        with self.lock:
+            progress, finished = self.progress, self.content["annotations"]
+            times = [record["point_seconds"] for record in finished if "point_seconds" in record]
+            numbers = {
+                "finished": len(finished),
+                "total": len(finished) + len(progress.pending),
+                "seconds": round(median(times), 1) if times else None,
+                "categories": [category.name for category in self.file.categories.values()],
+            }
+            undrawn = self._to_draw_on()
+            if progress.pending:
+                record = progress.pending[0]
+                if undrawn is None or self._place(record["image_id"]) <= undrawn:
+                    return numbers | self._question(record)
+            return (
+                numbers
+                | {"object": None, "image": undrawn}
+                | (self._image(undrawn) if undrawn is not None else {})
+            )
+
+    def _to_draw_on(self) -> int | None:
+        if not self.progress.draw:
+            return None
+        closed = set(self.progress.done_drawing)
+        return next((place for place, number in enumerate(self.image_ids) if number not in closed), None)
+
+    def _place(self, image_id: Any) -> int:
+        return self.image_ids.index(image_id)
+
+    def _image(self, place: int) -> Record:
+        record = self.file.images[self.image_ids[place]]
+        return {"size": [record.width, record.height], "name": record.file_name}
+
+    def _question(self, record: Record) -> Record:
+        place = self._place(record["image_id"])
+        return {
+            "object": record["id"],
+            "image": place,
+            "box": record["bbox"],
+            "category": self.file.categories[record["category_id"]].name,
+            "points": self.points_of(record).tolist(),
+        } | self._image(place)
+
+    def points_of(self, record: Record) -> np.ndarray:
+        """(P, 2) pixel indices, the same whenever this object is asked for."""
+        image = self.file.images[record["image_id"]]
+        own = [self.progress.seed, *str(record["id"]).encode()]
+        uniform = np.random.default_rng(own).random((self.progress.points, 2))
+        return place_points(np.array(record["bbox"], dtype=np.float64), image.size, uniform)
+
+    def answer(self, number: Any, labels: Sequence[int], seconds: float) -> None:
+        """Take the labels (P of 0 and 1) of the object that was asked for, and the time they took.
+
+        Raises:
+            ValueError: another object is due, such as after an answer from another tab; or not P labels of 0 and 1.
+        """
+        with self._changing():
+            record = self._due(number)
+            if len(labels) != self.progress.points or not all(label in (0, 1) for label in labels):
+                raise ValueError(
+                    f"Expected {self.progress.points} labels of 0 or 1, got {list(labels)[:20]}."
+                )
+            points = {
+                "point_coords": self.points_of(record).tolist(),
+                "point_labels": [int(label) for label in labels],
+            }
+            self.progress.pending.pop(0)
+            self.content["annotations"].append(record | points | {"point_seconds": round(seconds, 2)})
+        self.actions.append("answer")
+
+    def skip(self, number: Any) -> None:
+        """There is no such object: leave it out of the file."""
+        with self._changing():
+            self._due(number)
+            self.progress.skipped.append(self.progress.pending.pop(0))
+        self.actions.append("skip")
+
+    def undo(self) -> Record:
+        """Ask for the last object again; its labels and seconds, or nothing where it was skipped or there is none."""
+        last, finished = self.actions[-1:], self.content["annotations"]
+        if not last and not finished:
+            return {}
+        with self._changing():
+            record = (self.progress.skipped if last == ["skip"] else finished).pop()
+            bare = {key: value for key, value in record.items() if not key.startswith("point_")}
+            self.progress.pending.insert(0, bare)
+        del self.actions[-1:]
+        return (
+            {} if last == ["skip"] else {"labels": record["point_labels"], "seconds": record["point_seconds"]}
+        )
+
+    def add_box(self, place: int, box: Sequence[float], category: str) -> None:
+        """A box (x, y, width, height) that was drawn on an image; it is asked for next.
+
+        Raises:
+            ValueError: no such image or category, or no box inside of the image.
+        """
+        with self._changing():
+            names = {one.name: one.id for one in self.file.categories.values()}
+            if not 0 <= place < len(self.image_ids) or category not in names or len(box) != 4:
+                raise ValueError("No such image or category. Reload the page.")
+            image = self.file.images[self.image_ids[place]]
+            x1, y1 = (
+                min(max(0.0, value), side) for value, side in zip(box[:2], image.size[::-1], strict=True)
+            )
+            x2, y2 = min(box[0] + box[2], image.width), min(box[1] + box[3], image.height)
+            if not (x2 - x1 >= 1 and y2 - y1 >= 1):
+                raise ValueError("The box has no pixel of the image inside. Draw it again.")
+            number = 1 + max((one["id"] for one in self._all() if isinstance(one["id"], int)), default=0)
+            bbox = [round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)]
+            record = {"id": number, "image_id": image.id, "category_id": names[category], "bbox": bbox}
+            self.progress.pending.insert(0, record | {"area": bbox[2] * bbox[3], "iscrowd": 0})
+
+    def finish_image(self, place: int) -> None:
+        """No further box will be drawn on this image."""
+        with self._changing():
+            if not 0 <= place < len(self.image_ids):
+                raise ValueError("No such image. Reload the page.")
+            if self.image_ids[place] not in self.progress.done_drawing:
+                self.progress.done_drawing.append(self.image_ids[place])
+
+    def image(self, place: int) -> bytes | None:
+        """The image at this place as JPEG, at most 1600 pixels long; None where there is none."""
+        if not 0 <= place < len(self.image_ids):
+            return None
+        record = self.file.images[self.image_ids[place]]
+        pixels = read_annotated(self.find_image(record.file_name), record)
+        scale = min(1.0, LONG_EDGE / max(record.size))
+        size = (max(1, round(scale * record.height)), max(1, round(scale * record.width)))
+        return jpeg(as_image(resize_to(pixels, size, "pil")))
+
+    def _due(self, number: Any) -> Record:
+        if not self.progress.pending or self.progress.pending[0]["id"] != number:
+            raise ValueError("This object was answered already, perhaps in another tab. Reload the page.")
+        return self.progress.pending[0]
+
+    def _version(self) -> tuple[int, int] | None:
+        """Of the file: it changes with every writing."""
+        if not self.out.exists():
+            return None
+        found = self.out.stat()
+        return found.st_mtime_ns, found.st_size
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """What the block changes is written; where that fails, nothing has changed."""
+        with self.lock:
+            before = replace(
+                self.progress,
+                pending=[*self.progress.pending],
+                skipped=[*self.progress.skipped],
+                done_drawing=[*self.progress.done_drawing],
+            )
+            finished = [*self.content["annotations"]]
+            try:
+                yield
+                self._write()
+            except Exception:
+                self.progress, self.content["annotations"] = before, finished
+                raise
+
+    def _write(self) -> None:
+        if self._version() != self.written:
+            raise ValueError(f"{self.out} was changed by another program; end this one and start it again.")
+        with atomic_write(self.out, durable=True) as unfinished:
+            unfinished.write_text(
+                json.dumps({**self.content, "labelling": vars(self.progress)}), encoding="utf-8"
+            )
+        self.written = self._version()
