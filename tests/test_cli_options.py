@@ -15,10 +15,11 @@ import pointrend.evaluate
 from pointrend import train as job
 from pointrend.cli.app import App
 from pointrend.cli.cite import Cite
-from pointrend.cli.data import Check, Demo, DrawCityscapes, LvisToCoco
+from pointrend.cli.data import Check, Demo, DrawCityscapes, LvisToCoco, SamplePoints
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
 from pointrend.cli.finetune import Finetune
+from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Train
 from pointrend.cli.zoo import Convert, Zoo
@@ -31,7 +32,21 @@ from pointrend.training.options import TrainingOptions
 from pointrend.training.paper import TRAININGS
 from pointrend.training.presets import preset
 
-OTHERS = (App, Check, Cite, Convert, Demo, DrawCityscapes, Evaluate, Explain, LvisToCoco, Predict, Zoo)
+OTHERS = (
+    App,
+    Check,
+    Cite,
+    Convert,
+    Demo,
+    DrawCityscapes,
+    Evaluate,
+    Explain,
+    Label,
+    LvisToCoco,
+    Predict,
+    SamplePoints,
+    Zoo,
+)
 
 # Of every option of `train` and `finetune` a value that is not the default.
 VALUES: dict[str, Any] = {

@@ -101,6 +101,7 @@ def test_commands_are_understood(
         "Evaluate",
         "Explain",
         "Finetune",
+        "Label",
         "Predict",
         "Serve",
         "Train",

@@ -327,7 +327,7 @@ def test_a_wrong_binary_label_that_was_not_looked_at_makes_the_loss_nan(
 
 def test_sparse_labels_are_learnt_from_at_every_labelled_pixel_and_nowhere_else() -> None:
     coarse, maps = inputs()
-    point_rend = refiner(sampling=PointSampling.labelled(50))
+    point_rend = refiner(sampling=PointSampling(50, strategy="labelled"))
     labels = torch.full((2, 24, 32), 255)
     labels[0, 3, 4], labels[0, 20, 31], labels[1, 0, 0] = 0, 1, 2
     loss, counted = point_rend.loss_and_count(coarse, maps, labels)
@@ -340,7 +340,7 @@ def test_sparse_labels_are_learnt_from_at_every_labelled_pixel_and_nowhere_else(
 
 def test_labelled_points_are_those_of_a_whole_image() -> None:
     coarse, maps = inputs(classes=1)
-    point_rend = refiner(1, sampling=PointSampling.labelled(50))
+    point_rend = refiner(1, sampling=PointSampling(50, strategy="labelled"))
     boxes = torch.tensor([[0.0, 0, 10, 10]] * 2)
     with pytest.raises(ValueError, match="without boxes"):
         point_rend.loss(

@@ -248,7 +248,7 @@ def test_a_model_of_stride_16_predicts_at_8_with_the_same_weights():
 
 @pytest.mark.parametrize("base", [FPN, DEEPLAB], ids=["fpn", "deeplab"])
 def test_a_few_labelled_pixels_train_both_predictions(base: SemanticConfig) -> None:
-    rend = replace(POINTS, features=base.point_rend.features, sampling=PointSampling.labelled(20))
+    rend = replace(POINTS, features=base.point_rend.features, sampling=PointSampling(20, strategy="labelled"))
     model = SemanticSegmenter(replace(base, point_rend=rend))
     sparse = torch.full((33, 50), 255, dtype=torch.uint8)
     sparse[0, 0], sparse[32, 49], sparse[10, 20] = 0, 1, 2

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from pointrend.visualize.comparison import contact_sheet
+from pointrend.structures import InstanceMasks, InstanceTarget, LabelledPoints, Sample
+from pointrend.visualize.comparison import contact_sheet, draw_target
 
 
 def make_image(height: int, width: int, value: int) -> np.ndarray:
@@ -36,3 +38,17 @@ def test_odd_sizes_have_their_place(size: tuple[int, int]) -> None:
 def test_a_sheet_needs_an_image() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([])
+
+
+def test_labelled_points_are_green_on_their_object_and_red_beside_it() -> None:
+    points = LabelledPoints(
+        torch.tensor([[[10.5, 20.5], [40.5, 20.5], [70.5, 20.5]]]), torch.tensor([[1.0, 0, -1]])
+    )
+    nothing = InstanceMasks([torch.zeros(0, 0)], torch.zeros(1, 2, dtype=torch.int64), (60, 90))
+    target = InstanceTarget(
+        torch.tensor([[5.0, 5, 85, 55]]), torch.tensor([0]), nothing, torch.tensor([False]), points
+    )
+    drawn = draw_target(Sample(torch.zeros(3, 60, 90, dtype=torch.uint8), target, 1), ("disc",))
+    assert drawn[20, 10].tolist() == [0, 200, 0]
+    assert drawn[20, 40].tolist() == [220, 0, 0]
+    assert drawn[20, 70].tolist() == [0, 0, 0]  # it does not count

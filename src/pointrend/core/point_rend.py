@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pointrend.core.checks import Features, check_binary_labels, check_labels, check_maps, check_start
 from pointrend.core.fast_point_head import predict_in_images
+from pointrend.core.labelled_points import training_points
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
 from pointrend.core.point_head import PointHead
@@ -22,8 +23,6 @@ from pointrend.core.selection import (
     PointSampling,
     Uncertainty,
     multilabel_uncertainty,
-    sample_labelled_points,
-    sample_training_points,
     uncertainty_for,
 )
 from pointrend.core.subdivision import Size, SubdivisionStep, render, subdivide, subdivision_sizes
@@ -156,12 +155,9 @@ class PointRend(nn.Module):
         """What :meth:`loss` gives, and how many points it is a mean over."""
         maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
         labels = self._check_labels(coarse, labels, ignore_label)
-        if self.sampling.strategy == "labelled":
-            points = self._labelled_points(labels, placement, ignore_label, generator)
-        else:
-            points = sample_training_points(
-                coarse, self.sampling, self.uncertainty, generator=generator
-            )  # (N, P, 2)
+        points = training_points(
+            coarse, labels, self.sampling, self.uncertainty, ignore_label, generator, boxes
+        )  # (N, P, 2)
         logits = predict_in_images(self.head, maps, coarse, placement)(points)  # (N, C, P)
         where = points if placement is None else placement.in_image(points)
         truth = point_sample(labels.float(), where, mode="nearest")  # (N, 1 or C, P)
@@ -171,17 +167,6 @@ class PointRend(nn.Module):
             return binary_point_loss(logits, truth, normalize=normalize), counted
         truth = truth[:, 0].long()
         return multiclass_point_loss(logits, truth, ignore_label=ignore_label, normalize=normalize), counted
-
-    def _labelled_points(
-        self, labels: Tensor, placement: Placement | None, ignore_label: int, generator: Generators
-    ) -> Tensor:
-        if placement is not None or labels.shape[1] != 1:
-            raise ValueError(
-                "point sampling: 'labelled' is for one label map of the whole image, without boxes"
-            )
-        return sample_labelled_points(
-            labels[:, 0], self.sampling.num_points, ignore_label=ignore_label, generator=generator
-        )
 
     @torch.no_grad()
     def refine(

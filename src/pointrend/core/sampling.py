@@ -187,12 +187,6 @@ def cell_centers(index: Tensor, height: int, width: int) -> Tensor:
     return torch.stack((x, y), dim=-1)
 
 
-def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
-    """From pixels to the unit squares of boxes, (R, P, 2) and (R, 4) -> (R, P, 2): undoes :func:`points_in_image`."""
-    top_left = boxes[:, None, :2].to(points.dtype)
-    return (points - top_left) / (boxes[:, None, 2:].to(points.dtype) - top_left)
-
-
 def points_in_image(points: Tensor, boxes: Tensor) -> Tensor:
     """From the unit squares of boxes to pixels: (R, P, 2) in [0, 1] and (R, 4) -> (R, P, 2) in the boxes' pixels.
 

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pointrend.core.sampling import cell_centers, point_sample, regular_grid
+from pointrend.core.sampling import point_sample, regular_grid
 
 Uncertainty = Callable[[Tensor], Tensor]
 """Maps logits (N, C, ...) to an uncertainty (N, ...), larger where less sure."""
@@ -118,8 +118,7 @@ class PointSampling:
     importance_ratio: float = 0.75
     """beta in [0, 1]: the share of points chosen by uncertainty."""
     strategy: Literal["biased", "grid", "labelled"] = "biased"
-    """"grid": a regular grid of sqrt(N) x sqrt(N) points instead of random ones; "labelled": uniformly among the
-    labelled pixels, at their centres, for label maps in which few have a label (:func:`sample_labelled_points`)."""
+    """"grid": sqrt(N) x sqrt(N) points instead of random ones; "labelled": of `core/labelled_points.py`."""
 
     def __post_init__(self) -> None:
         if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_ratio <= 1:
@@ -128,9 +127,7 @@ class PointSampling:
                 f"{self.num_points}, {self.oversample_ratio} and {self.importance_ratio}"
             )
         if self.strategy not in ("biased", "grid", "labelled"):
-            raise ValueError(
-                f"point sampling: expected strategy 'biased', 'grid' or 'labelled', got {self.strategy!r}"
-            )
+            raise ValueError(f"point sampling: expected biased, grid or labelled, got {self.strategy!r}")
         if self.strategy == "grid" and math.isqrt(self.num_points) ** 2 != self.num_points:
             raise ValueError(
                 f"point sampling: a regular grid needs a square number of points, got {self.num_points}"
@@ -140,11 +137,6 @@ class PointSampling:
     def regular(cls, num_points: int = 196) -> PointSampling:
         """Table 4, "regular grid"."""
         return cls(num_points, 1.0, 0.0, "grid")
-
-    @classmethod
-    def labelled(cls, num_points: int = 196) -> PointSampling:
-        """Uniformly among the labelled pixels."""
-        return cls(num_points, 1.0, 0.0, "labelled")
 
     @classmethod
     def uniform(cls, num_points: int = 196) -> PointSampling:
@@ -179,11 +171,8 @@ def sample_training_points(
     """
     regions = len(coarse)
     device = coarse.device
-    _check_generators(generator, regions)
-    if sampling.strategy == "labelled":
-        raise ValueError(
-            "point sampling: 'labelled' is for semantic models, whose label maps have ignored pixels"
-        )
+    if isinstance(generator, Sequence) and len(generator) != regions:
+        raise ValueError(f"generator: expected one for each of {regions} regions, got {len(generator)}")
     if sampling.strategy == "grid":
         side = math.isqrt(sampling.num_points)
         return regular_grid(side, side, regions=regions, device=device)
@@ -205,31 +194,3 @@ def sample_training_points(
     chosen = torch.topk(values, k=important, dim=1).indices
     points = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
     return torch.cat((points, uniform(sampling.num_points - important)), dim=1)
-
-
-@torch.no_grad()
-def sample_labelled_points(
-    labels: Tensor, num_points: int, *, ignore_label: int = 255, generator: Generators = None
-) -> Tensor:
-    """Centres of labelled pixels, uniformly and each at most once: labels (N, H, W) -> (N, P, 2) in [0, 1].
-
-    P is ``num_points``, or the most labelled pixels that one of the N label maps has (at least 1); the others get
-    ignored pixels besides, which do not count in a loss. ``generator`` as for :func:`sample_training_points`.
-    """
-    _check_generators(generator, len(labels))
-    height, width = labels.shape[1:]
-    flat = (labels != ignore_label).flatten(1)
-    if isinstance(generator, Sequence):
-        drawn = [torch.rand(height * width, generator=own, device=own.device) for own in generator]
-        keys = torch.stack(drawn).to(labels.device)
-    else:
-        where = labels.device if generator is None else generator.device
-        keys = torch.rand(flat.shape, generator=generator, device=where).to(labels.device)
-    most = max(1, int(flat.sum(1).max())) if flat.numel() else 1
-    index = torch.topk(keys.masked_fill(~flat, -1.0), k=min(num_points, most), dim=1).indices
-    return cell_centers(index, height, width)
-
-
-def _check_generators(generator: Generators, regions: int) -> None:
-    if isinstance(generator, Sequence) and len(generator) != regions:
-        raise ValueError(f"generator: expected one for each of {regions} regions, got {len(generator)}")

@@ -33,7 +33,7 @@ table's text has it; a caption says 0.75."""
 
 def sampling_fields(strategy: str) -> dict[str, Any]:
     """k, beta and the kind of a strategy of Table 4, or of "labelled", without N; ValueError for an unknown one."""
-    known = STRATEGIES | {"labelled": PointSampling.labelled()}
+    known = STRATEGIES | {"labelled": PointSampling(strategy="labelled")}
     if strategy not in known:
         raise ValueError(f"point sampling: expected one of {', '.join(known)}, got {strategy!r}")
     return {name: value for name, value in vars(known[strategy]).items() if name != "num_points"}

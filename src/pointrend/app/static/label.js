@@ -68,7 +68,7 @@ function answer(label) {
 }
 
 function back() {
-  if (busy || box) return;
+  if (busy || (box && task.object !== null)) return;
   if (labels.length) {
     labels.pop();
     return render();
@@ -100,7 +100,7 @@ function render() {
   find(".drawing").hidden = !box;
   skip.disabled = !asking;
   draw.disabled = !asking;
-  undo.disabled = Boolean(box) || (!labels.length && !task.finished && asking && !task.total);
+  find(".more").hidden = Boolean(box) && task.object !== null;
   leave.firstChild.textContent = task.object === null ? "Next image " : "Cancel ";
   if (asking) question.textContent = `Is the point on the ${task.category}? (${labels.length + 1} of ${task.points.length})`;
   else if (box) question.textContent = `Draw a box round an object in ${task.name}`;
@@ -188,7 +188,7 @@ window.addEventListener("keydown", (event) => {
   const onButton = event.target instanceof HTMLButtonElement && (key === "Enter" || key === " ");
   if (onButton) return; // it is pressed
   const actions = box
-    ? { Enter: () => take.click(), Escape: leaveBox }
+    ? { Enter: () => take.click(), Escape: leaveBox, u: back, Backspace: back }
     : { y: () => answer(1), ArrowRight: () => answer(1), n: () => answer(0), ArrowLeft: () => answer(0), u: back, Backspace: back, s: () => skip.click(), b: startBox };
   const action = box && MOVES[key] ? () => moveBox(MOVES[key], event.shiftKey) : actions[key];
   if (!action) return;

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pointrend.core import PointSampling, binary_point_loss
-from pointrend.core.sampling import points_in_boxes
+from pointrend.core.labelled_points import points_in_boxes
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
 from pointrend.models.paste_masks import crop_batch
@@ -59,6 +59,10 @@ class MaskConfig:
     def __post_init__(self) -> None:
         if min(self.mask_size, self.num_points, self.coarse_size) < 1 or not self.features:
             raise ValueError(f"mask head: expected positive sides and points and some features, got {self}")
+        if self.sampling.strategy == "labelled":
+            raise ValueError(
+                "point sampling: 'labelled' is for semantic models; masks have no ignored pixels"
+            )
 
     @property
     def start_size(self) -> int:
