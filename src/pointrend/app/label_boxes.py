@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pointrend.data.image_io import IMAGE_SUFFIXES, image_size
+from pointrend.data.decode import IMAGE_SUFFIXES
+from pointrend.data.image_io import image_size
 from pointrend.formats.coco_json import checked, inspect_coco
 from pointrend.io import read_json
 
