@@ -29,6 +29,7 @@ from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.report import Scores, to_json
 from pointrend.io import write_text
+from pointrend.models.library_backbones import library_licence
 from pointrend.structures import Dataset
 from pointrend.training.config import TrainingConfig
 from pointrend.training.data_loading import TrainingLoader
@@ -259,6 +260,8 @@ def _fill(
         digest = file_hash(wanted)
         file = {"name": Path(wanted).name, "sha256": digest, "licence": "not stated: a file of one's own"}
         model.origin = {"backbone_started_from": file}
+    elif model.config.backbone.library and wanted == model.config.backbone.name:
+        model.origin = {"backbone_started_from": {"name": wanted, "licence": library_licence(wanted)}}
     if (options.resume or restarted()) and any(options.out.glob("state-*.pt")):
         return  # the checkpoint has them
     with progress(wanted) if progress is not None else nullcontext() as report:

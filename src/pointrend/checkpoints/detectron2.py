@@ -146,6 +146,7 @@ def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
     backbone = config.backbone
     head = config.masks if isinstance(config, InstanceConfig) else config.point_rend
     problems = {
+        "a backbone of another library": backbone.library != "",
         "MobileNetV2": backbone.name == "mobilenet_v2",
         "a narrow ResNet": backbone.name == "resnet10_w16",
         "a deep stem": backbone.deep_stem,

@@ -34,10 +34,12 @@ class Train(PointOptions, TrainingOptions):
     """A published training, as `pointrend zoo` lists them, or a preset."""
     preset: PresetName | None = None
     """Task, network and backbone for small machines; semantic-fpn-mobilenet if no name is given either."""
+    backbone: str | None = None
+    """Another backbone: timm/NAME (extra timm), torchvision/NAME, or a name of ours, such as resnet34."""
     weights: str | None = None
     """Pretrained backbone: a name that `pointrend zoo` lists, such as torchvision/resnet18, or a file, as published or
-    .safetensors with torchvision's names and batch norm folded in; "none" for random weights. Random, or as published,
-    if not given."""
+    .safetensors with torchvision's names and batch norm folded in; "none" for random weights. With --backbone timm/NAME
+    that name again, or a file of the whole network. Random, or as published, if not given."""
 
     def run(self) -> int:
         """Train, evaluate, save; 130 if it was stopped by Ctrl-C."""
@@ -46,7 +48,10 @@ class Train(PointOptions, TrainingOptions):
         announce(f"reading {self.data}")
         from pointrend.train import prepare_training
 
-        config = self.apply_to_network(self._config())
+        config = self._config()
+        if self.backbone is not None:
+            config = config.with_backbone(self.backbone)
+        config = self.apply_to_network(config)
         return finish(prepare_training(config, self, weights=self.weights, progress=downloading))
 
     def _config(self) -> TrainingConfig:

@@ -2,7 +2,8 @@
 
 B images, H W rows and columns. A backbone returns one map per stage, named as in Detectron2: "stem" (stride 2),
 "res2" (4), "res3" (8), "res4" (16), "res5" (32; less with `output_stride`); the pyramid "p2".."p5", and "p6" for
-region proposals. How networks of torchvision become such stages is in :mod:`pointrend.models.backbones`.
+region proposals. Backbones of libraries by name ("timm/..", "torchvision/..") are in
+:mod:`pointrend.models.library_backbones`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ class Backbone(nn.Module):
             features[name] = x = getattr(self, name)(x)
         return features
 
+    def freeze(self, stages: int) -> None:
+        """See :func:`freeze`, which checks the number."""
+        self.frozen_stages = stages
+        for i, name in enumerate(STAGES):
+            getattr(self, name).requires_grad_(i >= stages)
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         for name in STAGES[: self.frozen_stages]:
@@ -82,14 +90,20 @@ def freeze(backbone: Backbone, stages: int) -> None:
     """
     if not 0 <= stages <= len(STAGES):
         raise ValueError(f"stages: expected 0 (nothing) to {len(STAGES)} (everything), got {stages}")
-    backbone.frozen_stages = stages
-    for i, name in enumerate(STAGES):
-        getattr(backbone, name).requires_grad_(i >= stages)
-    backbone.train(backbone.training)
+    backbone.freeze(stages)
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
-    """A randomly initialised backbone (torchvision's initialisation)."""
+    """A randomly initialised backbone (its library's initialisation).
+
+    Raises:
+        ValueError: no such network, or one without maps of strides 4 to 32.
+        ImportError: its library is not installed; says how to install it.
+    """
+    if config.library:
+        from pointrend.models.library_backbones import LibraryBackbone
+
+        return LibraryBackbone(config)
     return Backbone(config, *build_stages(config))
 
 
@@ -208,9 +222,8 @@ def _folded_targets(backbone: Backbone) -> dict[str, tuple[nn.Conv2d, nn.BatchNo
 
 
 STAGES = ("stem", "res2", "res3", "res4", "res5")
-BackboneName = Literal[
-    "resnet18", "resnet34", "resnet50", "resnet101", "resnext101_32x8d", "mobilenet_v2", "resnet10_w16"
-]
+BackboneName = str
+"""A name of `BackboneConfig`."""
 
 _RESNETS: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet18": resnet.resnet18,
@@ -231,6 +244,8 @@ class BackboneConfig:
 
     name: torchvision's, or "resnet10_w16": one basic block a stage with 16 to 128 channels, 0.3 million
         parameters; nobody published weights for it, it is for models that are shipped and for demonstrations.
+        "timm/NAME" and "torchvision/NAME": any network of these libraries with maps of strides 4, 8, 16 and 32, or a
+        plain vision transformer of timm.
     norm: "frozen" (statistics and affine fixed, as Detectron2 trains) or "batch" (nn.BatchNorm2d).
     stride_in_1x1: the stride of res3..res5 sits in the first 1x1 of their first block, as in the MSRA models
         of Detectron2's zoo; otherwise in the 3x3, as in torchvision, ResNeXt and MMSegmentation. Bottlenecks
@@ -244,7 +259,7 @@ class BackboneConfig:
         all of them alike, and the first as the stage before.
     """
 
-    name: BackboneName = "resnet50"
+    name: str = "resnet50"
     norm: Literal["frozen", "batch"] = "frozen"
     stride_in_1x1: bool = False
     deep_stem: bool = False
@@ -252,13 +267,33 @@ class BackboneConfig:
     stem_width: Literal[32, 64] = 32
     multi_grid: tuple[int, ...] = ()
 
+    @property
+    def library(self) -> str:
+        """ "timm" or "torchvision", where the name says so; "" for our own."""
+        return self.name.partition("/")[0] if "/" in self.name else ""
+
     def __post_init__(self) -> None:
-        if self.name not in (*_RESNETS, *_OTHERS):
-            raise ValueError(f"name: expected one of {', '.join([*_RESNETS, *_OTHERS])}, got {self.name!r}")
+        if self.library not in ("", "timm", "torchvision") or (
+            not self.library and self.name not in (*_RESNETS, *_OTHERS)
+        ):
+            raise ValueError(
+                f"name: expected one of {', '.join([*_RESNETS, *_OTHERS])}, timm/NAME or torchvision/NAME, "
+                f"got {self.name!r}"
+            )
         if self.norm not in ("frozen", "batch"):
             raise ValueError(f"norm: expected 'frozen' or 'batch', got {self.norm!r}")
         if self.output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride: expected 32, 16 or 8, got {self.output_stride}")
+        if self.library:
+            own = {
+                "deep_stem": self.deep_stem,
+                "multi_grid": self.multi_grid,
+                "stride_in_1x1": self.stride_in_1x1,
+            }
+            given = [name for name, value in own.items() if value]
+            given += ["output_stride"] if self.library == "torchvision" and self.output_stride != 32 else []
+            if given:
+                raise ValueError(f"{given[0]}: not for {self.name}, which is as its library builds it")
         if self.deep_stem and self.name == "mobilenet_v2":
             raise ValueError(
                 "deep_stem: MobileNetV2's stem is a 3x3 convolution already, set deep_stem=False"

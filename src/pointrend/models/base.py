@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeGuard, TypeVar, cast
@@ -197,16 +198,27 @@ def choose_config(
     if isinstance(classes, int):
         classes = [f"class {number}" for number in range(classes)]
     names = tuple(classes or ())
-    return make(names, backbone=BackboneConfig(backbone or "resnet50"))
+    chosen = make(names, backbone=BackboneConfig(backbone or "resnet50"))
+    return with_backbone(chosen, chosen.backbone)  # type: ignore[attr-defined]
+
+
+def with_backbone(config: Config, backbone: BackboneConfig) -> Config:
+    """The configuration with another backbone, and pixels normalised as those of a library want them."""
+    if not backbone.library:
+        return replace(config, backbone=backbone)  # type: ignore[type-var]
+    from pointrend.models.library_backbones import normalisation
+
+    mean, std = normalisation(backbone.name)
+    pixels = replace(config.preprocessing, mean=mean, std=std, channel_order="RGB")  # type: ignore[attr-defined]
+    return replace(config, backbone=backbone, preprocessing=pixels)  # type: ignore[type-var]
 
 
 def fill_backbone(backbone: Backbone, pretrained: bool | str) -> None:
     """ImageNet weights: torchvision's (True), or of a name or path; see :func:`pointrend.zoo.fill_backbone`."""
     from pointrend import zoo
 
-    zoo.fill_backbone(
-        backbone, f"torchvision/{backbone.config.name}" if pretrained is True else str(pretrained)
-    )
+    name = backbone.config.name if backbone.config.library else f"torchvision/{backbone.config.name}"
+    zoo.fill_backbone(backbone, name if pretrained is True else str(pretrained))
 
 
 def load_into(make: Callable[[Any], Model], path: str | Path) -> Model:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pointrend.data.transforms import Compose, RandomCrop, ResizeShortEdge, SamplePoints, SampleTransform
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.base import with_backbone
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.published import NetworkConfig, Palette, with_classes
 from pointrend.training.recipe import Recipe
@@ -139,6 +141,20 @@ class TrainingConfig:
             raise ValueError(f"{self.name}: a network without point head has none to change")
         changes |= {} if width is None else {"width": width}
         return replace(self, network=replace(network, point_rend=replace(network.point_rend, **changes)))
+
+    def with_backbone(self, name: str) -> TrainingConfig:
+        """The same training of another backbone, from random weights, on pixels as its library normalises them.
+
+        Args:
+            name: of a `BackboneConfig`, such as "resnet34", "timm/convnext_atto" or "torchvision/swin_t".
+
+        Raises:
+            ValueError: there is no such backbone. ImportError: its library is not installed.
+        """
+        backbone = BackboneConfig(
+            name, norm=self.network.backbone.norm, output_stride=self.network.backbone.output_stride
+        )
+        return replace(self, network=with_backbone(self.network, backbone), pretrained="")
 
     def without_points(self) -> TrainingConfig:
         """The paper's baseline: masks of 28x28 by four convolutions, or the coarse logits interpolated."""

@@ -132,7 +132,8 @@ def fill_backbone(
     Args:
         name_or_path: a name of `PRETRAINED`, fetched once into the cache folder, or a file: any that
             `checkpoints.imagenet` reads (Caffe2, Detectron2, torchvision, OpenMMLab), or a `.safetensors` with
-            batch norm folded in.
+            batch norm folded in. For a backbone of a library its own name, "timm/..", whose weights the library
+            fetches, or a file of the whole network as the library names its tensors.
         progress: called with the bytes downloaded and those of the whole file.
 
     Raises:
@@ -142,6 +143,9 @@ def fill_backbone(
     from pointrend.checkpoints.imagenet import load_imagenet
     from pointrend.models.backbones import load_pretrained_backbone
 
+    if backbone.config.library:
+        _fill_from_library(backbone, name_or_path)
+        return None
     entry = PRETRAINED.get(str(name_or_path))
     if entry is None:
         path = Path(name_or_path)
@@ -164,3 +168,21 @@ def fill_backbone(
     path = fetch(entry.url, cache_folder() / entry.file_name, checksum=entry.checksum, progress=progress)
     load_imagenet(backbone, path)
     return entry
+
+
+def _fill_from_library(backbone: Any, name_or_path: str | Path) -> None:
+    from pointrend.checkpoints.external import read_foreign
+
+    if str(name_or_path) == backbone.config.name:
+        try:
+            return backbone.load_pretrained()
+        except OSError as error:
+            raise ConnectionError(
+                f"{name_or_path}: its weights could not be fetched ({error}); pass their file instead of the name"
+            ) from error
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ValueError(
+            f"{name_or_path}: no such file of weights; {backbone.config.name} is the name of the published ones"
+        )
+    return backbone.load_pretrained(read_foreign(path).tensors)
