@@ -86,6 +86,7 @@ VALUES: dict[str, Any] = {
     "point_head": "residual",
     "head_depth": 1,
     "head_width": 16,
+    "backbone": "torchvision/mobilenet_v3_small",
     "weights": "no-such-file",
     "preset": "semantic-fpn-mobilenet",
 }

@@ -48,11 +48,14 @@ class Train(PointOptions, TrainingOptions):
         announce(f"reading {self.data}")
         from pointrend.train import prepare_training
 
-        config = self._config()
+        config = self.apply_to_network(self._config())
+        return finish(prepare_training(config, self, weights=self.weights, progress=downloading))
+
+    def apply_to_network(self, config: TrainingConfig) -> TrainingConfig:
+        """The training with the backbone and the points that were asked for."""
         if self.backbone is not None:
             config = config.with_backbone(self.backbone)
-        config = self.apply_to_network(config)
-        return finish(prepare_training(config, self, weights=self.weights, progress=downloading))
+        return super().apply_to_network(config)
 
     def _config(self) -> TrainingConfig:
         from pointrend.training.paper import find_recipe

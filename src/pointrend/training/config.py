@@ -143,7 +143,7 @@ class TrainingConfig:
         return replace(self, network=replace(network, point_rend=replace(network.point_rend, **changes)))
 
     def with_backbone(self, name: str) -> TrainingConfig:
-        """The same training of another backbone, from random weights, on pixels as its library normalises them.
+        """The same training of another backbone, all of it trained from random weights unless others are given.
 
         Args:
             name: of a `BackboneConfig`, such as "resnet34", "timm/convnext_atto" or "torchvision/swin_t".
@@ -154,7 +154,8 @@ class TrainingConfig:
         backbone = BackboneConfig(
             name, norm=self.network.backbone.norm, output_stride=self.network.backbone.output_stride
         )
-        return replace(self, network=with_backbone(self.network, backbone), pretrained="")
+        network = replace(with_backbone(self.network, backbone), freeze_stages=0)
+        return replace(self, network=network, pretrained="")
 
     def without_points(self) -> TrainingConfig:
         """The paper's baseline: masks of 28x28 by four convolutions, or the coarse logits interpolated."""
