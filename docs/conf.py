@@ -36,7 +36,7 @@ nitpicky = True
 # Types of other libraries: their inventories would have to be fetched.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|np|numpy|PIL|nn|Image|os|collections|typing|pathlib|Path)(\..*)?"),
-    ("py:.*", r"tuple\[.*|pointrend\.core\.subdivision\.G"),  # a nested tuple, and a type variable
+    ("py:.*", r"tuple\[.*|pointrend\..*\.[A-Z]"),  # a nested tuple, and type variables
 ]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -59,14 +59,14 @@ attributes: dict[str, list[str]] = {}
 
 def keep_attribute(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """An attribute's docstring is plain sentences; Napoleon would take what stands before a colon for a type."""
-    if what == "attribute":
+    if what in ("attribute", "property"):
         attributes[name] = list(lines)
 
 
 def restore_attribute(
     app: object, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    if what == "attribute":
+    if what in ("attribute", "property"):
         lines[:] = attributes.pop(name)
 
 
