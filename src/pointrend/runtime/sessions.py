@@ -77,7 +77,8 @@ def _open_openvino(path: Path, threads: int | None) -> Session:
         raise ValueError(f"{path}: not a readable OpenVINO model ({str(error).splitlines()[0]})") from error
     metadata = {}
     if model.has_rt_info([FORMAT]):
-        metadata = {str(name): str(value.value) for name, value in model.get_rt_info([FORMAT]).value.items()}
+        held = model.get_rt_info([FORMAT]).value
+        metadata = {name: str(getattr(value, "value", value)) for name, value in held.items()}
 
     def run(arrays: Arrays) -> list[NDArray[Any]]:
         found = compiled(dict(arrays))
