@@ -16,6 +16,12 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _bfloat16_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with a unit for bfloat16, whatever this one has."""
+    monkeypatch.setattr("pointrend.models.precision.cpu_features", lambda: frozenset({"avx512_bf16"}))
+
+
 def _folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable) or ROOT / default)
     if not folder.is_dir():

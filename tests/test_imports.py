@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy", "PIL", "accelerate", "psutil", "wandb"},
     ),
     "zoo": (
-        {"metadata", "models", "checkpoints"},
+        {"metadata", "structures", "preprocessing", "runtime", "models", "checkpoints"},
         {"torch"},
     ),
 }

@@ -279,12 +279,12 @@ def variants_of(
     """The model, as it is to be run, and its rows: name -> options of `predict`."""
     if model.task == "instance":
         if not mask_sizes and not points:
-            return model, {str(model.config.mask_head): {}}
+            return model, {str(getattr(model.config, "mask_head", "exported")): {}}
         return MaskVariants(model), mask_variants(mask_sizes, points)
-    if model.config.point_rend is None:
+    if not _renders(model):
         if points:
             raise ValueError("points: the model has no point head")
-        return model, {"interpolated": {}}
+        return model, {"interpolated" if hasattr(model.config, "point_rend") else "exported": {}}
     if points:
         return model, semantic_variants(points)
     return model, {"coarse, interpolated": {"refine": False}, "PointRend": {}}
@@ -302,8 +302,8 @@ def _short(models: Sequence[str]) -> list[str]:
 def _renders(model: Any) -> bool:
     """Whether the model has points, so that there are several ways to render what it predicts."""
     if model.task == "instance":
-        return hasattr(model.mask_head, "point_head")
-    return model.config.point_rend is not None
+        return hasattr(getattr(model, "mask_head", None), "point_head")
+    return getattr(model.config, "point_rend", None) is not None
 
 
 def _digest(model: str) -> str | None:

@@ -204,7 +204,7 @@ def test_what_only_predicts_is_neither_trained_nor_saved(tmp_path) -> None:
 
 
 def test_another_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match="'float32' or 'bfloat16', got 'int8'"):
+    with pytest.raises(ValueError, match="'auto' or 'float32' or 'bfloat16', got 'int8'"):
         SemanticSegmenter(SEMANTIC).optimize("int8")  # type: ignore[arg-type]
 
 

@@ -123,7 +123,7 @@ def shown(rows: list[Any], task: str) -> list[str] | None:
     return [name for name in SHOWN[task] if any(name in row.numbers for row in rows)] or None
 
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def load_model(

@@ -68,7 +68,8 @@ class Evaluate:
     curves: Path | None = None
     """Also draw AP by the size of objects, or scores by the width of the boundary, into this PNG or PDF file."""
     optimize: Precision | None = None
-    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
+    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision where the processor
+    or GPU is made for it, "auto" the fastest that is exact to rounding."""
     device: str | None = None
     """cpu, cuda, ...; a GPU if there is one, when not given."""
 

@@ -52,7 +52,10 @@ class Explain:
         from pointrend.predict import Predictor
         from pointrend.visualize import animate_steps, explain, save_figure, write_gif
 
-        predictor = Predictor(load_model(self.model), device=self.device)
+        model = load_model(self.model)
+        if not hasattr(model, "loss"):
+            raise ValueError(f"{self.model}: expected a checkpoint; an exported file shows no steps")
+        predictor = Predictor(model, device=self.device)
         image = predictor.read(self.image)
         explanation = explain(predictor.model, image, instance=self.instance)
         window = self._window(explanation)

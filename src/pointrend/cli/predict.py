@@ -95,7 +95,8 @@ class Predict:
     device: str | None = None
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
     optimize: Precision | None = None
-    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
+    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision where the processor
+    or GPU is made for it, "auto" the fastest that is exact to rounding."""
     output_stride: Literal[8, 16, 32] | None = None
     """DeepLabV3 models: stride of the deepest maps, instead of that in training, such as 8 (better and slower; the
     paper's Table 6)."""

@@ -28,7 +28,8 @@ class Serve:
     device: str | None = None
     """cpu, cuda, cuda:1, ...; a GPU if there is one, when not given."""
     optimize: Precision | None = None
-    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision."""
+    """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision where the processor
+    or GPU is made for it, "auto" the fastest that is exact to rounding."""
     batch_size: int = 8
     """Waiting images of equal size predicted together, at most."""
     min_score: float | None = None

@@ -16,13 +16,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import Backbone, BackboneConfig, BackboneName, FrozenBatchNorm2d
+from pointrend.models.precision import faster_precision
 from pointrend.structures import Result
 
 Model = TypeVar("Model", bound="Pretrained")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
+PRECISIONS: dict[str, torch.dtype | None] = {"auto": None, "float32": None, "bfloat16": torch.bfloat16}
 
 
 def in_own_precision(method: Callable[Concatenate[Model, P], R]) -> Callable[Concatenate[Model, P], R]:
@@ -30,6 +31,7 @@ def in_own_precision(method: Callable[Concatenate[Model, P], R]) -> Callable[Con
 
     @functools.wraps(method)
     def inside(self: Model, *args: P.args, **kwargs: P.kwargs) -> R:
+        self.settle_precision()
         if self.precision is None:
             return method(self, *args, **kwargs)
         with torch.autocast(self.device.type, dtype=self.precision):
@@ -93,7 +95,7 @@ class Pretrained(nn.Module):
         return next(self.parameters()).device
 
     def optimize(
-        self: Model, precision: Literal["float32", "bfloat16"] = "float32", *, compile: bool = False
+        self: Model, precision: Literal["auto", "float32", "bfloat16"] = "float32", *, compile: bool = False
     ) -> Model:
         """A model that predicts the same, faster; the original stays as it is and shares its memory.
 
@@ -101,8 +103,10 @@ class Pretrained(nn.Module):
         returned cannot be trained or saved: keep the original for that.
 
         Args:
-            precision: "bfloat16" computes products in half precision, which a CPU (AVX-512 BF16, AMX) or GPU must have
-                to be faster by it; outlines move by a fraction of a per cent of a mask.
+            precision: "bfloat16" computes products in half precision; outlines move by a fraction of a per cent of a
+                mask. Where the device has no unit for it (AVX-512 BF16, AMX, a GPU of capability 8.0), so that it
+                would be slower, float32 is used, with a warning. "auto" is the fastest that is exact to rounding,
+                today "float32" everywhere.
             compile: run backbone and pyramid through ``torch.compile``: some minutes at the first image, and a C++
                 compiler on a CPU, for many images afterwards.
 
@@ -113,7 +117,14 @@ class Pretrained(nn.Module):
             raise ValueError(f"precision: expected {' or '.join(map(repr, PRECISIONS))}, got {precision!r}")
         fast = optimized(self, compile=compile)
         fast.precision, fast.only_predicts = PRECISIONS[precision], True
+        if self.device.type != "cpu" or not torch.cuda.is_available():  # it may be moved to the GPU yet
+            fast.settle_precision()
         return fast
+
+    def settle_precision(self) -> None:
+        """Leave half precision alone, with a warning, where this device would be slower by it."""
+        if self.precision == torch.bfloat16:
+            self.precision = PRECISIONS[faster_precision("bfloat16", self.device)]
 
     def train(self: Model, mode: bool = True) -> Model:
         """As of every module; ValueError for a model that only predicts."""

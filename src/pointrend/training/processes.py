@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pointrend.distributed import RemoteError, Shard, defer_signal
 from pointrend.models.base import Pretrained
+from pointrend.models.precision import faster_precision
 from pointrend.training.recipe import Recipe
 
 T = TypeVar("T")
@@ -64,7 +65,9 @@ def start(recipe: Recipe, device: str | None = None) -> Accelerator:
         ValueError: float16 where there is no GPU; a device that is not there.
     """
     wanted = _device(device)
-    precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[recipe.precision]
+    there = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+    faster = faster_precision(recipe.precision, there)
+    precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[faster]
     # accelerate keeps the first training's precision and device for the life of the process, unless told to forget.
     AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", "1")) == 1)
     # Shares of an evaluation differ, and the first process saves alone, which may take longer than NCCL's ten minutes.

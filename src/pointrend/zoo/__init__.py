@@ -30,9 +30,9 @@ def load(
     """A model, ready to predict: an `InstanceSegmenter` or a `SemanticSegmenter` in evaluation mode.
 
     Args:
-        name_or_path: a name of a bundled or a published model; a file: one of ours, or a checkpoint of Detectron2,
-            MMSegmentation or MMDetection; a folder with model.safetensors, as `save_pretrained` writes it; or
-            "user/name" on the Hugging Face Hub, where no such folder is here.
+        name_or_path: a name of a bundled or a published model; a file: one of ours, a checkpoint of Detectron2,
+            MMSegmentation or MMDetection, or what `pointrend export` wrote; a folder with model.safetensors, as
+            `save_pretrained` writes it; or "user/name" on the Hugging Face Hub, where no such folder is here.
         weights: the published file of that name, where it has been downloaded already, whatever its hash; otherwise
             it is fetched once, compared with its publisher's hash, and kept, converted, in the cache folder
             (POINTREND_CACHE).
@@ -121,6 +121,10 @@ def _load_path(path: Path) -> Any:
 
     if path.suffix == ".safetensors":
         return files.load(path)
+    if path.suffix in (".onnx", ".xml"):
+        from pointrend.zoo.exported import ExportedSegmenter
+
+        return ExportedSegmenter(path)
     if (entry := _published_as(path)) is not None:
         return _convert(entry, path)
     model = _reader(_project_of(path))(path)
