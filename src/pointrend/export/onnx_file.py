@@ -18,17 +18,23 @@ NEEDED = "pip install 'pointrend[export]'"
 
 
 def trace(graph: nn.Module, inputs: tuple[Tensor, ...], *, dynamic: bool) -> torch.export.ExportedProgram:
-    """`torch.export` of a graph, of any height and width where it is dynamic."""
-    shapes: Any = None
-    if dynamic:
-        height, width = (torch.export.Dim(name, min=65, max=2**14) for name in ("height", "width"))
-        shapes = ({1: height, 2: width}, {})[: len(inputs)]
+    """`torch.export` of a graph, of any height and width (from 65 pixels on, in a .pt2 file) where it is dynamic."""
+    if not dynamic:
+        return trace_any(graph, inputs, None)
+    height, width = (torch.export.Dim(name, min=65, max=2**14) for name in ("height", "width"))
+    return trace_any(graph, inputs, ({1: height, 2: width}, {})[: len(inputs)])
+
+
+def trace_any(
+    graph: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: Any
+) -> torch.export.ExportedProgram:
+    """The same with `dynamic_shapes` as `torch.export` takes them."""
     with _quiet(), torch.no_grad():
         # Sizes rounded up to the divisor lead to inequalities that hold for every size, which the solver cannot prove.
         return torch.export.export(
             graph,
             inputs,
-            dynamic_shapes=shapes,
+            dynamic_shapes=dynamic_shapes,
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
