@@ -18,13 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pointrend.checkpoints.native import build
+from pointrend.data.annotations import PlacedObjects, PlacedPoints
+from pointrend.data.sample_points import place_points
 from pointrend.data.shapes import ShapeScenes
-from pointrend.data.transforms import Compose, RandomCrop, RandomFit, ResizeShortEdge
+from pointrend.data.transforms import Compose, RandomCrop, RandomFit, ResizeShortEdge, movable
+from pointrend.formats.point_labels import PointLabels
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig
+from pointrend.structures import Sample
 from pointrend.training.config import TrainingConfig
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loggers import MEASURES
@@ -63,10 +68,25 @@ def shrunk(step: Any) -> Any:
     return step
 
 
+def with_points(sample: Sample) -> Sample:
+    """The sample with ten labelled points of each object, as PointSup's trainings learn from."""
+    objects = movable(sample)
+    assert isinstance(objects, PlacedObjects)
+    points = []
+    for shape, (x1, y1, x2, y2) in zip(objects.shapes, objects.boxes, strict=True):
+        assert shape is not None
+        box = np.array([x1, y1, x2 - x1, y2 - y1])
+        places = place_points(box, objects.image_size, torch.rand(10, 2).double().numpy())
+        inside = [shape.pixels((y, x, 1, 1))[0, 0] for x, y in places.tolist()]
+        points.append(PointLabels(places, np.array(inside, dtype=np.int64)))
+    return replace(sample, target=replace(objects, points=PlacedPoints.of(points)))
+
+
 def first_updates(published: TrainingConfig, steps: int, *, full: bool = False) -> list[float]:
     """The summed loss of each of the first updates, with the recipe's own numbers."""
     recipe = replace(published.recipe, log_every=1, state_every=0)
-    changes = Compose([shrunk(step) for step in published.augmentation])
+    first = [with_points] if published.point_labels else []
+    changes = Compose([*first, *(shrunk(step) for step in published.augmentation)])
     scenes = ShapeScenes(recipe.batch_size, published.task, size=SCENE, objects=(2, 3), transforms=changes)
     torch.manual_seed(0)
     config = published.config(scenes.class_names) if full else small(published, scenes.class_names)

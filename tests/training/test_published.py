@@ -19,6 +19,7 @@ from pointrend.training.published import RECIPES as PUBLISHED
 KINDS = (
     "pointrend_rcnn_R_50_FPN_1x_coco",
     "implicit_pointrend_R_50_FPN_1x_coco",
+    "implicit_pointrend_R_50_FPN_3x_point_sup_point_aug",
     "pointrend_semantic_R_101_FPN_1x_cityscapes",
     "pointrend_deeplabv3_R_103_cityscapes",
     "pointrend_r50_4xb4-160k_ade20k-512x512",
