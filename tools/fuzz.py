@@ -37,6 +37,7 @@ from pycocotools.coco import COCO
 from safetensors.numpy import load_file
 
 import pointrend
+from pointrend.app.label_session import LabelSession
 from pointrend.checkpoints.external import read_foreign
 from pointrend.data.build import open_dataset
 from pointrend.data.coco import CocoInstances
@@ -233,6 +234,54 @@ def read_coco_data(root: Path) -> None:
         found = sample.target.masks.dense().numpy().astype(np.uint8)
         if len(found) != len(expected) or any((a != b).any() for a, b in zip(found, expected, strict=True)):
             raise Wrong(f"image {sample.image_id}: masks differ from pycocotools'")
+
+
+def pointed_content() -> dict[str, Any]:
+    """The objects with three labelled points in place of their masks."""
+    content = coco_content()
+    points = {"point_coords": [[3, 4], [15, 18], [0, 0]], "point_labels": [1, 1, 0]}
+    records = [
+        {k: v for k, v in one.items() if k != "segmentation"} | points for one in content["annotations"]
+    ]
+    return content | {"annotations": records}
+
+
+def make_points(root: Path) -> None:
+    make_coco(root)
+    (root / "instances_train_n3_v1_without_masks.json").write_text(json.dumps(pointed_content()))
+
+
+def read_points(root: Path) -> None:
+    data = open_dataset(f"{root}:points", "train")
+    assert isinstance(data, CocoInstances)
+    samples = [data[index] for index in range(len(data))]
+    if data.inspection is not None and data.inspection.faults:
+        return
+    records = json.loads((root / "instances_train_n3_v1_without_masks.json").read_bytes())["annotations"]
+    for sample in samples:
+        target, own = sample.target, [one for one in records if one["image_id"] == sample.image_id]
+        if len(target) == len(own) and target.points is not None:
+            expected = [[[x + 0.5, y + 0.5] for x, y in one.get("point_coords") or []] for one in own]
+            known = [pair for pair in zip(target.points.coords.tolist(), expected, strict=True) if pair[1]]
+            if any(found != wanted for found, wanted in known):
+                raise Wrong(f"image {sample.image_id}: points differ from the file's")
+
+
+def make_labelling(root: Path) -> None:
+    make_coco(root)
+    content = pointed_content()
+    done, *left = content["annotations"]
+    left = [{k: v for k, v in one.items() if not k.startswith("point_")} for one in left]
+    work = {"points": 3, "seed": 1, "draw": True, "pending": left, "skipped": [], "done_drawing": [1]}
+    (root / "points.json").write_text(json.dumps(content | {"annotations": [done], "labelling": work}))
+
+
+def read_labelling(root: Path) -> None:
+    work = LabelSession(root / "train", root / "points.json", {}, points=3)
+    while (task := work.task())["object"] is not None:
+        work.image(task["image"])
+        work.answer(task["object"], [1, 0, 1], 1.0)
+    work.undo()
 
 
 # Annotation tools --------------------------------------------------------------------------------------------------
@@ -523,6 +572,10 @@ def read_train(root: Path) -> None:
 
 FAMILIES = [
     Family("COCO annotations", 25, make_coco, "instances_train.json", read_coco_data, json=True),
+    Family(
+        "labelled points", 4, make_points, "instances_train_n3_v1_without_masks.json", read_points, json=True
+    ),
+    Family("files of pointrend label", 3, make_labelling, "points.json", read_labelling, json=True),
     Family("COCO results", 6, make_results, "results.json", read_results, json=True),
     Family("COCO predictions", 4, make_predictions, "results.json", read_results, json=True),
     Family("labelme", 9, make_labelme, "a.json", read_objects, json=True),

@@ -22,7 +22,7 @@ from pointrend.app.views import jpeg
 from pointrend.data.coco import read_annotated
 from pointrend.data.file_finder import FileFinder
 from pointrend.data.sample_points import SEED, place_points
-from pointrend.formats.coco_json import CocoFile, read_coco
+from pointrend.formats.coco_json import CocoFile, checked, inspect_coco
 from pointrend.formats.point_labels import MAX_POINTS
 from pointrend.io import atomic_write, read_json
 from pointrend.models.inputs import resize_to
@@ -89,7 +89,7 @@ class LabelSession:
             self._continue(read_json(out), points)
         self._add(boxes.get("annotations", []))
         left = [*self.progress.pending, *self.progress.skipped]
-        self.file: CocoFile = read_coco({**self.content, "annotations": left}, masks=False, file_names=True)
+        self.file = self._read({**self.content, "annotations": left}, masks=False)
         self.image_ids = list(self.file.images)
         order = {number: place for place, number in enumerate(self.image_ids)}
         self.progress.pending.sort(key=lambda record: order[record["image_id"]])
@@ -99,7 +99,7 @@ class LabelSession:
             raise ValueError(
                 f"{self.out}: is there already and no file of `pointrend label`; choose another --out"
             )
-        read_coco(content, file_names=True)
+        self._read(content)
         known = content.pop("labelling")
         kinds = {
             "points": int,
@@ -111,11 +111,24 @@ class LabelSession:
         }
         if {key: type(value) for key, value in known.items()} != kinds:
             raise ValueError(f"{self.out}, labelling: expected {', '.join(kinds)}; choose another --out")
+        if not all(isinstance(number, int | str) for number in known["done_drawing"]):
+            raise ValueError(f"{self.out}, labelling, done_drawing: expected ids of images")
+        left = [*known["pending"], *known["skipped"]]
+        found = inspect_coco({**content, "annotations": left}, masks=False, name=str(self.out))
+        checked(found)
+        count = len(known["pending"])
+        known |= {
+            "pending": found.content["annotations"][:count],
+            "skipped": found.content["annotations"][count:],
+        }
         self.progress = Progress(**known)
         self.written = self._version()
         if self.progress.points != points:
             raise ValueError(f"{self.out}: has {self.progress.points} points of each object; say --points so")
         self.content = content
+
+    def _read(self, content: Record, *, masks: bool = True) -> CocoFile:
+        return checked(inspect_coco(content, masks=masks, file_names=True, name=str(self.out)))
 
     def _add(self, records: Iterable[Record]) -> None:
         known = {record["id"] for record in self._all()}
