@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar
 import anyio
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from pointrend.app.request_filter import RequestFilter
@@ -206,7 +206,7 @@ def build_service(
         """Whether the service answers."""
         return {"status": "ok", "classes": list(predictor.model.config.class_names)}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def measured() -> Response:
         """Counters and histograms for Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
