@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -123,6 +124,8 @@ def version_of(entry: dict[str, Any]) -> str:
     """The version that a store's listing gives for an object."""
     tag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
     changed = entry.get("LastModified") or entry.get("last_modified") or entry.get("created") or ""
+    if isinstance(changed, datetime):  # some stores say the same time in two ways
+        changed = changed.timestamp()
     return str(tag).strip('"') if tag else f"{entry.get('size')} {changed}"
 
 
