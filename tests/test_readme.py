@@ -100,6 +100,7 @@ def test_commands_are_understood(
         "Demo",
         "Evaluate",
         "Explain",
+        "Export",
         "Finetune",
         "Label",
         "Predict",
