@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from pointrend.cli.evaluate import Evaluate
+from pointrend.cli.predict import Predict
+from pointrend.cli.train import Train
+from pointrend.cli.zoo import Convert
 from pointrend.core import (
     PointRend,
     PointSampling,
@@ -29,6 +33,18 @@ from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, S
 from pointrend.training.recipe import Recipe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
+
+
+def test_the_options_that_the_translation_of_train_net_names_are_there() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "detectron2.md").read_text(encoding="utf-8")
+    ours = " ".join(
+        line.split(" | ")[1] for line in page.splitlines() if line.startswith("| `") or " | `" in line
+    )
+    named = set(re.findall(r"--(?:no-)?([a-z][a-z0-9-]+)", ours))
+    options = {field.name for kind in (Train, Evaluate, Predict, Convert) for field in fields(kind)}
+    torchrun = {"nproc-per-node", "nnodes", "node-rank", "master-addr", "master-port"}
+    assert len(named) > 20
+    assert {name for name in named - torchrun if name.replace("-", "_") not in options} == set()
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:core|models|evaluation)(?:\.\w+)+)`", PAGE))))

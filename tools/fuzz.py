@@ -25,7 +25,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 import pointrend
 from pointrend.app.label_session import LabelSession
@@ -45,6 +45,7 @@ from pointrend.data.image_io import read_image
 from pointrend.data.label_io import read_labels
 from pointrend.evaluation.coco_ap import CocoEvaluator
 from pointrend.evaluation.external_results import read_detections
+from pointrend.formats.cityscapes_polygons import write_label_files
 
 ROOT = Path(pointrend.__file__).parent
 HEIGHT, WIDTH = 24, 32
@@ -417,6 +418,125 @@ def read_label_maps(root: Path) -> None:
         raise Wrong("numbers differ from Pillow's")
 
 
+# Benchmarks as released --------------------------------------------------------------------------------------------
+
+STREET = "a/a_000000_000000"
+STREET_IDS = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
+"""Cityscapes' 19 classes, in order; the things among them are the last eight."""
+
+
+def make_streets(root: Path) -> None:
+    ids = np.full((HEIGHT, WIDTH), 7)
+    ids[:6], ids[0, 0], ids[8:14, 2:9], ids[8:14, 9:16], ids[18:22, 20:28] = 23, 3, 26000, 26001, 24
+    picture(root / "leftImg8bit" / "train" / f"{STREET}_leftImg8bit.png")
+    labels = np.where(ids >= 1000, ids // 1000, ids)
+    for name, values in (("labelIds", labels.astype(np.uint8)), ("instanceIds", ids.astype(np.uint16))):
+        path = root / "gtFine" / "train" / f"{STREET}_gtFine_{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+
+
+def read_street_labels(root: Path) -> None:
+    found = open_dataset(root, "train")[0].target.labels.numpy()
+    ids = pillow_numbers(root / "gtFine" / "train" / f"{STREET}_gtFine_labelIds.png")
+    expected = np.full(ids.shape, 255)
+    for number, own in enumerate(STREET_IDS):
+        expected[ids == own] = number
+    if found.shape != expected.shape or (found != expected).any():
+        raise Wrong("classes differ from the ids' that Pillow reads")
+
+
+def read_street_objects(root: Path) -> None:
+    target = open_dataset(f"{root}:instance", "train")[0].target
+    ids = pillow_numbers(root / "gtFine" / "train" / f"{STREET}_gtFine_instanceIds.png")
+    expected = [ids == own for own in np.unique(ids) if own >= 1000 and own // 1000 in STREET_IDS[-8:]]
+    found = target.masks.dense().numpy()[~target.crowd.numpy()]
+    if len(found) != len(expected) or any((a != b).any() for a, b in zip(found, expected, strict=True)):
+        raise Wrong("objects differ from the ids that Pillow reads")
+
+
+def make_polygons(root: Path) -> None:
+    picture(root / "leftImg8bit" / "train" / f"{STREET}_leftImg8bit.png")
+    path = root / "gtFine" / "train" / f"{STREET}_gtFine_polygons.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shapes = [("road", [[0, 8], [31, 8], [31, 23], [0, 23]]), ("car", [[4, 9], [12, 9], [12, 16], [4, 16]])]
+    objects = [{"label": label, "polygon": ring} for label, ring in shapes]
+    path.write_text(json.dumps({"imgHeight": HEIGHT, "imgWidth": WIDTH, "objects": objects}))
+
+
+def draw_and_read_streets(root: Path) -> None:
+    write_label_files(root, "train")
+    ids = pillow_numbers(root / "gtFine" / "train" / f"{STREET}_gtFine_labelIds.png")
+    if ids.shape != (HEIGHT, WIDTH) or int(ids.max()) > 33:
+        raise Wrong("a label that Cityscapes does not have")
+    read_street_labels(root)
+
+
+def pillow_numbers(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image).astype(np.int64)
+
+
+def make_ade20k(root: Path) -> None:
+    picture(root / "images" / "training" / "a.png")
+    (root / "annotations" / "training").mkdir(parents=True, exist_ok=True)
+    values = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 5 % 151).astype(np.uint8)
+    Image.fromarray(values).save(root / "annotations" / "training" / "a.png")
+    (root / "objectInfo150.txt").write_text("")
+
+
+def read_ade20k(root: Path) -> None:
+    found = open_dataset(root, "train")[0].target.labels.numpy()
+    expected = (pillow_numbers(root / "annotations" / "training" / "a.png") - 1) % 256
+    if found.shape != expected.shape or (found != expected).any():
+        raise Wrong("classes differ from the numbers that Pillow reads")
+
+
+def make_lvis(root: Path) -> None:
+    content = coco_content()
+    for image in content["images"]:
+        del image["file_name"]
+        image["coco_url"] = f"http://images.cocodataset.org/train2017/{image['id']}.png"
+        image |= {"neg_category_ids": [1], "not_exhaustive_category_ids": []}
+        picture(root / "train2017" / f"{image['id']}.png", image["id"])
+    synsets = (
+        {"id": 1, "name": "cup", "synset": "cup.n.01"},
+        {"id": 5, "name": "acorn", "synset": "acorn.n.01"},
+    )
+    content["categories"] = list(synsets)
+    for item in content["annotations"]:
+        del item["iscrowd"]
+    (root / "lvis_v1_train.json").write_text(json.dumps(content))
+
+
+def read_lvis(root: Path) -> None:
+    data = open_dataset(root, "train")
+    content = json.loads((root / "lvis_v1_train.json").read_bytes())
+    for index in range(len(data)):
+        sample = data[index]
+        masks = [official_mask(one) for one in content["annotations"] if one["image_id"] == sample.image_id]
+        for mask in sample.target.masks.dense().numpy():
+            if not any(other is not None and (other == mask).all() for other in masks):
+                raise Wrong(f"image {sample.image_id}: a mask that is none of pycocotools'")
+
+
+def official_mask(record: Any) -> np.ndarray | None:
+    """pycocotools' mask of an object of an image; None where it reads none."""
+    shape = record.get("segmentation")
+    with contextlib.suppress(Exception):
+        if isinstance(shape, list) or isinstance(shape["counts"], list):
+            shape = coco_mask.frPyObjects(shape, HEIGHT, WIDTH)
+        return coco_mask.decode(coco_mask.merge(shape) if isinstance(shape, list) else shape)
+    return None
+
+
+def make_roboflow_masks(root: Path) -> None:
+    picture(root / "train" / "a.png")
+    values = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 40 % 3).astype(np.uint8)
+    Image.fromarray(values).save(root / "train" / "a_mask.png")
+    (root / "train" / "_classes.csv").write_text("Pixel Value, Class\n0, unlabeled\n1, cup\n2, plate\n")
+
+
 def make_image(name: str, **options: Any) -> Callable[[Path], None]:
     return lambda root: picture(root / name, **options)
 
@@ -548,19 +668,62 @@ def make_checkpoint(suffix: str) -> Callable[[Path], None]:
     return make
 
 
+def save_checkpoint_again(path: Path, rng: random.Random) -> None:
+    """The checkpoint as another training or version would have written it: a good file, if not always of ours."""
+    how = rng.randrange(6)
+    if path.suffix == ".safetensors":
+        model = pointrend.load(str(path))
+        names = ("sky", "road") if how % 2 else ("é" * rng.randrange(1, 40), "b")
+        model.config = replace(model.config, class_names=names)
+        if how < 3:
+            model.to((torch.float16, torch.bfloat16, torch.float64)[how])
+        with torch.no_grad():
+            tensor = rng.choice(list(model.parameters()))
+            tensor.mul_(rng.choice((0.0, -1.0, 1e-3, float("nan"), float("inf"))))
+        pointrend.save(model, path, extra={"note": "x" * rng.randrange(100)})
+        return
+    content = torch.load(path, weights_only=True)
+    state = content.pop("model")
+    name = rng.choice(list(state))
+    if how == 0:
+        state[name] = state[name].to(rng.choice((torch.float16, torch.float64, torch.int32, torch.bfloat16)))
+    elif how == 1:
+        state = {f"module.{own}": tensor for own, tensor in state.items()}
+    elif how == 2:
+        state[name] = state[name].flatten()[: rng.randrange(1, 4)]
+    elif how == 3:
+        del state[name]
+    elif how == 4:
+        state[name] = (
+            torch.full_like(state[name], rng.choice((float("nan"), 0.0, 1e30)))
+            if state[name].is_floating_point()
+            else state[name]
+        )
+    else:
+        state[rng.choice(("extra", "", "a.b", name + "."))] = torch.zeros(rng.randrange(3))
+    key = rng.choice(("model", "state_dict", "model_state_dict", "net", "module"))
+    more = rng.choice(
+        ({}, {"epoch": 3}, {"optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": []}})
+    )
+    torch.save({key: state, **more}, path, _use_new_zipfile_serialization=rng.random() < 0.7)
+
+
 def read_checkpoint(root: Path) -> None:
     path = next(root.iterdir())
     if path.suffix == ".pth":
         found_tensors = read_foreign(path).tensors
-        official = torch.load(path, weights_only=True)["model"]
-        if any(not torch.equal(found_tensors[name], tensor) for name, tensor in official.items()):
-            raise Wrong("a tensor differs from torch.load's")
+        content = torch.load(path, weights_only=True)
+        official = next(
+            value for key, value in content.items() if isinstance(value, dict) and key != "optimizer"
+        )
+        for name, tensor in official.items():
+            if not torch.equal(found_tensors[name.removeprefix("module.")], tensor):
+                raise Wrong("a tensor differs from torch.load's")
         return
     model = pointrend.load(str(path))
-    expected = load_file(path)
-    found = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    for name, values in expected.items():
-        if name in found and not np.array_equal(found[name].astype(values.dtype), values):
+    found = model.state_dict()
+    for name, values in load_file(path).items():
+        if name in found and not torch.equal(found[name].to(values.dtype), values):
             raise Wrong(f"tensor {name} differs from safetensors'")
 
 
@@ -584,6 +747,28 @@ FAMILIES = [
     Family("YOLO data.yaml", 2, make_yolo, "data.yaml", read_train),
     Family("Pascal VOC object maps", 3, make_voc, "SegmentationObject/a.png", read_objects),
     Family("Pascal VOC class maps", 2, make_voc, "SegmentationClass/a.png", read_objects),
+    Family("Roboflow masks", 2, make_roboflow_masks, "train/a_mask.png", read_semantic),
+    Family("Roboflow _classes.csv", 1, make_roboflow_masks, "train/_classes.csv", read_semantic),
+    Family(
+        "Cityscapes labels", 3, make_streets, f"gtFine/train/{STREET}_gtFine_labelIds.png", read_street_labels
+    ),
+    Family(
+        "Cityscapes instances",
+        3,
+        make_streets,
+        f"gtFine/train/{STREET}_gtFine_instanceIds.png",
+        read_street_objects,
+    ),
+    Family(
+        "Cityscapes polygons",
+        4,
+        make_polygons,
+        f"gtFine/train/{STREET}_gtFine_polygons.json",
+        draw_and_read_streets,
+        json=True,
+    ),
+    Family("ADE20K", 2, make_ade20k, "annotations/training/a.png", read_ade20k),
+    Family("LVIS annotations", 5, make_lvis, "lvis_v1_train.json", read_lvis, json=True),
     Family("classes.json", 3, make_table, "classes.json", read_semantic, json=True),
     Family("lists of pairs", 2, make_list, "train.txt", read_semantic),
     Family("label maps, 8 bits", 5, make_labels("8"), "labels/a.png", read_label_maps),
@@ -687,9 +872,11 @@ def rewritten(text: str, rng: random.Random) -> bytes:
 def mutate(family: Family, folder: Path, rng: random.Random) -> None:
     path = folder / family.target
     content = path.read_bytes()
-    if path.suffix in (".png", ".tif", ".jpg", ".webp", ".gif", ".bmp") and rng.random() < 0.4:
+    if path.suffix in (".safetensors", ".pth") and rng.random() < 0.6:
+        save_checkpoint_again(path, rng)
+    elif path.suffix in (".png", ".tif", ".jpg", ".webp", ".gif", ".bmp") and rng.random() < 0.4:
         save_again(path, rng)
-    elif path.suffix in (".json", ".txt", ".yaml") and rng.random() < 0.15:
+    elif path.suffix in (".json", ".txt", ".yaml", ".csv") and rng.random() < 0.15:
         path.write_bytes(rewritten(content.decode(), rng))
     elif family.json and rng.random() < 0.8:
         path.write_text(json.dumps(mutated_json(json.loads(content), rng)), encoding="utf-8")

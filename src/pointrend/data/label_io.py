@@ -16,6 +16,8 @@ from pointrend.structures import RGB
 
 LOSSY = {"JPEG", "MPO", "JPEG2000", "AVIF", "HEIF"}
 """Compression that changes numbers: no format for label maps."""
+MOST_LISTED = 40
+"""Colours in a message."""
 MOST_COLORS = 255
 """That a label map in colour may have: more classes than that have no number."""
 
@@ -63,8 +65,10 @@ def label_colors(path: str | Path) -> set[RGB]:
 
 
 def palette_to_name(colors: Iterable[RGB]) -> str:
-    """What to write into classes.json for label maps of these colours."""
+    """What to write into classes.json for label maps of these colours; of more than 40 without listing them."""
     palette = [list(color) for color in sorted(colors)]
+    if len(palette) > MOST_LISTED:
+        return f'{{"classes": [{len(palette)} names], "palette": [their colours]}}'
     return f'{{"classes": [{len(palette)} names], "palette": {palette}}}'
 
 
