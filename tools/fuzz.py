@@ -723,7 +723,7 @@ def read_checkpoint(root: Path) -> None:
     model = pointrend.load(str(path))
     found = model.state_dict()
     for name, values in load_file(path).items():
-        if name in found and not torch.equal(found[name].to(values.dtype), values):
+        if name in found and not torch.equal(found[name], values.to(found[name].dtype)):
             raise Wrong(f"tensor {name} differs from safetensors'")
 
 
