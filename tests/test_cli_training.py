@@ -20,7 +20,8 @@ from pointrend.cli.train import Train, _summarize
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import RandomCrop, ResizeShortEdge
 from pointrend.evaluation.evaluate_semantic import score_names
-from pointrend.models.backbones import BackboneConfig, build_backbone, torchvision_name
+from pointrend.models.backbones import BackboneConfig, torchvision_name
+from pointrend.models.feature_maps import build_backbone
 from pointrend.training.presets import preset
 from pointrend.training.processes import Terminated
 from pointrend.training.published import RECIPES

@@ -15,12 +15,11 @@ from pointrend.models.backbones import (
     STAGES,
     BackboneConfig,
     FrozenBatchNorm2d,
-    build_backbone,
-    build_fpn,
     freeze,
     load_pretrained_backbone,
     torchvision_name,
 )
+from pointrend.models.feature_maps import build_backbone, build_fpn
 
 DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[3] / "shared" / "data"))
 NAMES = ["resnet18", "resnet50", "mobilenet_v2", "resnet10_w16"]

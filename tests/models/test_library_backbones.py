@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import pointrend
-from pointrend.models.backbones import BackboneConfig, build_backbone, freeze
+from pointrend.models.backbones import BackboneConfig, freeze
 from pointrend.models.base import with_backbone
+from pointrend.models.feature_maps import build_backbone
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import SemanticTarget
 from pointrend.training.finetune import change_classes

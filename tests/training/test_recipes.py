@@ -14,7 +14,8 @@ from pointrend.checkpoints.native import build
 from pointrend.cli.evaluate import Evaluate
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import ColorJitter, RandomCrop, RandomFit, RandomFlip, ResizeShortEdge
-from pointrend.models.backbones import STAGES, BackboneConfig, build_backbone, freeze
+from pointrend.models.backbones import STAGES, BackboneConfig, freeze
+from pointrend.models.feature_maps import build_backbone
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from pointrend.core.selection import Generators
-from pointrend.models.backbones import BackboneConfig, BackboneName, build_backbone, build_fpn, freeze
+from pointrend.models.backbones import BackboneConfig, BackboneName, freeze
 from pointrend.models.base import Losses, Pretrained, choose_config, fill_backbone, in_own_precision
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
+from pointrend.models.feature_maps import build_backbone, build_fpn
 from pointrend.models.inputs import (
     ImageBatch,
     Preprocessing,

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from pointrend.core.losses import Normalize
 from pointrend.core.point_rend import PointRend
-from pointrend.models.backbones import BackboneConfig, BackboneName, build_backbone, build_fpn, freeze
+from pointrend.models.backbones import BackboneConfig, BackboneName, freeze
 from pointrend.models.base import choose_config, fill_backbone, in_own_precision
+from pointrend.models.feature_maps import build_backbone, build_fpn
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic_heads import DecoderNorm, DeepLabV3Head, SemanticFPNHead
 from pointrend.models.semantic_model import (
