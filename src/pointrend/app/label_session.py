@@ -1,8 +1,6 @@
-"""Labelling of points, in plain functions: which object and points come next, and the file of what was answered.
+"""Labelling of points, in plain functions: which object and points come next, and what was answered.
 
-The file is a COCO file of the finished objects with `point_coords` and `point_labels`, ready to train on. Under
-"labelling" it has what is left, so that the work goes on from the file alone; it is written anew, atomically, with
-every finished object.
+The file (`label_file`) is written anew, atomically, with every finished object.
 """
 
 from __future__ import annotations
@@ -11,45 +9,27 @@ import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from pointrend.app.label_file import Progress, Record, read_label_file
 from pointrend.app.views import jpeg
 from pointrend.data.coco import read_annotated
 from pointrend.data.file_finder import FileFinder
 from pointrend.data.sample_points import SEED, place_points
 from pointrend.formats.coco_json import CocoFile, checked, inspect_coco
 from pointrend.formats.point_labels import MAX_POINTS
-from pointrend.io import atomic_write, read_json
+from pointrend.io import atomic_write
 from pointrend.models.inputs import resize_to
 from pointrend.visualize import as_image
 
-Record = dict[str, Any]
 LEFT_OUT = ("segmentation", "point_coords", "point_labels")
 LONG_EDGE = 1600
 """Pixels of an image on the page at most; points are placed in the image's own pixels all the same."""
-
-
-@dataclass
-class Progress:
-    """What the file has under "labelling"."""
-
-    points: int
-    """P of each object."""
-    seed: int
-    """Of the points; an object's are drawn from it and the object's id, so they stay the same when it comes again."""
-    draw: bool
-    """Ask for boxes on each image."""
-    pending: list[Record]
-    """Annotations without points yet, in the order in which they are asked for."""
-    skipped: list[Record]
-    """Annotations that were refused: no such object."""
-    done_drawing: list[Any]
-    """Ids of images on which no further box will be drawn."""
 
 
 class LabelSession:
@@ -86,49 +66,19 @@ class LabelSession:
         self.progress = Progress(points, seed, draw, [], [], [])
         self.written: tuple[int, int] | None = None
         if out.exists():
-            self._continue(read_json(out), points)
+            self.content, self.progress = read_label_file(out)
+            self.written = self._version()
+        if self.progress.points != points:
+            raise ValueError(f"{out}: has {self.progress.points} points of each object; say --points so")
         self._add(boxes.get("annotations", []))
         left = [*self.progress.pending, *self.progress.skipped]
-        self.file = self._read({**self.content, "annotations": left}, masks=False)
+        found = inspect_coco(
+            {**self.content, "annotations": left}, masks=False, file_names=True, name=str(out)
+        )
+        self.file: CocoFile = checked(found)
         self.image_ids = list(self.file.images)
         order = {number: place for place, number in enumerate(self.image_ids)}
         self.progress.pending.sort(key=lambda record: order[record["image_id"]])
-
-    def _continue(self, content: Any, points: int) -> None:
-        if not isinstance(content, dict) or not isinstance(content.get("labelling"), dict):
-            raise ValueError(
-                f"{self.out}: is there already and no file of `pointrend label`; choose another --out"
-            )
-        self._read(content)
-        known = content.pop("labelling")
-        kinds = {
-            "points": int,
-            "seed": int,
-            "draw": bool,
-            "pending": list,
-            "skipped": list,
-            "done_drawing": list,
-        }
-        if {key: type(value) for key, value in known.items()} != kinds:
-            raise ValueError(f"{self.out}, labelling: expected {', '.join(kinds)}; choose another --out")
-        if not all(isinstance(number, int | str) for number in known["done_drawing"]):
-            raise ValueError(f"{self.out}, labelling, done_drawing: expected ids of images")
-        left = [*known["pending"], *known["skipped"]]
-        found = inspect_coco({**content, "annotations": left}, masks=False, name=str(self.out))
-        checked(found)
-        count = len(known["pending"])
-        known |= {
-            "pending": found.content["annotations"][:count],
-            "skipped": found.content["annotations"][count:],
-        }
-        self.progress = Progress(**known)
-        self.written = self._version()
-        if self.progress.points != points:
-            raise ValueError(f"{self.out}: has {self.progress.points} points of each object; say --points so")
-        self.content = content
-
-    def _read(self, content: Record, *, masks: bool = True) -> CocoFile:
-        return checked(inspect_coco(content, masks=masks, file_names=True, name=str(self.out)))
 
     def _add(self, records: Iterable[Record]) -> None:
         known = {record["id"] for record in self._all()}
