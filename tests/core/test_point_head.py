@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pointrend.core.point_head import PointHead
+from pointrend.core.point_rend import PointRend
 
 
 def test_the_coarse_prediction_goes_to_every_layer_or_the_first_only() -> None:
@@ -79,3 +80,30 @@ def test_other_channels_and_impossible_heads_are_refused() -> None:
         PointHead(0, 3)
     with pytest.raises(ValueError, match="class-agnostic"):
         PointHead(4, 3, 2)
+
+
+def test_a_positional_encoding_tells_points_with_equal_features_apart() -> None:
+    torch.manual_seed(0)
+    coarse, fine = torch.zeros(1, 2, 4, 4), torch.ones(1, 8, 8, 8)
+    for positions, differ in ((0, False), (16, True)):
+        module = PointRend(8, 2, width=16, num_points=16, residual=False, positions=positions)
+        torch.nn.init.normal_(module.head.predictor.weight)
+        refined = module.refine(coarse, fine, 8)[0, 0]
+        new = refined[refined != 0]
+        assert bool(new.max() - new.min() > 1e-3) is differ
+        module.loss(coarse, fine, torch.zeros(1, 8, 8, dtype=torch.int64)).backward()
+        assert module.head.layers[0].weight.grad.shape[1] == 8 + 2 + 2 * positions
+    assert "head.frequencies" in module.state_dict()
+    with pytest.raises(ValueError, match="positions >= 0"):
+        PointRend(8, 2, positions=-1)
+
+
+def test_positions_are_those_within_each_box() -> None:
+    torch.manual_seed(0)
+    module = PointRend(8, 1, width=16, num_points=49, residual=False, positions=16)
+    torch.nn.init.normal_(module.head.predictor.weight)
+    boxes = torch.tensor([[0.0, 0, 16, 16], [8, 8, 32, 32]])
+    one, other = module.refine(
+        torch.zeros(2, 1, 7, 7), torch.zeros(1, 8, 8, 8), 14, boxes=boxes, image_size=(32, 32)
+    )
+    torch.testing.assert_close(one, other)  # the features say nothing, and each box begins at its own corner

@@ -49,17 +49,15 @@ def check_maps(
         )
     if (boxes is None) is not (image_size is None) or (boxes is None and image_index is not None):
         raise ValueError("boxes: expected boxes and image_size (and image_index) together")
-    images = {level.shape[0] for level in maps}
+    images = [level.shape[0] for level in maps]  # no set: torch.export cannot hash a dynamic size
     if boxes is None:
-        if not images <= {1, regions}:
-            raise ValueError(
-                f"features: expected N = {regions}, or 1 for maps that all share, got {sorted(images)}"
-            )
+        if any(count != 1 and count != regions for count in images):
+            raise ValueError(f"features: expected N = {regions}, or 1 for maps that all share, got {images}")
         return maps, None
     if boxes.shape != (regions, 4):
         raise ValueError(f"boxes: expected ({regions}, 4), one a coarse prediction, got {tuple(boxes.shape)}")
-    if len(images) > 1 or (images != {1} and image_index is None):
-        raise ValueError(f"features: expected one image, or image_index, got maps of {sorted(images)} images")
+    if any(count != images[0] for count in images) or (images[0] != 1 and image_index is None):
+        raise ValueError(f"features: expected one image, or image_index, got maps of {images} images")
     assert image_size is not None
     rows, columns = image_size
     return maps, Placement(boxes / boxes.new_tensor([columns, rows, columns, rows]), image_index)

@@ -57,7 +57,7 @@ def predict_in_images(
         return FastImagePointHead(head, features, coarse, placement)
 
     def predict_at(points: Tensor) -> Tensor:
-        fine = sample_maps(features, points, placement)  # (N, Cf, P)
+        fine = head.with_positions(sample_maps(features, points, placement), points)  # (N, Cf, P)
         logits: Tensor = head(fine, point_sample(coarse, points, padding=head.coarse_padding))
         return logits
 
@@ -85,6 +85,7 @@ def predict_in_boxes(
     def predict_at(points: Tensor, first: int = 0) -> Tensor:
         some = slice(first, first + points.shape[0])
         fine = point_sample_boxes(features, strides, boxes[some], image_index[some], points)  # (r, Cf, P)
+        fine = head.with_positions(fine, points)
         sampled = point_sample(coarse[some], points, padding=head.coarse_padding)  # (r, K, P)
         logits: Tensor = head(fine, sampled, labels[some])
         return logits
@@ -93,10 +94,12 @@ def predict_in_boxes(
 
 
 def uses_fast_form(head: PointHead) -> bool:
-    """Whether to predict by this module: not in training, nor where a compiler or exporter looks on."""
-    return (
-        head.fast and bool(head.layers) and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    )
+    """Whether to predict by this module: not in training, nor where a compiler or exporter looks on.
+
+    Nor with a positional encoding, which is no map.
+    """
+    plain = head.fast and head.frequencies is None
+    return plain and bool(head.layers) and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointrend.core.sampling import encode_positions
+
 
 class PointHead(nn.Module):
     """Predicts logits at points from fine features and the coarse prediction there (paper section 3.2).
@@ -27,12 +29,16 @@ class PointHead(nn.Module):
             zero; otherwise the logits outright, as the paper does. Ours.
         coarse_activation: see the coarse prediction as probabilities, as the paper's text has it: "sigmoid" of masks
             of single classes, "softmax" of exclusive ones. None: as logits, as the published models.
+        positions: random directions of a positional encoding that the head sees beside the fine features, a sine and a
+            cosine each: where a point is in its region (Implicit PointRend has 128). 0: none, as in the paper.
 
     The hidden layers are ``layers`` and the last one ``predictor``, all 1x1 ``Conv1d`` whose input is
     ``cat(features, coarse)`` in this order, so that published weights fit unchanged. Initial values as in
     Detectron2 ``point_head.StandardPointHead``: He normal, and N(0, 0.001) for the predictor.
     """
 
+    frequencies: Tensor | None
+    """(2, positions) random directions of the positional encoding."""
     fast = True
     """Predict without gradients by `pointrend.core.fast_point_head`: the same logits up to rounding. False: by
     :meth:`forward`."""
@@ -48,6 +54,7 @@ class PointHead(nn.Module):
         coarse_each_layer: bool = True,
         residual: bool = False,
         coarse_activation: Literal["sigmoid", "softmax"] | None = None,
+        positions: int = 0,
     ) -> None:
         super().__init__()
         if residual and coarse_activation:
@@ -55,10 +62,10 @@ class PointHead(nn.Module):
                 "point head: a residual head adds to coarse logits, so it cannot see probabilities"
             )
         out_channels = coarse_channels if out_channels is None else out_channels
-        if min(fine_channels, coarse_channels, out_channels, width) < 1 or depth < 0:
+        if min(fine_channels, coarse_channels, out_channels, width) < 1 or min(depth, positions) < 0:
             raise ValueError(
-                "point head: expected positive channels and depth >= 0, got "
-                f"{fine_channels=}, {coarse_channels=}, {out_channels=}, {width=}, {depth=}"
+                "point head: expected positive channels, depth and positions >= 0, got "
+                f"{fine_channels=}, {coarse_channels=}, {out_channels=}, {width=}, {depth=}, {positions=}"
             )
         if out_channels not in (1, coarse_channels):
             raise ValueError(
@@ -72,7 +79,8 @@ class PointHead(nn.Module):
         self.residual = residual
         self.coarse_activation = coarse_activation
         self.layers = nn.ModuleList()
-        channels = fine_channels + coarse_channels
+        self.register_buffer("frequencies", torch.randn(2, positions) if positions > 0 else None)
+        channels = fine_channels + 2 * positions + coarse_channels
         for _ in range(depth):
             self.layers.append(nn.Conv1d(channels, width, 1))
             channels = width + (coarse_channels if coarse_each_layer else 0)
@@ -107,20 +115,28 @@ class PointHead(nn.Module):
             return coarse
         return coarse.sigmoid() if self.coarse_activation == "sigmoid" else coarse.softmax(1)
 
+    def with_positions(self, fine: Tensor, points: Tensor) -> Tensor:
+        """Fine features (N, Cf, P), followed by the encoding of their points (N, P, 2) where the head sees it."""
+        if self.frequencies is None:
+            return fine
+        encoded = encode_positions(points, self.frequencies).transpose(1, 2)
+        return torch.cat((fine, encoded.to(fine.dtype)), 1)
+
     def forward(self, fine: Tensor, coarse: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits at points, float32 or float64 also under autocast.
 
         Args:
-            fine: (N, Cf, P) fine features at the points.
+            fine: (N, Cf, P) fine features at the points, through :meth:`with_positions`.
             coarse: (N, Cc, P) coarse logits at the points, or what :meth:`coarse_features` makes of them.
             labels: (N,) int64 class of each region: predict only its channel.
 
         Returns:
             (N, C, P), or (N, 1, P) with ``labels``.
         """
-        if fine.shape[1] != self.fine_channels or coarse.shape[1] != self.coarse_channels:
+        encoded = 0 if self.frequencies is None else 2 * self.frequencies.shape[1]
+        if fine.shape[1] != self.fine_channels + encoded or coarse.shape[1] != self.coarse_channels:
             raise ValueError(
-                f"point head: expected {self.fine_channels} fine and {self.coarse_channels} coarse channels, "
+                f"point head: expected {self.fine_channels + encoded} fine and {self.coarse_channels} coarse channels, "
                 f"got {tuple(fine.shape)} and {tuple(coarse.shape)}"
             )
         if fine.shape[2] == 0:  # torch's convolution refuses an empty axis

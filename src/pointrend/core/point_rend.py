@@ -44,6 +44,7 @@ class PointRend(nn.Module):
             logits of every step in memory.
         coarse_probabilities: the head sees the coarse prediction as probabilities; needs ``residual=False``.
         multilabel: the C classes do not exclude one another: a sigmoid each.
+        positions: of the point head, which then sees where in its region a point is.
 
     The maps and the coarse logits all cover the same image, at any strides. Train with :meth:`loss` beside the
     network's own loss on the coarse logits; :meth:`refine` at inference.
@@ -76,6 +77,7 @@ class PointRend(nn.Module):
         uncertainty: Uncertainty | None = None,
         coarse_probabilities: bool = False,
         multilabel: bool = False,
+        positions: int = 0,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -94,6 +96,7 @@ class PointRend(nn.Module):
             coarse_each_layer=coarse_each_layer,
             residual=residual,
             coarse_activation=activation if coarse_probabilities else None,
+            positions=positions,
         )
         self._labels_checked = False
         self._object_seen = False

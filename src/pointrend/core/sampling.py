@@ -5,6 +5,7 @@ Shapes: N regions, B images, R boxes, C channels, P points, H W rows and columns
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -154,6 +155,13 @@ def _sample_by_image(features: Tensor, points: Tensor, image_index: Tensor | Non
         flat = point_sample(features[image : image + 1], points[here].reshape(1, -1, 2))
         out = out.index_copy(0, here, flat.reshape(channels, len(here), per_box).transpose(0, 1))
     return out
+
+
+def encode_positions(points: Tensor, frequencies: Tensor) -> Tensor:
+    """Random Fourier features of points: (R, P, 2) in [0, 1] and (2, F) -> (R, P, 2 F), sines first."""
+    with without_autocast(points.device):  # angles of 20 turns leave bfloat16 no digits
+        angles = 2 * math.pi * ((2 * points - 1) @ frequencies.to(points.dtype))
+        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:

@@ -43,6 +43,8 @@ class SemanticPointRendConfig:
     """Correct the interpolated coarse logits instead of predicting outright, see PointHead."""
     coarse_probabilities: bool = False
     """The point head sees the coarse prediction as probabilities, as the paper's text has it, instead of as logits."""
+    positions: int = 0
+    """Random directions of a positional encoding that the point head sees; 0: none."""
     uncertainty: Literal["logits", "probabilities"] = "logits"
     """What the margin of the two best classes is taken of; probabilities in the paper's text. They are ranked on
     (C, H, W) logits in memory."""
@@ -350,6 +352,7 @@ def build_point_rend(
         coarse_each_layer=config.coarse_each_layer,
         residual=config.residual,
         coarse_probabilities=config.coarse_probabilities,
+        positions=config.positions,
         uncertainty=probability_margin_uncertainty if config.uncertainty == "probabilities" else None,
         sampling=config.sampling,
         num_points=config.num_points,

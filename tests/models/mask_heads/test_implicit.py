@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pointrend.core.sampling import encode_positions
 from pointrend.models.boxes import Regions
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
-from pointrend.models.mask_heads.implicit import ImplicitMaskHead, ImplicitPointHead, encode_positions
+from pointrend.models.mask_heads.implicit import ImplicitMaskHead, ImplicitPointHead
 
 CHANNELS, STRIDES = {"p2": 6}, {"p2": 4}
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pointrend.core import point_sample_boxes
 from pointrend.core.fast_point_head import PredictInBoxes
-from pointrend.core.sampling import without_autocast
+from pointrend.core.sampling import encode_positions
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
 from pointrend.models.mask_heads.base import MaskConfig, PointsInBoxes, loss_at_labelled_points
@@ -31,13 +31,6 @@ FREQUENCIES = 128
 """Random directions of the positional encoding; each gives a sine and a cosine."""
 PARAMETER_DECAY = 1e-5
 """Weight of the mean square of the predicted weights in the loss."""
-
-
-def encode_positions(points: Tensor, frequencies: Tensor) -> Tensor:
-    """Random Fourier features of points: (R, P, 2) in [0, 1] and (2, 128) -> (R, P, 256), sines first."""
-    with without_autocast(points.device):  # angles of 20 turns leave bfloat16 no digits
-        angles = 2 * math.pi * ((2 * points - 1) @ frequencies.to(points.dtype))
-        return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1)
 
 
 class ImplicitPointHead(nn.Module):
