@@ -35,9 +35,10 @@ from pointrend.models.mask_heads.implicit import FREQUENCIES, ImplicitMaskHead
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.zoo import ZOO, Entry
+from pointrend.zoo.entries import COUNTED_SIZES
 
 PROPOSALS = 1000
-SIZES = {"COCO": (800, 1199), "Cityscapes": (1024, 2048), "ADE20K": (512, 683)}
+SIZES = COUNTED_SIZES
 """Of the network's input, without padding. COCO: 427x640 images; ADE20K: 4:3 ones."""
 PUBLISHED = {"pointrend_rcnn_R_50_FPN_1x_cityscapes": 464, "pointrend_rcnn_R_101_FPN_3x_coco": 300}
 """10^9, averages over 100 inputs on Detectron2's model pages."""

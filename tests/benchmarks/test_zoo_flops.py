@@ -7,6 +7,8 @@ import pytest
 from benchmarks import flops, zoo_flops
 from benchmarks.zoo_flops import PUBLISHED, cost, table
 from pointrend.zoo import ZOO
+from pointrend.zoo.card import card
+from pointrend.zoo.entries import MULTIPLY_ADDS
 
 
 def test_a_cityscapes_image_costs_the_published_average() -> None:
@@ -30,6 +32,15 @@ def test_the_other_kinds_are_counted_too(name: str) -> None:
     assert one.trunk > 0
     assert one.masks > 0
     assert f"| `{name}` | 64x96 |" in table([one])
+
+
+@pytest.mark.parametrize(
+    "name", ["pointrend_r50_4xb4-160k_ade20k-512x512", "pointrend_rcnn_R_50_FPN_1x_coco"]
+)
+def test_the_zoo_states_what_is_counted(name: str) -> None:
+    assert MULTIPLY_ADDS.keys() == ZOO.keys()
+    assert cost(ZOO[name]).total / 1e9 == pytest.approx(MULTIPLY_ADDS[name], abs=0.06)
+    assert f"{MULTIPLY_ADDS[name]} G for an image of" in card(ZOO[name])
 
 
 def test_larger_images_cost_more() -> None:

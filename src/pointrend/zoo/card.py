@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pointrend.checkpoints.hub import describe
 from pointrend.zoo.backbones import PretrainedBackbone
-from pointrend.zoo.entries import Entry
+from pointrend.zoo.entries import COUNTED_SIZES, MULTIPLY_ADDS, Entry
 
 DATA = {"COCO": "COCO", "Cityscapes": "CITYSCAPES", "ADE20K": "ADEChallengeData2016"}
 """What stands for the data set's folder in commands."""
@@ -70,7 +70,13 @@ def card(entry: Entry, training: Sequence[str] = ()) -> str:
 
 
 def _published_facts(entry: Entry) -> Iterator[str]:
-    """What its publishers say besides."""
+    """What its publishers say besides, and what was counted."""
+    rows, columns = COUNTED_SIZES[entry.data]
+    yield (
+        f"- Multiply-adds (what Detectron2 calls FLOPs): {MULTIPLY_ADDS[entry.name]} G for an image of {columns}x{rows}"
+        + (" with 100 objects" if entry.task == "instance" else "")
+        + ", counted, as all heads were published"
+    )
     if entry.model_id:
         yield f"- Model id: {entry.model_id}"
     if entry.log:

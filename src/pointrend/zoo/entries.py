@@ -19,6 +19,28 @@ _DETECTRON2_LICENCE = "CC BY-SA 3.0 (Detectron2's MODEL_ZOO.md)"
 _CITYSCAPES = "; trained on Cityscapes, whose terms allow non-commercial use only"
 
 
+MULTIPLY_ADDS = {
+    "pointrend_rcnn_R_50_FPN_1x_coco": 284.7,
+    "pointrend_rcnn_R_50_FPN_3x_coco": 284.7,
+    "pointrend_rcnn_R_101_FPN_3x_coco": 356.6,
+    "pointrend_rcnn_X_101_32x8d_FPN_3x_coco": 528.1,
+    "pointrend_rcnn_R_50_FPN_1x_cityscapes": 464.5,
+    "pointrend_semantic_R_101_FPN_1x_cityscapes": 501.0,
+    "pointrend_deeplabv3_R_103_cityscapes": 606.0,
+    "pointrend_r50_4xb2-80k_cityscapes-512x1024": 365.7,
+    "pointrend_r101_4xb2-80k_cityscapes-512x1024": 520.9,
+    "pointrend_r50_4xb4-160k_ade20k-512x512": 67.3,
+    "pointrend_r101_4xb4-160k_ade20k-512x512": 93.4,
+    "point-rend_r50-caffe_fpn_ms-1x_coco": 284.7,
+    "point-rend_r50-caffe_fpn_ms-3x_coco": 284.7,
+    "implicit_pointrend_R_50_FPN_1x_coco": 312.7,
+    "implicit_pointrend_R_50_FPN_3x_coco": 312.7,
+}
+"""In 10^9, of one image of `COUNTED_SIZES`; counted by benchmarks/zoo_flops.py."""
+COUNTED_SIZES = {"COCO": (800, 1199), "Cityscapes": (1024, 2048), "ADE20K": (512, 683)}
+"""Rows and columns."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A published model.
