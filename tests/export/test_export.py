@@ -93,7 +93,7 @@ def test_a_file_that_gives_something_else_is_not_kept(exporting, semantic, tmp_p
     [
         ("model.pb", {}, "ends in .onnx, .xml, .pt2"),
         ("model.onnx", {"int8": ["photo.jpg"]}, r"int8: expected a name that ends in .xml"),
-        ("model.onnx", {"num_points": 10}, "points: expected a semantic model"),
+        ("model.pt2", {"num_points": 10}, "points: expected a semantic model"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(instance, tmp_path, name, options, message) -> None:
@@ -104,7 +104,33 @@ def test_options_that_do_not_go_together_are_refused(instance, tmp_path, name, o
 
 def test_a_model_in_half_precision_is_refused(semantic, tmp_path) -> None:
     with pytest.raises(ValueError, match="expected a float32 model"):
-        export(semantic.optimize("bfloat16"), tmp_path / "model.onnx")
+        export(semantic.optimize("bfloat16"), tmp_path / "model.pt2")
+
+
+def test_missing_packages_are_named_before_the_work(semantic, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("pointrend.export.find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'pointrend\[export\]'"
+    ):
+        export(semantic, tmp_path / "model.onnx")
+    with pytest.raises(ImportError, match=r"openvino, nncf: pip install 'pointrend\[openvino\]'"):
+        export(semantic, tmp_path / "model.xml", int8=["photo.jpg"])
+
+
+def test_an_exported_file_is_not_exported_again(semantic_file, tmp_path) -> None:
+    with pytest.raises(ValueError, match="name the checkpoint"):
+        export(load(semantic_file), tmp_path / "model.pt2")
+
+
+def test_a_network_that_cannot_be_followed_is_said_in_one_line() -> None:
+    from pointrend.export.onnx_file import trace_any
+
+    class Branching(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1 if x.sum() > 0 else x
+
+    with pytest.raises(ValueError, match=r"export: the model cannot be traced by torch .*\)$"):
+        trace_any(Branching(), (torch.ones(2),), None)
 
 
 @pytest.mark.parametrize("size", ["512", "0x3", "ax4", "3x4x5"])

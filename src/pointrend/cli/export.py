@@ -62,6 +62,10 @@ class Export:
             if images
             else "gives what the model gives"
         )
+        if getattr(getattr(model.config, "point_rend", None), "full_resolution", False):
+            print(
+                "of images that the network sees shrunk, the file interpolates labels, where `predict` refines them"
+            )
         print(f"{path}: {megabytes:.1f} MB, {compared}")
         return 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -58,6 +59,7 @@ def export(
         raise ValueError(f"{to}: expected a name that ends in {', '.join(SUFFIXES)}")
     if int8 and to.suffix != ".xml":
         raise ValueError(f"int8: expected a name that ends in .xml (OpenVINO), got {to}")
+    _require_packages(to, bool(int8))
     graph = build_graph(model, logits=logits, num_points=num_points)
     preprocessing = model.config.preprocessing
     resizes = preprocessing.short_edge is not None or preprocessing.long_edge is not None
@@ -85,6 +87,18 @@ def export(
             write_onnx(program, onnx, inputs, graph.outputs, metadata)
             write_openvino(onnx, to, metadata, calibrate_by=int8, check=(graph, sizes))
     return to
+
+
+def _require_packages(to: Path, int8: bool) -> None:
+    """Said before a minute of tracing rather than behind it."""
+    extra = "openvino" if to.suffix == ".xml" else "export"
+    needed = {
+        ".onnx": ["onnx", "onnxscript", "onnxruntime"],
+        ".xml": ["onnx", "onnxscript", "openvino", *(["nncf"] if int8 else [])],
+    }
+    missing = [name for name in needed.get(to.suffix, []) if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{to}: needs {', '.join(missing)}: pip install 'pointrend[{extra}]'")
 
 
 def describe(model: Any, size: tuple[int, int] | None, logits: bool) -> dict[str, Any]:

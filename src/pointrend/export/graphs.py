@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.models.base import fold_norms, structure_copy
+from pointrend.models.base import Pretrained, fold_norms, structure_copy
 from pointrend.models.inputs import batch_images
 from pointrend.models.instance import InstanceSegmenter
 
@@ -76,9 +76,14 @@ def build_graph(model: Any, *, logits: bool, num_points: int | None) -> Semantic
     """The graph of a model in evaluation mode, batch norms folded; the model stays as it is.
 
     Raises:
-        ValueError: points of an instance model, whose number is part of its configuration; a model made by `optimize`.
+        ValueError: points of an instance model, whose number is part of its configuration; half precision; an exported
+            file.
     """
-    if getattr(model, "precision", None) is not None:
+    if not isinstance(model, Pretrained):
+        raise ValueError(
+            f"export: expected a model in torch, got {type(model).__name__}; name the checkpoint"
+        )
+    if model.precision is not None:
         raise ValueError("export: expected a float32 model; export the one that optimize() was called on")
     lean = structure_copy(model).eval()
     fold_norms(lean)
@@ -87,6 +92,5 @@ def build_graph(model: Any, *, logits: bool, num_points: int | None) -> Semantic
     if model.task == "semantic":
         return SemanticGraph(lean, logits=logits, num_points=num_points)
     if num_points is not None:
-        rend = getattr(lean.mask_head, "config", None)
-        raise ValueError(f"points: expected a semantic model; this one's masks have {rend} points a step")
+        raise ValueError("points: expected a semantic model; those of masks are in the model's configuration")
     return InstanceGraph(lean, logits=logits)

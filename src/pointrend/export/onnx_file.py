@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 OPSET = 18
-NEEDED = "pip install 'pointrend[export]'"
 
 
 def trace(graph: nn.Module, inputs: tuple[Tensor, ...], *, dynamic: bool) -> torch.export.ExportedProgram:
@@ -28,8 +27,12 @@ def trace(graph: nn.Module, inputs: tuple[Tensor, ...], *, dynamic: bool) -> tor
 def trace_any(
     graph: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: Any
 ) -> torch.export.ExportedProgram:
-    """The same with `dynamic_shapes` as `torch.export` takes them."""
-    with _quiet(), torch.no_grad():
+    """The same with `dynamic_shapes` as `torch.export` takes them.
+
+    Raises:
+        ValueError: a network that torch.export cannot follow.
+    """
+    with _quiet(), _explained("traced"), torch.no_grad():
         # Sizes rounded up to the divisor lead to inequalities that hold for every size, which the solver cannot prove.
         return torch.export.export(
             graph,
@@ -50,17 +53,13 @@ def write_onnx(
     """Translate and write.
 
     Raises:
-        ImportError: onnx and onnxscript are not installed.
-        ValueError: an operator of another domain was needed.
+        ValueError: an operator has no translation, or one of another domain.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  # torch.onnx needs it
-    except ImportError as error:
-        raise ImportError(f"export to ONNX needs onnx and onnxscript: {NEEDED}") from error
+    import onnx
+
     from pointrend.export.translations import translations
 
-    with _quiet():
+    with _quiet(), _explained("translated to ONNX"):
         written = torch.onnx.export(
             program,
             dynamo=True,
@@ -83,6 +82,18 @@ def write_onnx(
         node.doc_string = ""
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Whatever the exporters raise, as a ValueError of one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"export: the model cannot be {what} by torch {torch.__version__} ({reason})"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -16,9 +16,6 @@ from pointrend.preprocessing import Preprocessing, resize_array, resized_size
 from pointrend.runtime.model import to_pixels
 from pointrend.runtime.sessions import FORMAT
 
-NEEDED = "pip install 'pointrend[openvino]'"
-POINT_HEAD = ("Conv1d", "point_head", "point_rend")
-
 
 def write_openvino(
     onnx: Path,
@@ -31,13 +28,10 @@ def write_openvino(
     """An ONNX file as `to` (.xml) and .bin beside it; checked unless it is in 8 bits.
 
     Raises:
-        ImportError: openvino, or nncf for 8 bits, is not installed.
         ValueError: its answers differ from the model's.
     """
-    try:
-        import openvino
-    except ImportError as error:
-        raise ImportError(f"{to}: needs openvino: {NEEDED}") from error
+    import openvino
+
     model = openvino.convert_model(onnx)
     if calibrate_by:
         model = _quantize(model, Preprocessing(**metadata["preprocessing"]), calibrate_by)
@@ -55,10 +49,7 @@ def write_openvino(
 
 def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | Path]) -> Any:
     """Convolutions of the network in 8 bits; products at points, and what chooses them, stay as they are."""
-    try:
-        import nncf
-    except ImportError as error:
-        raise ImportError(f"int8: needs nncf: {NEEDED}") from error
+    import nncf
 
     def arrays(path: str | Path) -> dict[str, Any]:
         image = to_pixels(path)
