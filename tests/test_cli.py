@@ -177,6 +177,25 @@ def test_predict_looks_through_windows(
     assert "window: expected at least one row and one column, got (0, 16)" in capsys.readouterr().err
 
 
+def test_images_of_every_shape_and_mode_go_through_predict_and_cutout(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    sizes = {
+        "dot": ("RGB", (1, 1)),
+        "row": ("RGB", (4000, 1)),
+        "grey": ("L", (50, 40)),
+        "alpha": ("RGBA", (40, 50)),
+    }
+    for name, (mode, size) in sizes.items():
+        Image.new(mode, size, 120).save(folder / f"{name}.png")
+    assert main(["predict", str(folder), "--cutout", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    for name, (_, size) in sizes.items():
+        for kind in ("labels", "overlays", "cutouts"):
+            with Image.open(tmp_path / "out" / kind / f"{name}.png") as written:
+                assert written.size == size or kind == "overlays"
+                assert written.mode == "RGBA" or kind != "cutouts"
+
+
 def test_full_resolution_takes_the_limit_away() -> None:
     from pointrend.cli.console import load_model
 

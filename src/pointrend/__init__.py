@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pointrend.models.instance import InstanceConfig, InstanceSegmenter
     from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
     from pointrend.predict import Predictor
+    from pointrend.predict.refine import refine_mask
     from pointrend.structures import InstanceResult, SemanticResult
     from pointrend.zoo import load
 
@@ -59,6 +60,7 @@ _HOME = {
     "multiclass_point_loss": "pointrend.core.losses",
     "point_sample": "pointrend.core.sampling",
     "point_sample_boxes": "pointrend.core.sampling",
+    "refine_mask": "pointrend.predict.refine",
     "regular_grid": "pointrend.core.sampling",
     "sample_training_points": "pointrend.core.selection",
     "save": "pointrend.checkpoints.native",
@@ -91,6 +93,7 @@ __all__ = [
     "multiclass_point_loss",
     "point_sample",
     "point_sample_boxes",
+    "refine_mask",
     "regular_grid",
     "sample_training_points",
     "save",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import pointrend
 from pointrend.cli import main
-from pointrend.zoo.bundled import BUNDLED, Bundled, load_bundled
+from pointrend.zoo.bundled import BUNDLED, REFINER, REFINER_SHA256, Bundled, load_bundled
 
 
 @pytest.mark.parametrize("bundled", BUNDLED.values(), ids=lambda bundled: bundled.name)
@@ -24,8 +26,15 @@ def test_the_file_is_the_one_listed_and_loads_by_name(
     assert {"licence", "data", "command"} <= model.origin.keys()
 
 
+def test_the_refiner_is_the_file_listed_and_says_where_it_comes_from() -> None:
+    assert hashlib.sha256(REFINER.read_bytes()).hexdigest() == REFINER_SHA256
+    with safe_open(REFINER, framework="pt") as file:
+        origin = json.loads(file.metadata()["extra"])
+    assert {"licence", "data", "command"} <= origin.keys()
+
+
 def test_all_of_them_together_are_small() -> None:
-    assert sum(bundled.path.stat().st_size for bundled in BUNDLED.values()) < 10 * 2**20
+    assert sum(path.stat().st_size for path in REFINER.parent.iterdir()) < 10 * 2**20
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (37, 53)])

@@ -24,6 +24,7 @@ from pointrend.cli.finetune import Finetune
 from pointrend.cli.help import plain_help
 from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict
+from pointrend.cli.refine import Refine
 from pointrend.cli.serve import Serve
 from pointrend.cli.train import Train
 from pointrend.cli.zoo import Convert, Zoo
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Annotated[Finetune, named("finetune", Finetune)]
         | Annotated[Evaluate, named("eval", Evaluate)]
         | Annotated[Predict, named("predict", Predict)]
+        | Annotated[Refine, named("refine", Refine)]
         | Annotated[Explain, named("explain", Explain)]
         | Annotated[Export, named("export", Export)]
         | Annotated[App, named("app", App)]

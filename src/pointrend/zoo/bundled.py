@@ -54,6 +54,11 @@ BUNDLED: dict[str, Bundled] = {
 """Every bundled model by name, in the order of lists."""
 
 
+REFINER = Path(__file__).parent / "weights" / "mask-refiner.safetensors"
+"""The file of `pointrend.refine_mask`, which corrects masks and finds none."""
+REFINER_SHA256 = "f0f57118aa67b0708d38eada3d16d9bec77440833ee1b091c332bbab5a302ac5"
+
+
 def load_bundled(name: str, *, device: str = "cpu") -> Any:
     """A bundled `SemanticSegmenter` or `InstanceSegmenter` in evaluation mode, float32.
 
