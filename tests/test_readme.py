@@ -104,6 +104,7 @@ def test_commands_are_understood(
         "Finetune",
         "Label",
         "Predict",
+        "Refine",
         "Serve",
         "Train",
         "Zoo",

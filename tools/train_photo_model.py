@@ -42,12 +42,12 @@ from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import read_image
 from pointrend.data.label_folders import SemanticFolder, read_pairs
 from pointrend.data.label_io import read_labels
-from pointrend.data.transforms import ColorJitter, Compose, RandomCrop, RandomFlip, RandomScale, integer
+from pointrend.data.transforms import ColorJitter, Compose, RandomCrop, RandomFlip, RandomScale
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.models.backbones import BackboneConfig, torchvision_name
 from pointrend.models.base import Losses
-from pointrend.models.inputs import Preprocessing, batch_images, batch_labels, resize_to
+from pointrend.models.inputs import Preprocessing, batch_images, resize_to
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import IGNORE_LABEL, Sample, SemanticTarget
 from pointrend.training.data_loading import TrainingLoader
@@ -82,9 +82,6 @@ CLASS_NAMES = ("background", *VOC_OF_COCO.values())
 PERSON = CLASS_NAMES.index("person")
 TEACHER = "weights/deeplabv3_mobilenetv2_voc_bnfolded_fp16.safetensors"
 CROP = 448
-LARGE_CROP = 640
-SHARES = (1.0, 1.0, 0.65, 0.5, 0.35)
-"""Of the sides of an image that the network sees, where the point head learns to read larger ones."""
 
 
 def voc_palette(count: int = len(CLASS_NAMES)) -> tuple[tuple[int, int, int], ...]:
@@ -158,14 +155,9 @@ class Student(SemanticSegmenter):
                 module.eval()
         return self
 
-    points_only = False
-    """Train the point head alone, as for photographs larger than the network's input."""
-
     def loss(
         self, images: Sequence[Tensor], targets: Sequence[SemanticTarget], *, generator: Generators = None
     ) -> Losses:
-        if self.points_only:
-            return self.loss_of_points(images, targets, generator=generator)
         taught = [n for n, target in enumerate(targets) if isinstance(target, TaughtTarget)]
         self._taught = None
         if taught and self._teacher[0] is not None:
@@ -173,24 +165,6 @@ class Student(SemanticSegmenter):
             probability = teach_cells(self._teacher[0], batch.tensor)
             self._taught = torch.tensor(taught, device=self.device), probability
         return super().loss(images, targets, generator=generator)
-
-    def loss_of_points(
-        self, images: Sequence[Tensor], targets: Sequence[SemanticTarget], *, generator: Generators = None
-    ) -> Losses:
-        """The network sees the images shrunk, the point head their own pixels and the stem's map of these."""
-        assert self.point_rend is not None
-        batch = batch_images(images, self.config.preprocessing, self.device)
-        labels = batch_labels(batch, targets, self.config.num_classes)
-        share = SHARES[integer(len(SHARES))]
-        size = [max(32, round(side * share / 32) * 32) for side in batch.padded_size]
-        with torch.no_grad():
-            maps = self.features(F.interpolate(batch.tensor, size=size, mode="bilinear", antialias=True))
-            coarse = self.coarse(maps)
-            maps["image"], maps["stem"] = batch.tensor, self.backbone.get_submodule("stem")(batch.tensor)
-        loss, count = self.point_rend.loss_and_count(
-            coarse, self._fine(maps), labels, ignore_label=IGNORE_LABEL, generator=generator
-        )
-        return Losses({"points": loss}, {"points": count})
 
     def coarse_loss(self, coarse: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy at every fourth pixel (21 logits at each would be a fifth of an update), and the
@@ -374,13 +348,11 @@ def draw_people(pairs: Iterable[Pair], folder: Path) -> list[Pair]:
     ]
 
 
-def draw_people_and_teacher(
-    teacher: SemanticSegmenter, pairs: Iterable[Pair], folder: Path, others: int = IGNORE_LABEL
-) -> list[Pair]:
+def draw_people_and_teacher(teacher: SemanticSegmenter, pairs: Iterable[Pair], folder: Path) -> list[Pair]:
     """Label maps of `ccp` for training: the person in front as labelled, the rest as far as the teacher knows.
 
-    Within 16 pixels of the person all else is background. Further away the teacher's objects are labelled, and what
-    it is not sure of is ignored. Other people are ignored; or with ``others`` 0 background, as the data set has them.
+    Within 16 pixels of the person all else is background. Further away the teacher's objects are labelled; other
+    people, and what it is not sure of, are ignored.
     """
     drawn = []
     for image_path, label_path in pairs:
@@ -396,8 +368,7 @@ def draw_people_and_teacher(
             ankles = int(rows[0] + 0.8 * (rows[-1] - rows[0]))
             best[ankles:][best[ankles:] == PERSON] = 0
         thing = (best != 0) & (best != PERSON) & (probability > 0.7)
-        best[best == PERSON] = others
-        unsure = probability < torch.where(best == 0, 0.5, 0.7)
+        unsure = (best == PERSON) | (probability < torch.where(best == 0, 0.5, 0.7))
         labels = torch.where(near, 0, torch.where(unsure, IGNORE_LABEL, best))
         labels[near & thing & ~outline] = IGNORE_LABEL
         labels[person] = PERSON
@@ -428,12 +399,10 @@ def open_coco(data: Path, split: str) -> CocoInstances:
 def draw_training(
     data: Path, out: Path, limit: int | None, teacher: SemanticSegmenter
 ) -> dict[str, list[Pair]]:
-    """Label maps to train on, in the folder `out`: images and label maps of "ccp", "ccp alone" and "coco"."""
+    """Label maps to train on, in the folder `out`: images and label maps of "ccp" and "coco"."""
     people = read_pairs(data / "ccp" / "train.txt")[:limit]
-    fast = teacher.optimize("bfloat16")
     return {
-        "ccp": draw_people_and_teacher(fast, people, out / "ccp-train"),
-        "ccp alone": draw_people_and_teacher(fast, people, out / "ccp-alone", others=0),
+        "ccp": draw_people_and_teacher(teacher.optimize("bfloat16"), people, out / "ccp-train"),
         "coco": draw_coco_labels(open_coco(data, "train"), out / "coco-train", band=(1, 2), limit=limit),
     }
 
@@ -446,21 +415,12 @@ def draw_validation(data: Path, out: Path, limit: int | None) -> dict[str, list[
     }
 
 
-def training_data(
-    people: Sequence[Pair],
-    things: Sequence[Pair],
-    *,
-    crop: int,
-    scales: tuple[tuple[float, float], tuple[float, float]] = ((0.5, 1.75), (0.7, 1.75)),
-    shares: tuple[int, int] = (2, 3),
-) -> ConcatDataset[Any]:
-    """Crops of both sets; each image of ``people`` is drawn so many times for so many of one of ``things``."""
-    last = (RandomCrop(crop, crop), RandomFlip(), ColorJitter())
-    first, second = (
-        SemanticFolder(pairs, CLASSES, transforms=Compose([RandomScale(*scale), *last]))
-        for pairs, scale in zip((people, things), scales, strict=True)
-    )
-    return ConcatDataset([first] * shares[0] + [Taught(second)] * shares[1])
+def training_data(pairs: Mapping[str, Sequence[Pair]]) -> ConcatDataset[Any]:
+    """Crops of both sets, each `ccp` image drawn twice for three times of a COCO image."""
+    last = (RandomCrop(CROP, CROP), RandomFlip(), ColorJitter())
+    people = SemanticFolder(pairs["ccp"], CLASSES, transforms=Compose([RandomScale(0.5, 1.75), *last]))
+    things = SemanticFolder(pairs["coco"], CLASSES, transforms=Compose([RandomScale(0.7, 1.75), *last]))
+    return ConcatDataset([people] * 2 + [Taught(things)] * 3)
 
 
 def recipe(steps: int, seed: int, *, learning_rate: float, fresh: float) -> Recipe:
@@ -490,20 +450,14 @@ def recipe(steps: int, seed: int, *, learning_rate: float, fresh: float) -> Reci
 
 
 @torch.no_grad()
-def blend(
-    model: SemanticSegmenter,
-    before: Mapping[str, Tensor],
-    share: float,
-    parts: tuple[str, ...] = ("backbone.", "decoder."),
-) -> None:
-    """These parts become a mean of ``share`` of their weights and the rest of those ``before`` training.
+def blend(model: SemanticSegmenter, before: Mapping[str, Tensor], share: float) -> None:
+    """Backbone and coarse head become a mean of ``share`` of their weights and the rest of those ``before`` training.
 
     What two small data sets made the model forget comes back, and most of what they taught it stays (Wortsman et al.,
-    Robust fine-tuning of zero-shot models, CVPR 2022). After a blend of backbone and coarse head alone, the usual
-    parts, pyramid and point head have to be trained again.
+    Robust fine-tuning of zero-shot models, CVPR 2022). Pyramid and point head have to be trained again.
     """
     for name, value in model.state_dict().items():
-        if name.startswith(parts) and value.is_floating_point():
+        if name.startswith(("backbone.", "decoder.")) and value.is_floating_point():
             value.lerp_(before[name].to(value), 1 - share)
 
 
@@ -566,9 +520,8 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for label maps, checkpoints and the model"
     )
-    parser.add_argument(
-        "--steps", type=int, nargs=4, default=[1750, 720, 1000, 250], help="updates of the four parts"
-    )
+    parser.add_argument("--steps", type=int, default=1750, help="updates before the weights are blended")
+    parser.add_argument("--more-steps", type=int, default=720, help="updates after that, at a lower rate")
     parser.add_argument("--start", type=Path, help="a model of the first part, in place of training it")
     parser.add_argument("--score", help="score this model, by path or name, and train nothing")
     parser.add_argument("--seed", type=int, default=0)
@@ -587,38 +540,24 @@ def main() -> None:
     model = build_student(teacher, images, options.seed)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    def part(name: str, data: ConcatDataset[Any], settings: Recipe) -> None:
-        loader = TrainingLoader(data, settings, workers=options.workers)
+    def part(name: str, settings: Recipe) -> None:
+        loader = TrainingLoader(training_data(pairs), settings, workers=options.workers)
         with training(settings.steps) as report:
             run_training(
                 model, loader, settings, out=options.out / name, report=report, device="cpu", resume=True
             )
 
-    first, second, third, fourth = options.steps
-    usual = training_data(pairs["ccp"], pairs["coco"], crop=CROP)
     if options.start is None:
-        part("first", usual, recipe(first, options.seed, learning_rate=2e-4, fresh=5.0))
+        part("first", recipe(options.steps, options.seed, learning_rate=2e-4, fresh=5.0))
         save(model, options.out / "first.safetensors")
     else:
         model.load_state_dict(load(options.start).state_dict())
     blend(model, before, 0.6)
-    part("second", usual, recipe(second, options.seed + 2, learning_rate=6e-5, fresh=10.0))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    alone = training_data(pairs["ccp alone"], pairs["coco"], crop=CROP, scales=((0.6, 1.3), (0.7, 1.75)))
-    part("third", alone, recipe(third, options.seed + 3, learning_rate=1e-4, fresh=4.0))
-    blend(model, before, 0.35, parts=("",))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("point_rend."))
-    model.points_only = True
-    large = training_data(
-        pairs["ccp alone"], pairs["coco"], crop=LARGE_CROP, scales=((0.8, 1.75), (1.0, 1.75)), shares=(1, 3)
-    )
-    last = recipe(fourth, options.seed + 5, learning_rate=3e-4, fresh=1.0)
-    part("points", large, replace(last, average=0.98, warmup_steps=min(20, fourth // 5)))
+    part("second", recipe(options.more_steps, options.seed + 2, learning_rate=6e-5, fresh=10.0))
     scores = score(model.eval(), validation)
     print(json.dumps(scores, indent=1))
     (options.out / "scores.json").write_text(json.dumps(scores, indent=1))
-    lengths = f"--steps {' '.join(map(str, options.steps))} --seed {options.seed}"
+    lengths = f"--steps {options.steps} --more-steps {options.more_steps} --seed {options.seed}"
     command = f"python -m tools.train_photo_model --data DATA --out OUT {lengths}"
     save(
         copy.deepcopy(model).half(),

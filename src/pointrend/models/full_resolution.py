@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pointrend.core.computed_map import ComputedMap
 from pointrend.core.gather import weighted_rows
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid, label_dtype
-from pointrend.core.sampling import ComputedMap
 from pointrend.core.subdivision import PredictAt, Size, render, subdivision_sizes
 from pointrend.models.inputs import Preprocessing, normalise
 

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointrend.core.computed_map import FeatureMap
 from pointrend.core.fast_point_head import predict_in_images
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.point_rend import PointRend
-from pointrend.core.sampling import FeatureMap
 from pointrend.core.selection import Generators, PointSampling, probability_margin_uncertainty
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.base import Losses, Pretrained, in_own_precision

@@ -35,7 +35,7 @@ BUNDLED: dict[str, Bundled] = {
             "photo-semantic",
             "semantic",
             "photographs: the 21 classes of PASCAL VOC, people best (DeepLabV3-MobileNetV2, 6 MB)",
-            "1d05394aec436b6782a4ff808ad4bc6131c113fdac3911ebe30a725f72a858c7",
+            "8770cc2fe0435b120ab22490ebc8b498ab5d61e592190cfc7ee1c42f7c89b743",
         ),
         Bundled(
             "shapes-semantic",
@@ -56,7 +56,7 @@ BUNDLED: dict[str, Bundled] = {
 
 REFINER = Path(__file__).parent / "weights" / "mask-refiner.safetensors"
 """The file of `pointrend.refine_mask`, which corrects masks and finds none."""
-REFINER_SHA256 = "f0f57118aa67b0708d38eada3d16d9bec77440833ee1b091c332bbab5a302ac5"
+REFINER_SHA256 = "16977d459b2e60d35b11eb27e04f9a13ba3de50a3a36aee35e21b3870315360c"
 
 
 def load_bundled(name: str, *, device: str = "cpu") -> Any:
