@@ -91,6 +91,21 @@ def test_label_maps_are_answered_too(image: bytes) -> None:
     assert [found["class_name"] for found in objects] == ["dark", "bright"]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_exported_files_are_served(tmp_path: Path, image: bytes) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from pointrend.export import export
+    from pointrend.zoo import load
+
+    model = load("shapes-semantic")
+    with client(load(export(model, tmp_path / "a.onnx"))) as one, client(model) as other:
+        found, expected = (service.post("/predict?format=mask", content=image) for service in (one, other))
+    assert found.status_code == 200
+    assert found.content == expected.content
+
+
 def test_health_metrics_and_description(service: TestClient, image: bytes) -> None:
     assert service.get("/health").json() == {"status": "ok", "classes": ["dark", "bright"]}
     service.post("/predict", content=image)

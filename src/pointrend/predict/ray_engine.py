@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -54,7 +53,10 @@ class RayEngine:
             self._start()
         try:
             gpus = 1 if predictor.device.type == "cuda" else 0
-            arguments = ray.put(_settings(predictor)), replace(options, format="jsonl")
+            try:
+                arguments = ray.put(_settings(predictor)), options
+            except TypeError as error:  # such as an exported file's session
+                raise ValueError("engine: this model cannot be sent to Ray's workers; use shards") from error
             ray.data.DataContext.get_current().enable_progress_bars = False
             blocks = [
                 ray.put(block) for block in _blocks(tasks)
