@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointrend.core import sampling
+from pointrend.core.box_sampling import point_sample_boxes
 from pointrend.core.sampling import points_in_image
 from pointrend.core.selection import binary_uncertainty
 
@@ -134,7 +135,7 @@ def point_sample_fine_grained_features(
     counts = torch.tensor([len(own) for own in boxes], device=joined.device)
     index = torch.repeat_interleave(torch.arange(len(boxes), device=joined.device), counts)
     strides = [1 / scale for scale in feature_scales]
-    features = sampling.point_sample_boxes(features_list, strides, joined, index, point_coords)
+    features = point_sample_boxes(features_list, strides, joined, index, point_coords)
     return features, points_in_image(point_coords, joined)
 
 
