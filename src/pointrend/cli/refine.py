@@ -15,8 +15,9 @@ from pointrend.cli.console import announce
 class Refine:
     """Sharpen a mask from anywhere: move its outlines to those of the image.
 
-    The mask may be rough, shifted or of low resolution, from a labeller or another network, of any kind of object; a
-    label map is refined label by label. It covers the whole image.
+    For masks of any kind of object from a labeller or another network that are shifted by some pixels, too small, too
+    large, or have holes; docs/results.md says where it helps and where not. A label map is refined label by label. The
+    mask covers the whole image.
     """
 
     image: Positional[Annotated[Path, arg(metavar="IMAGE")]]
