@@ -153,11 +153,13 @@ class Predictor:
                 pixels = image.result()
             except (ValueError, ConnectionError) as error:
                 yield from self.predict_batch(waiting)
+                waiting = []
                 yield Failure(source, str(error).removeprefix(f"{source}: "))
                 continue
             full = len(waiting) == self.batch_size
             if waiting and (full or waiting[0][2].shape != pixels.shape):
                 yield from self.predict_batch(waiting)
+                waiting = []
             waiting.append((number, source, pixels))
         yield from self.predict_batch(waiting)
 
@@ -302,23 +304,22 @@ class Predictor:
             result = result.above(self.min_score)
         return replace(result, image=image)
 
-    def predict_batch(self, waiting: list[tuple[int, Source, Tensor]]) -> Iterator[Prediction | Failure]:
+    def predict_batch(self, images: Sequence[tuple[int, Source, Tensor]]) -> Iterator[Prediction | Failure]:
         """Those of several images of one size, together if that works and else one by one.
 
         Args:
-            waiting: number, file and (3, H, W) uint8 of each; the list is emptied.
+            images: number, file and (3, H, W) uint8 of each.
         """
-        batch, waiting[:] = list(waiting), []
         try:
-            results = self._predict([image for _, _, image in batch])
+            results = self._predict([image for _, _, image in images])
         except ValueError as error:
-            if len(batch) == 1:
-                yield Failure(batch[0][1], str(error))
+            if len(images) == 1:
+                yield Failure(images[0][1], str(error))
                 return
-            for item in batch:
+            for item in images:
                 yield from self.predict_batch([item])
             return
-        for (number, path, image), result in zip(batch, results, strict=True):
+        for (number, path, image), result in zip(images, results, strict=True):
             yield Prediction(path, image, self._finish(result, image), number)
 
     def _predict(self, images: list[Tensor]) -> Sequence[Result]:

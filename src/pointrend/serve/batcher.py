@@ -93,7 +93,7 @@ class Batcher:
     async def _answer(self, batch: list[tuple[Tensor, asyncio.Future[Result]]]) -> None:
         images = [(number, "image", image) for number, (image, _) in enumerate(batch)]
         try:
-            outcomes = await anyio.to_thread.run_sync(lambda: list(self.predictor.predict_batch([*images])))
+            outcomes = await anyio.to_thread.run_sync(lambda: list(self.predictor.predict_batch(images)))
         except Exception as error:  # whoever asked gets it; the others go on
             for _, future in batch:
                 if not future.done():
