@@ -110,7 +110,13 @@ class EvaluationJob:
         tasks = {model.task for model in models.values()}
         if len(tasks) > 1:
             raise ValueError("models: expected all of one task, got instance and semantic models")
-        data = self._open(tasks.pop())
+        [task] = tasks
+        data = self._open(task)
+        if self.task != task:
+            raise ValueError(
+                f"data: {self.options.data} is data for {self.task} segmentation, the models are for {task} "
+                "segmentation"
+            )
         for model in models.values():
             Predictor(model, device=self.options.device)  # moves it there
         data_of = {name: self._with_classes_of(model, data) for name, model in models.items()}

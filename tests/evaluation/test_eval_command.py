@@ -172,6 +172,8 @@ def test_models_that_cannot_be_compared_are_refused_before_anything_is_scored(
     models = [instance_model(tmp_path / "i.safetensors"), semantic_model(tmp_path / "s.safetensors")]
     assert evaluate(*models, "--data", coco, "--out", tmp_path / "out") == 2
     assert "expected all of one task" in capsys.readouterr().err
+    assert evaluate(models[1], "--data", f"{coco}:instance", "--out", tmp_path / "out") == 2
+    assert "for instance segmentation, the models are for semantic segmentation" in capsys.readouterr().err
     models[1] = instance_model(tmp_path / "o.safetensors", ("cat", "dog"))
     assert evaluate(*models, "--data", coco, "--out", tmp_path / "out") == 2
     assert (
