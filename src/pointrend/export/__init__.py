@@ -19,7 +19,7 @@ import torch
 
 from pointrend._version import __version__
 from pointrend.export.graphs import SemanticGraph, build_graph
-from pointrend.export.onnx_file import trace, write_onnx
+from pointrend.export.onnx_file import drop_assertions, trace, write_onnx
 from pointrend.export.verify import CHECKED_SIZES, check_file, check_program, photograph
 from pointrend.io import atomic_write
 from pointrend.runtime.sessions import FORMAT
@@ -70,6 +70,7 @@ def export(
     program = trace(graph, example, dynamic=size is None)
     sizes = [size] if size is not None else list(CHECKED_SIZES)
     if to.suffix == ".pt2":
+        drop_assertions(program)
         check_program(program, graph, sizes, inputs)
         with atomic_write(to) as unfinished:
             torch.export.save(program, unfinished)

@@ -43,6 +43,19 @@ def trace_any(
         )
 
 
+def drop_assertions(program: torch.export.ExportedProgram) -> None:
+    """Without the assertions that sizes are like those traced, such as none a multiple of the divisor: checked instead.
+
+    They come from choices of memory layout, which the operators in the graph do not depend on.
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
 def write_onnx(
     program: torch.export.ExportedProgram,
     path: Path,
