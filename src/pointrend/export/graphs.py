@@ -89,7 +89,7 @@ def build_graph(model: Any, *, logits: bool, num_points: int | None) -> Semantic
     fold_norms(lean)
     for parameter in lean.parameters():
         parameter.requires_grad_(False)
-    if model.task == "semantic":
+    if not isinstance(lean, InstanceSegmenter):
         return SemanticGraph(lean, logits=logits, num_points=num_points)
     if num_points is not None:
         raise ValueError("points: expected a semantic model; those of masks are in the model's configuration")
