@@ -21,7 +21,9 @@ from pointrend.models.families import NetworkSource, build_network, require
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic_model import SemanticPointRendConfig
 from pointrend.structures import SemanticTarget
+from pointrend.train import prepare_finetuning
 from pointrend.training.finetune import change_classes
+from pointrend.training.options import TrainingOptions
 from pointrend.training.recipe import Recipe, build_optimizer
 from pointrend.visualize.explain import explain
 
@@ -250,6 +252,23 @@ def test_finetuning_changes_the_networks_own_classes(make: Callable[[], nn.Modul
     assert transfer.known == ("road", "sky")
     assert not transfer.reinitialised
     assert changed.coarse(changed.eval().features(torch.zeros(1, 3, 64, 64))).shape[1] == 4
+
+
+def test_finetuning_for_other_classes_thaws_the_network() -> None:
+    model = attached(lraspp, freeze=True)
+    assert change_classes(model, CLASSES)[0].config.freeze
+    assert not change_classes(model, ("road", "person"))[0].config.freeze
+
+
+def test_our_loop_trains_scores_and_saves_it(tmp_path: Path) -> None:
+    options = TrainingOptions(
+        data="shapes", steps=1, batch_size=2, crop=(64, 64), limit=1, out=tmp_path, device="cpu"
+    )
+    run, _ = prepare_finetuning(attached(lraspp), "lraspp", options)
+    run.run()
+    assert [row.name for row in run.validation.rows] == ["coarse, interpolated", "PointRend"]
+    trained = pointrend.load(tmp_path / "model.safetensors")
+    assert trained.config.network.name == "lraspp_mobilenet_v3_large"
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def change_classes(
     config: Any = replace(model.config, class_names=tuple(class_names))
     if model.task == "semantic":
         config = replace(config, palette=tuple(palette))
+    if getattr(config, "freeze", False) and config.class_names != old_names:
+        config = replace(config, freeze=False)  # an attached network has to learn the new classes itself
     changed: Any = build(config).to(model.device)
     source, target = model.state_dict(), changed.state_dict()
     axes = class_axes(model.config)
