@@ -85,7 +85,7 @@ def build_graph(model: Any, *, logits: bool, num_points: int | None) -> Semantic
         )
     if model.precision is not None:
         raise ValueError("export: expected a float32 model; export the one that optimize() was called on")
-    lean = structure_copy(model).eval()
+    lean: Any = structure_copy(model).eval()
     fold_norms(lean)
     for parameter in lean.parameters():
         parameter.requires_grad_(False)
