@@ -20,6 +20,15 @@ CHROMIUM = (
     os.environ.get("POINTREND_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 )
 
+WAIT = 60_000  # milliseconds, on a busy machine
+# What can be reached by keyboard and has no name that could be read aloud.
+NAMELESS = """() => {
+  const wanted = 'button, a, select, input:not([type=file]), [tabindex="0"]';
+  const named = n => n.innerText || n.ariaLabel || n.title || n.getAttribute('aria-label')
+    || (n.labels && n.labels.length) || n.querySelector('img[alt]:not([alt=""])');
+  return [...document.querySelectorAll(wanted)].filter(n => n.offsetParent && !named(n)).map(n => n.outerHTML);
+}"""
+
 
 @contextmanager
 def served(folder: Path, *options: str, command: str = "app", ready: str = "/options") -> Iterator[str]:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.app.browser import CHROMIUM, served
+from tests.app.browser import CHROMIUM, NAMELESS, WAIT, served
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install playwright"
@@ -27,15 +27,6 @@ playwright = pytest.importorskip(
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="there is no chromium; POINTREND_CHROMIUM may name one"
 )
-
-# What can be reached by keyboard and has no name that could be read aloud.
-NAMELESS = """() => {
-  const wanted = 'button, a, select, input:not([type=file]), [tabindex="0"]';
-  const named = n => n.innerText || n.ariaLabel || n.title || n.getAttribute('aria-label')
-    || (n.labels && n.labels.length) || n.querySelector('img[alt]:not([alt=""])');
-  return [...document.querySelectorAll(wanted)].filter(n => n.offsetParent && !named(n)).map(n => n.outerHTML);
-}"""
-WAIT = 60_000  # milliseconds, on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.app.browser import CHROMIUM, fetch, served
-from tests.app.test_browser import NAMELESS, WAIT
+from tests.app.browser import CHROMIUM, NAMELESS, WAIT, fetch, served
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "device_scale_factor": 2}
 

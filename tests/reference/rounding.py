@@ -74,12 +74,12 @@ def watched(model: SemanticSegmenter) -> Iterator[list[Tensor]]:
             last[:] = [tensor, features(tensor)]
         return dict(last[1])
 
-    def grids_watched(batch, **options):
+    def grids_watched(batch, images=None, **options):
         trace: list[SubdivisionStep] = []
         model.logits(batch, trace=trace)
         rows, columns = batch.sizes[0]
         found.append(undecided(trace, batch.padded_size)[:rows, :columns])
-        return grids(batch, **options)
+        return grids(batch, images, **options)
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(model, "features", features_once)

@@ -270,7 +270,8 @@ def at_stored_points(reference, monkeypatch):
         pytest.skip("no losses stored")
     points = torch.from_numpy(reference.stored["loss_points"])
     monkeypatch.setattr(
-        "pointrend.core.point_rend.sample_training_points", lambda coarse, *_, **__: points.to(coarse.dtype)
+        "pointrend.core.labelled_points.sample_training_points",
+        lambda coarse, *_, **__: points.to(coarse.dtype),
     )
 
 

@@ -12,8 +12,11 @@ import pointrend.models.boxes  # noqa: F401  # defines the operator
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """torch operator -> function that builds it of standard operators."""
-    from onnxscript import FLOAT, INT64
-    from onnxscript import opset18 as op
+    from onnxscript import FLOAT, INT64, opset18
+
+    op: Any = (
+        opset18  # its annotations name the type of every element, which no result of another operator has
+    )
 
     def grouped_nms(boxes: FLOAT, scores: FLOAT, group: INT64, threshold: float, limit: int) -> INT64:
         """`models.boxes.grouped_nms`: each group is a class of NonMaxSuppression, so no box is shifted."""
