@@ -351,3 +351,10 @@ def test_a_configuration_with_other_classes_builds_the_network_for_them() -> Non
     config = attached(lraspp).config
     model = build(replace(config, class_names=("a", "b")))
     assert model.coarse(model.eval().features(torch.zeros(1, 3, 32, 32))).shape[1] == 2
+
+
+def test_what_cannot_be_run_on_images_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="expected a module or a function of images, got str"):
+        attach("deeplab")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"network: could not be run on images \(1, 3, "):
+        attach(nn.Linear(3, 4))

@@ -187,6 +187,8 @@ def attach(
     >>> model.config.channels
     {'features': 8}
     """
+    if not callable(network):
+        raise ValueError(f"network: expected a module or a function of images, got {type(network).__name__}")
     if weights is not None:
         return load_into(lambda config: AttachedSegmenter(config, network, forward=forward), weights)
     source = recognise(network) if forward is None else NetworkSource()
@@ -227,6 +229,10 @@ def _probe(network: Any, split: Split, divisor: int) -> tuple[dict[str, Tensor],
         network.eval()
     try:
         maps, logits = split(network, parameter.new_zeros(1, 3, *size))
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"network: could not be run on images (1, 3, {size[0]}, {size[1]}): {error}"
+        ) from error
     finally:
         if training:
             network.train()
