@@ -125,7 +125,11 @@ def test_the_same_command_resumes_and_another_one_is_refused(
     model, out = semantic_model(tmp_path / "m.safetensors"), tmp_path / "out"
     assert evaluate(model, "--data", streets, "--out", out) == 0
     before = scores(out)
-    monkeypatch.setattr(pointrend.SemanticSegmenter, "predict", None)  # it would fail if it were called
+
+    def nothing(*_: object, **__: object) -> None:
+        raise AssertionError("predicted again")
+
+    monkeypatch.setattr(pointrend.SemanticSegmenter, "predict", nothing)
     assert evaluate(model, "--data", streets, "--out", out, "--metrics", "miou") == 0
     assert scores(out)[1]["numbers"]["mIoU"] == before[1]["numbers"]["mIoU"]
     semantic_model(tmp_path / "m.safetensors", seed=5)

@@ -89,8 +89,9 @@ class Predictor:
         channel_order: ChannelOrder = "rgb",
     ) -> None:
         if not callable(getattr(model, "predict", None)):
+            found = str(model).partition("\n")[0]  # of a network, its name
             raise ValueError(
-                f"model: expected a model with predict(), got {model!r}; pointrend.load(NAME or PATH) gives one"
+                f"model: expected a model with predict(), got {found}; pointrend.load(NAME or PATH) gives one"
             )
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, got {batch_size!r}")
