@@ -72,7 +72,9 @@ def test_forms_of_the_same_mask_give_the_same(disc: tuple[Image.Image, np.ndarra
     for form in (
         truth.astype(np.uint8),
         truth.astype(np.uint8) * 255,
+        truth.astype(np.uint16),
         torch.from_numpy(truth)[None],
+        torch.from_numpy(truth).to(torch.uint16),
         run_lengths,
     ):
         assert torch.equal(refine_mask(image, form), expected)
@@ -103,6 +105,8 @@ def test_images_of_one_row_and_empty_masks(size: tuple[int, int]) -> None:
         (np.full(SIZE, np.nan), "NaN"),
         (np.zeros((0, 4)), "h, w >= 1"),
         (np.zeros(SIZE, dtype=complex), "booleans, integers or floats"),
+        (np.full(SIZE, 255.0), "floats from 255 to 255"),
+        (np.full(SIZE, "a"), "booleans, integers or floats"),
         (np.arange(96 * 128).reshape(SIZE), "more than 64"),
         ({"size": [96, 128]}, "run lengths"),
         ({"size": [10**6, 10**6], "counts": "x"}, "pixels"),

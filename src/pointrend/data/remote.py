@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -172,21 +173,16 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, ConnectionError) and cause is not None and not isinstance(cause, lasting)
 
 
-class explained:
+@contextmanager
+def explained(address: str) -> Iterator[None]:
     """Whatever goes wrong between here and a store, as a ConnectionError that names the address."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        # Each store's package has exceptions of its own.
-        if isinstance(error, Exception) and not isinstance(error, ImportError):
-            said = "there is no such object" if isinstance(error, FileNotFoundError) else str(error)
-            said = said or type(error).__name__
-            raise ConnectionError(f"{self.address}: could not be fetched ({said})") from error
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:  # each store's package has exceptions of its own
+        said = "there is no such object" if isinstance(error, FileNotFoundError) else str(error)
+        raise ConnectionError(f"{address}: could not be fetched ({said or type(error).__name__})") from error
 
 
 def _read_store(address: str) -> bytes:

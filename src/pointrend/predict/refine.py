@@ -78,7 +78,12 @@ def _checked(mask: Mask) -> Tensor:
     """(h, w) bool, integers, or probabilities."""
     if isinstance(mask, Mapping):
         return _from_run_lengths(mask)
-    given = torch.from_numpy(np.ascontiguousarray(mask)) if isinstance(mask, np.ndarray) else mask
+    given: object = mask
+    if isinstance(mask, np.ndarray):
+        kind = {"b": bool, "i": np.int64, "u": np.int64, "f": np.float32}.get(mask.dtype.kind)
+        if kind is None:
+            raise ValueError(f"mask: expected booleans, integers or floats, got {mask.dtype}")
+        given = torch.from_numpy(np.ascontiguousarray(mask, dtype=kind))
     if not isinstance(given, Tensor):
         raise ValueError(
             f"mask: expected an array, a tensor or COCO's run lengths, got {type(mask).__name__}"
@@ -93,11 +98,17 @@ def _checked(mask: Mask) -> Tensor:
     if given.is_complex():
         raise ValueError(f"mask: expected booleans, integers or floats, got {given.dtype}")
     if not given.is_floating_point():
-        return given
+        return given if given.dtype == torch.bool else given.long()
     if bool(given.isnan().any()):
         raise ValueError("mask: expected probabilities or logits, got NaN")
     given = given.float()
-    return given if float(given.min()) >= 0 and float(given.max()) <= 1 else given.sigmoid()
+    least, most = float(given.min()), float(given.max())
+    if least >= 0 and most > 1:  # logits have both signs; these may be 0..255, or labels
+        raise ValueError(
+            f"mask: expected probabilities from 0 to 1, or logits, some of them negative, got floats from {least:g} to "
+            f"{most:g}; hand labels over as integers, and 0..255 as mask > 127"
+        )
+    return given if least >= 0 else given.sigmoid()
 
 
 def _from_run_lengths(mask: Mapping[str, Any]) -> Tensor:
