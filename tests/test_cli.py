@@ -293,6 +293,25 @@ def test_predict_refuses_a_score_for_label_maps(
     assert "label maps have no scores" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "a.jpg", "--readers", "16"], "readers: is for jobs"),
+        (["predict", "a.jpg", "--part-size", "10"], "part_size: is for jobs"),
+        (["predict", "a.jpg", "--attempts", "2"], "attempts: is for jobs"),
+        (["predict", "a.jpg", "--format", "jsonl", "--workers", "2"], "workers: is for --engine ray"),
+        (["predict", "a.jpg", "--format", "jsonl", "--address", "auto"], "address: is for --engine ray"),
+        (["label", ".", "--min-score", "0.9"], "device and min_score: are of --model"),
+        (["label", ".", "--model", "shapes-instance", "--classes", "cat"], "classes: come from"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_predict_with_an_unreadable_file_is_1_and_names_it(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,6 +84,8 @@ def test_it_goes_on_where_it_stopped_with_the_same_points(images: Path) -> None:
     assert session(images, boxes=more).task()["total"] == 4
     with pytest.raises(ValueError, match="3 points of each object; say --points so"):
         session(images, points=10)
+    with pytest.raises(ValueError, match="points are of seed 12345; say --seed so"):
+        session(images, seed=1)
 
 
 def test_an_answer_and_a_refusal_can_be_undone(images: Path) -> None:

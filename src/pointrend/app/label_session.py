@@ -70,6 +70,8 @@ class LabelSession:
             self.written = self._version()
         if self.progress.points != points:
             raise ValueError(f"{out}: has {self.progress.points} points of each object; say --points so")
+        if self.progress.seed != seed:
+            raise ValueError(f"{out}: its points are of seed {self.progress.seed}; say --seed so")
         self._add(boxes.get("annotations", []))
         left = [*self.progress.pending, *self.progress.skipped]
         found = inspect_coco(

@@ -53,6 +53,10 @@ class Label:
         from pointrend.app.label_session import LabelSession
         from pointrend.app.server import serve
 
+        if self.model is None and (self.device is not None or self.min_score != Label.min_score):
+            raise ValueError("device and min_score: are of --model; name one, or leave them out")
+        if self.classes and (self.model is not None or self.annotations is not None):
+            raise ValueError("classes: come from --annotations or --model where one is given; leave them out")
         if not self.images.is_dir():
             raise ValueError(f"{self.images}: no such folder of images")
         out = self.out or self.images.parent / (

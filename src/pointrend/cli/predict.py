@@ -182,7 +182,10 @@ class Predict:
             reasons.append("--engine")
         if "://" in self.out:
             reasons.append(self.out)
+        if self.engine == "local":
+            self._refuse_changed("--engine ray", "address", "workers")
         if not reasons:
+            self._refuse_changed("jobs, such as with --format jsonl", "part_size", "readers", "attempts")
             return False
         if len(self.format) > 1 or not {*self.format} <= {*PARTS}:
             raise ValueError(
@@ -194,6 +197,12 @@ class Predict:
                 f"{reasons[0]} writes rows in parts, and neither cut-outs nor the ids of --like; give ids in the list"
             )
         return True
+
+    def _refuse_changed(self, where: str, *options: str) -> None:
+        """Raise a ValueError for the first of these options that is not as by default."""
+        for name in options:
+            if getattr(self, name) != getattr(Predict, name):
+                raise ValueError(f"{name}: is for {where} only; leave it out")
 
     def _run_job(self, predictor: Any, name: str) -> int:
         """Predict in parts; prints a summary as JSON."""
