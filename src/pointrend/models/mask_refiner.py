@@ -24,8 +24,8 @@ from pointrend.core.selection import Generators, PointSampling
 from pointrend.models.inputs import Preprocessing, batch_images, check_image, normalise, resize_image
 from pointrend.structures import IGNORE_LABEL
 
-CERTAIN = 4.0
-"""Logit of a mask's pixel that is surely inside; -CERTAIN outside."""
+MAX_LOGIT = 4.0
+"""Logit of a mask's pixel that is surely inside; -MAX_LOGIT outside."""
 PIXELS = Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3, long_edge=1024, divisor=32)
 
 
@@ -41,7 +41,7 @@ class MaskRefinerConfig:
     training_points: int = 2048
     num_points: int = 32768
     """Pixels that are predicted anew, where the network sees the image in its own size."""
-    trust: float = 0.15
+    mask_weight: float = 0.15
     """Share of the given mask's logits that is added to the result: more leaves right masks alone and corrects less."""
 
 
@@ -72,7 +72,7 @@ class MaskRefiner(nn.Module):
         )
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Correction of the logits (B, 1, h/2, w/2) and features (B, widths[0], h/2, w/2) of :meth:`evidence`."""
+        """Correction of the logits (B, 1, h/2, w/2) and features (B, widths[0], h/2, w/2) of :meth:`network_input`."""
         maps = []
         for stage in self.down:
             seen = stage(seen)
@@ -82,7 +82,7 @@ class MaskRefiner(nn.Module):
             seen = self.up[level](self.merge[level](torch.cat([maps[level], coarser], dim=1)))
         return self.correction(seen).float(), seen
 
-    def evidence(self, image: Tensor, mask: Tensor, at: Tensor | None = None) -> Tensor:
+    def network_input(self, image: Tensor, mask: Tensor, at: Tensor | None = None) -> Tensor:
         """What is seen of each pixel (B, 4 + radii, H, W): colour, the mask's logit, the guided filters' results.
 
         Args:
@@ -95,7 +95,7 @@ class MaskRefiner(nn.Module):
             guided_filter(image, mask, radius, whole[:, :3]).clamp(0, 1) * 2 - 1
             for radius in self.config.radii
         ]
-        return torch.cat([whole[:, :3], mask_logits(whole[:, 3:]) / CERTAIN, *filtered], dim=1)
+        return torch.cat([whole[:, :3], mask_logits(whole[:, 3:]) / MAX_LOGIT, *filtered], dim=1)
 
     def loss(
         self, images: Sequence[Tensor], targets: Sequence[MaskPair], *, generator: Generators = None
@@ -107,10 +107,10 @@ class MaskRefiner(nn.Module):
             targets: of the same size.
         """
         image = batch_images(images, PIXELS).tensor
-        mask = torch.stack([target.given for target in targets])[:, None]
-        labels = torch.stack([target.truth for target in targets])
+        mask = torch.stack([target.mask for target in targets])[:, None]
+        labels = torch.stack([target.labels for target in targets])
         with torch.no_grad():
-            seen = self.evidence(image, mask)
+            seen = self.network_input(image, mask)
         correction, hidden = self(seen)
         half, truth = F.avg_pool2d(mask_logits(mask), 2), labels[:, 1::2, 1::2]
         losses = F.binary_cross_entropy_with_logits(
@@ -141,7 +141,7 @@ class MaskRefiner(nn.Module):
         padding = [0, batch.shape[3] - inside[1], 0, batch.shape[2] - inside[0]]
         pixels = F.pad(normalise(small, PIXELS)[None], padding, mode="replicate")
         given = F.pad(F.interpolate(whole, size=inside, mode="area"), padding, mode="replicate")
-        seen = self.evidence(pixels, given)
+        seen = self.network_input(pixels, given)
         correction, hidden = self(seen)
         if size != inside:  # pixels and mask in their own size, padded by the same share
             rows, columns = (
@@ -150,30 +150,30 @@ class MaskRefiner(nn.Module):
             )
             own = torch.cat([normalise(image, PIXELS)[None], whole], dim=1)
             own = F.pad(own, [0, columns - size[1], 0, rows - size[0]], mode="replicate")
-            seen = self.evidence(pixels, given, own)
-        coarse = seen[:, 3:4] * CERTAIN + F.interpolate(correction, size=seen.shape[-2:], mode="bilinear")
+            seen = self.network_input(pixels, given, own)
+        coarse = seen[:, 3:4] * MAX_LOGIT + F.interpolate(correction, size=seen.shape[-2:], mode="bilinear")
         if num_points is None:
             num_points = round(self.config.num_points * max(1.0, size[0] / inside[0]))
         refined = self.point_rend.refine(
             coarse, [seen, hidden], (seen.shape[2], seen.shape[3]), num_points=num_points
         )
-        trusted = refined[0, 0] + self.config.trust * CERTAIN * seen[0, 3]
-        return trusted[: size[0], : size[1]]
+        weighted = refined[0, 0] + self.config.mask_weight * MAX_LOGIT * seen[0, 3]
+        return weighted[: size[0], : size[1]]
 
 
 @dataclass(frozen=True)
 class MaskPair:
     """What a mask should be, and what it was made into."""
 
-    truth: Tensor
+    labels: Tensor
     """(H, W) 0, 1, or 255 where it does not count."""
-    given: Tensor
+    mask: Tensor
     """(H, W) probabilities."""
 
 
 def mask_logits(mask: Tensor) -> Tensor:
-    """Logits of probabilities, at most CERTAIN."""
-    return torch.logit(mask, 1e-4).clamp(-CERTAIN, CERTAIN)
+    """Logits of probabilities, at most MAX_LOGIT."""
+    return torch.logit(mask, 1e-4).clamp(-MAX_LOGIT, MAX_LOGIT)
 
 
 def guided_filter(

@@ -98,9 +98,7 @@ class Predictor:
         if min_score is not None and not (isinstance(min_score, Real) and 0 <= min_score <= 1):
             raise ValueError(f"min_score: expected a score from 0 to 1, got {min_score}")
         if min_score is not None and getattr(model, "task", None) == "semantic":
-            raise ValueError(
-                "min_score: expected an instance model; label maps have no scores: leave it away"
-            )
+            raise ValueError("min_score: expected an instance model; label maps have no scores: leave it out")
         if channel_order not in ("rgb", "bgr"):
             raise ValueError(f"channel_order: expected 'rgb' or 'bgr', got {channel_order!r}")
         if isinstance(classes, str):

@@ -26,7 +26,7 @@ from pointrend.app.server import READERS, UPLOADS, read_body
 from pointrend.app.uploads import Limits, header_size
 from pointrend.predict.predictor import Predictor
 from pointrend.serve.answers import AnswerFormat, MaskFormat, answer
-from pointrend.serve.batcher import Batcher, BusyError, ended
+from pointrend.serve.batcher import Batcher, BusyError, cancelled
 from pointrend.serve.fetch import fetch_public
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ def build_service(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         network = asyncio.create_task(batcher.run())
         yield
-        await ended(network)
+        await cancelled(network)
 
     app = FastAPI(title="PointRend", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(RequestFilter, hosts=hosts)
@@ -196,7 +196,7 @@ def build_service(
             )
         left = limits.seconds - (time.perf_counter() - begun)
         with anyio.fail_after(max(0.0, left)):
-            found = await unless_gone(request, find(content, format, masks, min_score))
+            found = await until_disconnected(request, find(content, format, masks, min_score))
         metrics.requests.labels("200").inc()
         metrics.seconds.observe(time.perf_counter() - begun)
         return found
@@ -252,7 +252,7 @@ class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
 
 
-async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+async def until_disconnected(request: Request, work: Awaitable[T]) -> T:
     """What the work gives; it is ended where the client goes away before.
 
     Raises:

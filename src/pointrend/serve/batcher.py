@@ -108,7 +108,7 @@ class Batcher:
                 future.set_result(outcome.result)
 
 
-async def ended(task: asyncio.Task[None]) -> None:
+async def cancelled(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait for its end."""
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -56,7 +56,7 @@ BUNDLED: dict[str, Bundled] = {
 
 REFINER = Path(__file__).parent / "weights" / "mask-refiner.safetensors"
 """The file of `pointrend.refine_mask`, which corrects masks and finds none."""
-REFINER_SHA256 = "16977d459b2e60d35b11eb27e04f9a13ba3de50a3a36aee35e21b3870315360c"
+REFINER_SHA256 = "3fadbde8b007c2aa21c25942574140834c2971746c9bc3c0eb89745e49c8ce6e"
 
 
 def load_bundled(name: str, *, device: str = "cpu") -> Any:
