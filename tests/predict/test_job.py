@@ -272,8 +272,10 @@ def test_the_command_runs_shards_of_a_list_without_a_rendezvous(
     monkeypatch.setenv("WORLD_SIZE", "2")
     command = ["predict", "--list", str(listed), "--model", "shapes-semantic", "--out", str(tmp_path / "out")]
     codes = [main(command), main([*command, "--shard", "0/2"])]
-    assert sorted(codes) == [0, 1], "one of the two has the image that is missing"
     summaries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    # Which shard has which image depends on the folder's name; one may have the missing image alone.
+    expected = [0 if not one["failures"] else 1 if one["images"] else 2 for one in summaries]
+    assert codes == expected
     assert sum(one["images"] for one in summaries) == 3
     assert sum(one["failures"] for one in summaries) == 1
     assert {one["shard"] for one in summaries} == {"0/2", "1/2"}
