@@ -278,7 +278,7 @@ def make_labelling(root: Path) -> None:
 
 
 def read_labelling(root: Path) -> None:
-    work = LabelSession(root / "train", root / "points.json", {}, points=3)
+    work = LabelSession(root / "train", root / "points.json", {}, points=3, seed=1)
     while (task := work.task())["object"] is not None:
         work.image(task["image"])
         work.answer(task["object"], [1, 0, 1], 1.0)
