@@ -18,10 +18,9 @@ from pointrend.cli.cite import Cite
 from pointrend.cli.data import Check, Demo, DrawCityscapes, LvisToCoco, SamplePoints
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
-from pointrend.cli.finetune import Finetune
 from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict
-from pointrend.cli.train import Train
+from pointrend.cli.train import Finetune, Train
 from pointrend.cli.zoo import Convert, Zoo
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig

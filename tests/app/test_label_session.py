@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.app.label_boxes import boxes_to_label
+from pointrend.app.label_file import boxes_to_label
 from pointrend.app.label_session import LabelSession
 from pointrend.cli import main
 from pointrend.data.coco import CocoInstances

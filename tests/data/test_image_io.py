@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageCms
 from torch.utils.data import Dataset
 
-from pointrend.data.image_io import build_loader, endless, image_size, read_image
+from pointrend.data.image_io import build_loader, image_size, read_image
 from pointrend.data.label_io import read_labels
 from pointrend.structures import Sample
 
@@ -195,11 +195,6 @@ def test_the_seed_decides_order_and_augmentation(workers: int) -> None:
     assert run(3) == run(3)
     assert run(3) != run(4)
     assert len(run(3)) == 4  # the incomplete batch is left out
-
-
-def test_endless_goes_round_again() -> None:
-    stream = endless(build_loader(Noise(), 2))
-    assert len([next(stream) for _ in range(7)]) == 7
 
 
 def test_an_empty_dataset_and_a_batch_larger_than_the_dataset_are_refused() -> None:

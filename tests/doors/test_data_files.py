@@ -15,10 +15,9 @@ from PIL import Image
 
 from pointrend.cli import main
 from pointrend.data.build import open_dataset
-from pointrend.data.file_finder import FileFinder
 from pointrend.data.image_io import read_image
 from pointrend.data.label_io import read_labels
-from pointrend.formats.file_names import FileNames
+from pointrend.formats.file_names import FileFinder, FileNames
 
 LABELS = np.arange(24 * 32).reshape(24, 32) // 99 % 3
 

@@ -19,9 +19,9 @@ import numpy as np
 from pointrend.app.label_file import Progress, Record, read_label_file
 from pointrend.app.views import jpeg
 from pointrend.data.coco import read_annotated
-from pointrend.data.file_finder import FileFinder
 from pointrend.data.sample_points import SEED, place_points
 from pointrend.formats.coco_json import CocoFile, checked, inspect_coco
+from pointrend.formats.file_names import FileFinder
 from pointrend.formats.point_labels import MAX_POINTS
 from pointrend.io import atomic_write
 from pointrend.models.inputs import resize_to

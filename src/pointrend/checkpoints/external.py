@@ -2,7 +2,7 @@
 
 A pickle is a program: unpickling a `.pkl` or an old `.pth` from the internet runs whatever its author wrote. Here
 
-- a bare pickle (Detectron2's and Caffe2's `.pkl`) is read by the unpickler of `pickles`, which knows arrays of
+- a bare pickle (Detectron2's and Caffe2's `.pkl`) is read by the unpickler of `safe_pickle`, which knows arrays of
   numbers and plain values only;
 - `.pth` files are read by `torch.load(weights_only=True)`, both the zip and the older serialisation.
 

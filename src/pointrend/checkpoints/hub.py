@@ -56,7 +56,7 @@ def fetch_from_hub(name: str) -> Path:
 
 
 def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
-    """Write `model.safetensors` and, where there is none yet, a README.md about it. Arguments as `files.save`."""
+    """Write `model.safetensors` and, where there is none yet, a README.md about it. Arguments as `native.save`."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder to write to, this is a file")

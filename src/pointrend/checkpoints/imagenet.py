@@ -3,7 +3,7 @@
 Caffe2 blobs (Detectron2's MSRA R-50.pkl and R-101.pkl, FAIR's X-101-32x8d.pkl), torchvision's and OpenMMLab's
 `.pth` (resnet50_v1c: deep stem), and Detectron2's own names. The file decides nothing about the network:
 MSRA's models want BGR pixels with std 1 and the stride in the 1x1 convolution, FAIR's BGR and torchvision's
-and OpenMMLab's RGB with ImageNet's std and the stride in the 3x3, which `training.recipes` states for each.
+and OpenMMLab's RGB with ImageNet's std and the stride in the 3x3, which `training.published` states for each.
 """
 
 from __future__ import annotations

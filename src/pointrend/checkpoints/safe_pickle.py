@@ -42,7 +42,7 @@ def read_pickle(path: Path) -> Any:
 
     The whole program is looked over first, then its harmless rest is run.
 
-    Raises whatever is wrong with the file, of many types: `foreign.read_foreign` makes one ValueError of them.
+    Raises whatever is wrong with the file, of many types: `external.read_foreign` makes one ValueError of them.
     """
     size = path.stat().st_size
     if size == 0:

@@ -20,13 +20,11 @@ from pointrend.cli.data import Data, Demo
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
 from pointrend.cli.export import Export
-from pointrend.cli.finetune import Finetune
 from pointrend.cli.help import plain_help
 from pointrend.cli.label import Label
-from pointrend.cli.predict import Predict
-from pointrend.cli.refine import Refine
+from pointrend.cli.predict import Predict, Refine
 from pointrend.cli.serve import Serve
-from pointrend.cli.train import Train
+from pointrend.cli.train import Finetune, Train
 from pointrend.cli.zoo import Convert, Zoo
 
 DONE, PARTLY, WRONG, STOPPED = 0, 1, 2, 130

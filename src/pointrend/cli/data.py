@@ -62,8 +62,7 @@ class Check:
     def _write_repaired(self, data: Dataset, out: Path) -> None:
         from pointrend.data.coco import CocoInstances
         from pointrend.data.label_folders import SemanticFolder
-        from pointrend.data.repair import write_repaired
-        from pointrend.data.repair_labels import write_repaired_labels
+        from pointrend.data.repair import write_repaired, write_repaired_labels
 
         if isinstance(data, CocoInstances):
             print(write_repaired(data, self.split, out))

@@ -48,7 +48,7 @@ class Label:
         require_server()
         if not 0 <= self.port < 65536:
             raise ValueError(f"port: expected 0 to 65535, got {self.port}")
-        from pointrend.app.label_boxes import boxes_to_label
+        from pointrend.app.label_file import boxes_to_label
         from pointrend.app.label_server import build_label_app
         from pointrend.app.label_session import LabelSession
         from pointrend.app.server import serve

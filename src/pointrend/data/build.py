@@ -19,8 +19,7 @@ from pointrend.data.exports import (
     find_points,
     held_out,
 )
-from pointrend.data.label_folders import SemanticFolder
-from pointrend.data.label_layouts import find_semantic_pairs
+from pointrend.data.label_folders import SemanticFolder, find_semantic_pairs
 from pointrend.data.shapes import ShapeScenes
 from pointrend.formats.coco_json import checked
 from pointrend.metadata import ade20k, coco

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from pointrend.data.annotations import Floats, PlacedObjects, PlacedPoints
-from pointrend.data.file_finder import FileFinder
 from pointrend.data.image_io import read_image
 from pointrend.data.transforms import finished
 from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, Inspection, read_coco
+from pointrend.formats.file_names import FileFinder
 from pointrend.metadata import coco
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task

@@ -13,10 +13,10 @@ import numpy as np
 
 from pointrend.data.class_table import read_class_file, read_lines
 from pointrend.data.decode import IMAGE_SUFFIXES
-from pointrend.data.file_finder import FileFinder
 from pointrend.data.image_io import image_size
 from pointrend.data.label_io import read_labels
 from pointrend.formats.coco_json import Inspection, brief, inspect_coco
+from pointrend.formats.file_names import FileFinder
 from pointrend.formats.labelme import inspect_labelme, is_labelme
 from pointrend.formats.pascal_voc import VOID, inspect_voc
 from pointrend.formats.supervisely import inspect_supervisely

@@ -1,19 +1,28 @@
-"""Images with label maps: two folders matched by name, or a list of pairs."""
+"""Images with label maps: two folders matched by name, or a list of pairs; and where they are in a folder."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pointrend.data.class_table import ClassTable, find_classes, read_lines, to_contiguous
 from pointrend.data.decode import IMAGE_SUFFIXES
-from pointrend.data.file_finder import FileFinder
+from pointrend.data.exports import SPLIT_NAMES, held_out
 from pointrend.data.image_io import exif_turns, image_size, read_image
 from pointrend.data.label_io import read_labels
+from pointrend.formats.file_names import FileFinder
 from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
 
 Pair = tuple[Path, Path]
+MASK = "_mask"
+IMAGES = ("images", "imgs", "img", "image", "img_dir")
+LABELS = ("stuffthingmaps", "labels", "masks", "annotations", "ann_dir", "label", "mask")
+BESIDE = ("_masks", "_labels", "_mask", "_label", "_annotations", "annot")
+"""Behind the name of a split's folder, as in train/ and train_masks/."""
+
+Folders = tuple[Path, Path]
+Finder = Callable[[Path, str], Folders | None]
 
 
 class SemanticFolder(Dataset):
@@ -134,9 +143,6 @@ def match_masks(folder: Path, *, allow_missing: bool = False) -> list[Pair]:
     return _matched(imgs, maps, folder, folder, allow_missing) if imgs and maps else []
 
 
-MASK = "_mask"
-
-
 def _without_addition(maps: dict[str, Path], imgs: dict[str, Path]) -> dict[str, Path]:
     """The label maps by the names of their images."""
     if not maps or imgs.keys() & maps.keys():
@@ -201,3 +207,73 @@ def read_pairs(file: Path) -> list[Pair]:
     if not pairs:
         raise ValueError(f"{file}: expected at least one line with an image and a label map, got none")
     return pairs
+
+
+def find_semantic_pairs(root: Path, *, allow_missing: bool = False) -> dict[str, list[Pair]]:
+    """Images with label maps of both splits, empty lists where there are none."""
+    lists = {split: _first(root, SPLIT_NAMES[split], ".txt") for split in SPLIT_NAMES}
+    if any(lists.values()):
+        return {split: read_pairs(file) if file else [] for split, file in lists.items()}
+    for find in (_kind_then_split, _split_then_kind, _beside_split):
+        parts = {split: find(root, split) for split in SPLIT_NAMES}
+        if any(parts.values()):
+            return {
+                split: match_folders(*both, allow_missing=allow_missing) if both else []
+                for split, both in parts.items()
+            }
+    if (both := _of_kinds(root)) is not None:
+        pairs = match_folders(*both, allow_missing=allow_missing)
+        return {split: held_out(pairs, split) for split in SPLIT_NAMES}
+    return _masks_beside_images(root, allow_missing)
+
+
+def _kind_then_split(root: Path, split: str) -> Folders | None:
+    """images/train and labels/train; of COCO-Stuff train2017 and stuffthingmaps/train2017."""
+    both = _of_kinds(root)
+    if both is None:
+        return None
+    images, labels = both
+    # COCO-Stuff's images are COCO's, and often only one split of the maps was fetched.
+    part = _first(labels if images == root else images, SPLIT_NAMES[split])
+    return None if part is None else (images / part.name, labels / part.name)
+
+
+def _split_then_kind(root: Path, split: str) -> Folders | None:
+    part = _first(root, SPLIT_NAMES[split])
+    return None if part is None else _of_kinds(part)
+
+
+def _beside_split(root: Path, split: str) -> Folders | None:
+    part = _first(root, SPLIT_NAMES[split])
+    labels = None if part is None else _first(root, [part.name + more for more in BESIDE])
+    return None if part is None or labels is None else (part, labels)
+
+
+def _of_kinds(root: Path) -> Folders | None:
+    labels = next((root / name for name in LABELS if _has_images(root / name)), None)
+    images = _first(root, IMAGES)
+    if images is None and labels is not None and labels.name == "stuffthingmaps":
+        images = root
+    return None if images is None or labels is None else (images, labels)
+
+
+def _masks_beside_images(root: Path, allow_missing: bool) -> dict[str, list[Pair]]:
+    """Roboflow's semantic masks: in a folder for each split, or in one."""
+    parts: Mapping[str, Path | None] = {split: _first(root, SPLIT_NAMES[split]) for split in SPLIT_NAMES}
+    if any(parts.values()):
+        return {
+            split: match_masks(folder, allow_missing=allow_missing) if folder else []
+            for split, folder in parts.items()
+        }
+    pairs = match_masks(root, allow_missing=allow_missing)
+    return {split: held_out(pairs, split) for split in SPLIT_NAMES}
+
+
+def _first(root: Path, names: tuple[str, ...] | list[str], suffix: str = "") -> Path | None:
+    """The first of these that is there: folders, or files with a suffix."""
+    paths = (root / f"{name}{suffix}" for name in names)
+    return next((path for path in paths if (path.is_file() if suffix else path.is_dir())), None)
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))

@@ -1,17 +1,32 @@
-"""A repaired copy of a data set's objects, as a COCO file with its images."""
+"""A repaired copy of a data set: its objects as a COCO file, or its label maps as numbers, with its images."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pointrend.data.class_table import ClassTable, is_unnamed, read_class_file, to_contiguous
 from pointrend.data.coco import CocoInstances
+from pointrend.data.label_folders import SemanticFolder
+from pointrend.data.label_io import label_colors, label_pixels, read_labels
 from pointrend.data.validate import is_fraction
 from pointrend.formats.coco_json import extent_of
-from pointrend.io import write_text
+from pointrend.io import write_png, write_text
+from pointrend.metadata.colors import default_palette
+from pointrend.structures import IGNORE_LABEL, RGB
+
+NEAR = 60
+"""By so much a channel may differ from the colour, or a grey value from 0 or 255, that it is taken for."""
+MASKS = ("background", "object")
 
 
 def write_repaired(data: CocoInstances, split: str, out: Path) -> str:
@@ -92,3 +107,102 @@ def link_or_copy(path: Path, target: Path) -> None:
             os.link(path, target)
         except OSError:
             shutil.copyfile(path, target)
+
+
+def write_repaired_labels(data: SemanticFolder, split: str, out: Path) -> str:
+    """Write OUT/images/SPLIT, OUT/labels/SPLIT as 8-bit PNG, and OUT/classes.json, and say what was repaired.
+
+    Repaired are label maps in colour (by the palette of classes.json, by that of OUT where another split is there
+    already, or by all colours that occur), blurred ones whose every pixel is near a colour of the palette, and masks of
+    0 and 255. Others are copied where they can be read.
+
+    Raises:
+        ValueError: the output has this split already.
+    """
+    labels = out / "labels" / split
+    if labels.exists():
+        raise ValueError(f"{labels}: is there already; choose another folder")
+    table, repaired, left = _table(data, out), 0, []
+    root = Path(os.path.commonpath([image.parent for image, _ in data.pairs]))
+    for image, path in data.pairs:
+        try:
+            numbers, changed = _repaired(path, table)
+        except ValueError as error:
+            left.append(f"\n  {error}")
+            continue
+        name = image.relative_to(root)
+        write_png(Image.fromarray(numbers), labels / name.with_suffix(".png"))
+        if image.is_file():
+            link_or_copy(image, out / "images" / split / name)
+        repaired += changed
+    if len(left) < len(data.pairs):
+        classes = {"classes": table.names, "ignore_label": IGNORE_LABEL, "palette": table.palette}
+        write_text(out / "classes.json", json.dumps(classes, indent=1) + "\n")
+    more = f"\n  and {len(left) - 3} more" if left[3:] else ""
+    said = "".join(left[:3]) + more
+    return f"{out}: {repaired} label maps repaired, {len(left)} left out, which have no certain repair{said}"
+
+
+def _table(data: SemanticFolder, out: Path) -> ClassTable:
+    """What the numbers and colours of the label maps mean."""
+    own = data.classes
+    if own.colors is not None or not is_unnamed(own.names):
+        return own
+    before = read_class_file(out)
+    if before is not None:
+        return before
+    paths = [path for _, path in data.pairs if path.is_file()]
+    colors = sorted(set[RGB]().union(*(_colors(path) for path in paths)))
+    if colors:
+        names = tuple(f"class {number}" for number in range(len(colors)))
+        return ClassTable(names, tuple(colors), colors={color: n for n, color in enumerate(colors)})
+    return ClassTable(MASKS, default_palette(2)) if paths and all(map(_is_mask, paths)) else own
+
+
+def _colors(path: Path) -> set[RGB]:
+    try:
+        return label_colors(path)
+    except ValueError:  # said when it is to be repaired
+        return set()
+
+
+def _repaired(path: Path, table: ClassTable) -> tuple[NDArray[np.uint8], bool]:
+    """The label map (H, W), 0..K-1 and 255 ignored, and whether it had to be changed."""
+    pixels = label_pixels(path)
+    if table.names == MASKS and pixels.ndim == 2 and _is_mask(path):
+        return (pixels > 127).astype(np.uint8), True
+    if pixels.ndim == 2:
+        return to_contiguous(read_labels(path), table, path).numpy(), False
+    if table.colors is None:
+        raise ValueError(f"{path}: a label map in colour; write its palette into classes.json")
+    numbers = torch.from_numpy(_nearest(path, pixels, table.colors))
+    return to_contiguous(numbers, table, path).numpy(), True
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a grey file has values near 0 and near 255 alone."""
+    try:
+        values = label_pixels(path)
+    except ValueError:
+        return False
+    near = (values <= NEAR) | ((values >= 255 - NEAR) & (values <= 255))
+    return values.ndim == 2 and bool(near.all()) and int(values.max()) not in range(1, NEAR + 1)
+
+
+def _nearest(path: Path, pixels: NDArray[np.int32], colors: Mapping[RGB, int]) -> NDArray[np.int32]:
+    """(H, W) the number of the nearest colour.
+
+    Raises:
+        ValueError: a pixel is near none.
+    """
+    palette = np.array(list(colors), dtype=np.int32)  # (K, 3)
+    found, place = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    farthest = np.abs(found[:, None] - palette[None]).max(2)  # (colours, K)
+    nearest = farthest.argmin(1)
+    if (worst := int(farthest.min(1).max(initial=0))) > NEAR:
+        color = found[farthest.min(1).argmax()].tolist()
+        raise ValueError(
+            f"{path}: the colour {color} is none of the palette, nor near one (by {worst} of 255)"
+        )
+    numbers = np.array(list(colors.values()), dtype=np.int32)[nearest]
+    return numbers[place.reshape(pixels.shape[:2])]

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from pointrend.data.decode import IMAGE_SUFFIXES
-from pointrend.data.image_input import local_path
+from pointrend.data.image_io import local_path
 from pointrend.data.remote import is_url
 from pointrend.predict.results import Failure
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from pointrend.data.image_input import local_path
+from pointrend.data.image_io import local_path
 from pointrend.data.remote import ATTEMPTS, is_url, retried
 from pointrend.distributed import Shard
 from pointrend.predict.ids import choose_ids

@@ -25,8 +25,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from pointrend.data.decode import IMAGE_SUFFIXES
-from pointrend.data.image_input import ChannelOrder, local_path, to_image
-from pointrend.data.image_io import image_size, read_image
+from pointrend.data.image_io import ChannelOrder, image_size, local_path, read_image, to_image
 from pointrend.data.remote import ObjectFile, is_url, read_object
 from pointrend.distributed import join_processes, local_device
 from pointrend.predict.cutouts import check_foreground

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointrend.data.image_input import to_image
+from pointrend.data.image_io import to_image
 from pointrend.data.label_io import read_labels
 from pointrend.io import atomic_write, read_json, write_png, write_text
 from pointrend.masks.rle import decode_window, encode_windows

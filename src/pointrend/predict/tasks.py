@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from pointrend.data.image_input import local_path
+from pointrend.data.image_io import local_path
 from pointrend.data.remote import is_store, is_url, list_objects, object_version
 from pointrend.distributed import Shard
 from pointrend.predict.inputs import find_images

@@ -2,7 +2,7 @@
 
 A file holds weights, optimiser, loss scale, averaged weights, the number of updates done, torch's random state, and the
 best score so far. The order of the images and all random choices of an update follow from its number (see
-`training.sampler`), so there is no state of the sampler or of workers to keep. Files are read with torch's
+`training.data_loading`), so there is no state of the sampler or of workers to keep. Files are read with torch's
 ``weights_only``: they cannot run code.
 """
 

@@ -18,7 +18,7 @@ from accelerate.tracking import GeneralTracker
 from torch import nn
 
 from pointrend.training.checkpointing import Checkpoints, Training
-from pointrend.training.data_loading import Batch, TrainingLoader
+from pointrend.training.data_loading import Batch, TargetWatch, TrainingLoader
 from pointrend.training.gradient import Updates
 from pointrend.training.loggers import Image, Log, Pace, open_trackers, peak_memory
 from pointrend.training.nonfinite import NonFiniteLoss
@@ -34,12 +34,11 @@ from pointrend.training.processes import (
     start,
 )
 from pointrend.training.recipe import Recipe, build_optimizer
-from pointrend.training.targets import TargetWatch
 
 __all__ = ["Batch", "NonFiniteLoss", "Terminated", "train"]
 
 Report = Callable[[int, Mapping[str, float]], None]
-"""Called after each update with its number (from 1), the named losses and `training.log.MEASURES`."""
+"""Called after each update with its number (from 1), the named losses and `training.loggers.MEASURES`."""
 
 
 def train(
@@ -62,12 +61,12 @@ def train(
 
     Args:
         model: has ``loss(images, targets)``; moved to the device that accelerate chooses.
-        loader: a `TrainingLoader`; or batches as ``data.loading.build_loader`` makes them, started again when they end,
-            of which resuming leaves out those already seen.
+        loader: a `TrainingLoader`; or batches as ``data.image_io.build_loader`` makes them, started again when they
+            end, of which resuming leaves out those already seen.
         recipe: what to do.
         out: folder for ``log.jsonl`` (one JSON object an entry) and checkpoints; nothing is written without it.
         evaluate: named numbers of the model. Every process calls it, so that they can share the images, as
-            `evaluation.run` does by itself; the first one's numbers count.
+            the package's evaluations do by itself; the first one's numbers count.
         save: writes one model file.
         report: for progress bars.
         draw: images of what the model does, by name, on the main process every ``recipe.draw_every`` updates.

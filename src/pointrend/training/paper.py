@@ -14,8 +14,7 @@ from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import ResizeShortEdge
 from pointrend.models.semantic import SemanticConfig
 from pointrend.training.config import TrainingConfig
-from pointrend.training.point_sup import POINT_SUP
-from pointrend.training.published import PAPER_SCALES, RECIPES
+from pointrend.training.published import PAPER_SCALES, POINT_SUP, RECIPES
 
 COCO_1X = "pointrend_rcnn_R_50_FPN_1x_coco"
 CITYSCAPES_1X = "pointrend_rcnn_R_50_FPN_1x_cityscapes"

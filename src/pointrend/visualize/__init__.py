@@ -10,10 +10,9 @@ from __future__ import annotations
 from pointrend.visualize.animation import animate_steps, write_gif
 from pointrend.visualize.colors import color_labels, heatmap
 from pointrend.visualize.comparison import Window, compare_results, largest_differences, side_by_side
-from pointrend.visualize.curves import plot_scores
 from pointrend.visualize.explain import Explanation, explain, variants
 from pointrend.visualize.explain_figures import color_features, plot_features, plot_overview, plot_resolutions
-from pointrend.visualize.figures import plot_instances, plot_semantic, save_figure
+from pointrend.visualize.figures import plot_instances, plot_scores, plot_semantic, save_figure
 from pointrend.visualize.overlays import (
     add_legend,
     as_image,

@@ -1,4 +1,4 @@
-"""What all figures are made of, and one result as a figure with a legend: what `Result.plot(image)` shows.
+"""What all figures are made of; a result as a figure with a legend, what `Result.plot(image)` shows; scores as curves.
 
 matplotlib is imported when the first figure is made: drawing on images needs Pillow and NumPy only.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,8 +30,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pointrend.evaluation.report import Scores
+
+
 MAX_HEIGHT = 50.0
 """Inches. An image of 1x200 pixels would otherwise ask for a figure of gigabytes."""
+STYLES = ("-", "--", "-.", ":")  # so that a line under another one shows
+X_LABELS = {"size": "square root of the object's area, pixels", "width": "width of the band, pixels"}
 Extent = tuple[float, float, float, float]
 """Left, right, bottom, top, as imshow wants it for an image whose y axis points down."""
 
@@ -201,3 +207,39 @@ def frame(axes: Axes, extent: Extent, color: str = "#ffe14d") -> None:
     corner, wide, high = (extent[0], extent[3]), extent[1] - extent[0], extent[2] - extent[3]
     for edge, line in (("black", 2.8), (color, 1.4)):
         axes.add_patch(Rectangle(corner, wide, high, fill=False, edgecolor=edge, linewidth=line))
+
+
+def plot_scores(rows: Sequence[Scores], *, width: float = 5.0) -> Figure:
+    """A panel for each curve that any row has, a line for each row; in per cent, the pixels on a logarithmic axis.
+
+    Points without a value (no object of that size) are left out.
+
+    Args:
+        rows: with `curves`.
+        width: of a panel, in inches.
+
+    Raises:
+        ValueError: no row has a curve.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row.curves))
+    if not names:
+        raise ValueError(
+            "expected scores with curves, got none; evaluate instances with size_edges, or label maps with widths"
+        )
+    figure = new_figure(width * len(names), 0.8 * width, dpi=120)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        seen: set[float] = set()
+        for row, style in zip(rows, cycle(STYLES), strict=False):
+            points = [(x, 100 * y) for x, y in row.curves.get(name, ()) if not math.isnan(y)]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=row.name)
+                seen.update(x for x, _ in points)
+        axes.set_title(name, fontsize=10)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(seen), [f"{x:g}" for x in sorted(seen)])
+        axes.set_xlabel(X_LABELS.get(name.rsplit(" ", 1)[-1], "pixels"))
+        axes.set_ylabel("per cent")
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+    return figure

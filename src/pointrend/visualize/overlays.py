@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from pointrend.data.image_input import to_image
+from pointrend.data.image_io import to_image
 from pointrend.structures import IGNORE_LABEL, InstanceResult, Result, SemanticResult, class_name
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels
 from pointrend.visualize.label_placement import Box, Mask, draw_tags, rgb, text_size, visible_part

@@ -1,4 +1,4 @@
-"""The points of a prediction, drawn from the trace that `core.subdivide` keeps (the paper's figures 4, 5 and 9).
+"""The points of a prediction, drawn from the trace that `subdivide` keeps (the paper's figures 4, 5 and 9).
 
 Nothing is computed a second time: each panel is a grid of the subdivision itself. Grids are shown cell by cell, without
 interpolation, on the pixels that they cover.

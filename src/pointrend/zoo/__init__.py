@@ -62,7 +62,7 @@ def load(
 
 
 def _load_published(entry: Entry, progress: Progress | None) -> Any:
-    from pointrend.checkpoints import native as files
+    from pointrend.checkpoints import native
 
     if not entry.url:
         raise ValueError(
@@ -77,10 +77,10 @@ def _load_published(entry: Entry, progress: Progress | None) -> Any:
             if not converted.is_file():
                 model = _convert(entry, source)
                 model.origin["sha256"] = file_hash(source)
-                files.save(model, converted)
+                native.save(model, converted)
                 return model
     try:
-        return files.load(converted)
+        return native.load(converted)
     except ValueError as error:
         raise ValueError(f"{error}; remove {converted}, and it is converted again") from error
 
@@ -117,10 +117,10 @@ def _find_file(name: str | Path) -> Path:
 
 
 def _load_path(path: Path) -> Any:
-    from pointrend.checkpoints import native as files
+    from pointrend.checkpoints import native
 
     if path.suffix == ".safetensors":
-        return files.load(path)
+        return native.load(path)
     if path.suffix in (".onnx", ".xml"):
         from pointrend.zoo.exported import ExportedSegmenter
 

@@ -1,4 +1,4 @@
-"""The ImageNet backbones that published trainings start from, by the names that `training.recipes` gives them.
+"""The ImageNet backbones that published trainings start from, by the names that `training.published` gives them.
 
 They are no models of their own: `fill_backbone(model.backbone, "MSRA/R-50")` puts one into a network that
 fits. What the network must be like for it (stride, stem, pixels) is a field of each entry.

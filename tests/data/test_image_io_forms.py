@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from pointrend.data import remote
-from pointrend.data.image_input import to_image
+from pointrend.data.image_io import to_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 EXPECTED = torch.from_numpy(PIXELS).permute(2, 0, 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pointrend.structures import InstanceMasks, InstanceTarget, SemanticTarget
-from pointrend.training.targets import TargetWatch, has_target
+from pointrend.training.data_loading import TargetWatch, has_target
 
 
 def objects(count: int, crowd: bool = False) -> InstanceTarget:

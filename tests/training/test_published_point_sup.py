@@ -13,8 +13,7 @@ from pointrend.cli import main
 from pointrend.data.transforms import RandomCrop, RandomFlip, ResizeShortEdge, SamplePoints
 from pointrend.models.instance import InstanceConfig
 from pointrend.training.paper import TRAININGS
-from pointrend.training.point_sup import POINT_SUP
-from pointrend.training.published import RECIPES, describe
+from pointrend.training.published import POINT_SUP, RECIPES, describe
 
 AUGMENTED = "mask_rcnn_R_50_FPN_3x_point_sup_point_aug"
 IMPLICIT = "implicit_pointrend_R_50_FPN_3x_point_sup_point_aug"
