@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from runs import SemanticScores, print_progress, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,7 +25,7 @@ from pointrend.checkpoints.native import save
 from pointrend.core.point_rend import PointRend
 from pointrend.core.selection import PointSampling
 from pointrend.data.image_io import build_loader
-from pointrend.data.label_folders import SemanticFolder
+from pointrend.data.label_folders import Pair, SemanticFolder
 from pointrend.data.transforms import training_transforms
 from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
 from pointrend.models.inputs import Preprocessing, batch_images
@@ -37,6 +39,7 @@ VARIANTS: dict[str, SemanticPointRendConfig | None] = {
     "none": None,
     "paper": replace(HEAD, residual=False),
     "residual": HEAD,
+    "labelled": replace(HEAD, sampling=PointSampling(2048, strategy="labelled")),
     "fine": replace(HEAD, features=FINE),
     "fine4k": replace(HEAD, features=FINE, sampling=PointSampling(4096)),
     "grid": replace(HEAD, sampling=PointSampling.regular(45 * 45)),
@@ -61,6 +64,19 @@ class CoarseGridSegmenter(SemanticSegmenter):
     def coarse_loss(self, coarse: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         cells = F.interpolate(labels[:, None].float(), size=coarse.shape[-2:], mode="nearest-exact")
         return super().coarse_loss(coarse, cells[:, 0].long())
+
+
+def keep_few_labels(data: SemanticFolder, share: float, out: Path) -> list[Pair]:
+    """The same images with label maps in OUT/labels in which this share of the pixels, drawn at random, is labelled."""
+    out = out / "labels"
+    out.mkdir(parents=True, exist_ok=True)
+    kept = []
+    for number, (image, file) in enumerate(data.pairs):
+        labels = torch.from_numpy(np.array(Image.open(file)))
+        drawn = torch.rand(labels.shape, generator=torch.Generator().manual_seed(12345 + number)) < share
+        Image.fromarray(labels.where(drawn, data.classes.ignore_label).numpy()).save(out / file.name)
+        kept.append((image, out / file.name))
+    return kept
 
 
 def build(arguments: argparse.Namespace, data: SemanticFolder) -> SemanticSegmenter:
@@ -148,7 +164,11 @@ def main() -> None:
     parser.add_argument(
         "--coarse-grid", action="store_true", help="the coarse loss on the coarse cells, not interpolated"
     )
+    parser.add_argument("--labelled", type=float, help="share of the training pixels that keep their label")
     parser.add_argument("--scale", type=float, nargs=2, default=(0.5, 2.0), help="of the training images")
+    parser.add_argument("--crop", type=int, nargs=2, default=(256, 320), help="rows and columns")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--every", type=int, default=1, help="score on every so many-th validation image")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -163,13 +183,17 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     camvid = arguments.data / "camvid"
-    transforms = training_transforms((256, 320), scale=tuple(arguments.scale))
+    transforms = training_transforms(tuple(arguments.crop), scale=tuple(arguments.scale))
     training = SemanticFolder.from_list(camvid / "train.txt", transforms=transforms)
+    if arguments.labelled:
+        training.pairs = keep_few_labels(training, arguments.labelled, arguments.out)
     held_out = SemanticFolder.from_list(camvid / "val.txt")
+    held_out.pairs = held_out.pairs[:: arguments.every]
     model = build(arguments, training)
     print("G multiply-adds of an image:", multiply_adds(model), flush=True)
     recipe = Recipe(
         steps=arguments.steps,
+        batch_size=arguments.batch,
         optimizer="adamw",
         learning_rate=arguments.lr,
         weight_decay=arguments.decay,

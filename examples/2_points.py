@@ -13,9 +13,10 @@
 # %% [markdown]
 # # 2. Which points?
 #
-# PointRend computes few points and chooses them well. This notebook takes the stages apart, for one object of
-# a generated scene: the coarse mask, the uncertainty of its interpolation, the points of each step, the
-# rendered mask. It ends with the points of training.
+# PointRend computes few points and chooses them well. This notebook begins with a photograph: a mask of 28 x 28
+# cells, as standard heads predict it, beside PointRend's. It then takes the stages apart, for one object of a
+# generated scene: the coarse mask, the uncertainty of its interpolation, the points of each step, the rendered
+# mask. It ends with the points of training.
 
 # %%
 # %matplotlib inline
@@ -26,10 +27,67 @@ import torch.nn.functional as F
 from pointrend.core.sampling import cell_centers
 from pointrend.core.selection import binary_uncertainty, most_uncertain_cells
 from pointrend.core.subdivision import SubdivisionStep, put_back, subdivide
+from pointrend.data.image_io import read_image
 from pointrend.data.shapes import ShapeScenes
-from pointrend.visualize import explain, plot_resolutions, plot_steps, plot_training_points, training_choices
+from pointrend.models.paste_masks import crop_masks, paste_masks
+from pointrend.samples import SAMPLES
+from pointrend.structures import InstanceMasks
+from pointrend.visualize import (
+    draw_labels,
+    explain,
+    largest_differences,
+    plot_resolutions,
+    plot_steps,
+    plot_training_points,
+    side_by_side,
+    training_choices,
+    variants,
+)
 from pointrend.zoo.bundled import load_bundled
 
+# %% [markdown]
+# ## A photograph
+#
+# Mask R-CNN's standard head predicts 28 x 28 cells for each box, whatever its size. The model for photographs that
+# comes with the package labels pixels and has no such head; published instance models are 230 MB. So the second image
+# is what a perfect head of 28 x 28 would give: PointRend's mask of the person, cropped to that grid as the targets of
+# training are, and put back into its box. The first is the network's own coarse prediction.
+
+# %%
+photo = read_image(SAMPLES["motorcyclist"].image)
+semantic = load_bundled("photo-semantic")
+results = {name: result["person"] for name, result in variants(semantic, photo).items()}
+person = InstanceMasks.from_dense(results["PointRend"][None])
+left, top = person.offsets[0].tolist()
+rows, columns = person.windows[0].shape
+boxes = torch.tensor([[left, top, left + columns, top + rows]], dtype=torch.float32)
+standard = paste_masks(crop_masks(person, torch.tensor([0]), boxes, 28), boxes, person.image_size)
+
+masks = {
+    "coarse prediction": results["coarse"],
+    "28 x 28 cells": standard.full(0),
+    "PointRend": results["PointRend"],
+}
+windows = largest_differences(masks["28 x 28 cells"], masks["PointRend"], size=rows // 4, count=2)
+label = semantic.config.class_names.index("person")
+panels = {name: draw_labels(photo, label * mask, semantic.config.palette) for name, mask in masks.items()}
+side_by_side(panels, windows=windows, width=4)
+
+# %% [markdown]
+# The points of each step. Where the prediction is certain, interpolation is enough.
+
+# %%
+explanation = explain(semantic, photo)
+plot_steps(explanation.steps, image=photo, box=explanation.box, palette=semantic.config.palette)
+
+# %% [markdown]
+# With a published model and a checkpoint of Mask R-CNN, the same for the objects that both find:
+#
+#     pointrend explain photo.jpg --model pointrend_rcnn_R_50_FPN_3x_coco --baseline mask_rcnn.pkl
+#
+# Below is a model that knows objects, small enough to come with the package: of generated scenes.
+
+# %%
 model = load_bundled("shapes-instance")
 image = ShapeScenes(100, first=1_000_000, size=(144, 192))[40].image
 explanation = explain(model, image, instance=0)  # every intermediate result of one mask
@@ -106,13 +164,7 @@ print(f"{4 * 200} points instead of {128**2}: {right:.1%} of the cells are right
 plot_steps(trace)
 
 # %% [markdown]
-# The steps of the model's mask, on the object and on the image:
-
-# %%
-plot_steps(explanation.steps, image=image, box=explanation.box)
-
-# %% [markdown]
-# Any resolution: stop earlier, or go on.
+# The model's mask at any resolution: stop earlier, or go on.
 
 # %%
 plot_resolutions(explanation)
@@ -121,7 +173,7 @@ plot_resolutions(explanation)
 # ## Points of training
 #
 # Training cannot iterate. It draws `k N` points at random, keeps the `beta N` most uncertain of them, and
-# fills up with random ones (section 3.2 of the paper). Four strategies on the same coarse prediction:
+# fills up with random ones (section 3.1 of the paper). Four strategies on the same coarse prediction:
 
 # %%
 choices = training_choices(explanation.coarse[None], 196)
