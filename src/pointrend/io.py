@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,14 +63,14 @@ def write_text(path: str | Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """The content of a JSON file in UTF-8 (with a byte order mark or without), UTF-16 or UTF-32.
+def read_json(path: str | Path | BinaryIO) -> Any:
+    """The content of a JSON file, of a path or opened, in UTF-8 (with a byte order mark or without), UTF-16 or UTF-32.
 
     Raises:
         ValueError: naming the file, if it cannot be read or is no JSON.
     """
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(Path(path).read_bytes() if isinstance(path, str | Path) else path.read())
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError, MemoryError) as error:  # bad text and bad JSON are both ValueErrors

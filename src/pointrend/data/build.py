@@ -20,7 +20,9 @@ from pointrend.data.exports import (
     held_out,
 )
 from pointrend.data.label_folders import SemanticFolder, find_semantic_pairs
+from pointrend.data.remote import is_url
 from pointrend.data.shapes import ShapeScenes
+from pointrend.data.streamed import find_objects_at, label_maps_at
 from pointrend.formats.coco_json import checked
 from pointrend.metadata import ade20k, coco
 from pointrend.metadata.colors import default_palette
@@ -47,6 +49,8 @@ LAYOUTS = """\
   DIR/annotations/instances_default.json or DIR/result.json, DIR/images/   CVAT, Label Studio; a tenth for validation
   DIR/images/, DIR/labels/*.txt, DIR/data.yaml or classes.txt              YOLO segmentation; also with {train,val}/
   DIR/*.json beside their images, DIR/*/ann/ and DIR/*/img/                labelme; Supervisely
+  ADDRESS (s3://, gs://, az://, hf://, http://) of a folder with one of the first two layouts of COCO, or with
+    {train,val}.txt and classes.json: images are read as they are needed, and not kept
 with an optional DIR/classes.json for label maps (palette: for maps in colour):
   {"classes": [names], "ignore_label": 255, "ids": [numbers in the files], "reduce_zero_label": true,
    "palette": [colours]}"""
@@ -82,8 +86,13 @@ def open_dataset(
     name = POINTS.sub("", name)
     if (lvis or points) and task == "semantic":
         raise ValueError(f"{data}: LVIS and labelled points are data for instance segmentation, not semantic")
-    if name == "shapes" and not Path(name).exists():
-        found: Dataset | None = _shapes(split, task or "semantic", transforms)
+    found: Dataset | None
+    if is_url(name):
+        if lvis or points:
+            raise ValueError(f"{data}: LVIS and labelled points are read from this computer's disk only")
+        found = _streamed(name.rstrip("/"), split, task, transforms, categories, allow_missing)
+    elif name == "shapes" and not Path(name).exists():
+        found = _shapes(split, task or "semantic", transforms)
     elif Path(name).is_dir():
         root = Path(name)
         if points is not None and split == "train":
@@ -157,6 +166,26 @@ def _folder(
     if source is None:
         return _label_maps(root, split, transforms, allow_missing)
     return _objects(source, split, transforms, categories, allow_missing)
+
+
+def _streamed(
+    address: str,
+    split: Split,
+    task: Task | None,
+    transforms: Transforms | None,
+    categories: Sequence[str] | None,
+    allow_missing: bool,
+) -> Dataset:
+    source = None if task == "semantic" else find_objects_at(address, split)
+    if source is not None:
+        return _objects(source, split, transforms, categories, allow_missing)
+    maps = None if task == "instance" else label_maps_at(address, split, transforms)
+    if maps is None:
+        raise ValueError(
+            f"{address}: found no annotations of {split!r} there (or they may not be read): expected "
+            f"instances_{split}.json, annotations/instances_{split}2017.json or, for label maps, {split}.txt"
+        )
+    return maps
 
 
 def _objects(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class ClassTable:
             raise ValueError(f"ids: expected {len(self.names)} different numbers, got {len(self.ids)}")
 
 
-def to_contiguous(labels: Tensor, classes: ClassTable, path: Path) -> Tensor:
+def to_contiguous(labels: Tensor, classes: ClassTable, path: object) -> Tensor:
     """File numbers (H, W) as uint8 0..K-1, and 255 for what is ignored.
 
     Raises ValueError, naming file and value, for any other number.
@@ -139,18 +139,19 @@ def read_labelmap(path: Path) -> ClassTable:
     return ClassTable(tuple(names), tuple(palette), colors={color: n for n, color in enumerate(palette)})
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8, with a byte order mark or without.
+def read_lines(path: Path | BinaryIO) -> list[str]:
+    """The lines of a text file, of a path or opened, in UTF-8, with a byte order mark or without.
 
     Raises ValueError, naming the file, if it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes() if isinstance(path, Path) else path.read()
+        return content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable text file ({error})") from error
 
 
-def read_classes(path: Path) -> ClassTable:
+def read_classes(path: Path | BinaryIO) -> ClassTable:
     """The table of a file such as {"classes": [names], "ignore_label": 11, "palette": [[r, g, b], ...]}.
 
     The last two may be left out (255, generated colours). A palette may have more colours than classes. "ids" lists
@@ -184,7 +185,7 @@ def read_classes(path: Path) -> ClassTable:
     return ClassTable(tuple(names), tuple(palette[: len(names)]), ignore, ids, colors)
 
 
-def _ids(table: dict[str, Any], path: Path) -> tuple[int, ...] | None:
+def _ids(table: dict[str, Any], path: object) -> tuple[int, ...] | None:
     count = len(table["classes"])
     if table.get("reduce_zero_label"):
         if table["reduce_zero_label"] is not True or "ids" in table:
@@ -199,7 +200,7 @@ def _ids(table: dict[str, Any], path: Path) -> tuple[int, ...] | None:
     return tuple(ids)
 
 
-def _color(value: object, path: Path) -> RGB:
+def _color(value: object, path: object) -> RGB:
     if isinstance(value, (list, tuple)) and len(value) == 3:
         red, green, blue = value
         if all(isinstance(v, int) and 0 <= v <= 255 for v in value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pointrend.data.annotations import Floats, PlacedObjects, PlacedPoints
 from pointrend.data.image_io import read_image
+from pointrend.data.remote import ObjectFile, below, is_url, opened
 from pointrend.data.transforms import finished
 from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, Inspection, read_coco
 from pointrend.formats.file_names import FileFinder
@@ -32,8 +34,10 @@ class CocoInstances(Dataset):
 
     Transforms see a sample whose target is a `PlacedObjects`; masks are rasterized after them.
 
+    `images` may be an address in an object store or of a web server: each image is fetched when it is read.
+
     Raises ValueError if the file is malformed (see `read_coco`) or a name is unknown, and on reading a sample
-    if the image is unreadable or has another size than the file says.
+    if the image is unreadable or has another size than the file says; ConnectionError if it cannot be fetched.
     """
 
     def __init__(
@@ -47,10 +51,14 @@ class CocoInstances(Dataset):
         keep_empty: bool = True,
         inspection: Inspection | None = None,
     ) -> None:
-        self.images = Path(images)
-        self.find_image = FileFinder(self.images)
-        if not self.images.is_dir():
-            raise ValueError(f"{self.images}: no such folder of images")
+        self.images = images if isinstance(images, str) and is_url(images) else Path(images)
+        self.find_image: Callable[[str], Path | str]
+        if isinstance(self.images, str):
+            self.find_image = partial(below, self.images)
+        elif self.images.is_dir():
+            self.find_image = FileFinder(self.images)
+        else:
+            raise ValueError(f"{images}: no such folder of images")
         self.file = (
             annotations if isinstance(annotations, CocoFile) else read_coco(annotations, file_names=True)
         )
@@ -125,7 +133,7 @@ class CocoInstances(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         image = self.file.images[self.image_ids[index]]
-        path = self.find_image(image.file_name)
+        path = opened(self.find_image(image.file_name))
         sample = Sample(read_annotated(path, image), self.placed(image.id), image.id, str(path))
         return finished(sample if self.transforms is None else self.transforms(sample))
 
@@ -203,7 +211,7 @@ def choose_classes(file: CocoFile, names: Sequence[str] | None) -> list[tuple[st
     return chosen
 
 
-def read_annotated(path: Path, img: ImageRecord) -> Tensor:
+def read_annotated(path: Path | ObjectFile, img: ImageRecord) -> Tensor:
     """The image, in the orientation that its annotations were made in: upright, or as stored if only that
     fits.
 

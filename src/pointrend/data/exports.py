@@ -40,8 +40,8 @@ class ObjectSource:
 
     kind: str
     """Such as "COCO file" or "labelme files"."""
-    images: Path
-    """Folder that image names start from."""
+    images: Path | str
+    """Folder, or address, that image names start from."""
     inspect: Callable[[], Inspection]
     both_splits: bool = False
     """There is one set of images: every tenth is for validation."""

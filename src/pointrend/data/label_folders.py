@@ -11,6 +11,7 @@ from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.exports import SPLIT_NAMES, held_out
 from pointrend.data.image_io import exif_turns, image_size, read_image
 from pointrend.data.label_io import read_labels
+from pointrend.data.remote import ObjectFile, below, opened
 from pointrend.formats.file_names import FileFinder
 from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
 
@@ -30,7 +31,10 @@ class SemanticFolder(Dataset):
 
     Build it by `from_folders` or `from_list`, or from pairs of paths (image, label map). Reading raises
     ValueError, naming the files, if an image is unreadable, if its label map has another size, or if a label
-    is neither a class nor the ignore label.
+    is neither a class nor the ignore label; ConnectionError if an address cannot be fetched.
+
+    Args:
+        address: that the paths are below, in an object store or behind a web server; they are files if not given.
     """
 
     def __init__(
@@ -39,12 +43,13 @@ class SemanticFolder(Dataset):
         classes: ClassTable,
         *,
         transforms: Callable[[Sample], Sample] | None = None,
+        address: str | None = None,
     ) -> None:
         if not pairs:
             raise ValueError("expected at least one pair of image and label map, got none")
         self.pairs = list(pairs)
         self.classes = classes
-        self.transforms = transforms
+        self.transforms, self.address = transforms, address
 
     @classmethod
     def from_folders(
@@ -94,13 +99,13 @@ class SemanticFolder(Dataset):
     @property
     def file_names(self) -> list[str]:
         """Paths of the image files."""
-        return [str(image) for image, _ in self.pairs]
+        return [str(self._source(image)) for image, _ in self.pairs]
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:
-        image_path, label_path = self.pairs[index]
+        image_path, label_path = (opened(self._source(path)) for path in self.pairs[index])
         image = read_image(image_path)
         labels = to_contiguous(read_labels(label_path, self.classes.colors), self.classes, label_path)
         if image.shape[-2:] != labels.shape:
@@ -112,8 +117,12 @@ class SemanticFolder(Dataset):
                 f"{label_path}: expected the size of {image_path}, {image.shape[-2]}x{image.shape[-1]} "
                 f"(height x width, after EXIF rotation), got {labels.shape[0]}x{labels.shape[1]}{why}"
             )
-        sample = Sample(image, SemanticTarget(labels), image_id=image_path.stem, path=str(image_path))
+        name = self.pairs[index][0].stem
+        sample = Sample(image, SemanticTarget(labels), image_id=name, path=str(image_path))
         return sample if self.transforms is None else self.transforms(sample)
+
+    def _source(self, path: Path) -> Path | str:
+        return path if self.address is None else below(self.address, path.as_posix())
 
 
 def match_folders(images: Path, labels: Path, *, allow_missing: bool = False) -> list[Pair]:
@@ -187,13 +196,14 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     return found
 
 
-def read_pairs(file: Path) -> list[Pair]:
-    """Pairs of a text file, one per line, separated by white space (or by one tab, if names contain spaces).
+def read_pairs(file: Path | ObjectFile) -> list[Pair]:
+    """Pairs of a text file, one per line, separated by white space (or by one tab, if names contain spaces): files
+    of its folder, or, behind an address, names relative to it.
 
     Raises ValueError, naming the line, if it does not hold two names.
     """
     pairs: list[Pair] = []
-    find = FileFinder(file.parent)
+    find = FileFinder(file.parent) if isinstance(file, Path) else Path
     for number, line in enumerate(read_lines(file), start=1):
         if not line.strip():
             continue

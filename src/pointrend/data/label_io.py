@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -22,11 +23,11 @@ MOST_COLORS = 255
 """That a label map in colour may have: more classes than that have no number."""
 
 
-def read_labels(path: str | Path, colors: Mapping[RGB, int] | None = None) -> Tensor:
+def read_labels(path: str | Path | BinaryIO, colors: Mapping[RGB, int] | None = None) -> Tensor:
     """The label map as (H, W) int32: the numbers of an 8- or 16-bit grey file, or a palette file's indices.
 
     Args:
-        path: of the file.
+        path: of the file, or the file, opened.
         colors: the number that each colour stands for, in files that are in colour.
 
     Raises ValueError as `read_image` does, for a file with lossy compression, and for a file in colour without
@@ -72,7 +73,7 @@ def palette_to_name(colors: Iterable[RGB]) -> str:
     return f'{{"classes": [{len(palette)} names], "palette": {palette}}}'
 
 
-def _pixels(path: str | Path, image: Image.Image) -> NDArray[np.generic]:
+def _pixels(path: object, image: Image.Image) -> NDArray[np.generic]:
     if image.mode in {"1", "L", "P", "I"} or image.mode.startswith("I;16"):
         return np.array(image)
     if image.mode not in {"RGB", "RGBA"} or (
@@ -90,7 +91,7 @@ def _pixels(path: str | Path, image: Image.Image) -> NDArray[np.generic]:
 
 
 def _numbers_of_colors(
-    path: str | Path, mode: str, pixels: NDArray[np.int32], colors: Mapping[RGB, int] | None
+    path: object, mode: str, pixels: NDArray[np.int32], colors: Mapping[RGB, int] | None
 ) -> NDArray[np.int32]:
     """(H, W) numbers of (H, W, 3) colours."""
     codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]

@@ -12,10 +12,12 @@ import random
 import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -76,15 +78,16 @@ def file_system(address: str) -> tuple[Any, str]:
         ) from error
 
 
-def read_object(address: str) -> bytes:
+def read_object(address: str, largest: int | None = None) -> bytes:
     """The whole content.
 
     Raises:
-        ConnectionError: it cannot be fetched, arrived in part, is larger than `LARGEST_OBJECT`, or POINTREND_OFFLINE
-            is set.
+        ConnectionError: it cannot be fetched, arrived in part, has more than `largest` bytes (`LARGEST_OBJECT` if not
+            given), or POINTREND_OFFLINE is set.
         ImportError: the store's package is not installed.
     """
-    return _read_http(address) if not is_store(address) else _read_store(address)
+    largest = LARGEST_OBJECT if largest is None else largest
+    return _read_http(address, largest) if not is_store(address) else _read_store(address, largest)
 
 
 class ObjectFile(io.BytesIO):
@@ -96,6 +99,22 @@ class ObjectFile(io.BytesIO):
 
     def __str__(self) -> str:
         return self.address
+
+
+def opened(source: Path | str, largest: int | None = None) -> Path | ObjectFile:
+    """A path as it is; the content of an address, asked for again after errors that may pass.
+
+    Raises:
+        ConnectionError, ImportError: as `read_object` does.
+    """
+    if isinstance(source, Path):
+        return source
+    return ObjectFile(source, retried(lambda: read_object(source, largest)))
+
+
+def below(address: str, name: str) -> str:
+    """The address of an object by its name below another address; of a web server, with escapes."""
+    return f"{address.rstrip('/')}/{name if is_store(address) else urllib.parse.quote(name)}"
 
 
 def object_version(address: str) -> str:
@@ -173,6 +192,14 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, ConnectionError) and cause is not None and not isinstance(cause, lasting)
 
 
+def is_missing(error: BaseException) -> bool:
+    """Whether an object is not there. Who may not list a bucket is told "forbidden" of what is not in it."""
+    cause = error.__cause__
+    if isinstance(cause, urllib.error.HTTPError):
+        return cause.code in (403, 404, 410)
+    return isinstance(cause, FileNotFoundError | PermissionError)
+
+
 @contextmanager
 def explained(address: str) -> Iterator[None]:
     """Whatever goes wrong between here and a store, as a ConnectionError that names the address."""
@@ -185,33 +212,33 @@ def explained(address: str) -> Iterator[None]:
         raise ConnectionError(f"{address}: could not be fetched ({said or type(error).__name__})") from error
 
 
-def _read_store(address: str) -> bytes:
+def _read_store(address: str, largest: int) -> bytes:
     store, path = file_system(address)
     with explained(address):
         size = store.info(path).get("size")
-        if size is None or size <= LARGEST_OBJECT:
+        if size is None or size <= largest:
             content: bytes = store.cat_file(path)
             if size is not None and len(content) != size:
                 raise http.client.IncompleteRead(content, size - len(content))
             return content
-    raise _too_large(address)
+    raise _too_large(address, largest)
 
 
-def _read_http(address: str) -> bytes:
+def _read_http(address: str, largest: int) -> bytes:
     _check_online(address)
     with explained(address):
         request = urllib.request.Request(address, headers={"User-Agent": "pointrend"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-            content: bytes = answer.read(LARGEST_OBJECT + 1)
-            if len(content) <= LARGEST_OBJECT and answer.length:
+            content: bytes = answer.read(largest + 1)
+            if len(content) <= largest and answer.length:
                 raise http.client.IncompleteRead(content, answer.length)
-    if len(content) > LARGEST_OBJECT:
-        raise _too_large(address)
+    if len(content) > largest:
+        raise _too_large(address, largest)
     return content
 
 
-def _too_large(address: str) -> ConnectionError:
-    return ConnectionError(f"{address}: more than {LARGEST_OBJECT:,} bytes; download it by other means")
+def _too_large(address: str, largest: int) -> ConnectionError:
+    return ConnectionError(f"{address}: more than {largest:,} bytes; download it by other means")
 
 
 def _check_online(address: str) -> None:

@@ -92,7 +92,7 @@ def _mend_boxes_and_fractions(data: CocoInstances, records: dict[Any, dict[str, 
 def _copy_image(data: CocoInstances, name: str, folder: Path) -> str:
     """The name in the copy; of a missing image the one it had."""
     path = data.find_image(name)
-    if not path.is_file():
+    if isinstance(path, str) or not path.is_file():
         return name
     own = path.relative_to(data.images).as_posix() if path.is_relative_to(data.images) else path.name
     link_or_copy(path, folder / own)
@@ -117,11 +117,13 @@ def write_repaired_labels(data: SemanticFolder, split: str, out: Path) -> str:
     0 and 255. Others are copied where they can be read.
 
     Raises:
-        ValueError: the output has this split already.
+        ValueError: the output has this split already; the label maps are behind an address.
     """
     labels = out / "labels" / split
     if labels.exists():
         raise ValueError(f"{labels}: is there already; choose another folder")
+    if data.address is not None:
+        raise ValueError(f"{data.address}: expected label maps on this computer; download them first")
     table, repaired, left = _table(data, out), 0, []
     root = Path(os.path.commonpath([image.parent for image, _ in data.pairs]))
     for image, path in data.pairs:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,7 +194,7 @@ def checked(found: Inspection) -> CocoFile:
 
 
 def inspect_coco(
-    source: str | Path | Mapping[str, Any],
+    source: str | Path | BinaryIO | Mapping[str, Any],
     *,
     masks: bool = True,
     file_names: bool = False,
