@@ -54,8 +54,8 @@ LEVELS = {"p2-p5": ("p2", "p3", "p4", "p5"), "p3-p5": ("p3", "p4", "p5")}
 class DetachedPointRend(PointRend):
     """The point loss trains the head and the fine features, and leaves the coarse prediction to its own loss."""
 
-    def loss_and_count(self, coarse: torch.Tensor, *rest: Any, **options: Any) -> Any:
-        return super().loss_and_count(coarse.detach(), *rest, **options)
+    def loss(self, coarse: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        return super().loss(coarse.detach(), *rest, **options)
 
 
 class CoarseGridSegmenter(SemanticSegmenter):

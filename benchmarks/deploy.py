@@ -26,7 +26,7 @@ import pointrend
 from pointrend import runtime
 from pointrend.data.image_io import read_image
 from pointrend.export import export
-from pointrend.models.precision import cpu_features
+from pointrend.models.devices import cpu_features
 from pointrend.samples import SAMPLES
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")

@@ -31,10 +31,10 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomFlip, ResizeShortEdge
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
+from pointrend.models.devices import peak_memory
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.data_loading import TrainingLoader
-from pointrend.training.loggers import peak_memory
 from pointrend.training.recipe import Recipe, build_optimizer
 
 PARTS = ("data", "forward", "backward", "update")
@@ -99,7 +99,7 @@ def measure(arguments: argparse.Namespace, task: str, variant: str) -> dict[str,
     if task == "instance":
         model.mask_head.loss = timed(model.mask_head.loss)
     elif model.point_rend is not None:
-        model.point_rend.loss_and_count = timed(model.point_rend.loss_and_count)
+        model.point_rend.loss = timed(model.point_rend.loss)
 
     def step() -> None:
         images, targets, _ = clock.measure("data", lambda: next(batches))
@@ -116,7 +116,7 @@ def measure(arguments: argparse.Namespace, task: str, variant: str) -> dict[str,
         "variant": variant,
         "size": [height, width],
         "seconds": {part: found[1:] for part, found in clock.seconds.items()},
-        "peak_gib": peak_memory(device),
+        "peak_gib": peak_memory(device) / 2**30,
         "boxes_with_masks": sum(regions) / max(1, len(regions)) if task == "instance" else 0,
     }
 

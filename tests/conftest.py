@@ -19,7 +19,7 @@ def _seed() -> None:
 @pytest.fixture(autouse=True)
 def _bfloat16_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor with a unit for bfloat16, whatever this one has."""
-    monkeypatch.setattr("pointrend.models.precision.cpu_features", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr("pointrend.models.devices.cpu_features", lambda: frozenset({"avx512_bf16"}))
 
 
 def _folder(variable: str, default: str) -> Path:

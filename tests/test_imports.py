@@ -34,7 +34,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch", "yaml"}),
     "preprocessing": (set(), {"numpy", "PIL"}),
     "runtime": ({"data", "preprocessing"}, {"numpy", "PIL", "onnxruntime", "openvino"}),
-    "models": ({"core", "structures", "preprocessing"}, {"torch", "torchvision", "numpy", "safetensors"}),
+    "models": (
+        {"core", "structures", "preprocessing"},
+        {"torch", "torchvision", "numpy", "safetensors", "psutil"},
+    ),
     "checkpoints": (
         {"core", "metadata", "structures", "models", "io"},
         {"torch", "numpy", "safetensors", "huggingface_hub", "filelock"},
@@ -49,7 +52,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "training": (
         {"core", "structures", "models", "checkpoints", "zoo", "data", "evaluation", "io", "distributed"},
-        {"torch", "numpy", "PIL", "accelerate", "psutil", "wandb"},
+        {"torch", "numpy", "PIL", "accelerate", "wandb"},
     ),
     "zoo": (
         {"metadata", "structures", "preprocessing", "runtime", "models", "checkpoints"},

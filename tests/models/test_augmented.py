@@ -15,7 +15,6 @@ from pointrend.models.tta import (
     FlippedInstances,
     SlidingSemantic,
     _mirrored,
-    augmented_probabilities,
 )
 
 
@@ -87,10 +86,10 @@ def test_an_image_in_which_nothing_is_found_stays_empty(tiny_config) -> None:
 def test_semantic_labels_are_the_best_of_the_mean(segmenter) -> None:
     image = make_image(33, 50)
     model = AugmentedSemantic(segmenter, scales=(0.5, 1.25))
-    expected = augmented_probabilities(segmenter, image, scales=(0.5, 1.25)).argmax(0)
+    expected = model.grid(image).rows(0, 33).argmax(0)
     assert torch.equal(model.predict([image])[0].labels.long(), expected)
     [coarse] = model.predict([image], refine=False)
-    rough = augmented_probabilities(segmenter, image, scales=(0.5, 1.25), refine=False).argmax(0)
+    rough = model.grid(image, refine=False).rows(0, 33).argmax(0)
     assert torch.equal(coarse.labels.long(), rough)
     assert not torch.equal(rough, expected)
     once = AugmentedSemantic(segmenter, scales=(1.0,), flip=False)

@@ -11,12 +11,7 @@ from pointrend.core import lazy_grid
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.models.tta import (
-    _windows,
-    augmented_probabilities,
-    sliding_grid,
-    sliding_logits,
-)
+from pointrend.models.tta import AugmentedSemantic, SlidingSemantic, _windows
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +37,25 @@ def plain(model, image):
         return model.logits(batch_images([image], model.config.preprocessing))
 
 
+def whole(grid):
+    return grid.rows(0, grid.shape[1])
+
+
 def test_one_scale_without_flip_is_the_plain_answer(model, image):
-    ours = augmented_probabilities(model, image, scales=(1.0,), flip=False)
+    ours = whole(AugmentedSemantic(model, scales=(1.0,), flip=False).grid(image))
     torch.testing.assert_close(ours, plain(model, image).softmax(1)[0])
 
 
 def test_probabilities_sum_to_one_and_mirror_with_the_image(model, image):
-    ours = augmented_probabilities(model, image, scales=(0.5, 1.0))
+    ours = whole(AugmentedSemantic(model, scales=(0.5, 1.0)).grid(image))
     torch.testing.assert_close(ours.sum(0), torch.ones(33, 50))
-    mirrored = augmented_probabilities(model, image.flip(-1), scales=(0.5, 1.0)).flip(-1)
+    mirrored = whole(AugmentedSemantic(model, scales=(0.5, 1.0)).grid(image.flip(-1))).flip(-1)
     # Mirrored resizing in uint8 rounds by one step at some pixels.
     assert (ours - mirrored).abs().max() < 0.02
 
 
 def test_one_window_is_the_plain_answer(model, image):
-    ours = sliding_logits(model, image, window=(64, 64), stride=(32, 32))
+    ours = whole(SlidingSemantic(model, (64, 64), (32, 32)).grid(image))
     torch.testing.assert_close(ours, plain(model, image)[0])
 
 
@@ -67,7 +66,7 @@ def test_windows_are_averaged_where_they_overlap(model, image):
         for columns in (slice(0, 32), slice(18, 50)):
             total[:, rows, columns] += plain(model, image[:, rows, columns])[0]
             counts[rows, columns] += 1
-    ours = sliding_logits(model, image, window=(20, 32), stride=(20, 30))
+    ours = whole(SlidingSemantic(model, (20, 32), (20, 30)).grid(image))
     torch.testing.assert_close(ours, total / counts)
 
 
@@ -76,12 +75,12 @@ def test_labels_of_windows_are_read_in_row_chunks(model, image, short_edge, monk
     """The whole grid of logits is never there."""
     config = replace(model.config, preprocessing=replace(model.config.preprocessing, short_edge=short_edge))
     monkeypatch.setattr(model, "config", config)
-    logits = sliding_logits(model, image, window=(16, 16), stride=(10, 12))
+    logits = whole(SlidingSemantic(model, (16, 16), (10, 12)).grid(image))
     monkeypatch.setitem(lazy_grid.CHUNK_BYTES, "cpu", 1)
-    grid = sliding_grid(model, image, window=(16, 16), stride=(10, 12))
+    grid = SlidingSemantic(model, (16, 16), (10, 12)).grid(image)
     read = []
-    whole = grid.rows
-    monkeypatch.setattr(grid, "rows", lambda first, last: read.append(last - first) or whole(first, last))
+    rows = grid.rows
+    monkeypatch.setattr(grid, "rows", lambda first, last: read.append(last - first) or rows(first, last))
     assert torch.equal(grid.label_map().long(), logits.argmax(0))
     assert max(read) <= 4
 
@@ -96,16 +95,16 @@ def test_windows_cover_everything_and_stay_inside(length, window, stride):
     assert all(part.stop - part.start == min(window, length) for part in windows)
 
 
-def test_wrong_settings_are_refused(model, image):
+def test_wrong_settings_are_refused(model):
     with pytest.raises(ValueError, match="scales"):
-        augmented_probabilities(model, image, scales=())
+        AugmentedSemantic(model, scales=())
     with pytest.raises(ValueError, match="scales"):
-        augmented_probabilities(model, image, scales=(0.0,))
+        AugmentedSemantic(model, scales=(0.0,))
     with pytest.raises(ValueError, match=r"stride: expected 1 to the window's"):
-        sliding_logits(model, image, window=(8, 8), stride=(9, 8))
+        SlidingSemantic(model, (8, 8), (9, 8))
 
 
 def test_an_image_of_one_pixel(model):
     image = torch.zeros(3, 1, 1, dtype=torch.uint8)
-    assert augmented_probabilities(model, image, scales=(0.5, 2.0)).shape == (3, 1, 1)
-    assert sliding_logits(model, image, window=(8, 8), stride=(8, 8)).shape == (3, 1, 1)
+    assert whole(AugmentedSemantic(model, scales=(0.5, 2.0)).grid(image)).shape == (3, 1, 1)
+    assert whole(SlidingSemantic(model, (8, 8), (8, 8)).grid(image)).shape == (3, 1, 1)

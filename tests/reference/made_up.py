@@ -23,7 +23,7 @@ from pointrend.models.inputs import Preprocessing, batch_images, resize_image
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.models.tta import augmented_probabilities, sliding_logits
+from pointrend.models.tta import AugmentedSemantic, SlidingSemantic
 from tests.reference.discovery import load_module
 
 BGR = Preprocessing(std=(1.0, 1.0, 1.0), channel_order="BGR", short_edge=800, long_edge=1333)
@@ -210,10 +210,10 @@ def write_mmsegmentation(folder: Path, make: Path, seed: int) -> None:
     for name, pixels in images.items():
         arrays |= {f"{name}_{key}": value for key, value in mmseg_arrays(model, pixels).items()}
     image = at_size(model, images["A"][..., ::-1].copy(), (None, None))
-    sliding = sliding_logits(model, image, window=(128, 256), stride=(96, 160)).numpy()
+    sliding = SlidingSemantic(model, (128, 256), (96, 160)).grid(image).rows(0, image.shape[1]).numpy()
     arrays |= {"A_slide_logits": sliding[:, ::8, ::8], "A_slide_labels": labels(sliding)}
     image = at_size(model, images["C"][..., ::-1].copy(), (None, None))
-    scaled = augmented_probabilities(model, image).numpy()
+    scaled = AugmentedSemantic(model).grid(image).rows(0, image.shape[1]).numpy()
     arrays |= {"C_tta_probs": scaled[:, ::8, ::8], "C_tta_labels": labels(scaled)}
     arrays |= {"A_slide_stable": clear(sliding), "C_tta_stable": clear(scaled, 0.002)}
     np.savez(folder / "tiny_ade20k.npz", **arrays)

@@ -22,7 +22,7 @@ from pointrend.checkpoints.key_mapping import translate
 from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation
 from pointrend.core import PointSampling, margin_uncertainty, point_sample, sample_training_points
 from pointrend.models.inputs import batch_images, resize_image
-from pointrend.models.tta import augmented_probabilities, sliding_grid
+from pointrend.models.tta import AugmentedSemantic, SlidingSemantic
 from pointrend.structures import SemanticTarget
 from tests.reference.discovery import ROOT, Golden, mmsegmentation
 from tests.reference.rounding import SHIFT, around, watched
@@ -210,7 +210,7 @@ def test_flips_and_scales(reference, name):
         pytest.skip("no test-time augmentation stored")
     image = reference.image(name)
     with watched(reference.model) as views:
-        probabilities = augmented_probabilities(reference.model, image)
+        probabilities = AugmentedSemantic(reference.model).grid(image).rows(0, image.shape[1])
     upright = [view.flip(-1) if number % 2 else view for number, view in enumerate(views)]
     undecided = torch.stack([in_size(view, image) for view in upright]).any(0)
     check_values(probabilities, reference.stored[f"{name}_tta_probs"], undecided)
@@ -224,7 +224,7 @@ def test_sliding_windows(reference):
     own_size = dataclasses.replace(model.config.preprocessing, short_edge=None, long_edge=None)
     with pytest.MonkeyPatch.context() as patch, watched(model) as views:
         patch.setattr(model, "config", dataclasses.replace(model.config, preprocessing=own_size))
-        grid = sliding_grid(model, image, window=(128, 256), stride=(96, 160))
+        grid = SlidingSemantic(model, (128, 256), (96, 160)).grid(image)
     undecided = torch.zeros(image.shape[1:], dtype=torch.bool)
     for (top, left, _), view in zip(grid.views, views, strict=True):
         undecided[top : top + view.shape[0], left : left + view.shape[1]] |= view

@@ -30,16 +30,19 @@ def bilinear_rows(
     """
     # Vectors of single numbers throughout: a last axis of two or four costs three times as much.
     x, y = (positions - 0.5).unbind(-1)
-    left, right, to_left, to_right = _neighbours(x.contiguous(), width, border)
-    top, bottom, to_top, to_bottom = _neighbours(y.contiguous(), height, border)
+    left, right, to_left, to_right = neighbours(x.contiguous(), width, border)
+    top, bottom, to_top, to_bottom = neighbours(y.contiguous(), height, border)
     top, bottom = top * width, bottom * width
     index = torch.stack((top + left, top + right, bottom + left, bottom + right), -1)
     weights = (to_top * to_left, to_top * to_right, to_bottom * to_left, to_bottom * to_right)
     return index, torch.stack(weights, -1)
 
 
-def _neighbours(position: Tensor, size: int, border: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Along one axis: the two cells around each position, moved into the map, and their weights."""
+def neighbours(position: Tensor, size: int, border: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Along one axis of ``size`` cells, with cell i at i: the two around each position, and their weights.
+
+    Cells outside of the map are moved into it, with weight 0; with ``border``, positions are.
+    """
     if border:
         position = position.clamp(0, size - 1)
     first = position.floor()

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pointrend.core.gather import neighbours
 from pointrend.core.subdivision import Size
 
 CHUNK_BYTES = {"cpu": 2**21, "cuda": 2**28}
@@ -223,10 +224,9 @@ def _taps(source: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
     """For each of ``size`` rows the two of ``source`` rows that it lies between, and the share of the second."""
     exact = torch.promote_types(dtype, torch.float32)
     scale = torch.tensor(source, dtype=exact) / size  # in the logits' precision, as F.interpolate has it
-    position = ((torch.arange(size, dtype=exact) + 0.5) * scale - 0.5).clamp_(min=0)
-    above = position.long().clamp_(max=source - 1)
-    below = (above + 1).clamp_(max=source - 1)
-    return above, below, (position - above).to(dtype)
+    position = (torch.arange(size, dtype=exact) + 0.5) * scale - 0.5
+    above, below, _, share = neighbours(position, source, border=True)
+    return above, below, share.to(dtype)
 
 
 def best_two(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -113,6 +113,7 @@ class PointRend(nn.Module):
         ignore_label: int = 255,
         normalize: Normalize = "valid",
         generator: Generators = None,
+        counted: list[Tensor] | None = None,
     ) -> Tensor:
         """Loss at randomly chosen points, a scalar; gradients reach the head, the features and the coarse logits.
 
@@ -125,37 +126,12 @@ class PointRend(nn.Module):
             boxes, image_size, image_index: as for :meth:`refine`.
             normalize: over which points the mean is taken.
             generator: for a reproducible choice of points; one, or one for each image.
+            counted: a list that receives how many points the loss is a mean over, a scalar.
 
         Raises:
             ValueError: on shapes that do not fit, or labels outside of 0..C-1. On a GPU labels are looked at in the
                 first call alone, since that waits for the device; later, wrong ones make the loss NaN or fail in torch.
         """
-        return self.loss_and_count(
-            coarse,
-            features,
-            labels,
-            boxes=boxes,
-            image_size=image_size,
-            image_index=image_index,
-            ignore_label=ignore_label,
-            normalize=normalize,
-            generator=generator,
-        )[0]
-
-    def loss_and_count(
-        self,
-        coarse: Tensor,
-        features: Features,
-        labels: Tensor,
-        *,
-        boxes: Tensor | None = None,
-        image_size: Size | None = None,
-        image_index: Tensor | None = None,
-        ignore_label: int = 255,
-        normalize: Normalize = "valid",
-        generator: Generators = None,
-    ) -> tuple[Tensor, Tensor]:
-        """What :meth:`loss` gives, and how many points it is a mean over."""
         maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
         labels = self._check_labels(coarse, labels, ignore_label)
         points = training_points(
@@ -164,12 +140,13 @@ class PointRend(nn.Module):
         logits = predict_in_images(self.head, maps, coarse, placement)(points)  # (N, C, P)
         where = points if placement is None else placement.in_image(points)
         truth = point_sample(labels.float(), where, mode="nearest")  # (N, 1 or C, P)
-        counted = points_counted(truth != ignore_label, normalize)
+        if counted is not None:
+            counted.append(points_counted(truth != ignore_label, normalize))
         if self.num_classes == 1 or self.multilabel:
             truth = torch.where(truth > 1, torch.nan, truth).where(truth != ignore_label, -1.0)
-            return binary_point_loss(logits, truth, normalize=normalize), counted
+            return binary_point_loss(logits, truth, normalize=normalize)
         truth = truth[:, 0].long()
-        return multiclass_point_loss(logits, truth, ignore_label=ignore_label, normalize=normalize), counted
+        return multiclass_point_loss(logits, truth, ignore_label=ignore_label, normalize=normalize)
 
     @torch.no_grad()
     def refine(

@@ -6,6 +6,7 @@ Shapes: N regions, B images, R boxes, C channels, P points, H W rows and columns
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,7 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointrend.core.computed_map import ComputedMap, FeatureMap
+
+class ComputedMap(ABC):
+    """A map of one image that is computed at the points where it is read, and nowhere else."""
+
+    @abstractmethod
+    def at(self, points: Tensor) -> Tensor:
+        """Values (1, C, P) at points (1, P, 2) in the unit square of the map."""
+
+
+FeatureMap = Tensor | ComputedMap
+"""(N, C, H, W), (1, C, H, W) where all N share it, or what computes the values of the latter."""
 
 
 def point_sample(

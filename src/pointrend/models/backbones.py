@@ -156,8 +156,6 @@ def _folded_targets(backbone: Backbone) -> dict[str, tuple[nn.Conv2d, nn.BatchNo
 
 
 STAGES = ("stem", "res2", "res3", "res4", "res5")
-BackboneName = str
-"""A name of `BackboneConfig`."""
 
 _RESNETS: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet18": resnet.resnet18,

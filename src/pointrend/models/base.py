@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from pointrend.core.selection import Generators
-from pointrend.models.backbones import Backbone, BackboneConfig, BackboneName, FrozenBatchNorm2d
-from pointrend.models.precision import faster_precision
+from pointrend.models.backbones import Backbone, BackboneConfig, FrozenBatchNorm2d
+from pointrend.models.devices import faster_precision
 from pointrend.structures import Result
 
 Model = TypeVar("Model", bound="Pretrained")
@@ -193,7 +193,7 @@ def choose_config(
     make: Callable[..., Config],
     config: Config | None,
     classes: Sequence[str] | int | None,
-    backbone: BackboneName | None,
+    backbone: str | None,
 ) -> Config:
     """The configuration, or the usual one for these classes and this backbone.
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pointrend.core.computed_map import ComputedMap
-from pointrend.core.gather import weighted_rows
+from pointrend.core.gather import bilinear_rows, weighted_rows
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid, label_dtype
+from pointrend.core.sampling import ComputedMap
 from pointrend.core.subdivision import PredictAt, Size, render, subdivision_sizes
 from pointrend.models.inputs import Preprocessing, normalise
 
@@ -51,16 +51,13 @@ class LayerAtPoints(ComputedMap):
 
     def at(self, points: Tensor) -> Tensor:
         cells = points[0] * self.covered / self.stride - 0.5  # (P, 2)
-        first = cells.floor()
-        tiles, tile_of = torch.div(first, TILE, rounding_mode="floor").unique(dim=0, return_inverse=True)
+        tiles, tile_of = torch.div(cells.floor(), TILE, rounding_mode="floor").unique(
+            dim=0, return_inverse=True
+        )
         table = torch.cat([self._tiles(some) for some in tiles.split(TILES_AT_ONCE)])  # (rows, C)
-        x, y = (first - tiles[tile_of] * TILE).long().unbind(1)
         side = TILE + 1
-        index = (tile_of * side + y) * side + x
-        right, down = (cells - first).unbind(1)
-        weights = ((1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right)
-        four = torch.stack((index, index + 1, index + side, index + side + 1), 1)
-        return weighted_rows(table, four, torch.stack(weights, 1)).T[None]
+        index, weights = bilinear_rows(cells + 0.5 - tiles[tile_of] * TILE, side, side)
+        return weighted_rows(table, index + (tile_of * side**2)[:, None], weights).T[None]
 
     def _tiles(self, tiles: Tensor) -> Tensor:
         """The cells of tiles (T, 2), given by column and row, and one row and column more: (T * 33 * 33, C)."""

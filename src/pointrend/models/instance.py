@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pointrend.core.selection import Generators
-from pointrend.models.backbones import BackboneConfig, BackboneName, freeze
+from pointrend.models.backbones import BackboneConfig, freeze
 from pointrend.models.base import Losses, Pretrained, choose_config, fill_backbone, in_own_precision
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
@@ -128,7 +128,7 @@ class InstanceSegmenter(Pretrained):
         config: InstanceConfig | None = None,
         *,
         classes: Sequence[str] | int | None = None,
-        backbone: BackboneName | None = None,
+        backbone: str | None = None,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()

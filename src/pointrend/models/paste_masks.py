@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
+from pointrend.core.gather import neighbours
 from pointrend.models.boxes import Regions
 from pointrend.structures import InstanceMasks
 
@@ -86,12 +87,10 @@ def _shares(start: float, extent: float, side: int, length: int) -> Tensor:
     weight = (
         (position >= -1) & (position <= length)
     ).double() / samples  # RoIAlign repeats the border for a pixel
-    position = position.clamp(0, length - 1)
-    near = position.long()
-    far, share = (near + 1).clamp(max=length - 1), position - near
+    near, far, to_near, to_far = neighbours(position, length, border=True)
     found = torch.zeros(side * length, dtype=torch.float64)
     bins = number.div(samples, rounding_mode="floor") * length
-    found.scatter_add_(0, bins + near, weight * (1 - share)).scatter_add_(0, bins + far, weight * share)
+    found.scatter_add_(0, bins + near, weight * to_near).scatter_add_(0, bins + far, weight * to_far)
     return found.view(side, length)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pointrend.core.gather import weighted_rows
+from pointrend.core.gather import neighbours, weighted_rows
 
 # Rows that are summed in one call; each takes 12 bytes of index and weight.
 ROWS_AT_ONCE = 2**21
@@ -60,9 +60,6 @@ def _axis(start: Tensor, extent: Tensor, size: int, count: int, cells: int) -> t
     inside_bin = (torch.arange(count, device=start.device, dtype=start.dtype) + 0.5) / count
     position = start[:, None, None] + extent[:, None, None] / size * (bins + inside_bin)  # (R, S, G)
     counts = (position >= -1) & (position <= cells)
-    position = position.clamp(0, cells - 1)
-    first = position.floor()
-    share = position - first
-    low = first.long()
-    index = torch.cat((low, (low + 1).clamp(max=cells - 1)), -1)
-    return index, torch.cat((1 - share, share), -1) * torch.cat((counts, counts), -1) / count
+    first, second, to_first, to_second = neighbours(position, cells, border=True)
+    weights = torch.cat((to_first * counts, to_second * counts), -1) / count
+    return torch.cat((first, second), -1), weights

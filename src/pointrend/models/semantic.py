@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pointrend.core.losses import Normalize
 from pointrend.core.point_rend import PointRend
-from pointrend.models.backbones import BackboneConfig, BackboneName, freeze
+from pointrend.models.backbones import BackboneConfig, freeze
 from pointrend.models.base import choose_config, fill_backbone, in_own_precision
 from pointrend.models.feature_maps import build_backbone, build_fpn
 from pointrend.models.inputs import Preprocessing
@@ -79,7 +79,7 @@ class SemanticSegmenter(SemanticModel):
         config: SemanticConfig | None = None,
         *,
         classes: Sequence[str] | int | None = None,
-        backbone: BackboneName | None = None,
+        backbone: str | None = None,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()

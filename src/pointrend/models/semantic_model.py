@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.computed_map import FeatureMap
 from pointrend.core.fast_point_head import predict_in_images
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.point_rend import PointRend
+from pointrend.core.sampling import FeatureMap
 from pointrend.core.selection import Generators, PointSampling, probability_margin_uncertainty
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.base import Losses, Pretrained, in_own_precision
+from pointrend.models.devices import require_memory
 from pointrend.models.full_resolution import LayerAtPoints, continue_to_size
 from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
-from pointrend.models.memory import require_memory
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
 T = TypeVar("T")
@@ -116,14 +116,17 @@ class SemanticModel(Pretrained):
         losses = {"coarse": self.coarse_loss(coarse, labels)}
         counts = {"coarse": points_counted(labels != IGNORE_LABEL, normalize)}
         if self.point_rend is not None:
-            losses["points"], counts["points"] = self.point_rend.loss_and_count(
+            counted: list[Tensor] = []
+            losses["points"] = self.point_rend.loss(
                 coarse,
                 self._fine(maps),
                 labels,
                 ignore_label=IGNORE_LABEL,
                 normalize=normalize,
                 generator=generator,
+                counted=counted,
             )
+            counts["points"] = counted[0]
         return Losses(losses, counts)
 
     def coarse_loss(self, coarse: Tensor, labels: Tensor) -> Tensor:

@@ -26,58 +26,6 @@ from pointrend.structures import InstanceResult, SemanticResult
 MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 
-@torch.no_grad()
-def augmented_probabilities(
-    model: SemanticModel,
-    image: Tensor,
-    *,
-    scales: Sequence[float] = MMSEGMENTATION_SCALES,
-    flip: bool = True,
-    refine: bool = True,
-    num_points: int | None = None,
-) -> Tensor:
-    """Mean class probabilities of an image over sizes and mirror images: uint8 (3, H, W) -> float32 (C, H, W).
-
-    Args:
-        scales: sizes relative to the image's own (not to the model's test size, as MMSegmentation 0.x had it: the
-            same for Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way.
-        flip: each size also mirrored left to right.
-        refine, num_points: as of the model's `predict`.
-
-    Raises ValueError for no scales, or one that is not positive.
-    """
-    grid = augmented_grid(model, image, scales=scales, flip=flip, refine=refine, num_points=num_points)
-    return grid.rows(0, grid.shape[1])
-
-
-@torch.no_grad()
-def augmented_grid(
-    model: SemanticModel,
-    image: Tensor,
-    *,
-    scales: Sequence[float] = MMSEGMENTATION_SCALES,
-    flip: bool = True,
-    refine: bool = True,
-    num_points: int | None = None,
-) -> LazyGrid:
-    """The probabilities of `augmented_probabilities` to be read in row chunks: their labels cost no (C, H, W)."""
-    check_image(image)
-    if not scales or min(scales) <= 0:
-        raise ValueError(f"scales: expected one or more positive numbers, got {tuple(scales)}")
-    height, width = image.shape[1:]
-    views: list[LazyGrid] = []
-    for scale in scales:
-        size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-        view = resize_to(image, size, model.config.preprocessing.resize)
-        for mirrored in (False, True) if flip else (False,):
-            batch = batch_images(
-                [view.flip(-1) if mirrored else view], model.config.preprocessing, model.device
-            )
-            grid = model.grids(batch, refine=refine, num_points=num_points)[0].crop(size)
-            views.append((MirroredGrid(grid) if mirrored else grid).resize((height, width)))
-    return MeanProbabilities(views)
-
-
 class MirroredGrid(LazyGrid):
     """A grid seen in a mirror, left to right."""
 
@@ -101,57 +49,6 @@ class MeanProbabilities(LazyGrid):
         for view in self.views[1:]:
             total += view.rows(first, last).softmax(0)
         return total / len(self.views)
-
-
-@torch.no_grad()
-def sliding_logits(
-    model: SemanticModel, image: Tensor, *, window: tuple[int, int], stride: tuple[int, int]
-) -> Tensor:
-    """Logits of an image seen through overlapping windows, averaged: uint8 (3, H, W) -> float32 (C, H, W).
-
-    The image is first resized to the model's test size, where `window` and `stride` are (rows, columns) in
-    pixels; the last window of each row and column is shifted back inside. Memory for the network is that of
-    one window; :func:`sliding_grid` never holds the (C, H, W) either.
-
-    Raises ValueError for a window or stride below 1, or a stride that leaves gaps.
-    """
-    grid = sliding_grid(model, image, window=window, stride=stride)
-    return grid.rows(0, grid.shape[1])
-
-
-@torch.no_grad()
-def sliding_grid(
-    model: SemanticModel,
-    image: Tensor,
-    *,
-    window: tuple[int, int],
-    stride: tuple[int, int],
-    refine: bool = True,
-    num_points: int | None = None,
-) -> LazyGrid:
-    """The logits of `sliding_logits` to be read in row chunks: of each window, coarse logits and points are kept."""
-    check_image(image)
-    check_windows(window, stride)
-    preprocessing = model.config.preprocessing
-    img = resize_image(image, preprocessing)
-    height, width = img.shape[1:]
-    views = []
-    for rows in _windows(height, window[0], stride[0]):
-        for columns in _windows(width, window[1], stride[1]):
-            part = img[:, rows, columns]
-            grid = model.grids(
-                batch_images([part], preprocessing, model.device), refine=refine, num_points=num_points
-            )
-            views.append((rows.start, columns.start, grid[0].crop((part.shape[1], part.shape[2]))))
-    return SlidingGrid(views, (height, width)).resize((image.shape[1], image.shape[2]))
-
-
-def check_windows(window: tuple[int, int], stride: tuple[int, int]) -> None:
-    """ValueError for a window or stride below 1, or a stride that leaves gaps."""
-    if min(window) < 1:
-        raise ValueError(f"window: expected at least one row and one column, got {window}")
-    if not all(1 <= step <= side for step, side in zip(stride, window, strict=True)):
-        raise ValueError(f"stride: expected 1 to the window's {window} (rows, columns), got {stride}")
 
 
 class SlidingGrid(LazyGrid):
@@ -226,8 +123,8 @@ class _Labelled(_Wrapped, ABC):
     """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
 
     @abstractmethod
-    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> LazyGrid:
-        """Logits or probabilities (C, H, W) of one image uint8 (3, H, W), in its own size."""
+    def grid(self, image: Tensor, *, refine: bool = True, num_points: int | None = None) -> LazyGrid:
+        """Logits or probabilities (C, H, W) of one image uint8 (3, H, W), in its own size, to be read in row chunks."""
 
     @torch.no_grad()
     def predict(
@@ -239,11 +136,14 @@ class _Labelled(_Wrapped, ABC):
 
 
 class AugmentedSemantic(_Labelled):
-    """A semantic model averaged over sizes and mirror images, see `tta.augmented_probabilities`.
+    """A semantic model whose class probabilities are the mean over sizes and mirror images.
 
     Args:
-        scales: sizes relative to the image's own.
+        scales: sizes relative to the image's own (not to the model's test size, as MMSegmentation 0.x had it: the
+            same for Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way.
         flip: each size also mirrored left to right.
+
+    Raises ValueError for no scales, or one that is not positive.
     """
 
     def __init__(
@@ -259,21 +159,34 @@ class AugmentedSemantic(_Labelled):
         self.scales, self.flip = tuple(scales), flip
         self.options = (self.scales, flip)
 
-    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> LazyGrid:
-        return augmented_grid(
-            self.model, image, scales=self.scales, flip=self.flip, refine=refine, num_points=num_points
-        )
+    @torch.no_grad()
+    def grid(self, image: Tensor, *, refine: bool = True, num_points: int | None = None) -> LazyGrid:
+        check_image(image)
+        model, preprocessing = self.model, self.config.preprocessing
+        height, width = image.shape[1:]
+        views: list[LazyGrid] = []
+        for scale in self.scales:
+            size = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+            view = resize_to(image, size, preprocessing.resize)
+            for mirrored in (False, True) if self.flip else (False,):
+                batch = batch_images([view.flip(-1) if mirrored else view], preprocessing, model.device)
+                grid = model.grids(batch, refine=refine, num_points=num_points)[0].crop(size)
+                views.append((MirroredGrid(grid) if mirrored else grid).resize((height, width)))
+        return MeanProbabilities(views)
 
 
 class SlidingSemantic(_Labelled):
-    """A semantic model that looks through overlapping windows and averages their logits, see `tta.sliding_grid`.
+    """A semantic model that looks through overlapping windows and averages their logits.
 
-    The network holds the features of one window at a time; labels at boundaries are as fine as ever, and what a class
-    is must show within a window.
+    The network holds the features of one window at a time, and of each window coarse logits and points are kept;
+    labels at boundaries are as fine as ever, and what a class is must show within a window. The last window of each
+    row and column is shifted back inside.
 
     Args:
         window: rows and columns in pixels, at the model's test size.
         stride: from one window to the next; two thirds of the window if not given.
+
+    Raises ValueError for a window or stride below 1, or a stride that leaves gaps.
     """
 
     def __init__(
@@ -282,14 +195,27 @@ class SlidingSemantic(_Labelled):
         super().__init__(model)
         if stride is None:
             stride = max(1, window[0] * 2 // 3), max(1, window[1] * 2 // 3)
-        check_windows(window, stride)
+        if min(window) < 1:
+            raise ValueError(f"window: expected at least one row and one column, got {window}")
+        if not all(1 <= step <= side for step, side in zip(stride, window, strict=True)):
+            raise ValueError(f"stride: expected 1 to the window's {window} (rows, columns), got {stride}")
         self.window, self.stride = window, stride
         self.options = (window, stride)
 
-    def grid(self, image: Tensor, *, refine: bool, num_points: int | None) -> LazyGrid:
-        return sliding_grid(
-            self.model, image, window=self.window, stride=self.stride, refine=refine, num_points=num_points
-        )
+    @torch.no_grad()
+    def grid(self, image: Tensor, *, refine: bool = True, num_points: int | None = None) -> LazyGrid:
+        check_image(image)
+        model, preprocessing = self.model, self.config.preprocessing
+        img = resize_image(image, preprocessing)
+        height, width = img.shape[1:]
+        views = []
+        for rows in _windows(height, self.window[0], self.stride[0]):
+            for columns in _windows(width, self.window[1], self.stride[1]):
+                part = img[:, rows, columns]
+                batch = batch_images([part], preprocessing, model.device)
+                grid = model.grids(batch, refine=refine, num_points=num_points)[0]
+                views.append((rows.start, columns.start, grid.crop((part.shape[1], part.shape[2]))))
+        return SlidingGrid(views, (height, width)).resize((image.shape[1], image.shape[2]))
 
 
 class FlippedInstances(_Wrapped):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +24,7 @@ from torch import Tensor
 from pointrend.data.image_io import local_path
 from pointrend.data.remote import ATTEMPTS, is_url, retried
 from pointrend.distributed import Shard
+from pointrend.models.devices import peak_memory
 from pointrend.predict.ids import choose_ids
 from pointrend.predict.inputs import Source
 from pointrend.predict.out_folder import OutFolder
@@ -85,7 +85,7 @@ class Summary:
     seconds_by_step: dict[str, float]
     """Waiting for images to be read, predicting, and (beside these, in a thread) writing."""
     images_per_second: float
-    peak_memory_mb: float | None
+    peak_memory_mb: float
     """Of this process."""
     out: str
     shard: str
@@ -202,7 +202,7 @@ def run_job(
         seconds=round(seconds, 3),
         seconds_by_step={step: round(value, 3) for step, value in clock.seconds.items()},
         images_per_second=round(counts["images"] / max(seconds, 1e-9), 3),
-        peak_memory_mb=peak_memory_mb(),
+        peak_memory_mb=round(peak_memory() / 2**20, 1),
         out=str(out),
         shard=f"{options.shard.index}/{options.shard.count}",
     )
@@ -277,16 +277,6 @@ class _Waiting:
         batch = self.by_size.pop(size)
         self.count, self.bytes = self.count - len(batch), self.bytes - len(batch) * math.prod(size)
         return batch
-
-
-def peak_memory_mb() -> float | None:
-    """Most megabytes that this process has had in memory; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 PredictTasks = Callable[

@@ -101,22 +101,6 @@ class Pace:
         return mean * (self.steps - done)
 
 
-def peak_memory(device: torch.device) -> float:
-    """The most memory taken so far, in GiB: of the GPU's by tensors, or of the machine's by this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil  # type: ignore[import-untyped]
-
-        return float(psutil.Process().memory_info().rss) / 2**30
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # macOS counts bytes, Linux KiB
-
-
 Image = npt.NDArray[np.uint8]
 """(H, W, 3) RGB."""
 

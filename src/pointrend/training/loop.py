@@ -17,10 +17,11 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from torch import nn
 
+from pointrend.models.devices import peak_memory
 from pointrend.training.checkpointing import Checkpoints, Training
 from pointrend.training.data_loading import Batch, TargetWatch, TrainingLoader
 from pointrend.training.gradient import Updates
-from pointrend.training.loggers import Image, Log, Pace, open_trackers, peak_memory
+from pointrend.training.loggers import Image, Log, Pace, open_trackers
 from pointrend.training.nonfinite import NonFiniteLoss
 from pointrend.training.processes import (
     Terminated,
@@ -148,7 +149,7 @@ def train(
                 "gradient_norm": norm,
                 "seconds": time.perf_counter() - started,
                 "data_seconds": waited,
-                "memory_gib": peak_memory(accelerator.device),
+                "memory_gib": peak_memory(accelerator.device) / 2**30,
                 "remaining_seconds": pace.remaining(done),
             }
             if done % recipe.log_every == 0 or done == recipe.steps:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pointrend.distributed import RemoteError, Shard, defer_signal
 from pointrend.models.base import Pretrained
-from pointrend.models.precision import faster_precision
+from pointrend.models.devices import faster_precision
 from pointrend.training.recipe import Recipe
 
 T = TypeVar("T")

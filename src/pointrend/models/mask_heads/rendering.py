@@ -29,8 +29,8 @@ from pointrend.core.fast_point_head import PredictInBoxes, compute_dtype
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import PredictAt, Size
 from pointrend.models.boxes import Regions
+from pointrend.models.devices import fits_at_once
 from pointrend.models.mask_heads.base import MaskHead
-from pointrend.models.memory import fits_at_once
 from pointrend.models.paste_masks import sample_batch
 from pointrend.structures import InstanceMasks
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointrend.models.precision import bfloat16_unit, faster_precision
+from pointrend.models.devices import bfloat16_unit, faster_precision
 from pointrend.models.semantic import SemanticSegmenter
 
 CPU = torch.device("cpu")
 
 
 def has(monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
-    monkeypatch.setattr("pointrend.models.precision.cpu_features", lambda: frozenset(flags))
+    monkeypatch.setattr("pointrend.models.devices.cpu_features", lambda: frozenset(flags))
 
 
 @pytest.mark.parametrize(
