@@ -19,9 +19,9 @@ from pointrend.checkpoints.native import build
 from pointrend.cli import main
 from pointrend.cli.predict import Predict
 from pointrend.models.backbones import BackboneConfig
+from pointrend.signals import stopping
 from pointrend.training.options import PRESETS
 from pointrend.training.presets import preset
-from pointrend.training.signals import stopping
 
 COMMANDS = ("demo", "train", "eval", "predict", "explain", "convert", "zoo")
 

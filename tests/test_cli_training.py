@@ -22,8 +22,8 @@ from pointrend.data.transforms import RandomCrop, ResizeShortEdge
 from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.models.backbones import BackboneConfig, torchvision_name
 from pointrend.models.feature_maps import build_backbone
+from pointrend.signals import Terminated
 from pointrend.training.presets import preset
-from pointrend.training.processes import Terminated
 from pointrend.training.published import RECIPES
 from pointrend.training.recipe import Recipe
 

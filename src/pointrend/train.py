@@ -30,6 +30,7 @@ from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.report import Scores, to_json
 from pointrend.io import write_text
 from pointrend.models.library_backbones import library_licence
+from pointrend.signals import stopping
 from pointrend.structures import Dataset
 from pointrend.training.config import TrainingConfig
 from pointrend.training.data_loading import TrainingLoader
@@ -38,7 +39,6 @@ from pointrend.training.loggers import require_wandb
 from pointrend.training.loop import Report, train
 from pointrend.training.options import TrainingOptions
 from pointrend.training.recipe import Recipe
-from pointrend.training.signals import stopping
 from pointrend.zoo.backbones import PRETRAINED, fill_backbone
 
 Bar = Callable[[str, int], AbstractContextManager[Any]]

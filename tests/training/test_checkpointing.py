@@ -18,11 +18,11 @@ import pytest
 import torch
 
 from pointrend.data.image_io import build_loader
+from pointrend.signals import TERMINATED, Terminated
 from pointrend.training import checkpointing as state_module
 from pointrend.training.checkpointing import CheckpointError, write_whole
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loop import train
-from pointrend.training.processes import TERMINATED, Terminated
 from pointrend.training.recipe import Recipe
 
 RECIPE = Recipe(

@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pointrend.signals import sigterm
 from pointrend.training.data_loading import Plan
 from pointrend.training.loggers import MEASURES
-from pointrend.training.processes import sigterm, start, synchronise_norms
+from pointrend.training.processes import start, synchronise_norms
 from pointrend.training.recipe import Recipe
 from tests.training.scenarios import FILLED, SCENARIOS
 

@@ -210,7 +210,7 @@ class Predict:
 
         from pointrend.predict.job import JobOptions, run_job
         from pointrend.predict.tasks import find_tasks, parse_shard, shard_from_environment
-        from pointrend.training.signals import stopping
+        from pointrend.signals import stopping
 
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
         logging.getLogger("pointrend").setLevel(logging.INFO)

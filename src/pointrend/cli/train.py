@@ -77,7 +77,7 @@ def finish(run: TrainingRun) -> int:
 
     from pointrend.cli.console import counting, training
     from pointrend.distributed import main_process
-    from pointrend.training.processes import Terminated
+    from pointrend.signals import Terminated
 
     visible, out = main_process(), run.options.out
     if visible:

@@ -18,20 +18,19 @@ from accelerate.tracking import GeneralTracker
 from torch import nn
 
 from pointrend.models.devices import peak_memory
+from pointrend.signals import Terminated, sigterm
 from pointrend.training.checkpointing import Checkpoints, Training
 from pointrend.training.data_loading import Batch, TargetWatch, TrainingLoader
 from pointrend.training.gradient import Updates
 from pointrend.training.loggers import Image, Log, Pace, open_trackers
 from pointrend.training.nonfinite import NonFiniteLoss
 from pointrend.training.processes import (
-    Terminated,
     anyone,
     check_same_start,
     evaluate_together,
     mean_over_processes,
     place,
     share_buffers,
-    sigterm,
     start,
 )
 from pointrend.training.recipe import Recipe, build_optimizer

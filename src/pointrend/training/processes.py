@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from pointrend.distributed import RemoteError, Shard, defer_signal
+from pointrend.distributed import RemoteError, Shard
 from pointrend.models.base import Pretrained
 from pointrend.models.devices import faster_precision
+from pointrend.signals import Sigterm
 from pointrend.training.recipe import Recipe
-
-T = TypeVar("T")
-
-TERMINATED = 143
-"""Exit code after SIGTERM, 128 + 15: what schedulers expect of a job that ended when it was told to."""
-
-
-class Terminated(SystemExit):
-    """SIGTERM came, and the checkpoint to resume from is written; ends the process with code 143."""
-
-    def __init__(self) -> None:
-        super().__init__(TERMINATED)
 
 
 class LossModule(nn.Module):
@@ -152,41 +138,7 @@ def mean_over_processes(accelerator: Accelerator, losses: Mapping[str, float]) -
     return {name: value / accelerator.num_processes for name, value in total.items()}
 
 
-class Sigterm:
-    """Whether SIGTERM came: called, it says so."""
-
-    def __init__(self) -> None:
-        self.came = False
-        self._interrupting = False
-
-    def __call__(self) -> bool:
-        return self.came
-
-    def note(self, *_: object) -> None:
-        """The signal handler."""
-        self.came = True
-        defer_signal(self._interrupt)
-
-    def unless(self, work: Callable[[], T]) -> T | None:
-        """What the work gives; None if the signal came before or comes meanwhile, which ends it at once.
-
-        An evaluation takes longer than schedulers wait.
-        """
-        if self.came:
-            return None
-        try:
-            try:
-                self._interrupting = True
-                return work()
-            finally:
-                self._interrupting = False
-        except _Interrupted:
-            return None
-
-    def _interrupt(self) -> None:
-        if self._interrupting:
-            self._interrupting = False
-            raise _Interrupted
+_SIGTERM = "SIGTERM"
 
 
 def evaluate_together(
@@ -238,29 +190,3 @@ def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
     if accelerator.num_processes > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, 0)
-
-
-_SIGTERM = "SIGTERM"
-
-
-class _Interrupted(BaseException):
-    """Ends an evaluation; no handler for errors on the way may swallow it."""
-
-
-@contextmanager
-def sigterm() -> Iterator[Sigterm]:
-    """SIGTERM only sets a flag, unless something asks to be interrupted by it; as before afterwards.
-
-    In another thread than the main one signals are somebody else's: the flag stays down.
-    """
-    flag = Sigterm()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
-    before = signal.signal(signal.SIGTERM, flag.note)
-    owner = os.getpid()
-    try:
-        yield flag
-    finally:
-        if os.getpid() == owner:
-            signal.signal(signal.SIGTERM, before)
