@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import pointrend
 from pointrend.cli import main
-from pointrend.zoo.bundled import BUNDLED, REFINER, REFINER_SHA256, Bundled, load_bundled
+from pointrend.zoo.bundled import BUNDLED, REFINER, Bundled, load_bundled
 
 
 @pytest.mark.parametrize("bundled", BUNDLED.values(), ids=lambda bundled: bundled.name)
@@ -27,14 +27,14 @@ def test_the_file_is_the_one_listed_and_loads_by_name(
 
 
 def test_the_refiner_is_the_file_listed_and_says_where_it_comes_from() -> None:
-    assert hashlib.sha256(REFINER.read_bytes()).hexdigest() == REFINER_SHA256
-    with safe_open(REFINER, framework="pt") as file:
+    assert hashlib.sha256(REFINER.path.read_bytes()).hexdigest() == REFINER.sha256
+    with safe_open(REFINER.path, framework="pt") as file:
         origin = json.loads(file.metadata()["extra"])
     assert {"licence", "data", "command"} <= origin.keys()
 
 
 def test_all_of_them_together_are_small() -> None:
-    assert sum(path.stat().st_size for path in REFINER.parent.iterdir()) < 10 * 2**20
+    assert sum(path.stat().st_size for path in REFINER.path.parent.iterdir()) < 10 * 2**20
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (37, 53)])
@@ -60,3 +60,19 @@ def test_the_command_lists_them_first_and_shows_a_card(capsys: pytest.CaptureFix
     assert listed.index("shapes-semantic") < listed.index("pointrend_rcnn")
     assert main(["zoo", "shapes-semantic"]) == 0
     assert "no pretrained weights" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bundled", [*BUNDLED.values(), REFINER], ids=lambda bundled: bundled.name)
+def test_a_card_says_where_a_bundled_model_comes_from_and_where_it_fails(
+    bundled: Bundled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["zoo", bundled.name]) == 0
+    card = capsys.readouterr().out
+    for part in (
+        f"# {bundled.name}",
+        "- licence: Apache-2.0",
+        "- data: ",
+        "- command: python -m tools.",
+        bundled.limits,
+    ):
+        assert part in card

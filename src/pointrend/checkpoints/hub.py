@@ -72,7 +72,7 @@ def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = N
     task, config = task_of(model), _config(model)
     names = config.class_names
     shown = ", ".join(names[:40]) + (f", .. {len(names)} in all" if len(names) > 40 else "")
-    known = list(_lines(extra or {}))
+    known = list(origin_lines(extra or {}))
     return "\n".join(
         [
             "---",
@@ -107,13 +107,23 @@ def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = N
     )
 
 
-def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    """A Markdown list of names and values, lists within it for dictionaries."""
+def origin_lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """A Markdown list of names and values, lists within it for dictionaries; dictionaries of numbers by name (scores
+    of several ways to predict) become the columns of a table.
+    """
     for name, value in values.items():
-        nested = isinstance(value, Mapping)
-        yield f"{indent}- {name.replace('_', ' ')}:" + ("" if nested else f" {value}")
-        if nested:
-            yield from _lines(value, indent + "  ")
+        title = name.replace("_", " ")
+        if not isinstance(value, Mapping):
+            yield f"{indent}- {title}: {value}"
+        elif value and all(isinstance(column, Mapping) for column in value.values()):
+            rows = dict.fromkeys(row for column in value.values() for row in column)
+            yield from ("", f"| {title} | {' | '.join(value)} |", "| --- |" + " ---: |" * len(value))
+            for row in rows:
+                yield f"| {row} | {' | '.join(str(column.get(row, '-')) for column in value.values())} |"
+            yield ""
+        else:
+            yield f"{indent}- {title}:"
+            yield from origin_lines(value, indent + "  ")
 
 
 def describe(config: Any) -> str:

@@ -36,13 +36,16 @@ class Zoo:
             _print_recipes()
             return 0
         from pointrend.zoo.backbones import PRETRAINED
-        from pointrend.zoo.bundled import BUNDLED
+        from pointrend.zoo.bundled import BUNDLED, REFINER
         from pointrend.zoo.entries import ZOO
 
+        in_package = {**BUNDLED, REFINER.name: REFINER}
         if not self.name:
             self._print_tables()
-        elif self.name in BUNDLED:
-            print(_file_card(BUNDLED[self.name].path), end="")
+        elif self.name in in_package:
+            from pointrend.zoo.card import bundled_card
+
+            print(bundled_card(in_package[self.name]), end="")
         elif self.name in ZOO:
             print(_card(self.name), end="")
         elif self.name in PRETRAINED:
@@ -52,7 +55,7 @@ class Zoo:
         elif self.name.endswith(".safetensors"):
             print(_file_card(Path(self.name)), end="")
         else:
-            names = [*BUNDLED, *ZOO, *PRETRAINED]
+            names = [*in_package, *ZOO, *PRETRAINED]
             close = difflib.get_close_matches(self.name, names, n=3, cutoff=0.5)
             raise ValueError(f"{self.name}: not in the zoo; it has {', '.join(close or names)}")
         return 0
@@ -61,13 +64,13 @@ class Zoo:
         from rich.console import Console
 
         from pointrend.zoo.backbones import PRETRAINED
-        from pointrend.zoo.bundled import BUNDLED
+        from pointrend.zoo.bundled import BUNDLED, REFINER
         from pointrend.zoo.card import scores, size
         from pointrend.zoo.entries import ZOO
 
         console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
         bundled = _table("bundled model", "task", "for")
-        for one in BUNDLED.values():
+        for one in (*BUNDLED.values(), REFINER):
             bundled.add_row(one.name, one.task, one.summary)
         console.print(bundled)
         models = _table("model", "task", "backbone", "data", "published", "file", "licence")

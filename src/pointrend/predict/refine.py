@@ -142,7 +142,7 @@ def load_bundled_refiner() -> MaskRefiner:
     """The refiner that comes with the package."""
     from pointrend.checkpoints.mask_refiner import load_refiner
 
-    return load_refiner(REFINER)
+    return load_refiner(REFINER.path)
 
 
 def read_mask(path: str | Path) -> Mask:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from math import prod
 
-from pointrend.checkpoints.hub import describe
+from pointrend.checkpoints.hub import describe, origin_lines
 from pointrend.zoo.backbones import PretrainedBackbone
+from pointrend.zoo.bundled import Bundled
 from pointrend.zoo.entries import COUNTED_SIZES, MULTIPLY_ADDS, Entry
 
 DATA = {"COCO": "COCO", "Cityscapes": "CITYSCAPES", "ADE20K": "ADEChallengeData2016"}
@@ -65,6 +68,41 @@ def card(entry: Entry, training: Sequence[str] = ()) -> str:
             *_how_to_score(entry),
             "",
             *_limits(entry, config.num_classes),
+        ]
+    )
+
+
+def bundled_card(bundled: Bundled) -> str:
+    """The model card of a bundled model; where its weights come from stands in its file."""
+    from safetensors import safe_open
+
+    from pointrend.checkpoints.native import read_info
+
+    with safe_open(bundled.path, framework="pt") as file:
+        origin = json.loads(file.metadata()["extra"])
+        numbers = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 (no dictionary)
+    kind, classes = "A network of its own", ""
+    start = "refined = pointrend.refine_mask(image, mask)"
+    if bundled.task != "refine":
+        config = read_info(bundled.path).config
+        kind, classes = describe(config), f"- Classes: {', '.join(config.class_names)}"
+        start = f'model = pointrend.load("{bundled.name}")'
+    megabytes = bundled.path.stat().st_size / 1e6
+    return "\n".join(
+        [
+            f"# {bundled.name}",
+            "",
+            f"For {bundled.summary}.",
+            "",
+            f"    {start}",
+            "",
+            f"{kind}; {numbers / 1e6:.1f} million numbers, {megabytes:.1f} MB, in the package.",
+            "",
+            *filter(None, [classes]),
+            *origin_lines({name: value for name, value in origin.items() if name != "name"}),
+            "",
+            f"**Limits.** {bundled.limits}",
+            "",
         ]
     )
 
