@@ -9,14 +9,15 @@ from __future__ import annotations
 from ray import serve
 
 import pointrend
-from pointrend.app.uploads import Limits
+from pointrend.app.limits import Limits
 from pointrend.serve.api import ServiceLimits, build_service
+from pointrend.serve.backends import TorchBackend
 
 
 def build():
     """The application, in the process of each copy."""
     predictor = pointrend.Predictor(pointrend.load("photo-semantic"), batch_size=8)
-    return build_service(predictor, ServiceLimits(Limits()))
+    return build_service(TorchBackend(predictor), ServiceLimits(Limits()))
 
 
 @serve.deployment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -55,6 +55,21 @@ def write_png(image: Image.Image | np.ndarray, path: str | Path, **options: Any)
         image = Image.fromarray(image)
     with atomic_write(path) as unfinished:
         image.save(unfinished, format="PNG", **options)
+
+
+def palette_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """A label map (H, W) in 8 bits with a colour (0..255) for each class as its palette; in 16-bit grey beyond 255
+    classes.
+    """
+    from PIL import Image
+
+    if labels.max(initial=0) > 255:
+        return Image.fromarray(labels.astype("uint16"))
+    image = Image.fromarray(labels.astype("uint8"))
+    colors = [value for color in palette[:256] for value in color]
+    # With fewer than 256 colours Pillow writes fewer bits, in which 255 has no room.
+    image.putpalette(colors + [0] * (768 - len(colors)) if (labels == 255).any() else colors)
+    return image
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,10 +12,10 @@ from PIL import Image
 
 import pointrend
 from pointrend.app.exports import DOWNLOADS
+from pointrend.app.limits import Limits
 from pointrend.app.model_cache import ModelCache
 from pointrend.app.service import EXAMPLE, Service
 from pointrend.app.types import Range, Settings
-from pointrend.app.uploads import Limits
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.zoo import BUNDLED

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.app.uploads import EXAMPLES, SCENE_SEED, Limits, base_name, example, read_upload, shrink
+from pointrend.app.limits import Limits
+from pointrend.app.uploads import EXAMPLES, SCENE_SEED, base_name, example, read_upload, shrink
 from tools.train_demo_models import TRAINING_SEED
 
 LIMITS = Limits(megabytes=1, megapixels=0.5, long_edge=100)

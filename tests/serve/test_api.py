@@ -18,10 +18,11 @@ pytest.importorskip("httpx")
 from fastapi.testclient import TestClient
 from torch import Tensor
 
-from pointrend.app.uploads import Limits
+from pointrend.app.limits import Limits
 from pointrend.masks.rle import decode_window
 from pointrend.predict import Predictor
 from pointrend.serve.api import ServiceLimits, build_service
+from pointrend.serve.backends import Backend, ExportedBackend, TorchBackend
 from pointrend.structures import InstanceResult
 from tests.predict.test_predictor import Finder, Threshold, make_image
 
@@ -43,8 +44,12 @@ class Slow(Finder):
 
 def client(model: Any = None, batch_size: int = 4, **limits: Any) -> TestClient:
     bounds = ServiceLimits(limits.pop("upload", Limits(1, 0.1)), **limits)
-    predictor = Predictor(model or Finder(), device="cpu", batch_size=batch_size)
-    return TestClient(build_service(predictor, bounds), raise_server_exceptions=False)
+    backend: Backend = (
+        model
+        if isinstance(model, ExportedBackend | TorchBackend)
+        else TorchBackend(Predictor(model or Finder(), device="cpu", batch_size=batch_size))
+    )
+    return TestClient(build_service(backend, bounds), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,17 @@ pytest.importorskip("prometheus_client", reason="not installed: pip install 'poi
 pytest.importorskip("uvicorn")
 import uvicorn
 
-from pointrend.app.uploads import Limits
+from pointrend.app.limits import Limits
 from pointrend.predict import Predictor
 from pointrend.serve.api import ServiceLimits, build_service
+from pointrend.serve.backends import TorchBackend
 from tests.predict.test_predictor import make_image
 from tests.serve.test_api import Slow, wait
 
 
 @contextmanager
 def served(model: Any, **limits: Any) -> Iterator[tuple[str, int]]:
-    app = build_service(Predictor(model, device="cpu"), ServiceLimits(Limits(1, 1), **limits))
+    app = build_service(TorchBackend(Predictor(model, device="cpu")), ServiceLimits(Limits(1, 1), **limits))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.routing import Route
 
 from pointrend.app.label_session import LabelSession
+from pointrend.app.limits import read_body
 from pointrend.app.request_filter import RequestFilter
-from pointrend.app.server import CALL_BYTES, in_thread, read_body
+from pointrend.app.server import CALL_BYTES, in_thread
 from pointrend.formats.point_labels import MAX_POINTS
 
 STATIC = {

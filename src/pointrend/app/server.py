@@ -17,15 +17,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.routing import Route
 
+from pointrend.app.limits import READERS, UPLOADS, read_body
 from pointrend.app.request_filter import RequestFilter
 from pointrend.app.service import Service
 from pointrend.app.types import Settings
 
 T = TypeVar("T")
-UPLOADS = 16
-"""Files that may arrive at the same time: each takes memory before it is complete."""
-READERS = 4
-"""Files decoded at the same time."""
 CALL_BYTES = 2**16
 """Of a request to `/render`, which has a few hundred."""
 STATIC = {
@@ -125,20 +122,6 @@ async def in_thread(
 ) -> T:
     """The call's answer, computed in a thread, so that the server goes on answering."""
     return await anyio.to_thread.run_sync(call, *arguments, limiter=limiter)
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body of a request, of which at most `limit` + 1 bytes are kept: what uses it refuses a longer one.
-
-    The rest is read and dropped, up to four times the limit: a client that is still sending would not see an answer.
-    """
-    body, count = bytearray(), 0
-    async for part in request.stream():
-        count += len(part)
-        body += part[: limit + 1 - len(body)]
-        if count > 4 * limit:
-            break
-    return bytes(body)
 
 
 def serve(app: FastAPI, host: str, port: int) -> None:

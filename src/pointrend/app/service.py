@@ -13,11 +13,12 @@ from typing import Any
 
 from pointrend.app.exports import DOWNLOADS, Exportable, exportable
 from pointrend.app.instance_session import InstanceSession
+from pointrend.app.limits import Limits
 from pointrend.app.lru_cache import LRUCache
 from pointrend.app.model_cache import ModelCache
 from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Session, Settings
-from pointrend.app.uploads import EXAMPLES, Limits, NamedImage, example, read_upload, shrink
+from pointrend.app.uploads import EXAMPLES, NamedImage, example, read_upload, shrink
 from pointrend.app.views import data_uri, view
 from pointrend.models.semantic_model import SemanticModel
 from pointrend.visualize import as_image

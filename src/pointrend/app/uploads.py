@@ -8,10 +8,9 @@ from io import BytesIO
 from pathlib import PurePath
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from pointrend.data.decode import FORMATS
+from pointrend.app.limits import Limits, header_size, unreadable
 from pointrend.data.image_io import read_image
 from pointrend.data.shapes import Scene
 from pointrend.models.inputs import resize_to
@@ -39,48 +38,6 @@ class NamedImage:
         return self.pixels.numel()
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Of uploads."""
-
-    megabytes: float = 20.0
-    """Of a file."""
-    megapixels: float = 25.0
-    """Of an image, known from its header before anything is decoded."""
-    long_edge: int = 1024
-    """Images are shrunk to this many pixels on their longer side."""
-
-    def __post_init__(self) -> None:
-        if not (self.megabytes > 0 and self.megapixels > 0 and self.long_edge >= 32):
-            raise ValueError(
-                "limits: expected positive megabytes and megapixels and a long edge of at least 32 pixels, got "
-                f"{self.megabytes}, {self.megapixels} and {self.long_edge}"
-            )
-
-    @property
-    def bytes(self) -> int:
-        """Of a file."""
-        return int(self.megabytes * 2**20)
-
-    def check_size(self, count: int) -> None:
-        """Raise a ValueError for a file of so many bytes, if it is too large or empty."""
-        if count > self.bytes:
-            raise ValueError(
-                f"The file is larger than {self.megabytes:g} MB, which is the limit here. Save the image smaller or "
-                "as JPEG, or use `pointrend predict` on your own computer."
-            )
-        if count == 0:
-            raise ValueError("The file is empty. Choose an image.")
-
-    def check_pixels(self, height: int, width: int) -> None:
-        """Raise a ValueError for an image of this size, if it is too large."""
-        if height * width > self.megapixels * 1e6:
-            raise ValueError(
-                f"The image has {width} × {height} = {height * width / 1e6:.0f} megapixels; the limit here is "
-                f"{self.megapixels:g}. Scale it down, or use `pointrend predict` on your own computer."
-            )
-
-
 def read_upload(content: bytes, name: str, limits: Limits) -> NamedImage:
     """A visitor's file as an image, upright, at most `limits.long_edge` pixels on its longer side.
 
@@ -95,31 +52,6 @@ def read_upload(content: bytes, name: str, limits: Limits) -> NamedImage:
     except ValueError as error:
         raise ValueError(unreadable(name)) from error
     return NamedImage(shrink(pixels, limits.long_edge), name)
-
-
-def header_size(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
-    """(height, width) that the file's header claims; nothing is decoded.
-
-    Raises:
-        ValueError: no image, or one that is larger than Pillow would open at all.
-    """
-    try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            return image.height, image.width
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(
-            f"The image has far more than {limits.megapixels:g} megapixels, which is the limit here. Scale it down."
-        ) from error
-    except Exception as error:  # whatever Pillow's plugins raise on a bad header
-        raise ValueError(unreadable(name)) from error
-
-
-def unreadable(name: str) -> str:
-    """The message for a file that is no image."""
-    return (
-        f"“{name}” is no image that can be read here, or it is damaged. "
-        "Try JPEG, PNG, WebP, GIF, BMP or TIFF."
-    )
 
 
 def base_name(name: str) -> str:

@@ -48,10 +48,10 @@ class App:
         require_server()
         import torch
 
+        from pointrend.app.limits import Limits
         from pointrend.app.model_cache import ModelCache
         from pointrend.app.server import build_app, serve
         from pointrend.app.service import Service
-        from pointrend.app.uploads import Limits
 
         local = self.host in LOCAL
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")

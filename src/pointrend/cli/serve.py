@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from pointrend.cli.console import Precision
+
+if TYPE_CHECKING:
+    from pointrend.serve.backends import Backend
+
+SUFFIXES = (".onnx", ".xml")
+"""Of exported files, which are served without torch."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Serve:
     """
 
     model: Positional[Annotated[str, arg(metavar="MODEL")]] = "photo-semantic"
-    """A checkpoint, or a name listed by `pointrend zoo`."""
+    """A checkpoint, a name listed by `pointrend zoo`, or an exported .onnx or .xml, which needs no torch."""
     host: str = "127.0.0.1"
     """Address to listen at: 127.0.0.1 is reached from this computer only, 0.0.0.0 from everywhere."""
     port: int = 8000
@@ -48,25 +54,17 @@ class Serve:
     def run(self) -> int:
         """Serve until Ctrl-C or SIGTERM; requests at work are answered first."""
         require_service()
-        from pointrend.app.uploads import Limits
+        from pointrend.app.limits import Limits
         from pointrend.cli.app import LOCAL, free_port
-        from pointrend.cli.console import announce, load_model
+        from pointrend.cli.console import announce
 
         limits = Limits(self.max_megabytes, self.max_megapixels)
         announce(f"loading {self.model}")
-        from pointrend.predict import Predictor
         from pointrend.serve.api import ServiceLimits, build_service
 
         bounds = ServiceLimits(limits, self.queue, self.seconds, url_hosts=self.allow_urls)
-        predictor = Predictor(
-            load_model(self.model, optimize=self.optimize),
-            device=self.device,
-            batch_size=self.batch_size,
-            max_pixels=int(self.max_megapixels * 1e6),
-            min_score=self.min_score,
-        )
         local = self.host in LOCAL
-        app = build_service(predictor, bounds, hosts=LOCAL if local else None)
+        app = build_service(self._backend(), bounds, hosts=LOCAL if local else None)
         port = free_port(self.host, self.port)
         shown = "localhost" if local else self.host
         print(f"PointRend answers at http://{shown}:{port}/predict  (Ctrl-C ends it)", flush=True)
@@ -83,6 +81,28 @@ class Serve:
             timeout_graceful_shutdown=max(1, int(self.seconds)),
         )
         return 0
+
+    def _backend(self) -> Backend:
+        from pointrend.serve.backends import ExportedBackend, TorchBackend
+
+        if self.model.endswith(SUFFIXES):
+            if self.device is not None or self.optimize is not None:
+                raise ValueError(
+                    "device, optimize: an exported file is run as it was written; leave them out"
+                )
+            return ExportedBackend(self.model, self.min_score)
+        from pointrend.cli.console import load_model
+        from pointrend.predict import Predictor
+
+        return TorchBackend(
+            Predictor(
+                load_model(self.model, optimize=self.optimize),
+                device=self.device,
+                batch_size=self.batch_size,
+                max_pixels=int(self.max_megapixels * 1e6),
+                min_score=self.min_score,
+            )
+        )
 
 
 def require_service() -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pointrend.masks.rle import Ints, Window
+from pointrend.masks.rle import Ints, Window, as_array
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ring = NDArray[np.float64]
 Polygon = list[Ring]
@@ -43,7 +45,7 @@ class Polygons:
         return [ring.ravel().tolist() for ring in self.rings]
 
 
-def outline(window: Tensor, offset: tuple[int, int] | list[int]) -> list[Outline]:
+def outline(window: Tensor | NDArray[Any], offset: tuple[int, int] | list[int]) -> list[Outline]:
     """The exact outlines of a mask along pixel edges, in pixels of the image, corners only.
 
     Every ring is a closed path of alternating horizontal and vertical edges (the last corner joins the
@@ -56,7 +58,7 @@ def outline(window: Tensor, offset: tuple[int, int] | list[int]) -> list[Outline
         window: (h, w), non-zero inside.
         offset: (x, y) of its top-left pixel.
     """
-    mask = np.pad(window.detach().cpu().numpy() != 0, 1)
+    mask = np.pad(as_array(window) != 0, 1)
     corners, across, along = _corner_links(mask)
     rings: list[Outline] = []
     seen = np.zeros(len(corners), dtype=bool)
@@ -173,6 +175,8 @@ def fill(polygons: Iterable[Polygon], image_size: tuple[int, int]) -> tuple[Tens
     Raises:
         ValueError: a ring has fewer than three points, or a point that is not finite.
     """
+    import torch
+
     turned = [[_turned(ring, hole=number > 0) for number, ring in enumerate(polygon)] for polygon in polygons]
     if not turned:
         return torch.zeros((0, 0), dtype=torch.bool), (0, 0)

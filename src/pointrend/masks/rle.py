@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
@@ -94,7 +95,9 @@ def encode_windows(masks: WindowedMasks) -> Iterator[dict[str, Any]]:
         yield {"size": [int(height), int(width)], "counts": compress(counts)}
 
 
-def run_lengths(window: Tensor, offset: tuple[int, int], image_size: tuple[int, int]) -> Ints:
+def run_lengths(
+    window: Tensor | npt.NDArray[Any], offset: tuple[int, int], image_size: tuple[int, int]
+) -> Ints:
     """Uncompressed counts of one mask: pixels outside, inside, outside, ... down the image's columns.
 
     Args:
@@ -111,7 +114,7 @@ def run_lengths(window: Tensor, offset: tuple[int, int], image_size: tuple[int, 
             f"window: {window.shape[0]}x{window.shape[1]} pixels at x = {x}, y = {y} stick out of an "
             f"image of {height}x{width}; cut it to the image first"
         )
-    mask = window.detach().cpu().numpy()
+    mask = as_array(window)
     at_once = max(1, COLUMN_PIXELS // max(window.shape[0], 1))
     parts = [_column_runs(mask[:, c : c + at_once]) for c in range(0, max(window.shape[1], 1), at_once)]
     columns = np.concatenate([part[0] + number * at_once for number, part in enumerate(parts)])
@@ -125,6 +128,11 @@ def run_lengths(window: Tensor, offset: tuple[int, int], image_size: tuple[int, 
     edges = np.stack([starts, ends], axis=1).reshape(-1).astype(np.int64)
     counts: Ints = np.diff(edges, prepend=0, append=height * width)
     return counts if counts[-1] > 0 or len(counts) == 1 else counts[:-1]
+
+
+def as_array(window: Tensor | npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same pixels in numpy."""
+    return window if isinstance(window, np.ndarray) else window.detach().cpu().numpy()
 
 
 def _column_runs(mask: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints]:
@@ -253,6 +261,8 @@ def decode_window(counts: Counts, image_size: tuple[int, int]) -> tuple[Tensor, 
     Raises:
         ValueError: the counts do not fill an image of `image_size` (H, W) exactly.
     """
+    import torch
+
     runs, height = checked_runs(counts, image_size), image_size[0]
     edges = runs.cumsum()
     starts, ends = edges[0:-1:2], edges[1::2]

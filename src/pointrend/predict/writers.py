@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pointrend.io import atomic_write, write_png, write_text
+from pointrend.io import atomic_write, palette_image, write_png, write_text
 from pointrend.masks.export import as_objects, label_map
 from pointrend.masks.label_tools import BACKGROUND, outlines, to_voc, voc_palette
 from pointrend.predict.cutouts import cutout, foreground, object_cutouts
@@ -272,14 +272,8 @@ def write_labels(result: SemanticResult, path: Path) -> None:
 def labels_image(result: SemanticResult) -> Image.Image:
     """The label map in 8 bits with the classes' colours as its palette; in 16-bit grey beyond 255 classes."""
     labels = result.labels.cpu().numpy()
-    if labels.max(initial=0) > 255:
-        return Image.fromarray(labels.astype(np.uint16))
-    image = Image.fromarray(labels.astype(np.uint8))
     count = max(len(result.class_names), 1 + int(labels[labels != IGNORE_LABEL].max(initial=0)))
-    colors = as_palette(result.palette, count)[:256].reshape(-1).tolist()
-    # With fewer than 256 colours Pillow writes fewer bits, in which 255 has no room.
-    image.putpalette(colors + [0] * (768 - len(colors)) if (labels == IGNORE_LABEL).any() else colors)
-    return image
+    return palette_image(labels, as_palette(result.palette, count).tolist())
 
 
 def track(items: Iterable[T], total: int, shown: bool) -> Iterator[T]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,18 @@ class Instances:
     offsets: list[tuple[int, int]]
     """(x, y) of each window's top left pixel."""
     image_size: tuple[int, int]
+
+    def above(self, score: float) -> Instances:
+        """The objects with at least this score."""
+        kept = np.flatnonzero(self.scores >= score)
+        return replace(
+            self,
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            scores=self.scores[kept],
+            windows=[self.windows[number] for number in kept],
+            offsets=[self.offsets[number] for number in kept],
+        )
 
     def masks(self) -> NDArray[np.bool_]:
         """(D, H, W), in full."""

@@ -1,73 +1,80 @@
-"""A result as the body of an answer: JSON with run lengths or polygons, a PNG of labels, a cut-out."""
+"""A result as the body of an answer: JSON with run lengths or polygons, a PNG of labels. Without torch."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from pointrend.masks.export import as_objects
-from pointrend.masks.rle import encode_windows
-from pointrend.predict.cutouts import cutout, foreground
-from pointrend.predict.writers import as_label_map, labels_image
-from pointrend.structures import InstanceResult, Result, class_name
-from pointrend.visualize.overlays import draw
+from pointrend.masks.polygons import outline
+from pointrend.masks.rle import compress, run_lengths
+from pointrend.runtime.model import Instances
 
 AnswerFormat = Literal["json", "mask", "cutout", "overlay"]
 MaskFormat = Literal["rle", "polygons", "none"]
+Answer = tuple[bytes, str]
+"""Content and media type."""
+NOTHING = 255
 
 
-def answer(result: Result, kind: AnswerFormat, masks: MaskFormat, min_score: float) -> tuple[bytes, str]:
-    """Content and media type.
-
-    Args:
-        result: with its image.
-        kind: "json": see `to_json`; "mask": a PNG of class numbers with a palette, 255 where there is nothing;
-            "cutout": the image with all but what was found transparent; "overlay": what was found drawn on it.
-        masks: in JSON.
-        min_score: of objects.
-    """
-    if isinstance(result, InstanceResult):
-        result = result.above(min_score)
-    if kind == "json":
-        return json.dumps(to_json(result, masks), allow_nan=False).encode(), "application/json"
-    if kind == "mask":
-        return _png(labels_image(as_label_map(result))), "image/png"
-    assert result.image is not None
-    if kind == "cutout":
-        return _png(Image.fromarray(cutout(result.image, foreground(result)))), "image/png"
-    drawn = draw(result.image, result, min_score=min_score)
-    return _png(Image.fromarray(drawn) if not isinstance(drawn, Image.Image) else drawn), "image/png"
-
-
-def to_json(result: Result, masks: MaskFormat = "rle") -> dict[str, Any]:
+def json_answer(found: Instances, class_names: Sequence[str], masks: MaskFormat) -> Answer:
     """`height`, `width`, and `objects`, each with `label` (from 0), `class_name`, `score`, `box` (x1, y1, x2, y2) and
-    `segmentation`: COCO's {"size", "counts"}, or rings of [x, y]. Of a label map an object for each class that occurs.
+    `segmentation`: COCO's {"size", "counts"}, or rings of [x, y].
     """
-    objects = as_objects(result)
-    height, width = map(int, objects.masks.image_size)
-    shapes: list[Any] = [None] * len(objects)
-    if masks == "rle":
-        shapes = list(encode_windows(objects.masks))
-    elif masks == "polygons":
-        shapes = objects.polygons()
-    found = zip(objects.labels.tolist(), objects.scores.tolist(), objects.boxes.tolist(), shapes, strict=True)
-    records = [
+    height, width = found.image_size
+    objects = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+    records: list[dict[str, Any]] = [
         {
             "label": label,
-            "class_name": class_name(objects.class_names, label),
+            "class_name": class_names[label] if label < len(class_names) else f"class {label}",
             "score": score,
             "box": [round(value, 4) for value in box],
-            **({} if shape is None else {"segmentation": shape}),
         }
-        for label, score, box, shape in found
+        for label, score, box in objects
     ]
-    return {"height": height, "width": width, "objects": records}
+    for record, window, offset in zip(records, found.windows, found.offsets, strict=True):
+        if masks == "rle":
+            counts = compress(run_lengths(window, offset, found.image_size))
+            record["segmentation"] = {"size": [height, width], "counts": counts}
+        elif masks == "polygons":
+            record["segmentation"] = outline(window, offset)
+    content = {"height": height, "width": width, "objects": records}
+    return json.dumps(content, allow_nan=False).encode(), "application/json"
 
 
-def _png(image: Image.Image) -> bytes:
+def png_answer(image: Image.Image) -> Answer:
+    """An image."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return buffer.getvalue(), "image/png"
+
+
+def class_objects(labels: NDArray[Any]) -> Instances:
+    """An object for each class that occurs in a label map (H, W), with score 1 and the box of its pixels."""
+    classes = [int(label) for label in np.unique(labels) if label != NOTHING]
+    windows, boxes = [], []
+    for label in classes:
+        mask = labels == label
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        windows.append(mask[box[1] : box[3], box[0] : box[2]])
+        boxes.append(box)
+    corners = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    offsets = [(int(x), int(y)) for x, y, _, _ in boxes]
+    scores = np.ones(len(classes), dtype=np.float32)
+    size = (labels.shape[0], labels.shape[1])
+    return Instances(corners, np.array(classes, dtype=np.int64), scores, windows, offsets, size)
+
+
+def class_map(found: Instances) -> NDArray[Any]:
+    """(H, W) the class of the surest object at each pixel, 255 where there is none."""
+    labels = np.full(found.image_size, NOTHING, dtype=np.int64)
+    for number in np.argsort(-found.scores, kind="stable")[::-1]:
+        window, (x, y) = found.windows[number], found.offsets[number]
+        labels[y : y + window.shape[0], x : x + window.shape[1]][window] = found.labels[number]
+    return labels

@@ -21,11 +21,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from pointrend.app.limits import READERS, UPLOADS, Limits, header_size, read_body
 from pointrend.app.request_filter import RequestFilter
-from pointrend.app.server import READERS, UPLOADS, read_body
-from pointrend.app.uploads import Limits, header_size
-from pointrend.predict.predictor import Predictor
-from pointrend.serve.answers import AnswerFormat, MaskFormat, answer
+from pointrend.serve.answers import AnswerFormat, MaskFormat
+from pointrend.serve.backends import Backend
 from pointrend.serve.batcher import Batcher, BusyError, cancelled
 from pointrend.serve.fetch import fetch_public
 
@@ -124,15 +123,15 @@ BODY = {
 
 
 def build_service(
-    predictor: Predictor, limits: ServiceLimits, *, hosts: Collection[str] | None = None
+    backend: Backend, limits: ServiceLimits, *, hosts: Collection[str] | None = None
 ) -> FastAPI:
     """The web application.
 
     Args:
-        predictor: its `batch_size` is the most that is predicted together, its `min_score` the default.
+        backend: such as `TorchBackend(predictor)`.
         hosts: see `RequestFilter`.
     """
-    batcher = Batcher(predictor, max_waiting=limits.queue, max_bytes=limits.waiting_bytes)
+    batcher = Batcher(backend, max_waiting=limits.queue, max_bytes=limits.waiting_bytes)
     metrics = Metrics(batcher)
 
     @contextlib.asynccontextmanager
@@ -171,9 +170,9 @@ def build_service(
         except ValueError as error:
             raise HTTPException(413, str(error)) from error
         with batcher.place(3 * size[0] * size[1]):
-            image = await anyio.to_thread.run_sync(predictor.read, content, limiter=readers)
+            image = await anyio.to_thread.run_sync(backend.read, content, limiter=readers)
             result = await batcher.predict(image)
-            found, media_type = await anyio.to_thread.run_sync(answer, result, kind, masks, min_score)
+            found, media_type = await anyio.to_thread.run_sync(backend.answer, result, kind, masks, min_score)
             return Response(found, media_type=media_type)
 
     @app.post("/predict", openapi_extra=BODY, response_class=Response)
@@ -181,7 +180,7 @@ def build_service(
         request: Request,
         format: Annotated[AnswerFormat, Query(description="Of the answer")] = "json",
         masks: Annotated[MaskFormat, Query(description="In JSON")] = "rle",
-        min_score: Annotated[float, Query(ge=0, le=1, description="Of objects")] = predictor.min_score or 0.0,
+        min_score: Annotated[float, Query(ge=0, le=1, description="Of objects")] = backend.min_score,
     ) -> Response:
         """Segment an image: the request's body, or {"url": ...} where the service allows it."""
         begun = time.perf_counter()
@@ -204,7 +203,7 @@ def build_service(
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Whether the service answers."""
-        return {"status": "ok", "classes": list(predictor.model.config.class_names)}
+        return {"status": "ok", "classes": list(backend.class_names)}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def measured() -> Response:

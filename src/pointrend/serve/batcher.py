@@ -7,13 +7,14 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
-from torch import Tensor
 
-from pointrend.predict.predictor import Predictor
-from pointrend.predict.results import Failure
-from pointrend.structures import Result
+from pointrend.serve.backends import Backend
+
+Waiting = tuple[Any, asyncio.Future[Any]]
+"""An image, and what its result goes to."""
 
 
 class BusyError(Exception):
@@ -24,19 +25,19 @@ class Batcher:
     """One network, any number of requests; everything but the network runs in the event loop.
 
     While the network is at work, requests gather; the next batch is the first of them with those of the same size, up
-    to the predictor's `batch_size`. Nobody is made to wait for a batch to fill.
+    to the backend's `batch_size`. Nobody is made to wait for a batch to fill.
 
     Args:
         max_waiting: requests in all, with those being predicted.
         max_bytes: of their pixels.
     """
 
-    def __init__(self, predictor: Predictor, *, max_waiting: int, max_bytes: int) -> None:
-        self.predictor, self.max_waiting, self.max_bytes = predictor, max_waiting, max_bytes
+    def __init__(self, backend: Backend, *, max_waiting: int, max_bytes: int) -> None:
+        self.backend, self.max_waiting, self.max_bytes = backend, max_waiting, max_bytes
         self.requests, self.bytes = 0, 0
         self.batches: list[int] = []
         """Sizes of the batches since somebody last took them away."""
-        self._waiting: deque[tuple[Tensor, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._wake = asyncio.Event()
 
     @contextmanager
@@ -54,13 +55,13 @@ class Batcher:
         finally:
             self.requests, self.bytes = self.requests - 1, self.bytes - size
 
-    async def predict(self, image: Tensor) -> Result:
-        """The result of an image, uint8 (3, H, W). Who is cancelled while waiting is not predicted.
+    async def predict(self, image: Any) -> Any:
+        """The result of an image that the backend has read. Who is cancelled while waiting is not predicted.
 
         Raises:
             ValueError: it cannot be predicted, such as for want of memory.
         """
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((image, future))
         self._wake.set()
         try:
@@ -77,23 +78,22 @@ class Batcher:
                 self.batches.append(len(batch))
                 await self._answer(batch)
 
-    def _next(self) -> list[tuple[Tensor, asyncio.Future[Result]]]:
+    def _next(self) -> list[Waiting]:
         """The first request and others of its size; the rest stays in its order."""
-        batch: list[tuple[Tensor, asyncio.Future[Result]]] = []
-        rest: deque[tuple[Tensor, asyncio.Future[Result]]] = deque()
+        batch: list[Waiting] = []
+        rest: deque[Waiting] = deque()
         for image, future in self._waiting:
             fits = not batch or batch[0][0].shape == image.shape
             if future.done():
                 continue
-            chosen = batch if fits and len(batch) < self.predictor.batch_size else rest
+            chosen = batch if fits and len(batch) < self.backend.batch_size else rest
             chosen.append((image, future))
         self._waiting = rest
         return batch
 
-    async def _answer(self, batch: list[tuple[Tensor, asyncio.Future[Result]]]) -> None:
-        images = [(number, "image", image) for number, (image, _) in enumerate(batch)]
+    async def _answer(self, batch: list[Waiting]) -> None:
         try:
-            outcomes = await anyio.to_thread.run_sync(lambda: list(self.predictor.predict_batch(images)))
+            outcomes = await anyio.to_thread.run_sync(self.backend.predict, [image for image, _ in batch])
         except Exception as error:  # whoever asked gets it; the others go on
             for _, future in batch:
                 if not future.done():
@@ -102,10 +102,10 @@ class Batcher:
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             if future.done():
                 continue
-            if isinstance(outcome, Failure):
-                future.set_exception(ValueError(outcome.reason))
+            if isinstance(outcome, ValueError):
+                future.set_exception(outcome)
             else:
-                future.set_result(outcome.result)
+                future.set_result(outcome)
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

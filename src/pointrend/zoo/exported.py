@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pointrend.preprocessing import Preprocessing
-from pointrend.runtime import InstanceModel, load
+from pointrend.runtime import InstanceModel, SemanticModel, load
+from pointrend.runtime.model import Instances
 from pointrend.structures import RGB, InstanceMasks, InstanceResult, Result, SemanticResult
 
 
@@ -72,18 +74,22 @@ class ExportedSegmenter:
         raise ValueError("optimize: expected a checkpoint; an exported file is run as it was written")
 
     def _predict(self, image: Tensor) -> Result:
-        pixels = image.permute(1, 2, 0).contiguous().cpu().numpy()
-        config, runtime = self.config, self.runtime
-        if not isinstance(runtime, InstanceModel):
-            labels = torch.from_numpy(runtime.predict(pixels))
-            return SemanticResult(labels, config.class_names, config.palette)
-        found = runtime.find(pixels)
-        windows = [torch.from_numpy(window) for window in found.windows]
-        offsets = torch.tensor(found.offsets, dtype=torch.int64).reshape(-1, 2)
-        return InstanceResult(
-            torch.from_numpy(found.boxes),
-            torch.from_numpy(found.labels),
-            torch.from_numpy(found.scores),
-            InstanceMasks(windows, offsets, found.image_size),
-            config.class_names,
-        )
+        pixels, runtime = image.permute(1, 2, 0).contiguous().cpu().numpy(), self.runtime
+        found = runtime.find(pixels) if isinstance(runtime, InstanceModel) else runtime.predict(pixels)
+        return as_result(runtime, found)
+
+
+def as_result(model: SemanticModel | InstanceModel, found: NDArray[Any] | Instances) -> Result:
+    """What a file's runtime gave, a label map or objects, as a result in torch."""
+    if not isinstance(found, Instances):
+        palette = tuple((int(red), int(green), int(blue)) for red, green, blue in model.palette)
+        return SemanticResult(torch.from_numpy(found), model.class_names, palette)
+    windows = [torch.from_numpy(window) for window in found.windows]
+    offsets = torch.tensor(found.offsets, dtype=torch.int64).reshape(-1, 2)
+    return InstanceResult(
+        torch.from_numpy(found.boxes),
+        torch.from_numpy(found.labels),
+        torch.from_numpy(found.scores),
+        InstanceMasks(windows, offsets, found.image_size),
+        model.class_names,
+    )
