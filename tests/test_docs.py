@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import pointrend
+from tools import fill_docs
 from tools.public_api import public_api
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +46,27 @@ def test_files_that_are_named_exist(page: Path) -> None:
     )
     missing = [target for target in named if not (ROOT / target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", fill_docs.PAGES, ids=lambda page: page.name)
+def test_numbers_are_those_of_the_files_that_they_come_from(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == fill_docs.fill(text), (
+        "run `python -m tools.fill_docs`, and read the sentences around the numbers"
+    )
+    assert text.count("<!-- generated: ") == text.count("<!-- end -->") == len(fill_docs.REGION.findall(text))
+
+
+def test_every_source_of_numbers_is_on_a_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in fill_docs.PAGES)
+    assert [
+        name for name in (*fill_docs.BLOCKS, *fill_docs.PHRASES) if f"generated: {name} -->" not in text
+    ] == []
+    assert {path.stem for path in (ROOT / "benchmarks" / "results").iterdir()} <= {
+        call.args[0]
+        for call in fill_docs.BLOCKS.values()
+        if isinstance(call, partial) and call.func is fill_docs.table
+    }
 
 
 def test_the_architecture_names_what_is_there() -> None:
