@@ -1,4 +1,4 @@
-"""The coarse prediction of a mask (paper section 4.1): 7x7 logits for each box.
+"""The coarse prediction of a mask (paper section 4): 7x7 logits for each box.
 
 Shapes: B images, R boxes of all images, K classes, C channels, S side of the mask grid.
 """

@@ -1,4 +1,4 @@
-"""PointRend's mask head (paper sections 3 and 4.1): coarse masks, rendered by subdivision.
+"""PointRend's mask head (paper sections 3 and 4): coarse masks, rendered by subdivision.
 
 Numbers as in Detectron2 ``projects/PointRend/point_rend/mask_head.py``.
 
