@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,3 +108,29 @@ def test_a_host_that_does_not_answer_is_left_in_time() -> None:
             fetch_public(
                 f"http://127.0.0.1:{silent.getsockname()[1]}/", hosts={"127.0.0.1"}, max_bytes=10, seconds=0.3
             )
+
+
+def test_a_host_that_answers_letter_by_letter_is_left_in_time() -> None:
+    def drip() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1000)
+            try:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    connection.sendall(b"a")
+                    time.sleep(0.05)
+            except OSError:
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        begun = time.monotonic()
+        with pytest.raises(ConnectionError, match="could not be fetched"):
+            fetch_public(
+                f"http://127.0.0.1:{server.getsockname()[1]}/", hosts={"127.0.0.1"}, max_bytes=10, seconds=0.5
+            )
+        assert time.monotonic() - begun < 3
+        thread.join(5)
+        assert not thread.is_alive()

@@ -16,6 +16,10 @@ READERS = 4
 """Files decoded at the same time."""
 
 
+class TooManyPixelsError(ValueError):
+    """An image is larger than the limit."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Of uploads."""
@@ -50,9 +54,9 @@ class Limits:
             raise ValueError("The file is empty. Choose an image.")
 
     def check_pixels(self, height: int, width: int) -> None:
-        """Raise a ValueError for an image of this size, if it is too large."""
+        """Raise a TooManyPixelsError for an image of this size, if it is too large."""
         if height * width > self.megapixels * 1e6:
-            raise ValueError(
+            raise TooManyPixelsError(
                 f"The image has {width} × {height} = {height * width / 1e6:.0f} megapixels; the limit here is "
                 f"{self.megapixels:g}. Scale it down, or use `pointrend predict` on your own computer."
             )
@@ -62,13 +66,13 @@ def header_size(content: bytes, name: str, limits: Limits) -> tuple[int, int]:
     """(height, width) that the file's header claims; nothing is decoded.
 
     Raises:
-        ValueError: no image, or one that is larger than Pillow would open at all.
+        ValueError: no image; a TooManyPixelsError, if it is larger than Pillow would open at all.
     """
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             return image.height, image.width
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(
+        raise TooManyPixelsError(
             f"The image has far more than {limits.megapixels:g} megapixels, which is the limit here. Scale it down."
         ) from error
     except Exception as error:  # whatever Pillow's plugins raise on a bad header

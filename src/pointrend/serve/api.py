@@ -21,7 +21,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from pointrend.app.limits import READERS, UPLOADS, Limits, header_size, read_body
+from pointrend.app.limits import READERS, UPLOADS, Limits, TooManyPixelsError, header_size, read_body
 from pointrend.app.request_filter import RequestFilter
 from pointrend.serve.answers import AnswerFormat, MaskFormat
 from pointrend.serve.backends import Backend
@@ -165,10 +165,7 @@ def build_service(
 
     async def find(content: bytes, kind: AnswerFormat, masks: MaskFormat, min_score: float) -> Response:
         size = await anyio.to_thread.run_sync(header_size, content, "image", limits.upload, limiter=readers)
-        try:
-            limits.upload.check_pixels(*size)
-        except ValueError as error:
-            raise HTTPException(413, str(error)) from error
+        limits.upload.check_pixels(*size)
         with batcher.place(3 * size[0] * size[1]):
             image = await anyio.to_thread.run_sync(backend.read, content, limiter=readers)
             result = await batcher.predict(image)
@@ -227,6 +224,10 @@ def build_service(
     @app.exception_handler(ValueError)
     async def unfit(request: Request, error: ValueError) -> Response:
         return refusal(request, 422, str(error))
+
+    @app.exception_handler(TooManyPixelsError)
+    async def too_large(request: Request, error: TooManyPixelsError) -> Response:
+        return refusal(request, 413, str(error))
 
     @app.exception_handler(ConnectionError)
     async def away(request: Request, error: ConnectionError) -> Response:
