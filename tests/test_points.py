@@ -74,17 +74,26 @@ def test_uncertain_cells_are_the_originals(size: tuple[int, int]) -> None:
     assert torch.equal(coords, torch.stack((x, y), -1))
 
 
-def test_features_in_boxes_of_several_images_are_the_originals() -> None:
-    maps, boxes = (
-        [torch.randn(2, 3, 16, 12)],
-        [torch.tensor([[3.0, 5, 40, 30]]), torch.tensor([[0.0, 0, 20, 9]])],
-    )
-    coords = torch.rand(2, 6, 2)
-    found, pixels = points.point_sample_fine_grained_features(maps, [0.25], boxes, coords)
+@pytest.mark.parametrize("scale", [0.25, 1 / 14])
+@pytest.mark.parametrize("counts", [(1, 1), (0, 3), (0, 0)])
+def test_features_in_boxes_of_several_images_are_the_originals(counts: tuple[int, ...], scale: float) -> None:
+    maps = [torch.randn(2, 3, 16, 12)]
+    boxes = [torch.rand(count, 4) * 20 + torch.tensor([0.0, 0.0, 20.0, 20.0]) for count in counts]
+    coords = torch.rand(sum(counts), 6, 2)
+    found, pixels = points.point_sample_fine_grained_features(maps, [scale], boxes, coords)
     assert torch.equal(pixels, points.get_point_coords_wrt_image(torch.cat(boxes), coords))
-    extent = torch.tensor([12 / 0.25, 16 / 0.25])
-    expected = torch.cat([original_sample(maps[0][i : i + 1], pixels[i : i + 1] / extent) for i in range(2)])
-    assert torch.equal(found, expected)
+    extent = torch.tensor([12, 16]) / scale
+    expected = [
+        original_sample(maps[0][image : image + 1], one[None] / extent)
+        for image, own in enumerate(pixels.split(counts))
+        for one in own
+    ]
+    assert torch.equal(found, torch.cat([torch.zeros(0, 3, 6), *expected]))
+
+
+def test_points_have_no_gradient_to_the_boxes() -> None:
+    boxes = torch.tensor([[3.0, 5, 40, 30]], requires_grad=True)
+    assert not points.get_point_coords_wrt_image(boxes, torch.rand(1, 4, 2)).requires_grad
 
 
 def test_a_grid_has_its_cells_centres() -> None:
@@ -96,8 +105,8 @@ def test_a_grid_has_its_cells_centres() -> None:
 def test_costs_of_pairs_are_the_losses_of_pairs() -> None:
     queries, targets = torch.randn(4, 30), (torch.rand(3, 30) > 0.5).float()
     for cost, loss in (
-        (points.batch_sigmoid_ce_cost, points.sigmoid_ce_loss),
-        (points.batch_dice_cost, points.dice_loss),
+        (points.batch_sigmoid_ce_loss, points.sigmoid_ce_loss),
+        (points.batch_dice_loss, points.dice_loss),
     ):
         found = cost(queries, targets)
         expected = [[loss(q[None], t[None], 1) for t in targets] for q in queries]

@@ -16,13 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pointrend.core import sampling
-from pointrend.core.box_sampling import point_sample_boxes
-from pointrend.core.sampling import points_in_image
 from pointrend.core.selection import binary_uncertainty
 
 __all__ = [
-    "batch_dice_cost",
-    "batch_sigmoid_ce_cost",
+    "batch_dice_loss",
+    "batch_sigmoid_ce_loss",
     "calculate_uncertainty",
     "dice_loss",
     "generate_regular_grid_point_coords",
@@ -114,9 +112,10 @@ def generate_regular_grid_point_coords(R: int, side_size: int, device: torch.dev
     return sampling.regular_grid(side_size, side_size, regions=R, device=device)
 
 
+@torch.no_grad()
 def get_point_coords_wrt_image(boxes_coords: Tensor, point_coords: Tensor) -> Tensor:
-    """From the unit squares of boxes (R, 4) to pixels: (R, P, 2) -> (R, P, 2)."""
-    return points_in_image(point_coords, boxes_coords)
+    """From the unit squares of boxes (R, 4) to pixels, without gradients: (R, P, 2) -> (R, P, 2)."""
+    return sampling.points_in_image(point_coords, boxes_coords)
 
 
 def point_sample_fine_grained_features(
@@ -128,15 +127,20 @@ def point_sample_fine_grained_features(
     """Features (R, sum of C, P) at points (R, P, 2) in boxes, and the points in pixels (R, P, 2).
 
     Args:
-        features_list: maps (B, C, H, W). feature_scales: their size over the image's, 0.25 at stride 4.
+        features_list: maps (B, C, H, W).
+        feature_scales: their size over the image's, 0.25 at stride 4.
         boxes: (R_b, 4) of each image, in pixels; of Detectron2's ``Boxes`` the ``.tensor``.
+        point_coords: in the unit squares of the boxes.
     """
     joined = torch.cat(list(boxes))
     counts = torch.tensor([len(own) for own in boxes], device=joined.device)
     index = torch.repeat_interleave(torch.arange(len(boxes), device=joined.device), counts)
-    strides = [1 / scale for scale in feature_scales]
-    features = point_sample_boxes(features_list, strides, joined, index, point_coords)
-    return features, points_in_image(point_coords, joined)
+    pixels = get_point_coords_wrt_image(joined, point_coords)
+    levels = []
+    for level, scale in zip(features_list, feature_scales, strict=True):
+        extent = torch.tensor([level.shape[-1], level.shape[-2]], device=level.device) / scale
+        levels.append(sampling.sample_by_image(level, pixels / extent, index))
+    return torch.cat(levels, dim=1), pixels
 
 
 def sigmoid_ce_loss(inputs: Tensor, targets: Tensor, num_masks: float) -> Tensor:
@@ -153,7 +157,7 @@ def dice_loss(inputs: Tensor, targets: Tensor, num_masks: float) -> Tensor:
     return (1 - (numerator + 1) / (denominator + 1)).sum() / num_masks
 
 
-def batch_sigmoid_ce_cost(inputs: Tensor, targets: Tensor) -> Tensor:
+def batch_sigmoid_ce_loss(inputs: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every query with every target at the same points: (Q, P) and (T, P) -> (Q, T), for matching."""
     positive = F.binary_cross_entropy_with_logits(inputs, torch.ones_like(inputs), reduction="none")
     negative = F.binary_cross_entropy_with_logits(inputs, torch.zeros_like(inputs), reduction="none")
@@ -161,7 +165,7 @@ def batch_sigmoid_ce_cost(inputs: Tensor, targets: Tensor) -> Tensor:
     return cost / inputs.shape[1]
 
 
-def batch_dice_cost(inputs: Tensor, targets: Tensor) -> Tensor:
+def batch_dice_loss(inputs: Tensor, targets: Tensor) -> Tensor:
     """Dice loss of every query with every target at the same points: (Q, P) and (T, P) -> (Q, T), for matching."""
     probability = inputs.sigmoid().flatten(1)
     numerator = 2 * torch.einsum("nc,mc->nm", probability, targets)

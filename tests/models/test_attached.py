@@ -89,6 +89,19 @@ def maskformer() -> nn.Module:
     return transformers.MaskFormerForInstanceSegmentation(config)
 
 
+def mask2former() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    backbone = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_features=stages
+    )
+    widths = dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim"), 64)
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone, **widths, encoder_layers=1, decoder_layers=2, num_queries=5, num_labels=3
+    )
+    return transformers.Mask2FormerForUniversalSegmentation(config)
+
+
 def unet() -> nn.Module:
     smp = pytest.importorskip("segmentation_models_pytorch")
     return smp.Unet("resnet18", encoder_weights=None, classes=3, decoder_channels=(32, 16, 16, 8, 8))
@@ -99,7 +112,7 @@ def smp_fpn() -> nn.Module:
     return smp.FPN("tu-convnext_atto", encoder_weights=None, classes=3, decoder_pyramid_channels=32)
 
 
-FAMILIES = [lraspp, segformer, upernet, maskformer, unet, smp_fpn]
+FAMILIES = [lraspp, segformer, upernet, maskformer, mask2former, unet, smp_fpn]
 SMALL = SemanticPointRendConfig(features=(), width=16, residual=True, num_points=50)
 
 
@@ -124,6 +137,7 @@ def test_it_learns_predicts_and_is_saved_as_one_file(
 ) -> None:
     model = attached(make)
     images, targets = images_and_targets()
+    model.freeze_unused()
     sum(model.train().loss(images, targets).values()).backward()
     without = [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
     assert not without, "DistributedDataParallel waits for parameters that no loss reaches"
@@ -358,3 +372,25 @@ def test_what_cannot_be_run_on_images_is_refused_in_words() -> None:
         attach("deeplab")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"network: could not be run on images \(1, 3, "):
         attach(nn.Linear(3, 4))
+
+
+class Patches(nn.Module):
+    """As of a plain transformer: 14 pixels a side, and no image of another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 16, 14, 14), nn.Conv2d(16, 3, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        assert images.shape[-1] % 14 == 0, "input width should be divisible by 14"
+        features = self.patches(images)
+        return features, self.head(features)
+
+
+def test_a_stride_that_divides_no_multiple_of_32_is_said_by_the_preprocessing() -> None:
+    with pytest.raises(ValueError, match=r"pass preprocessing=Preprocessing\(divisor=14\)"):
+        attach(Patches(), classes=3)
+    images, targets = images_and_targets()
+    model = attach(Patches(), classes=3, point_rend=SMALL, preprocessing=Preprocessing(divisor=14))
+    sum(model.loss(images, targets).values()).backward()
+    assert [tuple(result.labels.shape) for result in model.eval().predict(images)] == SIZES

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pointrend.core.selection import PointSampling
 from pointrend.data.shapes import ShapeScenes
 from pointrend.distributed import shutdown
+from pointrend.models.attached import attach
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
@@ -51,6 +52,21 @@ class Patchy:
         return replace(sample, target=InstanceTarget(torch.zeros(0, 4), none, masks, none.bool()))
 
 
+class TwoHeads(nn.Module):
+    """A network of which one head's output is thrown away."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 7, 4, 3)
+        self.head = nn.Conv2d(8, classes, 3, 2, 1)
+        self.auxiliary = nn.Conv2d(8, classes, 1)
+
+    def forward(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        body = self.body(images).relu()
+        self.auxiliary(body)
+        return {"body": body}, self.head(body)
+
+
 @dataclass(frozen=True)
 class Scenario:
     task: str
@@ -72,12 +88,15 @@ class Scenario:
             seed=3,
         )
         torch.manual_seed(5)
-        scenes = ShapeScenes(6, self.task, size=(32, 48), objects=(1, 3))
+        kind = "instance" if self.task == "instance" else "semantic"
+        scenes = ShapeScenes(6, kind, size=(32, 48), objects=(1, 3))
         names, palette = scenes.class_names, scenes.palette
         backbone = BackboneConfig("resnet18")
-        if self.task == "semantic":
-            rend = SemanticPointRendConfig(width=16, sampling=self.sampling)
-            model: nn.Module = SemanticSegmenter(
+        rend = SemanticPointRendConfig(features=("p2",), width=16, sampling=self.sampling)
+        if self.task == "attached":
+            model: nn.Module = attach(TwoHeads(len(names)), classes=names, features="body", point_rend=rend)
+        elif self.task == "semantic":
+            model = SemanticSegmenter(
                 SemanticConfig(
                     names, palette, backbone, fpn_channels=16, decoder_channels=16, point_rend=rend
                 )
@@ -108,6 +127,7 @@ SCENARIOS = {
     "semantic": Scenario("semantic", PointSampling.uniform(32)),
     "instance": Scenario("instance", PointSampling.uniform(16)),
     "accumulated": Scenario("instance", PointSampling.uniform(16), steps=5, accumulate=2),
+    "attached": Scenario("attached", PointSampling.uniform(32), steps=3),
     "parts": Scenario("instance", PointSampling(16), steps=4, mean_over="part"),
 }
 

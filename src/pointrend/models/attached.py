@@ -36,15 +36,6 @@ from pointrend.models.semantic_model import (
     build_point_rend,
 )
 
-# Parts of other libraries' networks that neither maps nor logits depend on: heads of their own losses, and MaskFormer's
-# last norm of a Swin. DistributedDataParallel would wait for their gradients.
-_UNUSED = (
-    "aux_classifier",
-    "auxiliary_head",
-    "classification_head",
-    "model.pixel_level_module.encoder.model.layernorm",
-)
-
 
 @dataclass(frozen=True)
 class AttachedConfig(LabelMapConfig):
@@ -119,9 +110,6 @@ class AttachedSegmenter(SemanticModel):
             network = build_network(config.network, config.num_classes)
         split = forward or split_of(config.network, network)  # type: ignore[arg-type]
         self.network = AttachedNetwork(network, split, config)
-        for name, part in self.network.named_modules():
-            if name.removeprefix("module.") in _UNUSED:
-                part.requires_grad_(False)
         if config.freeze:
             self.network.requires_grad_(False)
         self.point_rend: PointRend | None = None
@@ -136,6 +124,22 @@ class AttachedSegmenter(SemanticModel):
         batch = batch.to(next(self.parameters()).dtype)
         with torch.no_grad() if self.config.freeze else nullcontext():
             return {"image": batch, **self.network(batch)}
+
+    def freeze_unused(self) -> None:
+        """No more gradients for parameters that no loss reaches, as of auxiliary heads.
+
+        DistributedDataParallel would wait for them.
+        """
+        trained = [one for one in self.network.parameters() if one.requires_grad]
+        if not trained:
+            return
+        mode = self.network.training
+        outputs = self.network.eval()(trained[0].new_zeros(1, 3, *_probe_size(self.config.preprocessing)))
+        self.network.train(mode)
+        total = sum(one.float().sum() for one in outputs.values())
+        gradients = torch.autograd.grad(total, trained, allow_unused=True)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
 
     def coarse(self, maps: dict[str, Tensor]) -> Tensor:
         """The network's own logits (B, C, h, w) float32."""
@@ -194,7 +198,8 @@ def attach(
     source = recognise(network) if forward is None else NetworkSource()
     split = forward or split_of(source, network)  # type: ignore[arg-type]
     preprocessing = preprocessing or preprocessing_of(source, network)  # type: ignore[arg-type]
-    maps, logits, size = _probe(network, split, preprocessing.divisor)
+    size = _probe_size(preprocessing)
+    maps, logits = _probe(network, split, size)
     channels_last = _channels_last(maps, logits, size)
     channels = {name: one.shape[-1 if channels_last else 1] for name, one in maps.items()}
     names = _class_names(network, classes, logits.shape[1])
@@ -217,10 +222,15 @@ def attach(
     return model.to(logits.device)
 
 
+def _probe_size(preprocessing: Preprocessing) -> Size:
+    """Of the image that a network is tried on, 2:3."""
+    rows, columns = (preprocessing.divisor * -(-side // preprocessing.divisor) for side in (64, 96))
+    return rows, columns
+
+
 @torch.no_grad()
-def _probe(network: Any, split: Split, divisor: int) -> tuple[dict[str, Tensor], Tensor, Size]:
-    """Maps and logits of an image of zeros, as the network gives them, and its size."""
-    size = tuple(divisor * -(-side // divisor) for side in (64, 96))
+def _probe(network: Any, split: Split, size: Size) -> tuple[dict[str, Tensor], Tensor]:
+    """Maps and logits of an image of zeros, as the network gives them."""
     parameter = (
         next(network.parameters(), torch.zeros(())) if isinstance(network, nn.Module) else torch.zeros(())
     )
@@ -229,9 +239,10 @@ def _probe(network: Any, split: Split, divisor: int) -> tuple[dict[str, Tensor],
         network.eval()
     try:
         maps, logits = split(network, parameter.new_zeros(1, 3, *size))
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"network: could not be run on images (1, 3, {size[0]}, {size[1]}): {error}"
+            f"network: could not be run on images (1, 3, {size[0]}, {size[1]}): {error}; if sides have to be multiples "
+            "of 14, pass preprocessing=Preprocessing(divisor=14)"
         ) from error
     finally:
         if training:
@@ -247,7 +258,7 @@ def _probe(network: Any, split: Split, divisor: int) -> tuple[dict[str, Tensor],
             f"features: expected maps (B, channels, h, w), got {wrong}; of tokens (B, N, channels) leave out the class "
             "tokens and arrange the rest: tokens[:, first:].transpose(1, 2).unflatten(2, (h, w))"
         )
-    return dict(maps), logits, (size[0], size[1])
+    return dict(maps), logits
 
 
 def _channels_last(maps: Mapping[str, Tensor], logits: Tensor, size: Size) -> bool:

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from pointrend.distributed import RemoteError, Shard
+from pointrend.models.attached import AttachedSegmenter
 from pointrend.models.base import Pretrained
 from pointrend.models.devices import faster_precision
 from pointrend.signals import Sigterm
@@ -102,6 +103,8 @@ def place(
     if recipe.compile is not None:
         part = getattr(model, "backbone", getattr(model, "network", model))
         part.compile(backend=recipe.compile)
+    if accelerator.num_processes > 1 and isinstance(model, AttachedSegmenter):
+        model.freeze_unused()
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         synchronise_norms(model)  # torch has no such layer for the CPU
     if recipe.channels_last:
