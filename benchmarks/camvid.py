@@ -42,6 +42,7 @@ VARIANTS: dict[str, SemanticPointRendConfig | None] = {
     "labelled": replace(HEAD, sampling=PointSampling(2048, strategy="labelled")),
     "fine": replace(HEAD, features=FINE),
     "fine4k": replace(HEAD, features=FINE, sampling=PointSampling(4096)),
+    "positions": replace(HEAD, positions=128),
     "grid": replace(HEAD, sampling=PointSampling.regular(45 * 45)),
     "uniform": replace(HEAD, sampling=PointSampling.uniform(45 * 45)),
     "mild": replace(HEAD, sampling=PointSampling.mildly_biased(45 * 45)),
