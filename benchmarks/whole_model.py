@@ -4,7 +4,8 @@
     python benchmarks/whole_model.py --threads 2 --models X101 R101 --repeats 3
 
 The models are published ones with random weights, and small images of noise enlarged: instance models see 800x1088
-pixels and return 100 detections, semantic ones 1024x2048 (Detectron2's R-101) and 512x1024 (MMSegmentation's R-50).
+pixels and return 100 detections, semantic ones 1024x2048 (Detectron2's R-101) and 512x1024 (MMSegmentation's R-50). Two
+have a backbone of torchvision's instead: the instance model of R-50 ConvNeXt-T, and SemanticFPN at 512x1024 Swin-T.
 "Textbook" runs the network as it was published, with PointRend written as the originals do it: all class channels of
 every box, or of the whole image. "Default" is what `predict` does, "optimized" and "bfloat16" are
 `model.optimize()` and `model.optimize("bfloat16")`, "compiled" the latter with ``compile=True`` (only with --compile;
@@ -24,6 +25,8 @@ import mask_branch
 import torch
 from torch import Tensor, nn
 
+from pointrend.models.backbones import BackboneConfig
+from pointrend.models.base import with_backbone
 from pointrend.models.boxes import Regions
 from pointrend.models.inputs import batch_images
 from pointrend.models.instance import InstanceSegmenter
@@ -32,18 +35,22 @@ from pointrend.models.semantic import SemanticSegmenter
 from pointrend.zoo import ZOO
 
 MODELS = {
-    "R50": ("pointrend_rcnn_R_50_FPN_3x_coco", (800, 1088)),
-    "X101": ("pointrend_rcnn_X_101_32x8d_FPN_3x_coco", (800, 1088)),
-    "R101": ("pointrend_semantic_R_101_FPN_1x_cityscapes", (1024, 2048)),
-    "R50-MMSeg": ("pointrend_r50_4xb2-80k_cityscapes-512x1024", (512, 1024)),
+    "R50": ("pointrend_rcnn_R_50_FPN_3x_coco", (800, 1088), None),
+    "X101": ("pointrend_rcnn_X_101_32x8d_FPN_3x_coco", (800, 1088), None),
+    "R101": ("pointrend_semantic_R_101_FPN_1x_cityscapes", (1024, 2048), None),
+    "R50-MMSeg": ("pointrend_r50_4xb2-80k_cityscapes-512x1024", (512, 1024), None),
+    "ConvNeXt-T": ("pointrend_rcnn_R_50_FPN_3x_coco", (800, 1088), "torchvision/convnext_tiny"),
+    "Swin-T": ("pointrend_semantic_R_101_FPN_1x_cityscapes", (512, 1024), "torchvision/swin_t"),
 }
 Model = InstanceSegmenter | SemanticSegmenter
 
 
-def build(name: str, detections: int) -> Model:
+def build(name: str, backbone: str | None, detections: int) -> Model:
     """A published model with calm random weights: features keep their size through a hundred layers."""
     torch.manual_seed(0)
     config: Any = ZOO[name].config()
+    if backbone is not None:
+        config = with_backbone(config, BackboneConfig(backbone))
     sizes = replace(config.preprocessing, short_edge=None, long_edge=None)
     if ZOO[name].task == "semantic":
         model: Model = SemanticSegmenter(replace(config, preprocessing=sizes))
@@ -148,10 +155,10 @@ def agreement(models: dict[str, Model], image: Tensor, outputs: dict[str, Any]) 
 
 @torch.no_grad()
 def compare(short: str, arguments: argparse.Namespace) -> str:
-    name, size = MODELS[short]
+    name, size, backbone = MODELS[short]
     if arguments.scale != 1:
         size = (round(size[0] * arguments.scale / 32) * 32, round(size[1] * arguments.scale / 32) * 32)
-    default = build(name, arguments.detections)
+    default = build(name, backbone, arguments.detections)
     models: dict[str, Model] = {
         "textbook": default,
         "default": default,
@@ -177,6 +184,7 @@ def compare(short: str, arguments: argparse.Namespace) -> str:
         for way in models:
             run(way)
             times[way].append(clock.parts)
+    name = f"{name} on {backbone}" if backbone else name
     _print(f"{name}, {size[0]}x{size[1]}", times)
     note = agreement(models, image, outputs)
     if "compiled" in started:
