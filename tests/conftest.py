@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers import DATA, REFERENCE
 
 
 @pytest.fixture(autouse=True)
@@ -22,20 +21,19 @@ def _bfloat16_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pointrend.models.devices.cpu_features", lambda: frozenset({"avx512_bf16"}))
 
 
-def _folder(variable: str, default: str) -> Path:
-    folder = Path(os.environ.get(variable) or ROOT / default)
-    if not folder.is_dir():
-        pytest.skip(f"{variable} names no folder and {default} is not beside the checkout")
-    return folder.resolve()
+def _folder(path: Path, variable: str) -> Path:
+    if not path.is_dir():
+        pytest.skip(f"{path} is not there; set {variable}")
+    return path.resolve()
 
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Stored outputs of Detectron2 and MMSegmentation with deterministic weights."""
-    return _folder("POINTREND_REFERENCE", "../shared/reference")
+    return _folder(REFERENCE, "POINTREND_REFERENCE")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real images and metric samples."""
-    return _folder("POINTREND_DATA", "../shared/data")
+    return _folder(DATA, "POINTREND_DATA")

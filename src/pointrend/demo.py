@@ -85,7 +85,7 @@ def _run(out: Path, device: str) -> list[Scores]:
             f"  {name}, {timing.size[1]}x{timing.size[0]}: {timing.coarse_seconds:.2f} s coarse, "
             f"{timing.seconds:.2f} s with points at {timing.share:.0%} of the pixels -> {out / name}.png"
         )
-    rows = score(model)
+    rows = evaluate(model)
     write_text(out / "scores.json", to_json(rows))
     console.print(gains_table(rows))
     console.print(
@@ -133,7 +133,7 @@ def predict_and_draw(model: SemanticSegmenter, name: str, path: Path) -> tuple[T
     return Timing(name, (height, width), middle - start, end - middle, share), figure
 
 
-def score(model: SemanticSegmenter) -> list[Scores]:
+def evaluate(model: SemanticSegmenter) -> list[Scores]:
     """Both predictions against the label maps of the photographs."""
     pairs = [(sample.image, sample.labels) for sample in SAMPLES.values()]
     data = SemanticFolder(pairs, ClassTable(model.config.class_names, model.config.palette))

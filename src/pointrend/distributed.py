@@ -45,7 +45,7 @@ class RemoteError(ConnectionError):
 
 
 @dataclass(frozen=True)
-class _Farewell:
+class _GivenUp:
     """What a process that gives up sends in place of what the others wait for."""
 
     reason: str
@@ -96,14 +96,14 @@ class Shard:
             return [mine]
         everything: list[Any] = self._exchange(mine)
         for process, value in enumerate(everything):
-            if isinstance(value, _Farewell):
+            if isinstance(value, _GivenUp):
                 raise RemoteError(process, value.reason)
         return everything
 
     def give_up(self, reason: str) -> None:
         """Call this in place of the next `gather` where this process cannot go on: the others stop waiting for it."""
         if self.count > 1:
-            self._exchange(_Farewell(reason))
+            self._exchange(_GivenUp(reason))
 
     def _exchange(self, mine: Any) -> list[Any]:
         everything: list[Any] = [None] * self.count

@@ -1,7 +1,7 @@
 """The evaluation job: open the data, choose variants and metrics, keep predictions, score.
 
     job = EvaluationJob(EvaluationOptions("data/mine", out=Path("scores")), join_processes())
-    rows = job.score_models({"model.safetensors": pointrend.load("model.safetensors")})
+    rows = job.evaluate_models({"model.safetensors": pointrend.load("model.safetensors")})
 
 What is counted, and how, is in `pointrend.evaluation`.
 """
@@ -22,7 +22,7 @@ from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.class_mapping import match_classes
 from pointrend.distributed import Shard
 from pointrend.evaluation.cityscapes_results import CityscapesResults
-from pointrend.evaluation.evaluate_instances import evaluate_instances, score_detections
+from pointrend.evaluation.evaluate_instances import evaluate_detections, evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.external_results import ExternalDetections
 from pointrend.evaluation.ground_truth import Subset
@@ -96,7 +96,7 @@ class EvaluationJob:
         self.truth: dict[str, Any] | None = None
         self.without_lvis: set[int | str] = set()
 
-    def score_models(self, models: Mapping[str, Any], progress: Progress | None = None) -> list[Scores]:
+    def evaluate_models(self, models: Mapping[str, Any], progress: Progress | None = None) -> list[Scores]:
         """A row for each model and variant, models one after the other.
 
         Args:
@@ -135,7 +135,7 @@ class EvaluationJob:
                 rows += evaluate(seen, data, variants, stores=stores, progress=progress, **settings)
         return rows
 
-    def score_predictions(self, source: Path) -> list[Scores]:
+    def evaluate_predictions(self, source: Path) -> list[Scores]:
         """The row of the predictions in a file or folder.
 
         Raises:
@@ -159,7 +159,9 @@ class EvaluationJob:
             return evaluate_instances(None, data, variants, stores={source.stem: own}, **settings)
         others = self.without_lvis
         return [
-            score_detections(source, data, class_names=data.class_names, other_image_ids=others, **settings)
+            evaluate_detections(
+                source, data, class_names=data.class_names, other_image_ids=others, **settings
+            )
         ]
 
     def folder(self, row: str) -> Path:
@@ -317,7 +319,7 @@ def _digest(model: str) -> str | None:
     return file_hash(model) if Path(model).is_file() else None
 
 
-def score(model: Any, data: Any, *, progress: Progress | None = None) -> list[Scores]:
+def evaluate_model(model: Any, data: Dataset, *, progress: Progress | None = None) -> list[Scores]:
     """Rows of scores with the usual metrics: for a semantic model with PointRend the coarse prediction first."""
     evaluate: Any = evaluate_instances if model.task == "instance" else evaluate_semantic
     rows: list[Scores] = evaluate(model, data, variants_of(model)[1], progress=progress)

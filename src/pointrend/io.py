@@ -1,7 +1,8 @@
-"""Atomic file writes: written under another name, then renamed; and reading of JSON from elsewhere."""
+"""Atomic file writes: written under another name, then renamed; PNG in memory; reading of JSON from elsewhere."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -72,9 +73,16 @@ def palette_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image
     return image
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """A UTF-8 text file, written atomically; missing folders are made."""
-    with atomic_write(path) as unfinished:
+def png_bytes(image: Image.Image, **options: Any) -> bytes:
+    """The content of a PNG file of an image. options: of Pillow's `save`."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+    """A UTF-8 text file, written atomically; missing folders are made. durable: as of `atomic_write`."""
+    with atomic_write(path, durable=durable) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
@@ -90,6 +98,11 @@ def read_json(path: str | Path | BinaryIO) -> Any:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, RecursionError, MemoryError) as error:  # bad text and bad JSON are both ValueErrors
         raise ValueError(f"{path}: not a readable JSON file ({error or type(error).__name__})") from error
+
+
+def offline() -> bool:
+    """Whether POINTREND_OFFLINE forbids the network ("1", "true", "yes")."""
+    return os.environ.get("POINTREND_OFFLINE", "").lower() in ("1", "true", "yes")
 
 
 def umask() -> int:

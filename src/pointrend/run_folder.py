@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pointrend.distributed import Shard
-from pointrend.io import atomic_write
+from pointrend.io import write_text
 
 __all__ = ["RunFolder", "other_run"]
 
@@ -136,8 +136,7 @@ class RunFolder:
             theirs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else mine
             if problem := other_run(self.folder, theirs, mine):
                 return problem
-            with atomic_write(file) as unfinished:
-                unfinished.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
+            write_text(file, json.dumps(mine, indent=1) + "\n")
         except Timeout:
             return f"{self.folder}: another run is writing to this folder; wait for it, or choose another"
         except OSError as error:

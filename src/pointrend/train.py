@@ -24,7 +24,7 @@ from pointrend.data.class_mapping import match_classes
 from pointrend.data.coco import CocoInstances
 from pointrend.data.transforms import WITHOUT_POINTS
 from pointrend.distributed import main_process
-from pointrend.evaluate import score
+from pointrend.evaluate import evaluate_model
 from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.report import Scores, to_json
@@ -50,7 +50,7 @@ class TrainingRun:
     """A training that can start. `prepare_training` and `prepare_finetuning` make it."""
 
     model: Any
-    data: Any
+    data: Dataset
     """Images to learn from, changed at random."""
     validation: Validation
     recipe: Recipe
@@ -147,7 +147,7 @@ class Validation:
         with (
             self.bar("scoring", len(self._part)) if visible and self.bar is not None else nullcontext()
         ) as progress:
-            self.rows = score(model.eval(), self._part, progress=progress)
+            self.rows = evaluate_model(model.eval(), self._part, progress=progress)
         return {name: 100 * value for name, value in self.rows[-1].numbers.items()}
 
 
@@ -213,7 +213,7 @@ def prepare_finetuning(model: Any, name: str, options: TrainingOptions) -> tuple
 
 def _open(
     options: TrainingOptions, task: str, transforms: Any, *, all_images: bool
-) -> tuple[Any, Validation]:
+) -> tuple[Dataset, Validation]:
     """The training part, and the validation part unopened."""
     named = options.data.endswith((":semantic", ":instance"))
     name = options.data if named else f"{options.data}:{task}"
@@ -232,7 +232,7 @@ def _open(
 
 def _run(
     model: Any,
-    data: Any,
+    data: Dataset,
     validation: Validation,
     recipe: Recipe,
     options: TrainingOptions,

@@ -11,6 +11,7 @@ from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Rendering, Settings
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic import SemanticSegmenter
+from tests.helpers import random_image
 from tools.train_demo_models import instance_config, semantic_config
 
 
@@ -37,7 +38,7 @@ def instances() -> InstanceSegmenter:
 @pytest.fixture(scope="session")
 def image() -> Tensor:
     """Of another shape than the networks were made for, so that it is resized and padded."""
-    return torch.randint(0, 256, (3, 90, 157), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return random_image(90, 157, seed=1)
 
 
 @pytest.fixture(scope="module")

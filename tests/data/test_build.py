@@ -169,9 +169,9 @@ def test_what_is_not_understood_is_answered_with_the_layouts(tmp_path: Path) -> 
     ("name", "classes", "train", "val"),
     [("camvid", 11, 367, 101), ("coco_mini", 80, 340, 106), ("fruits_nuts", 3, 10, 4)],
 )
-def test_the_real_data_is_found(shared: Path, name: str, classes: int, train: int, val: int) -> None:
+def test_the_real_data_is_found(shared_data: Path, name: str, classes: int, train: int, val: int) -> None:
     for split, count in (("train", train), ("val", val)):
-        dataset = open_dataset(shared / name, split, transforms=RandomFlip())  # type: ignore[arg-type]
+        dataset = open_dataset(shared_data / name, split, transforms=RandomFlip())  # type: ignore[arg-type]
         assert len(dataset.class_names) == len(dataset.palette) == classes
         assert abs(len(dataset) - count) <= 1  # an image with crowds only counts as empty
         assert dataset[0].image.shape[0] == 3

@@ -192,8 +192,8 @@ def test_a_missing_image_is_named_when_read(tmp_path: Path) -> None:
         dataset[1]
 
 
-def test_every_mask_of_coco_mini_equals_the_coco_api(shared: Path) -> None:
-    file = shared / "coco_mini" / "instances_val.json"
+def test_every_mask_of_coco_mini_equals_the_coco_api(shared_data: Path) -> None:
+    file = shared_data / "coco_mini" / "instances_val.json"
     dataset, reference = CocoInstances(file.parent / "val", file), COCO(str(file))
     seen = 0
     for image_id in dataset.image_ids[:60]:
@@ -210,8 +210,8 @@ def test_every_mask_of_coco_mini_equals_the_coco_api(shared: Path) -> None:
     assert seen > 400
 
 
-def test_coco_mini_goes_through_the_training_recipe_and_a_loader(shared: Path) -> None:
-    folder = shared / "coco_mini"
+def test_coco_mini_goes_through_the_training_recipe_and_a_loader(shared_data: Path) -> None:
+    folder = shared_data / "coco_mini"
     steps = instance_training_transforms((128, 160), 256)
     dataset = CocoInstances(
         folder / "train",
@@ -231,8 +231,8 @@ def test_coco_mini_goes_through_the_training_recipe_and_a_loader(shared: Path) -
         assert (target.masks.areas() > 0).all()  # type: ignore[attr-defined]
 
 
-def test_fruits_and_nuts_have_their_three_classes(shared: Path) -> None:
-    folder = shared / "fruits_nuts"
+def test_fruits_and_nuts_have_their_three_classes(shared_data: Path) -> None:
+    folder = shared_data / "fruits_nuts"
     dataset = CocoInstances(folder / "val", folder / "instances_val.json")
     assert dataset.class_names == ("date", "fig", "hazelnut")
     assert sum(len(dataset.placed(number).target()) for number in dataset.image_ids) == 38

@@ -145,8 +145,8 @@ def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
         read_image(tmp_path / "f.tif")
 
 
-def test_the_greyscale_jpeg_of_coco_becomes_three_equal_channels(shared: Path) -> None:
-    image = read_image(next((shared / "coco_mini").glob("*/000000000086.jpg")))
+def test_the_greyscale_jpeg_of_coco_becomes_three_equal_channels(shared_data: Path) -> None:
+    image = read_image(next((shared_data / "coco_mini").glob("*/000000000086.jpg")))
     assert image.shape[0] == 3
     assert torch.equal(image[0], image[2])
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
+import functools
 import io
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from PIL import Image
 
 from pointrend.data import remote
 from pointrend.data.image_io import to_image
+from tests.helpers import FolderHandler, serving
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 EXPECTED = torch.from_numpy(PIXELS).permute(2, 0, 1)
@@ -30,19 +30,8 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("POINTREND_OFFLINE", raising=False)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(path.parent))
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
-        thread = threading.Thread(target=served.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{served.server_address[1]}"
-        served.shutdown()
-        thread.join()
+    with serving(functools.partial(FolderHandler, directory=str(path.parent))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_files_bytes_pillow_images_arrays_and_tensors_are_the_same_image(path: Path) -> None:

@@ -108,8 +108,8 @@ def test_missing_and_double_files_are_named(tmp_path: Path) -> None:
         SemanticFolder.from_folders(tmp_path / "nowhere", tmp_path / "labels")
 
 
-def test_camvid_reads_with_its_eleven_classes(shared: Path) -> None:
-    dataset = SemanticFolder.from_list(shared / "camvid" / "val.txt")
+def test_camvid_reads_with_its_eleven_classes(shared_data: Path) -> None:
+    dataset = SemanticFolder.from_list(shared_data / "camvid" / "val.txt")
     assert len(dataset) == 101
     assert dataset.class_names[0] == "Sky"
     assert len(dataset.class_names) == 11

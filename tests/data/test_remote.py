@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +19,7 @@ from pointrend.data.remote import (
     read_object,
     retried,
 )
+from tests.helpers import serving
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,12 +51,8 @@ def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     monkeypatch.delenv("POINTREND_OFFLINE", raising=False)
     Handler.asked = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_addresses_are_no_paths_and_paths_no_addresses() -> None:

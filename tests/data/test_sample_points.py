@@ -10,6 +10,7 @@ import pytest
 
 from pointrend.cli import main
 from pointrend.data.sample_points import place_points, write_points
+from tests.helpers import DATA
 
 # Annotation -> coordinates, labels: coco_mini's validation part, seed 12345, 10 points.
 GOLDEN = {
@@ -39,7 +40,7 @@ GOLDEN = {
 
 @pytest.fixture(scope="module")
 def coco_mini() -> Path:
-    path = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "instances_val.json"
+    path = DATA / "coco_mini" / "instances_val.json"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     return path

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from PIL import Image
 from pointrend.data.build import open_dataset
 from pointrend.data.image_io import build_loader
 from pointrend.structures import Dataset
+from tests.helpers import FolderHandler, serving
 
 NAMES = ("0.png", "deep/a b#1.png", "2.png")
 
@@ -50,19 +49,8 @@ def files(tmp_path: Path) -> Path:
 @pytest.fixture
 def web(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("POINTREND_OFFLINE", raising=False)
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(files))
-    ) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+    with serving(functools.partial(FolderHandler, directory=str(files))) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

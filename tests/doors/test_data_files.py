@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import unicodedata
 import zlib
 from pathlib import Path
@@ -372,14 +373,11 @@ def test_grey_images_of_fewer_than_16_bits_are_not_black_and_their_range_is_said
     assert (found[0].numpy() == values >> (depth - 8)).all()
 
 
-def test_heic_is_named_and_the_plugin_with_it(tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
+def test_heic_is_named_and_the_plugin_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
     (tmp_path / "a.heic").write_bytes(b"\x00\x00\x00\x18ftypheic" + b"\x00" * 40)
-    try:
-        import pillow_heif  # noqa: F401
-    except ImportError:
-        with pytest.raises(ValueError, match=r"a\.heic: a HEIC image, .*pip install pillow-heif"):
-            read_image(tmp_path / "a.heic")
+    with pytest.raises(ValueError, match=r"a\.heic: a HEIC image, .*pip install pillow-heif"):
+        read_image(tmp_path / "a.heic")
 
 
 def test_a_training_part_without_an_object_is_refused_and_said(

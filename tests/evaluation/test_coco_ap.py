@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from pycocotools.cocoeval import COCOeval as OracleEval
 from pointrend.evaluation.coco_ap import CocoEvaluator
 from pointrend.masks.rle import decompress, measure
 from pointrend.structures import InstanceMasks, InstanceResult
+from tests.helpers import DATA
 
-DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[2] / "../shared/data"))
 COCO_SAMPLE, LVIS_SAMPLE = DATA / "coco_eval_sample", DATA / "lvis_sample"
 needs_data = pytest.mark.skipif(
     not COCO_SAMPLE.exists(), reason=f"no sample annotations in {DATA}; set POINTREND_DATA"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pointrend.evaluation.lvis import cocofy_lvis, write_cocofied_lvis
+from tests.helpers import DATA
 
-DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[2] / "../shared/data")) / "lvis_sample"
-needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no LVIS sample in {DATA}; set POINTREND_DATA")
+SAMPLE = DATA / "lvis_sample"
+needs_data = pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE} is not there; set POINTREND_DATA")
 SYNSETS = {
     "person": {"coco_cat_id": 1, "synset": "person.n.01"},
     "cat": {"coco_cat_id": 17, "synset": "cat.n.01"},
@@ -39,14 +39,14 @@ def small() -> dict[str, Any]:
 
 @needs_data
 def test_the_sample_comes_out_as_the_published_recipe_makes_it() -> None:
-    made = cocofy_lvis(DATA / "lvis_val_100.json", DATA / "coco_to_synset.json")
-    assert made == json.loads((DATA / "lvis_val_100_cococats.json").read_text())
+    made = cocofy_lvis(SAMPLE / "lvis_val_100.json", SAMPLE / "coco_to_synset.json")
+    assert made == json.loads((SAMPLE / "lvis_val_100_cococats.json").read_text())
 
 
 @needs_data
 def test_seventy_eight_of_eighty_coco_categories_have_a_synset_in_lvis() -> None:
-    lvis = json.loads((DATA / "lvis_val_100.json").read_text())
-    table = json.loads((DATA / "coco_to_synset.json").read_text())
+    lvis = json.loads((SAMPLE / "lvis_val_100.json").read_text())
+    table = json.loads((SAMPLE / "coco_to_synset.json").read_text())
     synsets = {category["synset"] for category in lvis["categories"]}
     missing = [entry["synset"] for entry in table.values() if entry["synset"] not in synsets]
     assert sorted(missing) == ["frank.n.02", "oven.n.01"]

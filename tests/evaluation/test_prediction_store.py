@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.evaluation.evaluate_instances import evaluate_instances, score_detections
+from pointrend.evaluation.evaluate_instances import evaluate_detections, evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.ground_truth import SampleList, ground_truth_of
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
@@ -183,8 +183,8 @@ def test_a_complete_run_is_scored_again_without_a_model(tmp_path: Path) -> None:
     assert again.numbers == exactly(whole)
     file = tmp_path / "predictions.json"
     truth = ground_truth_of(objects(), NAMES)
-    assert score_detections(file, objects(), ground_truth=truth).numbers == exactly(whole)
-    assert score_detections(file, objects(), class_names=NAMES).numbers == exactly(whole)
+    assert evaluate_detections(file, objects(), ground_truth=truth).numbers == exactly(whole)
+    assert evaluate_detections(file, objects(), class_names=NAMES).numbers == exactly(whole)
     assert len(json.loads(file.read_text())) == 6  # three images with two objects each
 
 
@@ -217,7 +217,7 @@ def test_saved_detections_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ):
         file.write_text(json.dumps([{**records[0], **change}, *records[1:]]))
         with pytest.raises(ValueError, match=rf"predictions\.json: record 0.*{message}"):
-            score_detections(file, objects(), class_names=NAMES)
+            evaluate_detections(file, objects(), class_names=NAMES)
     file.write_text("{}")
     with pytest.raises(ValueError, match="expected a list of detections"):
         SavedDetections(RunFolder(tmp_path))

@@ -18,6 +18,7 @@ from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
+from tests.helpers import random_image
 
 NAMES = ("disc", "square")
 
@@ -37,21 +38,18 @@ def detector(head: str = "pointrend", **masks: Any) -> InstanceSegmenter:
     return InstanceSegmenter(config).eval()
 
 
-def make_image(seed: int = 0) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (3, 60, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
-
-
 def samples(count: int = 2) -> list[Sample]:
     masks = InstanceMasks.from_dense(torch.ones(1, 60, 80))
     target = InstanceTarget(torch.tensor([[0.0, 0, 80, 60]]), torch.tensor([0]), masks, torch.tensor([False]))
-    return [Sample(make_image(number), target, number) for number in range(count)]
+    return [Sample(random_image(60, 80, number), target, number) for number in range(count)]
 
 
 def test_without_options_the_model_itself_answers() -> None:
     model = detector()
-    ours, own = MaskVariants(model).predict([make_image()])[0], model.predict([make_image()])[0]
+    ours, own = (
+        MaskVariants(model).predict([random_image(60, 80)])[0],
+        model.predict([random_image(60, 80)])[0],
+    )
     assert torch.equal(ours.boxes, own.boxes)
     assert torch.equal(ours.scores, own.scores)
     assert torch.equal(ours.masks.dense(), own.masks.dense())
@@ -60,8 +58,8 @@ def test_without_options_the_model_itself_answers() -> None:
 @pytest.mark.parametrize(("mask_size", "num_points"), [(28, 784), (112, 196), (33, 50)])
 def test_a_side_and_a_number_of_points_act_as_if_configured(mask_size: int, num_points: int) -> None:
     model, other = detector(), detector(mask_size=mask_size, num_points=num_points)
-    ours = MaskVariants(model).predict([make_image()], mask_size=mask_size, num_points=num_points)[0]
-    assert torch.equal(ours.masks.dense(), other.predict([make_image()])[0].masks.dense())
+    ours = MaskVariants(model).predict([random_image(60, 80)], mask_size=mask_size, num_points=num_points)[0]
+    assert torch.equal(ours.masks.dense(), other.predict([random_image(60, 80)])[0].masks.dense())
     assert model.mask_head.config.mask_size == 56  # as it was
 
 
@@ -77,8 +75,8 @@ def test_coarse_masks_are_those_of_the_coarse_head(class_agnostic: bool) -> None
         }
     )
     ours, own = (
-        MaskVariants(model).predict([make_image()], refine=False)[0],
-        coarse.predict([make_image()])[0],
+        MaskVariants(model).predict([random_image(60, 80)], refine=False)[0],
+        coarse.predict([random_image(60, 80)])[0],
     )
     assert len(own) > 0
     assert torch.equal(ours.masks.dense(), own.masks.dense())
@@ -123,7 +121,7 @@ def test_semantic_models_are_compared_by_points() -> None:
     )
     labels = torch.zeros(60, 80, dtype=torch.uint8)
     labels[20:40, 20:50] = 1
-    data = [Sample(make_image(), SemanticTarget(labels), 0)]
+    data = [Sample(random_image(60, 80), SemanticTarget(labels), 0)]
     rows = evaluate_semantic(SemanticSegmenter(config), data, semantic_variants((16, 4800)))
     assert [row.name for row in rows] == ["coarse", "N = 16", "N = 4800"]
     assert all(0 <= row.numbers["mIoU"] <= 1 for row in rows)

@@ -16,11 +16,11 @@ from pointrend.models.tta import (
     SlidingSemantic,
     _mirrored,
 )
+from tests.helpers import random_image
 
 
 def make_image(height: int = 64, width: int = 96) -> Tensor:
-    generator = torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    return random_image(height, width, seed=3)
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
@@ -20,8 +17,8 @@ from pointrend.models.backbones import (
     torchvision_name,
 )
 from pointrend.models.feature_maps import build_backbone, build_fpn
+from tests.helpers import DATA
 
-DATA = Path(os.environ.get("POINTREND_DATA", Path(__file__).parents[3] / "shared" / "data"))
 NAMES = ["resnet18", "resnet50", "mobilenet_v2", "resnet10_w16"]
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from pointrend.core.lazy_grid import DenseLogits
 from pointrend.core.sampling import point_sample
@@ -16,6 +15,7 @@ from pointrend.models.full_resolution import LayerAtPoints, continue_to_size
 from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 from pointrend.models.semantic_model import SemanticPointRendConfig
+from tests.helpers import random_image
 
 LONG = 64
 PIXELS = Preprocessing(long_edge=LONG, divisor=32)
@@ -37,22 +37,17 @@ def model(*features: str, full_resolution: bool = True, num_points: int = 500) -
     return SemanticSegmenter(config).eval()
 
 
-def image(height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(height)
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["image", "stem"])
 @pytest.mark.parametrize("size", [(90, 130), (91, 75)])
 def test_a_layer_at_points_has_the_values_of_the_dense_map(name: str, size: tuple[int, int]) -> None:
     layer, stride = model("p2").layers_at_points[name]
-    pixels = batch_images([image(*size)], replace(PIXELS, divisor=1)).tensor
+    pixels = batch_images([random_image(*size)], replace(PIXELS, divisor=1)).tensor
     pixels = F.pad(pixels, (0, 160 - size[1], 0, 128 - size[0]))  # points see the padding as the network does
     dense = pixels if layer is None else layer(pixels)
     # Within 8 pixels of the edge of the padded image a stem sees zeros of its own.
     points = 0.07 + 0.86 * torch.rand(1, 700, 2)
-    found = LayerAtPoints(image(*size), PIXELS, (128.0, 160.0), layer, stride).at(points)
+    found = LayerAtPoints(random_image(*size), PIXELS, (128.0, 160.0), layer, stride).at(points)
     torch.testing.assert_close(found, point_sample(dense, points), rtol=1e-4, atol=1e-4)
 
 
@@ -76,7 +71,7 @@ def test_outlines_follow_the_image_in_its_own_pixels() -> None:
 
 
 def test_what_the_network_sees_whole_is_predicted_as_ever() -> None:
-    small = image(40, 60)
+    small = random_image(40, 60)
     results = [model("image", "p2", full_resolution=wanted).predict([small])[0] for wanted in (True, False)]
     assert torch.equal(results[0].labels, results[1].labels)
 
@@ -84,13 +79,13 @@ def test_what_the_network_sees_whole_is_predicted_as_ever() -> None:
 @pytest.mark.parametrize("size", [(1, 400), (400, 1), (97, 203), (65, 64)])
 def test_any_size_alone_and_in_a_batch(size: tuple[int, int]) -> None:
     tiny = model("image", "stem", "p2", num_points=50)
-    alone = tiny.predict([image(*size)], uncertainty=True)[0]
+    alone = tiny.predict([random_image(*size)], uncertainty=True)[0]
     assert alone.labels.shape == size
     assert alone.uncertainty is not None
     assert alone.uncertainty.shape == size
-    beside = tiny.predict([image(*size), image(64, 64)])
+    beside = tiny.predict([random_image(*size), random_image(64, 64)])
     assert [result.labels.shape for result in beside] == [size, (64, 64)]
-    assert tiny.predict([image(*size)], refine=False)[0].labels.shape == size
+    assert tiny.predict([random_image(*size)], refine=False)[0].labels.shape == size
 
 
 def test_only_classes_of_the_networks_own_grid_take_part() -> None:

@@ -15,11 +15,7 @@ from pointrend.models.inputs import (
     resize_to,
     resized_size,
 )
-
-
-def make_image(height, width, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+from tests.helpers import random_image
 
 
 @pytest.mark.parametrize(
@@ -52,7 +48,7 @@ def test_mmsegmentation_sizes(size, expected):
 
 
 def test_no_edge_means_no_resizing_and_a_lone_long_edge_only_shrinks():
-    image = make_image(40, 100)
+    image = random_image(40, 100)
     assert resize_image(image, Preprocessing()) is image
     assert resize_image(image, Preprocessing(long_edge=200)) is image
     assert resize_image(image, Preprocessing(long_edge=50)).shape == (3, 20, 50)
@@ -70,11 +66,11 @@ def test_tiny_images_become_at_least_one_pixel(method, size):
 
 def test_a_result_too_large_for_memory_is_refused():
     with pytest.raises(ValueError, match=r"1x2000 pixels would become 800x1600000.*long_edge"):
-        resize_image(make_image(1, 2000), Preprocessing(short_edge=800))
+        resize_image(random_image(1, 2000), Preprocessing(short_edge=800))
 
 
 def test_pil_resizing_is_pillows_antialiased_bilinear():
-    image = make_image(40, 60)
+    image = random_image(40, 60)
     expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((20, 13), Image.Resampling.BILINEAR)
     resized = resize_to(image, (13, 20), "pil")
     assert torch.equal(resized, torch.from_numpy(np.array(expected)).permute(2, 0, 1))
@@ -82,7 +78,7 @@ def test_pil_resizing_is_pillows_antialiased_bilinear():
 
 @pytest.mark.parametrize("size", [(31, 47), (20, 30), (7, 9), (80, 120), (40, 61), (1, 1)])
 def test_cv2_resizing_is_unantialiased_bilinear_to_within_rounding(size):
-    image = make_image(40, 60)
+    image = random_image(40, 60)
     expected = torch.nn.functional.interpolate(image[None].double(), size, mode="bilinear")[0]
     assert (resize_to(image, size, "cv2").double() - expected).abs().max() <= 1.0
 
@@ -96,7 +92,7 @@ def test_cv2_resizing_rounds_as_opencv_does():
 
 
 def test_flipping_commutes_with_resizing():
-    image = make_image(21, 34)
+    image = random_image(21, 34)
     for method in ("pil", "cv2"):
         one = resize_to(image.flip(-1), (40, 50), method)
         other = resize_to(image, (40, 50), method).flip(-1)
@@ -105,7 +101,7 @@ def test_flipping_commutes_with_resizing():
 
 def test_a_batch_is_normalised_padded_with_zeros_and_remembers_sizes():
     preprocessing = Preprocessing(mean=(10, 20, 30), std=(1, 2, 4))
-    images = [make_image(33, 20), make_image(5, 70)]
+    images = [random_image(33, 20), random_image(5, 70)]
     batch = batch_images(images, preprocessing)
     assert batch.tensor.shape == (2, 3, 64, 96)
     assert batch.tensor.dtype == torch.float32
@@ -118,14 +114,14 @@ def test_a_batch_is_normalised_padded_with_zeros_and_remembers_sizes():
 
 
 def test_bgr_networks_see_the_same_normalisation_in_the_other_order():
-    image = make_image(4, 4)
+    image = random_image(4, 4)
     rgb = batch_images([image], Preprocessing(divisor=1)).tensor
     bgr = batch_images([image], Preprocessing(divisor=1, channel_order="BGR")).tensor
     assert torch.equal(bgr, rgb.flip(1))
 
 
 def test_floating_images_are_taken_in_0_255():
-    image = make_image(4, 4)
+    image = random_image(4, 4)
     exact = batch_images([image], Preprocessing()).tensor
     assert torch.equal(batch_images([image.float()], Preprocessing()).tensor, exact)
 
@@ -134,13 +130,13 @@ def test_wrong_images_are_refused():
     with pytest.raises(ValueError, match=r"uint8 tensor \(3, H, W\).*float32 \(3, 4, 4\)"):
         resize_image(torch.zeros(3, 4, 4), Preprocessing())
     with pytest.raises(ValueError, match=r"\(4, 4, 3\)"):
-        resize_image(make_image(4, 4).permute(1, 2, 0), Preprocessing())
+        resize_image(random_image(4, 4).permute(1, 2, 0), Preprocessing())
     with pytest.raises(ValueError, match=r"\(3, 0, 4\)"):
-        resize_image(make_image(0, 4), Preprocessing())
+        resize_image(random_image(0, 4), Preprocessing())
     with pytest.raises(ValueError, match="empty list"):
         batch_images([], Preprocessing())
     with pytest.raises(ValueError, match=r"\(1, 4, 4\)"):
-        batch_images([make_image(4, 4)[:1]], Preprocessing())
+        batch_images([random_image(4, 4)[:1]], Preprocessing())
 
 
 @pytest.mark.parametrize(
@@ -154,7 +150,7 @@ def test_wrong_settings_are_refused(settings):
 
 def test_images_of_several_sizes_are_prepared_as_one_by_one_and_padded():
     preprocessing = Preprocessing(short_edge=8, long_edge=16, divisor=4)
-    images = [make_image(9, 12), make_image(16, 10), make_image(1, 1)]
+    images = [random_image(9, 12), random_image(16, 10), random_image(1, 1)]
     together = prepare_images(images, preprocessing)
     assert len(together) == 3
     for one, slot, size in zip(images, together.tensor, together.sizes, strict=True):

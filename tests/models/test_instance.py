@@ -10,11 +10,7 @@ import torch
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.structures import InstanceMasks
-
-
-def make_image(height, width, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+from tests.helpers import random_image
 
 
 @pytest.fixture
@@ -25,7 +21,7 @@ def model(tiny_config):
 @pytest.fixture
 def batch(target):
     """An image with two objects and a crowd, one without any."""
-    images = [make_image(64, 96), make_image(70, 50, seed=1)]
+    images = [random_image(64, 96), random_image(70, 50, seed=1)]
     boxes = [(10, 10, 50, 40), (60, 30, 61, 31), (0, 0, 96, 20)]
     return images, [target((64, 96), boxes, [0, 2, 1], [False, False, True]), target((70, 50), [])]
 
@@ -58,14 +54,14 @@ def test_a_few_steps_lower_the_loss(tiny_config, batch):
 @pytest.mark.parametrize("head", ["pointrend", "coarse", "conv28"])
 def test_a_batch_without_objects_reaches_every_parameter(tiny_config, target, head):
     model = InstanceSegmenter(tiny_config(mask_head=head))
-    losses = model.loss([make_image(64, 64)], [target((64, 64), [])])
+    losses = model.loss([random_image(64, 64)], [target((64, 64), [])])
     assert all(torch.isfinite(value) for value in losses.values())
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_crowds_are_no_targets(tiny_config, target):
-    image, box = make_image(64, 96), [(10, 10, 50, 40)]
+    image, box = random_image(64, 96), [(10, 10, 50, 40)]
     model = InstanceSegmenter(tiny_config()).eval()
     losses = []
     for truth in (target((64, 96), box, crowd=[True]), target((64, 96), [])):
@@ -75,7 +71,7 @@ def test_crowds_are_no_targets(tiny_config, target):
 
 def test_boxes_without_area_are_no_targets(tiny_config, target):
     flat = target((64, 96), [(10, 10, 50, 10), (20, 20, 40, 50)])
-    losses = InstanceSegmenter(tiny_config()).loss([make_image(64, 96)], [flat])
+    losses = InstanceSegmenter(tiny_config()).loss([random_image(64, 96)], [flat])
     assert all(torch.isfinite(value) for value in losses.values())
 
 
@@ -83,7 +79,7 @@ def test_boxes_partly_outside_are_fine(tiny_config, target):
     outside = dataclasses.replace(
         target((64, 96), [(60, 30, 96, 64)]), boxes=torch.tensor([[60.0, 30, 140, 90]])
     )
-    losses = InstanceSegmenter(tiny_config()).loss([make_image(64, 96)], [outside])
+    losses = InstanceSegmenter(tiny_config()).loss([random_image(64, 96)], [outside])
     assert all(torch.isfinite(value) for value in losses.values())
 
 
@@ -106,7 +102,7 @@ def test_masks_train_on_the_predicted_boxes_unless_told_otherwise(tiny_config, b
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (37, 1), (33, 51)])
 def test_odd_images_are_predicted_in_their_own_pixels(model, size):
-    (result,) = model.predict([make_image(*size)])
+    (result,) = model.predict([random_image(*size)])
     assert result.masks.image_size == size
     assert len(result) > 0
     assert result.boxes.min() >= 0
@@ -118,8 +114,10 @@ def test_a_very_long_image_is_refused_or_shrunk_by_its_long_edge(tiny_config):
     config = tiny_config()
     unlimited = dataclasses.replace(config.preprocessing, short_edge=800, long_edge=None)
     with pytest.raises(ValueError, match="set long_edge"):
-        InstanceSegmenter(dataclasses.replace(config, preprocessing=unlimited)).predict([make_image(1, 2000)])
-    (result,) = InstanceSegmenter(config).eval().predict([make_image(1, 2000)])
+        InstanceSegmenter(dataclasses.replace(config, preprocessing=unlimited)).predict(
+            [random_image(1, 2000)]
+        )
+    (result,) = InstanceSegmenter(config).eval().predict([random_image(1, 2000)])
     assert result.masks.image_size == (1, 2000)
 
 
@@ -131,7 +129,7 @@ def test_images_without_detections_have_empty_results(tiny_config):
     config = tiny_config()
     boxes = dataclasses.replace(config.boxes, score_threshold=1.0)
     model = InstanceSegmenter(dataclasses.replace(config, boxes=boxes)).eval()
-    for result in model.predict([make_image(64, 96), make_image(20, 30)], uncertainty=True):
+    for result in model.predict([random_image(64, 96), random_image(20, 30)], uncertainty=True):
         assert result.boxes.shape == (0, 4)
         assert len(result) == len(result.masks) == 0
         assert result.uncertainty.shape == (0, 56, 56)
@@ -141,15 +139,15 @@ def test_images_without_detections_have_empty_results(tiny_config):
 def test_few_and_many_classes(tiny_config, target, classes):
     names = [f"class {number}" for number in range(classes)]
     model = InstanceSegmenter(tiny_config(names)).eval()
-    losses = model.loss([make_image(64, 64)], [target((64, 64), [(5, 5, 60, 50)], [classes - 1])])
+    losses = model.loss([random_image(64, 64)], [target((64, 64), [(5, 5, 60, 50)], [classes - 1])])
     assert all(torch.isfinite(value) for value in losses.values())
-    (result,) = model.predict([make_image(64, 64)])
+    (result,) = model.predict([random_image(64, 64)])
     assert result.class_names == tuple(names)
     assert result.labels.max() < classes
 
 
 def test_uncertainty_is_given_where_asked_for(model):
-    image = make_image(64, 96)
+    image = random_image(64, 96)
     assert model.predict([image])[0].uncertainty is None
     (result,) = model.predict([image], uncertainty=True)
     assert result.uncertainty.shape == (len(result), 56, 56)
@@ -157,7 +155,7 @@ def test_uncertainty_is_given_where_asked_for(model):
 
 
 def test_a_trace_tells_how_the_prediction_came_about(model):
-    images = [make_image(64, 96), make_image(70, 50, seed=1)]
+    images = [random_image(64, 96), random_image(70, 50, seed=1)]
     trace = model.trace(images)
     for traced, result in zip(trace.results, model.predict(images), strict=True):
         assert torch.equal(traced.boxes, result.boxes)
@@ -168,32 +166,32 @@ def test_a_trace_tells_how_the_prediction_came_about(model):
 
 
 def test_masks_for_given_boxes_are_those_of_the_same_detections(model):
-    trace = model.trace([make_image(64, 96)])
+    trace = model.trace([random_image(64, 96)])
     found = trace.detections[0]
     (logits,) = model.masks_for_boxes(trace.features, [found.boxes], [found.labels])
     torch.testing.assert_close(logits, trace.logits)  # by the fast path and by the textbook one
 
 
 def test_masks_for_given_boxes_may_be_none_for_an_image(model):
-    features = model.features(model.prepare([make_image(64, 96), make_image(64, 96)]))
+    features = model.features(model.prepare([random_image(64, 96), random_image(64, 96)]))
     empty, one = torch.zeros(0, 4), torch.tensor([[3.0, 3, 30, 30]])
     logits = model.masks_for_boxes(features, [empty, one], [torch.zeros(0).long(), torch.zeros(1).long()])
     assert [part.shape for part in logits] == [(0, 56, 56), (1, 56, 56)]
 
 
 def test_boxes_that_vanish_in_the_original_image_are_dropped_with_their_masks(model):
-    trace = model.trace([make_image(64, 96)])
+    trace = model.trace([random_image(64, 96)])
     found = trace.detections[0]
     boxes = found.boxes.clone()
     boxes[1] = torch.tensor([5.0, 5, 5, 20])
     changed = dataclasses.replace(found, boxes=boxes)
-    (result,) = model.finish([make_image(64, 96)], trace.batch, [changed], [trace.logits])
+    (result,) = model.finish([random_image(64, 96)], trace.batch, [changed], [trace.logits])
     assert len(result) == len(found.boxes) - 1
     assert torch.equal(result.scores, found.scores[[0, 2, 3, 4]])
 
 
 def test_calling_the_model_predicts(model):
-    image = make_image(64, 96)
+    image = random_image(64, 96)
     assert torch.equal(model([image])[0].boxes, model.predict([image])[0].boxes)
 
 
@@ -212,12 +210,12 @@ def test_calling_the_model_predicts(model):
 def test_targets_that_do_not_fit_are_refused(model, target, change, message):
     wrong = dataclasses.replace(target((64, 96), [(5, 5, 30, 30)]), **change)
     with pytest.raises(ValueError, match=message):
-        model.loss([make_image(64, 96)], [wrong])
+        model.loss([random_image(64, 96)], [wrong])
 
 
 def test_each_image_needs_a_target(model, target):
     with pytest.raises(ValueError, match="a target for each image, got 2 and 1"):
-        model.loss([make_image(64, 96)] * 2, [target((64, 96), [])])
+        model.loss([random_image(64, 96)] * 2, [target((64, 96), [])])
 
 
 def test_images_must_be_uint8(model):
@@ -287,11 +285,11 @@ def test_the_published_model_has_60_million_parameters():
     [((0, 0, float("nan"), 9), 0), ((0, 0, float("inf"), 9), 0), ((0, 0, 9, 9), 99), ((0, 0, 9, 9), -1)],
 )
 def test_masks_for_boxes_that_cannot_be_are_refused(model, box, label) -> None:
-    features = model.features(model.prepare([make_image(64, 96)]))
+    features = model.features(model.prepare([random_image(64, 96)]))
     with pytest.raises(ValueError, match=r"expected finite boxes and labels 0\.\..*leave it out"):
         model.masks_for_boxes(features, [torch.tensor([[1.0, 1, 5, 5], box])], [torch.tensor([0, label])])
 
 
 def test_one_image_in_place_of_a_list_is_refused(model) -> None:
     with pytest.raises(ValueError, match="expected a uint8 tensor"):
-        model.predict(make_image(64, 96))
+        model.predict(random_image(64, 96))

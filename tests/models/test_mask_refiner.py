@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from pointrend.checkpoints.mask_refiner import load_refiner, save_refiner
 from pointrend.models.mask_refiner import MaskPair, MaskRefiner, MaskRefinerConfig, guided_filter
+from tests.helpers import random_image
 
 TINY = MaskRefinerConfig(widths=(8, 8, 8, 8), radii=(4,), point_width=8, training_points=64, num_points=200)
 
@@ -27,22 +27,18 @@ def trained_a_little() -> MaskRefiner:
     return model
 
 
-def image(height: int, width: int) -> Tensor:
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-
-
 SIZES = [(1, 1), (1, 300), (37, 53), (200, 60), (3, 1500), (1100, 700)]
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_before_training_a_mask_stays_as_it_is(size: tuple[int, int]) -> None:
     mask = torch.rand(size) > 0.5
-    assert torch.equal(refiner().logits(image(*size), mask.float()) > 0, mask)
+    assert torch.equal(refiner().logits(random_image(*size), mask.float()) > 0, mask)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_masks_of_any_size_are_corrected_at_the_images_size(size: tuple[int, int]) -> None:
-    logits = trained_a_little().logits(image(*size), torch.rand(9, 5))
+    logits = trained_a_little().logits(random_image(*size), torch.rand(9, 5))
     assert logits.shape == size
     assert torch.isfinite(logits).all()
 
@@ -52,7 +48,7 @@ def test_every_layer_learns() -> None:
     truth = torch.zeros(32, 64, dtype=torch.uint8)
     truth[8:20, 10:30] = 1
     truth[0] = 255
-    losses = model.loss([image(32, 64)] * 2, [MaskPair(truth, torch.rand(32, 64))] * 2)
+    losses = model.loss([random_image(32, 64)] * 2, [MaskPair(truth, torch.rand(32, 64))] * 2)
     assert set(losses) == {"coarse", "points"}
     torch.stack(list(losses.values())).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
@@ -84,7 +80,7 @@ def test_where_the_image_is_flat_the_guided_filter_is_a_mean() -> None:
 def test_a_refiner_goes_through_its_file(tmp_path: Path) -> None:
     model = trained_a_little()
     save_refiner(model, tmp_path / "refiner.safetensors")
-    pixels, mask = image(30, 40), torch.rand(30, 40)
+    pixels, mask = random_image(30, 40), torch.rand(30, 40)
     assert torch.equal(
         load_refiner(tmp_path / "refiner.safetensors").logits(pixels, mask), model.logits(pixels, mask)
     )

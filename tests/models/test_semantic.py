@@ -11,6 +11,7 @@ from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import ImageBatch, Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import SemanticTarget
+from tests.helpers import random_image
 
 POINTS = SemanticPointRendConfig(width=8, sampling=PointSampling(20), num_points=50)
 FPN = SemanticConfig(
@@ -26,10 +27,6 @@ DEEPLAB = replace(
     decoder="deeplab",
     point_rend=replace(POINTS, features=("res2",)),
 )
-
-
-def make_image(height: int, width: int) -> torch.Tensor:
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
 
 
 def target(height: int, width: int, classes: int = 3) -> SemanticTarget:
@@ -53,15 +50,15 @@ def test_every_architecture_predicts_coarsely_and_refines(config: SemanticConfig
     model = SemanticSegmenter(config).eval()
     maps = model.features(torch.randn(1, 3, 64, 96))
     assert model.coarse(maps).shape == (1, 3, 64 // stride, 96 // stride)
-    assert model.predict([make_image(64, 96)])[0].labels.shape == (64, 96)
+    assert model.predict([random_image(64, 96)])[0].labels.shape == (64, 96)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 50), (97, 31)])
 def test_a_coarser_prediction_still_sees_every_level(size: tuple[int, int]) -> None:
     """Odd sizes too: 25 rows are halved to 13, where the next level has 13."""
     model = SemanticSegmenter(replace(FPN, coarse_stride=8))
-    assert model.predict([make_image(*size)])[0].labels.shape == size
-    sum(model.loss([make_image(33, 50)], [target(33, 50)]).values()).backward()
+    assert model.predict([random_image(*size)])[0].labels.shape == size
+    sum(model.loss([random_image(33, 50)], [target(33, 50)]).values()).backward()
     for level in ("p2", "p3", "p4", "p5"):
         assert all(parameter.grad.any() for parameter in model.decoder.branches[level].parameters())  # type: ignore[union-attr]
 
@@ -83,7 +80,7 @@ def test_the_fast_path_gives_the_textbooks_labels(steps: int | None, refine: boo
     assert model.point_rend is not None
     for parameter in model.point_rend.parameters():
         torch.nn.init.normal_(parameter)
-    images = [make_image(60, 80), make_image(90, 61), make_image(48, 48)]
+    images = [random_image(60, 80), random_image(90, 61), random_image(48, 48)]
     fast = model.predict(images, refine=refine, uncertainty=True)
     model.point_rend.head.fast = False
     textbooks = model.predict(images, refine=refine, uncertainty=True, trace=[])
@@ -96,14 +93,14 @@ def test_the_fast_path_gives_the_textbooks_labels(steps: int | None, refine: boo
 def test_without_pointrend_the_coarse_prediction_is_interpolated() -> None:
     model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
     assert model.point_rend is None
-    assert set(model.loss([make_image(32, 32)], [target(32, 32)])) == {"coarse"}
-    assert model.predict([make_image(40, 50)])[0].labels.shape == (40, 50)
+    assert set(model.loss([random_image(32, 32)], [target(32, 32)])) == {"coarse"}
+    assert model.predict([random_image(40, 50)])[0].labels.shape == (40, 50)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (33, 51), (100, 7)])
 def test_odd_sizes_come_back_in_their_own_size(size: tuple[int, int]) -> None:
     model = SemanticSegmenter(replace(FPN, preprocessing=Preprocessing(divisor=1))).eval()
-    result = model.predict([make_image(*size)], uncertainty=True)[0]
+    result = model.predict([random_image(*size)], uncertainty=True)[0]
     assert result.labels.shape == size
     assert result.labels.max() < 3
     assert result.uncertainty is not None
@@ -114,7 +111,7 @@ def test_odd_sizes_come_back_in_their_own_size(size: tuple[int, int]) -> None:
 
 def test_images_of_different_sizes_share_a_batch() -> None:
     model = SemanticSegmenter(replace(FPN, preprocessing=Preprocessing(short_edge=48))).eval()
-    results = model.predict([make_image(30, 40), make_image(90, 60)])
+    results = model.predict([random_image(30, 40), random_image(90, 60)])
     assert [tuple(result.labels.shape) for result in results] == [(30, 40), (90, 60)]
     assert model.predict([]) == []
 
@@ -122,7 +119,7 @@ def test_images_of_different_sizes_share_a_batch() -> None:
 def test_the_last_subdivision_step_is_exactly_the_padded_image_or_a_published_number_of_doublings() -> None:
     def sizes(config: SemanticConfig) -> list[tuple[int, int]]:
         trace: list[SubdivisionStep] = []
-        SemanticSegmenter(config).eval().predict([make_image(41, 57)], trace=trace)
+        SemanticSegmenter(config).eval().predict([random_image(41, 57)], trace=trace)
         return [step.size for step in trace]
 
     unpadded = replace(FPN, preprocessing=Preprocessing(divisor=1))
@@ -151,7 +148,7 @@ def test_training_lowers_the_loss() -> None:
 
 def test_smaller_images_are_padded_with_ignored_labels() -> None:
     model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
-    small, large = make_image(32, 32), make_image(64, 64)
+    small, large = random_image(32, 32), random_image(64, 64)
     both = model.loss(
         [small, large], [target(32, 32), SemanticTarget(torch.full((64, 64), 255, dtype=torch.uint8))]
     )
@@ -165,7 +162,7 @@ def test_dividing_by_all_pixels_makes_the_loss_of_half_ignored_labels_half() -> 
     labels = target(32, 32).labels
     labels[:16] = 255
     model = SemanticSegmenter(config).eval()
-    image = make_image(32, 32)
+    image = random_image(32, 32)
     valid = model.loss([image], [SemanticTarget(labels)])["coarse"].item()
     model.config = replace(config, loss_normalize="all")
     assert model.loss([image], [SemanticTarget(labels)])["coarse"].item() == pytest.approx(valid / 2)
@@ -174,11 +171,11 @@ def test_dividing_by_all_pixels_makes_the_loss_of_half_ignored_labels_half() -> 
 def test_bad_input_is_named() -> None:
     model = SemanticSegmenter(FPN)
     with pytest.raises(ValueError, match=r"0\.\.2 or 255"):
-        model.loss([make_image(32, 32)], [target(32, 32, 200)])
+        model.loss([random_image(32, 32)], [target(32, 32, 200)])
     with pytest.raises(ValueError, match=r"image's size \(32, 32\)"):
-        model.loss([make_image(32, 32)], [target(32, 31)])
+        model.loss([random_image(32, 32)], [target(32, 31)])
     with pytest.raises(ValueError, match="a target for each of 1"):
-        model.loss([make_image(32, 32)], [])
+        model.loss([random_image(32, 32)], [])
     with pytest.raises(ValueError, match="uint8"):
         model.predict([torch.rand(3, 32, 32)])
     with pytest.raises(ValueError, match="two exclusive classes"):
@@ -188,12 +185,12 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="point head features"):
         SemanticSegmenter(replace(DEEPLAB, point_rend=replace(POINTS, features=("p1",))))
     with pytest.raises(ValueError, match="at least 2 images"):
-        SemanticSegmenter(DEEPLAB).loss([make_image(32, 32)], [target(32, 32)])
+        SemanticSegmenter(DEEPLAB).loss([random_image(32, 32)], [target(32, 32)])
 
 
 def test_autocast_gives_float32_losses_near_the_exact_ones() -> None:
     model = SemanticSegmenter(replace(FPN, point_rend=None)).eval()
-    batch = [make_image(64, 64)], [target(64, 64)]
+    batch = [random_image(64, 64)], [target(64, 64)]
     exact = model.loss(*batch)["coarse"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         close = model.loss(*batch)["coarse"]
@@ -252,9 +249,9 @@ def test_a_few_labelled_pixels_train_both_predictions(base: SemanticConfig) -> N
     model = SemanticSegmenter(replace(base, point_rend=rend))
     sparse = torch.full((33, 50), 255, dtype=torch.uint8)
     sparse[0, 0], sparse[32, 49], sparse[10, 20] = 0, 1, 2
-    losses = model.loss([make_image(33, 50)] * 2, [SemanticTarget(sparse)] * 2)
+    losses = model.loss([random_image(33, 50)] * 2, [SemanticTarget(sparse)] * 2)
     assert losses.counts["points"] == losses.counts["coarse"] == 6
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.point_rend.parameters())
     nothing = SemanticTarget(torch.full_like(sparse, 255))
-    assert all(value.item() == 0 for value in model.loss([make_image(33, 50)] * 2, [nothing] * 2).values())
+    assert all(value.item() == 0 for value in model.loss([random_image(33, 50)] * 2, [nothing] * 2).values())

@@ -12,6 +12,7 @@ from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.models.tta import AugmentedSemantic, SlidingSemantic, _windows
+from tests.helpers import random_image
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def image():
-    return torch.randint(0, 256, (3, 33, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return random_image(33, 50, seed=1)
 
 
 def plain(model, image):

@@ -8,14 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from torch import Tensor
 
 from pointrend.cli import main
 from pointrend.distributed import Shard
@@ -24,21 +21,7 @@ from pointrend.masks.rle import decode_window
 from pointrend.predict import Predictor
 from pointrend.predict.job import JobOptions, Summary, run_job
 from pointrend.predict.tasks import Task, find_tasks
-from pointrend.structures import InstanceResult
-from tests.predict.test_predictor import Finder, Threshold, corrupt, make_image
-
-
-class Counting(Finder):
-    """Remembers the sizes of its batches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[int] = []
-
-    def predict(self, images: Sequence[Tensor]) -> list[InstanceResult]:
-        assert len({image.shape for image in images}) == 1
-        self.batches.append(len(images))
-        return super().predict(images)
+from tests.predict.models import Counting, Threshold, corrupt, make_image, rows, shapes
 
 
 @pytest.fixture
@@ -51,17 +34,6 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, out: Path | str, model: Any = None, batch_size: int = 1, **options: Any) -> Summary:
     predictor = Predictor(model or Counting(), device="cpu", batch_size=batch_size)
     return run_job(predictor, find_tasks([folder]), out, JobOptions(**options))
-
-
-def rows(out: Path) -> list[dict[str, Any]]:
-    """Of all parts, by image."""
-    found: list[dict[str, Any]] = []
-    for path in out.glob("part-*"):
-        if path.suffix == ".parquet":
-            found += pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
-        else:
-            found += map(json.loads, path.read_text().splitlines())
-    return sorted(found, key=lambda row: row["image"])
 
 
 def test_each_image_has_a_row_with_its_masks(folder: Path, tmp_path: Path) -> None:
@@ -252,14 +224,6 @@ def test_parts_go_into_a_store_and_come_back(folder: Path, tmp_path: Path) -> No
     store.pipe_file("/bucket/in/new.png", (folder / "1.png").read_bytes())
     again = run_job(predictor, find_tasks(["memory://bucket/in/*.png"]), "memory://bucket/out")
     assert (again.images, again.skipped) == (1, 7)
-
-
-def shapes(folder: Path, count: int) -> Path:
-    folder.mkdir()
-    for number in range(count):
-        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return folder
 
 
 def test_the_command_runs_shards_of_a_list_without_a_rendezvous(

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from pointrend.cli import main
-from tests.predict.test_job import rows, shapes
-from tests.predict.test_predictor import corrupt
+from tests.predict.models import corrupt, rows, shapes
 
 
 def test_without_ray_there_is_one_line(

@@ -20,7 +20,7 @@ from torch import Tensor
 from pointrend.predict import Output, Prediction, Predictor
 from pointrend.predict.resume import fingerprint
 from pointrend.structures import InstanceResult
-from tests.predict.test_predictor import Broken, Config, Finder, Threshold, corrupt, make_image
+from tests.predict.models import Broken, Config, Finder, Threshold, corrupt, make_image
 
 
 class Counting(Finder):
@@ -171,7 +171,7 @@ def test_few_images_are_alive_at_a_time_however_many_there_are(tmp_path: Path) -
 
 SCRIPT = """
 import sys, time
-from tests.predict.test_resume import Finder
+from tests.predict.models import Finder
 from pointrend.predict import Output, Predictor
 
 class Slow(Finder):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from moto.server import ThreadedMotoServer
 from pointrend.predict import Predictor
 from pointrend.predict.job import run_job
 from pointrend.predict.tasks import find_tasks
-from tests.predict.test_job import Counting
-from tests.predict.test_predictor import corrupt, make_image
+from tests.helpers import serving
+from tests.predict.models import Counting, corrupt, make_image
 
 SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Slow down</Message></Error>"
 
@@ -80,15 +79,10 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     Unreliable.store = moto.get_host_and_port()
-    proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unreliable)
-    thread = threading.Thread(target=proxy.serve_forever)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield boto3.client("s3", endpoint_url="http://{}:{}".format(*Unreliable.store))
-    proxy.shutdown()
-    thread.join()
-    proxy.server_close()
+    with serving(Unreliable) as port:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield boto3.client("s3", endpoint_url="http://{}:{}".format(*Unreliable.store))
     moto.stop()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pointrend.predict.tasks import Task, find_tasks, parse_shard, read_list, version
-from tests.predict.test_predictor import make_image
+from tests.predict.models import make_image
 
 
 def test_a_list_has_paths_addresses_and_json() -> None:

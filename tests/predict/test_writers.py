@@ -22,7 +22,7 @@ from pointrend.masks.export import from_geojson
 from pointrend.masks.label_tools import from_label_studio, from_voc, from_yolo
 from pointrend.predict import Output, Predictor
 from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget, SemanticResult
-from tests.predict.test_predictor import Config, Threshold, make_image
+from tests.predict.models import Config, Threshold, make_image
 
 NAMES = ("cup", "plate")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tests.helpers import REFERENCE
+
 DEFAULT = Path(__file__).parents[2] / "../shared/reference"
-ROOT = Path(os.environ.get("POINTREND_REFERENCE") or DEFAULT)
+ROOT = REFERENCE
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from pointrend.predict import Predictor
 from pointrend.serve.api import ServiceLimits, build_service
 from pointrend.serve.backends import Backend, ExportedBackend, TorchBackend
 from pointrend.structures import InstanceResult
-from tests.predict.test_predictor import Finder, Threshold, make_image
+from tests.predict.models import Finder, Threshold, make_image
 
 
 class Slow(Finder):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pointrend.serve.fetch import fetch_public, is_public
+from tests.helpers import serving
 
 LIMITS: dict[str, Any] = {"max_bytes": 1000, "seconds": 2.0}
 
@@ -35,12 +36,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as port:
+        yield port
 
 
 @pytest.mark.parametrize(

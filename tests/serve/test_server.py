@@ -20,7 +20,7 @@ from pointrend.app.limits import Limits
 from pointrend.predict import Predictor
 from pointrend.serve.api import ServiceLimits, build_service
 from pointrend.serve.backends import TorchBackend
-from tests.predict.test_predictor import make_image
+from tests.predict.models import make_image
 from tests.serve.test_api import Slow, wait
 
 

@@ -20,7 +20,7 @@ import torch
 from pointrend.data.image_io import build_loader
 from pointrend.signals import TERMINATED, Terminated
 from pointrend.training import checkpointing as state_module
-from pointrend.training.checkpointing import CheckpointError, write_whole
+from pointrend.training.checkpointing import CheckpointError, write_atomically
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
@@ -207,9 +207,9 @@ def test_a_full_disk_is_an_error_that_leaves_the_last_good_checkpoint(
     def write(path: Path, fill) -> None:
         writes.append(path)
         room = 2000 if len(writes) == 2 else 10**9
-        write_whole(path, lambda file: fill(FullDisk(file, room)))
+        write_atomically(path, lambda file: fill(FullDisk(file, room)))
 
-    monkeypatch.setattr(state_module, "write_whole", write)
+    monkeypatch.setattr(state_module, "write_atomically", write)
     with pytest.raises(
         CheckpointError, match=r"state-0000006\.pt.*No space left.*last good one is .*0000003"
     ):

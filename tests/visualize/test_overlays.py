@@ -25,7 +25,7 @@ from pointrend.visualize import (
     plot_instances,
     plot_semantic,
 )
-from pointrend.visualize.label_placement import place_tag
+from pointrend.visualize.label_placement import place_caption
 
 
 def instances(count: int, size: tuple[int, int] = (60, 80)) -> InstanceResult:
@@ -113,7 +113,7 @@ def test_an_overlay_of_another_size_is_refused() -> None:
 
 def test_the_drawn_mask_has_exactly_the_mask_pixels() -> None:
     result = instances(1)
-    changed = (draw_instances(grey(), result, tags=False) != 90).any(2)
+    changed = (draw_instances(grey(), result, captions=False) != 90).any(2)
     assert (changed == result.masks.full(0).numpy()).all()
 
 
@@ -131,7 +131,7 @@ def test_windows_that_leave_the_image_are_cut() -> None:
     result = InstanceResult(
         torch.tensor([[-4.0, 55, 6, 65]]), torch.zeros(1).long(), torch.ones(1), masks, ("a",)
     )
-    changed = (draw_instances(grey(), result, tags=False) != 90).any(2)
+    changed = (draw_instances(grey(), result, captions=False) != 90).any(2)
     assert changed.sum() == 5 * 6
 
 
@@ -148,7 +148,7 @@ def test_a_class_without_a_name_is_called_by_its_number() -> None:
 def test_tags_avoid_one_another_and_stay_inside() -> None:
     size, taken = (200, 100), []
     for _ in range(6):
-        place = place_tag((50.0, 10.0, 120.0, 60.0), (60, 12), size, taken)
+        place = place_caption((50.0, 10.0, 120.0, 60.0), (60, 12), size, taken)
         assert 0 <= place[0] < place[2] <= size[0]
         assert 0 <= place[1] < place[3] <= size[1]
         assert all(

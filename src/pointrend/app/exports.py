@@ -5,7 +5,6 @@ Shapes: D objects, H W pixels of the image.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 
 from pointrend.app.types import Rendering, tensor_bytes
 from pointrend.app.views import css_color, object_index
+from pointrend.io import png_bytes
 from pointrend.metadata.colors import default_palette
 from pointrend.predict.writers import labels_image
 from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult, class_name
@@ -78,9 +78,7 @@ def class_masks(result: SemanticResult, probability: torch.Tensor) -> InstanceRe
 
 def label_png(result: Exportable) -> bytes:
     """The labels as PNG with a palette."""
-    buffer = io.BytesIO()
-    labels_image(result.labels).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png_bytes(labels_image(result.labels))
 
 
 def coco_json(result: Exportable) -> bytes:

@@ -23,7 +23,7 @@ from pointrend.data.sample_points import SEED, place_points
 from pointrend.formats.coco_json import CocoFile, checked, inspect_coco
 from pointrend.formats.file_names import FileFinder
 from pointrend.formats.point_labels import MAX_POINTS
-from pointrend.io import atomic_write
+from pointrend.io import write_text
 from pointrend.models.inputs import resize_to
 from pointrend.visualize import as_image
 
@@ -264,8 +264,6 @@ class LabelSession:
     def _write(self) -> None:
         if self._version() != self.written:
             raise ValueError(f"{self.out} was changed by another program; end this one and start it again.")
-        with atomic_write(self.out, durable=True) as unfinished:
-            unfinished.write_text(
-                json.dumps({**self.content, "labelling": vars(self.progress)}), encoding="utf-8"
-            )
+        text = json.dumps({**self.content, "labelling": vars(self.progress)})
+        write_text(self.out, text, durable=True)
         self.written = self._version()

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pointrend.app.lru_cache import LRUCache
 from pointrend.models.instance import InstanceSegmenter
@@ -95,7 +94,7 @@ class ModelCache:
         return free
 
 
-def check_has_points(model: Any, name: str) -> None:
+def check_has_points(model: object, name: str) -> None:
     """Raise a ValueError for a model without PointRend, of which the page could show no subdivision."""
     semantic = isinstance(model, SemanticModel) and model.point_rend is not None
     instances = isinstance(model, InstanceSegmenter) and isinstance(model.mask_head, PointRendMaskHead)

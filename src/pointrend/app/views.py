@@ -46,18 +46,18 @@ def draw_panels(rendering: Rendering) -> dict[str, RGBImage]:
         for step in rendering.steps
     ]
     return {
-        "PointRend": draw_result(rendering, rendering.result, tags=True),
-        "Coarse": draw_result(rendering, rendering.coarse, tags=False),
+        "PointRend": draw_result(rendering, rendering.result, captions=True),
+        "Coarse": draw_result(rendering, rendering.coarse, captions=False),
         "Points": draw_dots(as_image(rendering.image), dots),
         "Uncertainty": draw_uncertainty(rendering.image, rendering.uncertainty),
     }
 
 
-def draw_result(rendering: Rendering, result: Result, *, tags: bool) -> RGBImage:
-    """The image under a result, with class names and scores beside objects if `tags`."""
+def draw_result(rendering: Rendering, result: Result, *, captions: bool) -> RGBImage:
+    """The image under a result, with class names and scores beside objects if `captions`."""
     if isinstance(result, SemanticResult):
         return draw_labels(rendering.image, result.labels, result.palette)
-    return draw_instances(rendering.image, result, tags=tags)
+    return draw_instances(rendering.image, result, captions=captions)
 
 
 def hover_map(rendering: Rendering) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pointrend.io import atomic_write
+from pointrend.io import offline, write_text
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the bytes on disk so far and, where the server tells, those of the whole file."""
@@ -35,11 +35,6 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pointrend"
 
 
-def offline() -> bool:
-    """Whether POINTREND_OFFLINE forbids the network ("1", "true", "yes")."""
-    return os.environ.get("POINTREND_OFFLINE", "").lower() in ("1", "true", "yes")
-
-
 def file_hash(path: str | Path, algorithm: str = "sha256") -> str:
     """Hexadecimal hash of a file, read in pieces."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
@@ -50,7 +45,7 @@ def file_hash(path: str | Path, algorithm: str = "sha256") -> str:
 
 
 @contextmanager
-def only_one_makes(target: str | Path) -> Iterator[None]:
+def exclusive(target: str | Path) -> Iterator[None]:
     """One process at a time may be in here for one `target`; the others wait. Leaves an empty "target.lock".
 
     Whoever waited has to look whether the file is there now.
@@ -80,7 +75,7 @@ def fetch(url: str, target: str | Path, *, checksum: str = "", progress: Progres
             raise ConnectionError(
                 f"POINTREND_OFFLINE is set and {target.name} is not in the cache; {_advice(url, target)}"
             )
-        with only_one_makes(target):
+        with exclusive(target):
             if not target.is_file():
                 _fetch(url, target, checksum, progress)
                 return target
@@ -114,8 +109,7 @@ def _fetch(url: str, target: Path, checksum: str, progress: Progress | None) -> 
                 "if it comes out the same and you trust it, load it from where you put it (`weights=PATH`): a file "
                 "that you name is not compared"
             )
-    with atomic_write(_record(target)) as file:
-        file.write_text(f"{file_hash(part)}  {target.name}\n", encoding="utf-8")
+    write_text(_record(target), f"{file_hash(part)}  {target.name}\n")
     os.replace(part, target)
 
 

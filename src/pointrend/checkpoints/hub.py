@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from pointrend.checkpoints.download import offline
 from pointrend.checkpoints.native import save, task_of
-from pointrend.io import atomic_write
+from pointrend.io import offline, write_text
 
 FILE_NAME = "model.safetensors"
 _SUFFIXES = (".safetensors", ".pkl", ".pth", ".pt")
@@ -64,7 +63,7 @@ def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any
     readme = folder / "README.md"
     if not readme.exists():
         known = extra if extra is not None else getattr(model, "origin", {})
-        _write(readme, model_card(model, folder.resolve().name, known))
+        write_text(readme, model_card(model, folder.resolve().name, known))
 
 
 def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = None) -> str:
@@ -155,8 +154,3 @@ def describe(config: Any) -> str:
 
 def _config(model: nn.Module) -> Any:
     return model.config
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")

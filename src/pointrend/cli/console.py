@@ -165,7 +165,7 @@ def load_model(
     return model if optimize is None else model.optimize(optimize)
 
 
-def through_windows(model: Any, window: tuple[int, int] | None) -> Any:
+def with_sliding_windows(model: Any, window: tuple[int, int] | None) -> Any:
     """The model, looking through overlapping windows of so many rows and columns if there are some."""
     if window is None:
         return model

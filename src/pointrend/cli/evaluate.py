@@ -96,7 +96,7 @@ class Evaluate:
         shard = join_processes()
         job = EvaluationJob(options, shard)
         if self.predictions is not None:
-            rows = job.score_predictions(self.predictions)
+            rows = job.evaluate_predictions(self.predictions)
         else:
             changes: dict[str, Any] = {
                 "optimize": self.optimize,
@@ -105,7 +105,7 @@ class Evaluate:
             }
             models = {name: load_model(name, **changes) for name in self.models}
             with counting("scoring", None) if shard.first else nullcontext() as progress:
-                rows = job.score_models(models, progress)
+                rows = job.evaluate_models(models, progress)
         if shard.first:
             self._report(rows, job)
         return 0

@@ -7,11 +7,14 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from pointrend.cli.console import Precision, announce
+
+if TYPE_CHECKING:
+    from pointrend.predict import Predictor
 
 Format = Literal[
     "labels",
@@ -118,7 +121,7 @@ class Predict:
         from rich.console import Console
 
         from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
-        from pointrend.cli.console import load_model, through_windows
+        from pointrend.cli.console import load_model, with_sliding_windows
         from pointrend.distributed import main_process
         from pointrend.predict import Output, Predictor
         from pointrend.zoo.bundled import BUNDLED
@@ -143,7 +146,7 @@ class Predict:
         if self.model is None:
             announce(f"using the bundled {name}, which finds {', '.join(own[:21])}; --model takes another")
         predictor = Predictor(
-            through_windows(model, self.window),
+            with_sliding_windows(model, self.window),
             device=self.device,
             batch_size=self.batch_size,
             max_pixels=self.max_pixels,
@@ -204,7 +207,7 @@ class Predict:
             if getattr(self, name) != getattr(Predict, name):
                 raise ValueError(f"{name}: is for {where} only; leave it out")
 
-    def _run_job(self, predictor: Any, name: str) -> int:
+    def _run_job(self, predictor: Predictor, name: str) -> int:
         """Predict in parts; prints a summary as JSON."""
         import logging
 

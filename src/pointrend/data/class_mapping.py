@@ -119,7 +119,7 @@ class RenumberedClasses(Dataset):
         """The data set's."""
         return self.data.instance_ids(index)
 
-    def _renumbered(self, target: Any) -> Any:
+    def _renumbered(self, target: object) -> object:
         if isinstance(target, InstanceTarget):
             return replace(target, labels=self._table[target.labels])
         if isinstance(target, SemanticTarget):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import os
 import random
 import re
 import time
@@ -19,6 +18,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pointrend.io import offline
 
 T = TypeVar("T")
 PACKAGES = {
@@ -177,13 +178,13 @@ def retried(call: Callable[[], T], attempts: int = ATTEMPTS) -> T:
         try:
             return call()
         except OSError as error:
-            if attempt == attempts or not may_pass(error):
+            if attempt == attempts or not is_transient(error):
                 raise
             time.sleep(random.uniform(0.5, 1) * min(LONGEST_PAUSE, 0.5 * 2 ** (attempt - 1)))
     raise ValueError(f"attempts: expected at least 1, got {attempts}")
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later: a lost connection, an overloaded store; not a missing object."""
     cause = error.__cause__
     if isinstance(cause, urllib.error.HTTPError):
@@ -242,7 +243,7 @@ def _too_large(address: str, largest: int) -> ConnectionError:
 
 
 def _check_online(address: str) -> None:
-    if os.environ.get("POINTREND_OFFLINE", "").lower() in ("1", "true", "yes"):
+    if offline():
         raise ConnectionError(
             f"{address}: POINTREND_OFFLINE is set; download it by other means and name the file"
         )

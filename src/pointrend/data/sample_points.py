@@ -11,7 +11,7 @@ import numpy as np
 from pointrend.data.annotations import Floats, rasterized
 from pointrend.formats.coco_json import Annotation, read_coco
 from pointrend.formats.point_labels import MAX_POINTS, Ints, PointLabels
-from pointrend.io import atomic_write, read_json
+from pointrend.io import read_json, write_text
 from pointrend.masks.polygons import Polygons
 
 SEED = 12345
@@ -55,8 +55,7 @@ def write_points(
             records.append(kept | PointLabels(coords, labels).to_coco())
         name = f"{annotations.stem}_n{points}_v{version}_without_masks.json"
         target = (annotations.parent if out is None else out) / name
-        with atomic_write(target) as unfinished:
-            unfinished.write_text(json.dumps({**content, "annotations": records}), encoding="utf-8")
+        write_text(target, json.dumps({**content, "annotations": records}))
         written.append((target, points * len(records), inside))
     return written
 

@@ -22,7 +22,7 @@ from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.formats.coco_results import consumed
 from pointrend.structures import Dataset, Sample, Samples
 
-__all__ = ["INSTANCE_METRICS", "evaluate_instances", "score_detections"]
+__all__ = ["INSTANCE_METRICS", "evaluate_detections", "evaluate_instances"]
 
 InstanceMetric = Literal["box", "mask", "boundary", "cityscapes"]
 INSTANCE_METRICS: tuple[Metric, ...] = ("box", "mask", "boundary")
@@ -135,7 +135,7 @@ def evaluate_instances(
     return rows
 
 
-def score_detections(
+def evaluate_detections(
     file: str | Path,
     dataset: Samples,
     *,

@@ -5,8 +5,6 @@ Shapes: H W rows and columns of the image as the network sees it, D detections, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from pointrend.models.base import Pretrained, fold_norms, structure_copy
 from pointrend.models.inputs import batch_images
 from pointrend.models.instance import InstanceSegmenter
+from pointrend.models.semantic_model import SemanticModel
 
 
 class SemanticGraph(nn.Module):
@@ -27,7 +26,7 @@ class SemanticGraph(nn.Module):
 
     outputs: tuple[str, ...]
 
-    def __init__(self, model: Any, *, logits: bool = False, num_points: int | None = None) -> None:
+    def __init__(self, model: SemanticModel, *, logits: bool = False, num_points: int | None = None) -> None:
         super().__init__()
         self.model, self.num_points, self.gives_logits = model, num_points, logits
         self.outputs = ("logits",) if logits else ("labels",)
@@ -72,7 +71,7 @@ class InstanceGraph(nn.Module):
         return found.boxes, found.labels, found.scores, masks if self.gives_logits else masks.sigmoid()
 
 
-def build_graph(model: Any, *, logits: bool, num_points: int | None) -> SemanticGraph | InstanceGraph:
+def build_graph(model: object, *, logits: bool, num_points: int | None) -> SemanticGraph | InstanceGraph:
     """The graph of a model in evaluation mode, batch norms folded; the model stays as it is.
 
     Raises:
@@ -85,12 +84,13 @@ def build_graph(model: Any, *, logits: bool, num_points: int | None) -> Semantic
         )
     if model.precision is not None:
         raise ValueError("export: expected a float32 model; export the one that optimize() was called on")
-    lean: Any = structure_copy(model).eval()
+    lean = structure_copy(model).eval()
     fold_norms(lean)
     for parameter in lean.parameters():
         parameter.requires_grad_(False)
-    if not isinstance(lean, InstanceSegmenter):
+    if isinstance(lean, SemanticModel):
         return SemanticGraph(lean, logits=logits, num_points=num_points)
     if num_points is not None:
         raise ValueError("points: expected a semantic model; those of masks are in the model's configuration")
+    assert isinstance(lean, InstanceSegmenter)
     return InstanceGraph(lean, logits=logits)

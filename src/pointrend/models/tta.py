@@ -89,7 +89,7 @@ def _windows(length: int, window: int, stride: int) -> list[slice]:
 MERGE_THRESHOLD = 1e-8
 
 
-class _Wrapped:
+class _ModelWrapper:
     """What a stand-in shares with its model: configuration, training mode and device."""
 
     options: tuple[Any, ...] = ()
@@ -104,22 +104,22 @@ class _Wrapped:
         """Of the model."""
         return bool(self.model.training)
 
-    def train(self, mode: bool = True) -> _Wrapped:
+    def train(self, mode: bool = True) -> _ModelWrapper:
         """Put the model into training mode, or out of it."""
         self.model.train(mode)
         return self
 
-    def eval(self) -> _Wrapped:
+    def eval(self) -> _ModelWrapper:
         """Put the model into evaluation mode."""
         return self.train(False)
 
-    def to(self, device: torch.device | str) -> _Wrapped:
+    def to(self, device: torch.device | str) -> _ModelWrapper:
         """Move the model."""
         self.model.to(device)
         return self
 
 
-class _Labelled(_Wrapped, ABC):
+class _SemanticWrapper(_ModelWrapper, ABC):
     """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class _Labelled(_Wrapped, ABC):
         return [self.config.result(grid.label_map()) for grid in grids]
 
 
-class AugmentedSemantic(_Labelled):
+class AugmentedSemantic(_SemanticWrapper):
     """A semantic model whose class probabilities are the mean over sizes and mirror images.
 
     Args:
@@ -175,7 +175,7 @@ class AugmentedSemantic(_Labelled):
         return MeanProbabilities(views)
 
 
-class SlidingSemantic(_Labelled):
+class SlidingSemantic(_SemanticWrapper):
     """A semantic model that looks through overlapping windows and averages their logits.
 
     The network holds the features of one window at a time, and of each window coarse logits and points are kept;
@@ -218,7 +218,7 @@ class SlidingSemantic(_Labelled):
         return SlidingGrid(views, (height, width)).resize((image.shape[1], image.shape[2]))
 
 
-class FlippedInstances(_Wrapped):
+class FlippedInstances(_ModelWrapper):
     """An instance model that sees each image and its mirror image.
 
     Boxes of both views are put together and suppressed within each class; the mask head then predicts each box that

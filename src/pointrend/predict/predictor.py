@@ -33,7 +33,7 @@ from pointrend.predict.ids import choose_ids
 from pointrend.predict.inputs import Source, find_images, output_names
 from pointrend.predict.prefetch import BackgroundWorker, prefetch
 from pointrend.predict.results import Failure, Prediction, Report
-from pointrend.predict.resume import Outcomes, fingerprint
+from pointrend.predict.resume import RunRecord, fingerprint
 from pointrend.predict.writers import Output, Writer, track
 from pointrend.run_folder import RunFolder
 from pointrend.structures import InstanceResult, Result, class_number
@@ -222,23 +222,23 @@ class Predictor:
         with RunFolder(folder / ".unfinished", settings, shard=shard, fresh=fresh) as run:
             if shard.first:
                 writer.start()
-            outcomes = Outcomes(run, paths, writer)
-            self._save(outcomes.undone()[shard.index :: shard.count], outcomes, progress)
+            record = RunRecord(run, paths, writer)
+            self._save(record.undone()[shard.index :: shard.count], record, progress)
             run.refresh()
             if shard.first:
-                writer.compose(outcomes.found)
-            missing = {number: outcomes.reason(number) for number in outcomes.undone()}
+                writer.compose(record.found)
+            missing = {number: record.reason(number) for number in record.undone()}
             run.remove()
         failures += [Failure(paths[number], reason) for number, reason in missing.items()]
         return Report(tuple(p for n, p in enumerate(paths) if n not in missing), tuple(failures), folder)
 
-    def _save(self, numbers: Sequence[int], outcomes: Outcomes, progress: bool) -> None:
+    def _save(self, numbers: Sequence[int], record: RunRecord, progress: bool) -> None:
         """Predict and write the images with these numbers."""
 
         def write(item: tuple[int, Prediction | Failure]) -> None:
-            outcomes.add(*item)
+            record.add(*item)
 
-        predictions = self.stream(outcomes.paths[number] for number in numbers)
+        predictions = self.stream(record.paths[number] for number in numbers)
         with BackgroundWorker(WAITING) as worker:
             for item in track(zip(numbers, predictions, strict=True), len(numbers), progress):
                 worker(write, item)

@@ -15,7 +15,7 @@ from pointrend.predict.writers import Writer
 from pointrend.run_folder import RunFolder
 
 
-class Outcomes:
+class RunRecord:
     """The images of a run over files, each with its files and what was found, or with the reason why not.
 
     Images are known by their numbers, in the order in which they are composed.

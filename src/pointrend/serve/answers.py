@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pointrend.io import png_bytes
 from pointrend.masks.polygons import outline
 from pointrend.masks.rle import compress, run_lengths
 from pointrend.runtime.model import Instances
@@ -49,9 +49,7 @@ def json_answer(found: Instances, class_names: Sequence[str], masks: MaskFormat)
 
 def png_answer(image: Image.Image) -> Answer:
     """An image."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue(), "image/png"
+    return png_bytes(image, compress_level=1), "image/png"
 
 
 def class_objects(labels: NDArray[Any]) -> Instances:

@@ -183,7 +183,7 @@ class Checkpoints:
             return
         path = self.folder / f"state-{training.step:07d}.pt"
         try:
-            write_whole(path, lambda file: torch.save(training.content(), file))
+            write_atomically(path, lambda file: torch.save(training.content(), file))
         except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
             good = self.paths()
             last = f"the last good one is {good[-1]}" if good else "there is none before it"
@@ -234,7 +234,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill a file that appears under its name only when it is complete and on the disk."""
     with atomic_write(path, durable=True) as part, part.open("wb") as file:
         write(file)

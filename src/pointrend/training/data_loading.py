@@ -269,7 +269,7 @@ class TargetWatch:
             )
 
 
-def has_target(target: Any) -> bool:
+def has_target(target: object) -> bool:
     """Whether there is an object that is no crowd, or a labelled pixel."""
     if isinstance(target, InstanceTarget):
         return bool((~target.crowd).any())

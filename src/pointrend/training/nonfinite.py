@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pointrend.structures import InstanceMasks, InstanceTarget, LabelledPoints, SemanticTarget
-from pointrend.training.checkpointing import write_whole
+from pointrend.training.checkpointing import write_atomically
 from pointrend.training.processes import LossModule
 
 
@@ -65,7 +65,7 @@ def save_batch(folder: Path | None, failed: FailedBatch, *, step: int, rank: int
     }
     path = folder / f"failed-update{step + 1:07d}-process{rank}.pt"
     try:
-        write_whole(path, lambda file: torch.save(content, file))
+        write_atomically(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError):  # the loss is what the user has to hear of
         return None
     return path
@@ -80,7 +80,7 @@ def load_batch(path: Path) -> FailedBatch:
     )
 
 
-def _tensors(target: Any) -> Any:
+def _tensors(target: object) -> object:
     if isinstance(target, SemanticTarget):
         return {"labels": target.labels}
     if isinstance(target, InstanceTarget):

@@ -198,7 +198,7 @@ def _drawn(
 ) -> RGBImage:
     """The prediction on the image, each pixel of both `scale` times as large; lines are one pixel of the outcome."""
     if isinstance(result, InstanceResult):
-        drawn = draw_instances(image, result, min_score=min_score, tags=False)
+        drawn = draw_instances(image, result, min_score=min_score, captions=False)
         return drawn.repeat(scale, axis=0).repeat(scale, axis=1)
     labels = as_labels(result.labels).repeat(scale, axis=0).repeat(scale, axis=1)
     return draw_labels(image.repeat(scale, axis=0).repeat(scale, axis=1), labels, result.palette)

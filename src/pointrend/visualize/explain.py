@@ -180,7 +180,7 @@ def _explain_instance(
 
 def kept_regions(trace: InstanceTrace, image: Drawable) -> torch.Tensor:
     """(D,) which regions of the trace of one image became its D objects: those with area in the image."""
-    return torch.nonzero(has_area(_boxes_in_image(trace, image))).flatten()
+    return torch.nonzero(has_area(boxes_in_image(trace, image))).flatten()
 
 
 def variants(
@@ -211,9 +211,7 @@ def _instance_variants(
     size, boxes = (scale * photo.shape[0], scale * photo.shape[1]), scale * result.boxes
     logits = {}
     if trace.masks is not None and trace.masks.coarse.numel():
-        coarse = trace.masks.coarse  # (R, K, 7, 7), K = 1 where class-agnostic
-        labels = trace.regions.labels if coarse.shape[1] > 1 else torch.zeros_like(trace.regions.labels)
-        logits["coarse"] = coarse[torch.arange(len(labels)), labels]
+        logits["coarse"] = trace.regions.own(trace.masks.coarse)[:, 0]
     logits[FINAL_NAMES.get(model.config.mask_head, "PointRend")] = trace.logits
     for name, values in logits.items():
         masks = paste_masks(values[keep].sigmoid().cpu(), boxes, size)
@@ -223,7 +221,7 @@ def _instance_variants(
 FINAL_NAMES = {f"conv{size}": f"4x conv, {size}×{size}" for size in (28, 56, 224)} | {"coarse": "coarse"}
 
 
-def _boxes_in_image(trace: InstanceTrace, image: Drawable) -> torch.Tensor:
+def boxes_in_image(trace: InstanceTrace, image: Drawable) -> torch.Tensor:
     """(R, 4) the regions' boxes in the pixels of the image, which stood alone in its batch."""
     height, width = as_image(image).shape[:2]
     rows, columns = trace.batch.sizes[0]

@@ -129,7 +129,7 @@ def draw_result(explanation: Explanation) -> RGBImage:
     """What the model says, on the image; of an instance model the one object, without its name."""
     result = explanation.result
     if isinstance(result, InstanceResult):
-        return draw_instances(explanation.image, result, tags=False)
+        return draw_instances(explanation.image, result, captions=False)
     return draw_labels(explanation.image, result.labels, result.palette)
 
 

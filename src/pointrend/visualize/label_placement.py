@@ -16,8 +16,10 @@ Mask = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 
 
-def draw_tags(draw: ImageDraw.ImageDraw, result: InstanceResult, texts: dict[int, str], colors: Any) -> None:
-    """One tag per object; the first in `texts` chooses its place first."""
+def draw_captions(
+    draw: ImageDraw.ImageDraw, result: InstanceResult, texts: dict[int, str], colors: Any
+) -> None:
+    """One caption per object; the first in `texts` chooses its place first."""
     height, width = result.masks.image_size
     points = text_size(width, height)
     font, taken = ImageFont.load_default(points), list[Box]()
@@ -26,8 +28,8 @@ def draw_tags(draw: ImageDraw.ImageDraw, result: InstanceResult, texts: dict[int
         _add_mask(covering, result, i, 1)
     for i, text in texts.items():
         extent = (round(font.getlength(text)) + points // 2, points + points // 3)
-        _add_mask(covering, result, i, -1)  # a tag may lie on its own object
-        place = place_tag(_mask_box(result, i), extent, (width, height), taken, covering)
+        _add_mask(covering, result, i, -1)  # a caption may lie on its own object
+        place = place_caption(_mask_box(result, i), extent, (width, height), taken, covering)
         _add_mask(covering, result, i, 1)
         taken.append(place)
         draw.rounded_rectangle(place, radius=points // 4, fill=rgb(colors[i]))
@@ -43,19 +45,19 @@ def _add_mask(counts: npt.NDArray[np.int16], result: InstanceResult, i: int, num
     area[mask] += number
 
 
-def place_tag(
+def place_caption(
     box: Box,
     extent: tuple[int, int],
     size: tuple[int, int],
     taken: Sequence[Box],
     others: npt.NDArray[Any] | None = None,
 ) -> Box:
-    """Where a tag of `extent` (width, height) goes: the place near `box` that covers least of the tags
+    """Where a caption of `extent` (width, height) goes: the place near `box` that covers least of the captions
     already placed, and of them the one that covers least of other objects.
 
     Tried in this order: above the box, inside its top, its middle, inside its bottom, below it, then down in
     steps along the box's sides.
-    The whole tag stays inside the image of `size` (width, height) wherever it fits at all.
+    The whole caption stays inside the image of `size` (width, height) wherever it fits at all.
 
     Args:
         others: (H, W) non-zero where other objects are.

@@ -5,7 +5,6 @@ Everything here takes and returns arrays (H, W, 3) of uint8 RGB; nothing opens a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +15,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from pointrend.data.image_io import to_image
+from pointrend.io import png_bytes
 from pointrend.structures import IGNORE_LABEL, InstanceResult, Result, SemanticResult, class_name
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels
-from pointrend.visualize.label_placement import Box, Mask, draw_tags, rgb, text_size, visible_part
+from pointrend.visualize.label_placement import Box, Mask, draw_captions, rgb, text_size, visible_part
 
 Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image | str | Path
 """What `to_image` takes: a tensor (3, H, W), an array (H, W, 3) or (H, W), uint8 RGB; a Pillow image; a file."""
@@ -81,12 +81,12 @@ def draw_instances(
     color_by: Literal["class", "instance"] = "class",
     opacity: float = 0.45,
     boxes: bool = False,
-    tags: bool = True,
+    captions: bool = True,
 ) -> RGBImage:
     """The image with each instance filled, outlined at full resolution, and tagged with class name and score.
 
-    Drawn from the lowest score to the highest, so that the best lies on top. A tag takes the first free
-    place of a few in and beside its object: tags do not cover one another, nor other objects, while there is room.
+    Drawn from the lowest score to the highest, so that the best lies on top. A caption takes the first free
+    place of a few in and beside its object: captions do not cover one another, nor other objects, while there is room.
     """
     drawn = as_image(image)
     if drawn.shape[:2] != tuple(result.masks.image_size):
@@ -106,12 +106,12 @@ def draw_instances(
             draw.rectangle(
                 _inside(result.boxes[i].tolist(), canvas.size), outline=rgb(colors[i]), width=width
             )
-    if tags:
+    if captions:
         texts = {
             i: f"{class_name(result.class_names, int(result.labels[i]))} {scores[i]:.2f}"
             for i in reversed(chosen)
         }
-        draw_tags(draw, result, texts, colors)
+        draw_captions(draw, result, texts, colors)
     return np.asarray(canvas)
 
 
@@ -150,9 +150,7 @@ def overlay_png(result: Result, *, longest: int = 1024) -> bytes:
     image = result.image if result.image is not None else torch.full((3, *size), 255, dtype=torch.uint8)
     shown = Image.fromarray(draw(image, result, legend=isinstance(result, SemanticResult)))
     shown.thumbnail((longest, longest))
-    file = io.BytesIO()
-    shown.save(file, format="PNG")
-    return file.getvalue()
+    return png_bytes(shown)
 
 
 def instance_colors(result: InstanceResult, palette: Colors | None = None) -> npt.NDArray[np.uint8]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pointrend.structures import Dataset, InstanceResult, SemanticResult
 from pointrend.visualize import as_image, draw, draw_chosen, traced_box
+from pointrend.visualize.colors import RGBImage
 from pointrend.visualize.comparison import contact_sheet, draw_target
+from pointrend.visualize.explain import boxes_in_image
+
+if TYPE_CHECKING:
+    from pointrend.models.instance import InstanceSegmenter
+    from pointrend.models.semantic_model import SemanticModel
 
 TILE = 512
 """Side of the square that each image fits into."""
@@ -23,13 +30,13 @@ class TrainingImages:
         count: so many of them, evenly spread: neighbours in a film look alike.
     """
 
-    def __init__(self, data: Any, count: int = 3) -> None:
+    def __init__(self, data: Dataset, count: int = 3) -> None:
         self.data = data
         count = min(count, len(data))
         self.samples = [data[number * len(data) // count] for number in range(count)]
 
     @torch.no_grad()
-    def __call__(self, model: Any) -> dict[str, Any]:
+    def __call__(self, model: Any) -> dict[str, RGBImage]:
         """The sheet, by name."""
         tiles = []
         for sample in self.samples:
@@ -43,7 +50,9 @@ class TrainingImages:
         return {"predictions": contact_sheet(tiles, columns=3, tile=TILE)}
 
 
-def _predicted(model: Any, image: torch.Tensor) -> tuple[Any, Any]:
+def _predicted(
+    model: InstanceSegmenter | SemanticModel, image: torch.Tensor
+) -> tuple[InstanceResult | SemanticResult, RGBImage | None]:
     """The result, and the image with the points chosen on the way; None where there were none."""
     if model.task == "semantic":
         trace: list[Any] = []
@@ -51,11 +60,9 @@ def _predicted(model: Any, image: torch.Tensor) -> tuple[Any, Any]:
         box = traced_box(image, model.config.preprocessing)
         return result, draw_chosen(image, trace, box=box, scale=2) if trace else None
     found = model.trace([image])
-    result = found.results[0]
+    (detections,) = found.results
     if found.masks is None or not found.masks.steps or not len(found.regions):
-        return result, None
-    height, width = found.batch.sizes[0]
-    rows, columns = image.shape[-2:]
-    scale = found.regions.boxes.new_tensor([columns / width, rows / height]).repeat(2)
-    box = tuple((found.regions.boxes[0] * scale).tolist())
-    return result, draw_chosen(image, found.masks.steps, box=box, scale=2)
+        return detections, None
+    x1, y1, x2, y2 = boxes_in_image(found, image)[0].tolist()
+    box = (x1, y1, x2, y2)
+    return detections, draw_chosen(image, found.masks.steps, box=box, scale=2)

@@ -12,7 +12,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from pointrend.checkpoints.download import Progress, cache_folder, fetch, file_hash, only_one_makes
+from pointrend.checkpoints.download import Progress, cache_folder, exclusive, fetch, file_hash
 from pointrend.zoo.backbones import PRETRAINED, PretrainedBackbone, fill_backbone
 from pointrend.zoo.bundled import BUNDLED, load_bundled
 from pointrend.zoo.entries import ZOO, Entry
@@ -73,7 +73,7 @@ def _load_published(entry: Entry, progress: Progress | None) -> Any:
         source = fetch(
             entry.url, cache_folder() / entry.file_name, checksum=entry.checksum, progress=progress
         )
-        with only_one_makes(converted):
+        with exclusive(converted):
             if not converted.is_file():
                 model = _convert(entry, source)
                 model.origin["sha256"] = file_hash(source)
