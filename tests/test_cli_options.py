@@ -14,14 +14,13 @@ import torch
 import pointrend.evaluate
 from pointrend import train as job
 from pointrend.cli.app import App
-from pointrend.cli.cite import Cite
 from pointrend.cli.data import Check, Demo, DrawCityscapes, LvisToCoco, SamplePoints
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
 from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Finetune, Train
-from pointrend.cli.zoo import Convert, Zoo
+from pointrend.cli.zoo import Cite, Convert, Zoo
 from pointrend.data.shapes import ShapeScenes
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig

@@ -44,7 +44,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy", "safetensors", "huggingface_hub", "filelock"},
     ),
     "data": (
-        {"core", "metadata", "structures", "masks", "formats", "io"},
+        {"core", "metadata", "structures", "masks", "formats", "preprocessing", "io"},
         {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval", "pillow_heif", "fsspec"},
     ),
     "evaluation": (

@@ -25,7 +25,7 @@ class ResultMethods:
 
     def to_labelme(self: Any, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
         """LabelMe's JSON with polygons, simplified to a tolerance in pixels."""
-        from pointrend.masks.export import to_labelme
+        from pointrend.masks.label_tools import to_labelme
 
         return to_labelme(self, tolerance=tolerance, image_path=image_path)
 

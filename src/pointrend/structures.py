@@ -496,6 +496,16 @@ def class_name(names: Sequence[str], label: int) -> str:
     return names[label] if 0 <= label < len(names) else f"class {label}"
 
 
+def numbered_names(count: int) -> tuple[str, ...]:
+    """ "class 0", "class 1", ..: names where nobody said better ones."""
+    return tuple(f"class {number}" for number in range(count))
+
+
+def are_numbered(names: Sequence[str]) -> bool:
+    """Whether nobody named the classes, so that they are `numbered_names`."""
+    return tuple(names) == numbered_names(len(names))
+
+
 def class_number(names: Sequence[str], name: str) -> int:
     """The number of the class with this name; ValueError, naming similar ones, if there is none."""
     if not isinstance(name, str):

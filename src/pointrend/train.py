@@ -81,7 +81,7 @@ class TrainingRun:
         known = {**self.model.origin, **ids, **self.known}
         draw = None
         if options.vis_every and main_process():
-            from pointrend.visualize.training_images import TrainingImages
+            from pointrend.visualize.contact_sheet import TrainingImages
 
             draw = TrainingImages(self.validation.images())
         self.validation.bar = bar

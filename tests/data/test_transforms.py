@@ -14,7 +14,6 @@ from pointrend.data.transforms import (
     RandomScale,
     ResizeShortEdge,
     _saturated,
-    short_edge_size,
     training_transforms,
 )
 from pointrend.structures import Sample, SemanticTarget
@@ -75,16 +74,6 @@ def test_labels_are_resized_about_pixel_centres() -> None:
     assert halved.target.labels.tolist() == [[1, 3]]
     flipped = RandomFlip(1.0)(RandomScale(3.0, 3.0)(sample))
     assert flipped.target.labels[0].tolist() == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
-
-
-def test_short_edge_sizes_are_detectrons() -> None:
-    assert short_edge_size(427, 640, 800, 1333) == (800, 1199)
-    assert short_edge_size(100, 1000, 800, 1333) == (133, 1333)
-    assert short_edge_size(640, 480, 800, None) == (1067, 800)
-    assert short_edge_size(1, 2000, 100, 500) == (1, 500)
-    torch.manual_seed(0)
-    sizes = {tuple(ResizeShortEdge((20, 30))(painted(40, 80)).image.shape) for _ in range(20)}
-    assert sizes == {(3, 20, 40), (3, 30, 60)}
 
 
 def test_a_small_image_is_padded_with_ignored_pixels() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pointrend.evaluation.cityscapes import OVERLAPS, CityscapesAP, CityscapesIoU, to_train_ids
+from pointrend.data.cityscapes import semantic_target
+from pointrend.evaluation.cityscapes import OVERLAPS, CityscapesAP, CityscapesIoU
 from pointrend.metadata.cityscapes import INSTANCE_LABELS, LABELS, TRAIN_LABELS
 from pointrend.structures import InstanceMasks
 
@@ -262,13 +263,6 @@ def test_what_does_not_fit_is_refused(change: dict[str, object], message: str) -
         CityscapesAP().update(masks, [8], [0.5], torch.from_numpy(street()))
 
 
-def test_train_ids_cover_the_nineteen_classes_and_ignore_the_rest() -> None:
-    ids = torch.tensor([[0, 7, 33, 29, 9, 26]])
-    assert to_train_ids(ids).tolist() == [[255, 0, 18, 255, 255, 13]]
-    with pytest.raises(ValueError, match=r"label_ids: expected 0\.\.33, got 0\.\.255"):
-        to_train_ids(torch.tensor([[0, 255]]))
-
-
 def test_confusion_within_a_category_is_no_mistake_of_the_category() -> None:
     car, bus, person, road = 13, 15, 11, 0
     evaluator = CityscapesIoU()
@@ -307,7 +301,7 @@ def test_iou_equals_the_official_scripts() -> None:
     target[target == 31] = 7
     prediction = torch.randint(0, 15, (50, 60), generator=random)
     evaluator = CityscapesIoU()
-    evaluator.update(prediction, to_train_ids(target))
+    evaluator.update(prediction, semantic_target(target).labels)
     predicted_ids = torch.tensor([label.id for label in TRAIN_LABELS])[prediction]
     args = official.args
     args.evalLabels = [label.id for label in LABELS]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pointrend.structures import InstanceMasks, InstanceTarget, LabelledPoints, Sample
-from pointrend.visualize.comparison import contact_sheet, draw_target
+from pointrend.visualize.contact_sheet import contact_sheet, draw_target
 
 
 def make_image(height: int, width: int, value: int) -> np.ndarray:

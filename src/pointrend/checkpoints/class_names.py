@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,8 +58,3 @@ def name_classes(model: Any, names: Sequence[str]) -> None:
             f"got {len(names)} names{f', of which it has no {unknown[0]!r}' if unknown else ''}"
         )
     model.config = replace(model.config, class_names=tuple(names))
-
-
-def unnamed(model: Any) -> bool:
-    """Whether nobody named the classes, so that they are "class 0", "class 1", .."""
-    return all(re.fullmatch(r"class \d+", name) for name in model.config.class_names)

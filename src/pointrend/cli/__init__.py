@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pointrend.cli.app import App
-from pointrend.cli.cite import Cite
 from pointrend.cli.data import Data, Demo
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Explain
@@ -25,7 +24,7 @@ from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict, Refine
 from pointrend.cli.serve import Serve
 from pointrend.cli.train import Finetune, Train
-from pointrend.cli.zoo import Convert, Zoo
+from pointrend.cli.zoo import Cite, Convert, Zoo
 
 DONE, PARTLY, WRONG, STOPPED = 0, 1, 2, 130
 

@@ -140,8 +140,9 @@ def load_model(
     output_stride: of a DeepLabV3's deepest maps, instead of that which it was trained at.
     full_resolution: the network sees images in their own size, whatever it was trained at.
     """
-    from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
+    from pointrend.checkpoints.class_names import name_classes, read_names
     from pointrend.distributed import main_process
+    from pointrend.structures import are_numbered
     from pointrend.zoo import load
 
     names = read_names(class_names) if class_names else ()
@@ -149,7 +150,7 @@ def load_model(
         model = load(name_or_path, progress=progress)
     if names:
         name_classes(model, names)
-    elif not names and unnamed(model) and main_process():
+    elif not names and are_numbered(model.config.class_names) and main_process():
         print(
             f"{name_or_path}: the file does not name its {len(model.config.class_names)} classes, so they are class 0, "
             "class 1, ..; name them by --class-names",

@@ -101,7 +101,7 @@ class Check:
     def _draw(self, data: Dataset, indices: list[int]) -> None:
 
         from pointrend.io import write_png
-        from pointrend.visualize.comparison import contact_sheet, draw_target
+        from pointrend.visualize.contact_sheet import contact_sheet, draw_target
 
         assert self.sheet is not None
         images = []

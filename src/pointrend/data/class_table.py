@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +13,7 @@ from torch import Tensor
 from pointrend.data.label_io import label_colors, palette_to_name, read_labels
 from pointrend.io import read_json
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import IGNORE_LABEL, RGB
+from pointrend.structures import IGNORE_LABEL, RGB, numbered_names
 
 MOST_CLASSES = 255  # labels are uint8 and 255 means ignored
 
@@ -245,13 +245,8 @@ def infer_classes(
             f'so in classes.json: {{"classes": ["background", "object"], "ids": [0, {ignore_label}], '
             f'"ignore_label": null}}. One class? {{"classes": ["NAME"]}}'
         )
-    names = tuple(f"class {index}" for index in range(max(labels, default=0) + 1))
+    names = numbered_names(max(labels, default=0) + 1)
     return ClassTable(names, default_palette(len(names)), ignore_label)
-
-
-def is_unnamed(names: Sequence[str]) -> bool:
-    """Whether nobody named the classes, so that they are "class 0", "class 1", .."""
-    return all(name == f"class {number}" for number, name in enumerate(names))
 
 
 def _labels_of(path: Path, ignore_label: int) -> set[int]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pointrend.data.class_table import ClassTable, is_unnamed, read_class_file, to_contiguous
+from pointrend.data.class_table import ClassTable, read_class_file, to_contiguous
 from pointrend.data.coco import CocoInstances
 from pointrend.data.label_folders import SemanticFolder
 from pointrend.data.label_io import label_colors, label_pixels, read_labels
@@ -22,7 +22,7 @@ from pointrend.data.validate import is_fraction
 from pointrend.formats.coco_json import extent_of
 from pointrend.io import write_png, write_text
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import IGNORE_LABEL, RGB
+from pointrend.structures import IGNORE_LABEL, RGB, are_numbered, numbered_names
 
 NEAR = 60
 """By so much a channel may differ from the colour, or a grey value from 0 or 255, that it is taken for."""
@@ -148,7 +148,7 @@ def write_repaired_labels(data: SemanticFolder, split: str, out: Path) -> str:
 def _table(data: SemanticFolder, out: Path) -> ClassTable:
     """What the numbers and colours of the label maps mean."""
     own = data.classes
-    if own.colors is not None or not is_unnamed(own.names):
+    if own.colors is not None or not are_numbered(own.names):
         return own
     before = read_class_file(out)
     if before is not None:
@@ -156,7 +156,7 @@ def _table(data: SemanticFolder, out: Path) -> ClassTable:
     paths = [path for _, path in data.pairs if path.is_file()]
     colors = sorted(set[RGB]().union(*(_colors(path) for path in paths)))
     if colors:
-        names = tuple(f"class {number}" for number in range(len(colors)))
+        names = numbered_names(len(colors))
         return ClassTable(names, tuple(colors), colors={color: n for n, color in enumerate(colors)})
     return ClassTable(MASKS, default_palette(2)) if paths and all(map(_is_mask, paths)) else own
 

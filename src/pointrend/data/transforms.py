@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from pointrend.data.annotations import PlacedObjects
+from pointrend.preprocessing import Preprocessing, resized_size
 from pointrend.structures import IGNORE_LABEL, InstanceTarget, Sample, SemanticTarget
 
 PADDING_RGB = (124, 116, 104)  # ImageNet's mean colour: what zero padding after normalisation looks like
@@ -102,20 +103,8 @@ class ResizeShortEdge:
     def __call__(self, sample: Sample) -> Sample:
         height, width = sample.image.shape[-2:]
         short = self.sizes[integer(len(self.sizes))]
-        return resized(sample, *short_edge_size(height, width, short, self.longest))
-
-
-def short_edge_size(height: int, width: int, short: int, longest: int | None) -> tuple[int, int]:
-    """(height, width) with `short` as the short edge, or `longest` as the long one if that is smaller.
-
-    Source: detectron2/data/transforms/augmentation_impl.py (427x640 at 800, 1333 -> 800x1199).
-    """
-    scale = short / min(height, width)
-    new_height, new_width = (short, scale * width) if height < width else (scale * height, short)
-    if longest is not None and max(new_height, new_width) > longest:
-        scale = longest / max(new_height, new_width)
-        new_height, new_width = new_height * scale, new_width * scale
-    return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
+        size = resized_size(height, width, Preprocessing(short_edge=short, long_edge=self.longest))
+        return resized(sample, *size)
 
 
 @dataclass(frozen=True)

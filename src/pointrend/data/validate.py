@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pointrend.data.class_table import MOST_CLASSES, is_unnamed
+from pointrend.data.class_table import MOST_CLASSES
 from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import exif_turns
 from pointrend.data.label_folders import SemanticFolder
@@ -27,6 +27,7 @@ from pointrend.structures import (
     LabelledPoints,
     Sample,
     SemanticTarget,
+    are_numbered,
 )
 
 # A box counts as fitting its mask if no side is further off than this share of the box's longer side, or two pixels.
@@ -183,7 +184,7 @@ def is_fraction(item: Annotation) -> bool:
 def _implausible_labels(findings: Findings) -> list[Problem]:
     found = [number for number, count in enumerate(findings.amount_of) if count]
     pixels = sum(findings.amount_of) + findings.ignored
-    unnamed = is_unnamed(findings.class_names)
+    unnamed = are_numbered(findings.class_names)
     problems = []
     if len(found) == 1:
         alone = findings.class_names[found[0]]
@@ -220,7 +221,7 @@ def _in_colour(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
 
 def _unknown_numbers(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
     """The numbers of all label maps together, where no file names them and they do not fit 0..254."""
-    if not is_unnamed(data.class_names) or data.classes.ids is not None:
+    if not are_numbered(data.class_names) or data.classes.ids is not None:
         return []
     numbers: set[int] = set()
     for index in indices:

@@ -20,32 +20,14 @@ from torch import Tensor
 
 from pointrend.evaluation.semantic_metrics import MeanIoU
 from pointrend.metadata.cityscapes import GROUP, INSTANCE_LABELS, LABELS, TRAIN_LABELS
-from pointrend.structures import IGNORE_LABEL, InstanceMasks
+from pointrend.structures import InstanceMasks
 
-__all__ = ["CityscapesAP", "CityscapesIoU", "to_train_ids"]
+__all__ = ["CityscapesAP", "CityscapesIoU"]
 
 
 OVERLAPS = np.arange(0.5, 1.0, 0.05)
 MIN_PIXELS = 100
 """Smaller objects are no objects to be found; detections on them are not counted as mistakes."""
-
-
-def to_train_ids(label_ids: Tensor) -> Tensor:
-    """(H, W) label ids of a gtFine file -> (H, W) uint8 train ids 0..18, 255 ignored.
-
-    Raises:
-        ValueError: for ids that Cityscapes does not have.
-    """
-    table = torch.full((len(LABELS),), IGNORE_LABEL, dtype=torch.uint8)
-    for label in TRAIN_LABELS:
-        table[label.id] = label.train_id
-    ids = label_ids.long()
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < len(LABELS):
-        raise ValueError(
-            f"label_ids: expected 0..{len(LABELS) - 1}, got {int(ids.min())}..{int(ids.max())};"
-            " give the *_labelIds.png file"
-        )
-    return table.to(ids.device)[ids]
 
 
 class CityscapesIoU(MeanIoU):

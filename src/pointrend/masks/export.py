@@ -1,4 +1,4 @@
-"""Results in the formats of other programs, and back: GeoJSON, run lengths, supervision; and as LabelMe.
+"""Results in the formats of other programs, and back: GeoJSON, run lengths, supervision.
 
 The methods of the results (`result.to_geojson()`, ...) call the writers here; the readers give an `InstanceResult`,
 of a label map one object for each class (`label_map` makes a map of it again). Polygons run along pixel edges and hold
@@ -120,43 +120,6 @@ def from_geojson(
         ) from error
     numbers, names = numbered_classes(classes, labels, class_names)
     return _objects(_masks(windows, size), numbers, scores, names, boxes)
-
-
-def to_labelme(result: Result, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
-    """LabelMe's JSON: a polygon for each part of each object; parts of one object share its `group_id`.
-
-    LabelMe knows no holes: they are reached over an edge that is walked both ways. An object without pixels has no
-    shape.
-
-    Args:
-        tolerance: in pixels, see `polygons.mask_polygons`.
-        image_path: the image's file, as seen from the JSON's folder.
-    """
-    objects = as_objects(result)
-    shapes = [
-        {
-            "label": _properties(objects, number)["class"],
-            "score": float(objects.scores[number]),
-            "points": polygons.keyholed(polygon).tolist(),
-            "group_id": number,
-            "description": "",
-            "shape_type": "polygon",
-            "flags": {},
-            "mask": None,
-        }
-        for number, parts in enumerate(_polygons(objects, tolerance))
-        for polygon in parts
-    ]
-    height, width = objects.masks.image_size
-    return {
-        "version": "5.5.0",
-        "flags": {},
-        "shapes": shapes,
-        "imagePath": image_path,
-        "imageData": None,
-        "imageHeight": int(height),
-        "imageWidth": int(width),
-    }
 
 
 def to_coco(

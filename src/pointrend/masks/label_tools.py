@@ -1,4 +1,4 @@
-"""Predictions as labelling tools and other trainers read them, and back: Label Studio, YOLO-seg, Pascal VOC.
+"""Predictions as labelling tools and other trainers read them: LabelMe; and back: Label Studio, YOLO-seg, Pascal VOC.
 
 Outlines run along pixel edges and hold exactly the mask's pixels at tolerance 0. What is read back is data from
 elsewhere: sizes are checked before memory is taken.
@@ -27,6 +27,43 @@ from pointrend.structures import (
 
 BACKGROUND = frozenset({"background", "__background__", "_background_"})
 """Names, in lower case, of a class that is no object."""
+
+
+def to_labelme(result: Result, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
+    """LabelMe's JSON: a polygon for each part of each object; parts of one object share its `group_id`.
+
+    LabelMe knows no holes: they are reached over an edge that is walked both ways. An object without pixels has no
+    shape.
+
+    Args:
+        tolerance: in pixels, see `polygons.mask_polygons`.
+        image_path: the image's file, as seen from the JSON's folder.
+    """
+    objects = as_objects(result)
+    shapes = [
+        {
+            "label": class_name(objects.class_names, int(objects.labels[number])),
+            "score": float(objects.scores[number]),
+            "points": ring.tolist(),
+            "group_id": number,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+            "mask": None,
+        }
+        for number, parts in enumerate(outlines(objects, tolerance))
+        for ring in parts
+    ]
+    height, width = objects.masks.image_size
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": int(height),
+        "imageWidth": int(width),
+    }
 
 
 def to_label_studio(result: Result, *, tolerance: float = 0.0, image: str = "") -> dict[str, Any]:
@@ -193,18 +230,6 @@ def from_voc(classes: NDArray[Any], objects: NDArray[Any], class_names: Sequence
         labels.append(int(found[0]) - 1)
     size = (classes.shape[0], classes.shape[1])
     return instance_result(windows, size, labels, [1.0] * len(labels), class_names)
-
-
-def voc_palette() -> list[int]:
-    """Pascal VOC's 256 colours, flat, as Pillow's `putpalette` takes them."""
-    colors = []
-    for number in range(256):
-        channels = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                channels[channel] |= (number >> (3 * bit + channel) & 1) << (7 - bit)
-        colors += channels
-    return colors
 
 
 def outlines(objects: InstanceResult, tolerance: float) -> list[list[polygons.Ring]]:

@@ -35,6 +35,7 @@ from pointrend.models.semantic_model import (
     SemanticPointRendConfig,
     build_point_rend,
 )
+from pointrend.structures import numbered_names
 
 
 @dataclass(frozen=True)
@@ -288,10 +289,10 @@ def _class_names(network: Any, classes: Sequence[str] | int | None, channels: in
     count = max(channels, 2)
     if classes is None:
         known = getattr(getattr(network, "config", None), "id2label", None) or {}
-        usual = [f"class {number}" for number in range(count)]
+        usual = numbered_names(count)
         classes = [str(known[number]) for number in sorted(known)] if len(known) == count else usual
     elif isinstance(classes, int):
-        classes = [f"class {number}" for number in range(classes)]
+        classes = numbered_names(classes)
     if isinstance(classes, str) or len(classes) != count:
         raise ValueError(
             f"classes: expected {count} names, as many as the network has logits, got {classes!r}"

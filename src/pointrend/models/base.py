@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import Backbone, BackboneConfig, FrozenBatchNorm2d
 from pointrend.models.devices import faster_precision
-from pointrend.structures import Result
+from pointrend.structures import Result, numbered_names
 
 Model = TypeVar("Model", bound="Pretrained")
 P = ParamSpec("P")
@@ -207,7 +207,7 @@ def choose_config(
     if isinstance(classes, str):
         raise ValueError(f"classes: expected a list of names or their number, got {classes!r}")
     if isinstance(classes, int):
-        classes = [f"class {number}" for number in range(classes)]
+        classes = numbered_names(classes)
     names = tuple(classes or ())
     chosen = make(names, backbone=BackboneConfig(backbone or "resnet50"))
     return with_backbone(chosen, chosen.backbone)  # type: ignore[attr-defined]

@@ -17,6 +17,7 @@ from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
+from pointrend.structures import numbered_names
 
 NetworkConfig = InstanceConfig | SemanticConfig
 Palette = Sequence[tuple[int, int, int]]
@@ -32,16 +33,11 @@ R_103 = BackboneConfig(
 """ResNet-101 with three convolutions for its stem, as Detectron2's DeepLab has it."""
 
 
-def numbered(count: int) -> tuple[str, ...]:
-    """ "class 0", "class 1", ..: names where nobody said better ones."""
-    return tuple(f"class {number}" for number in range(count))
-
-
 def named(class_names: Sequence[str], count: int) -> tuple[str, ...]:
-    """The names, or `numbered` ones where there are none; ValueError for another number of names."""
+    """The names, or `numbered_names` where there are none; ValueError for another number of names."""
     if class_names and len(class_names) != count:
         raise ValueError(f"class names: expected {count}, one a class, got {len(class_names)}")
-    return tuple(class_names) or numbered(count)
+    return tuple(class_names) or numbered_names(count)
 
 
 def detectron2_instance(
@@ -135,7 +131,7 @@ def with_classes(config: Any, class_names: Sequence[str], palette: Palette = ())
     return replace(config, class_names=tuple(class_names), palette=tuple(palette))
 
 
-_COCO, _STREET, _OBJECTS = numbered(80), numbered(19), numbered(8)
+_COCO, _STREET, _OBJECTS = numbered_names(80), numbered_names(19), numbered_names(8)
 
 NETWORKS: dict[str, NetworkConfig] = {
     "pointrend_rcnn_R_50_FPN_1x_coco": detectron2_instance(_COCO),
@@ -149,9 +145,9 @@ NETWORKS: dict[str, NetworkConfig] = {
     "implicit_pointrend_R_50_FPN_3x_coco": detectron2_instance(_COCO, mask_head="implicit"),
     "pointrend_r50_4xb2-80k_cityscapes-512x1024": mmsegmentation_semantic(_STREET),
     "pointrend_r101_4xb2-80k_cityscapes-512x1024": mmsegmentation_semantic(_STREET, backbone="resnet101"),
-    "pointrend_r50_4xb4-160k_ade20k-512x512": mmsegmentation_semantic(numbered(150), short_edge=512),
+    "pointrend_r50_4xb4-160k_ade20k-512x512": mmsegmentation_semantic(numbered_names(150), short_edge=512),
     "pointrend_r101_4xb4-160k_ade20k-512x512": mmsegmentation_semantic(
-        numbered(150), backbone="resnet101", short_edge=512
+        numbered_names(150), backbone="resnet101", short_edge=512
     ),
     "point-rend_r50-caffe_fpn_ms-1x_coco": mmdetection_instance(_COCO),
     "point-rend_r50-caffe_fpn_ms-3x_coco": mmdetection_instance(_COCO),

@@ -16,7 +16,8 @@ from PIL import Image
 
 from pointrend.io import atomic_write, palette_image, write_png, write_text
 from pointrend.masks.export import as_objects, label_map
-from pointrend.masks.label_tools import BACKGROUND, outlines, to_voc, voc_palette
+from pointrend.masks.label_tools import BACKGROUND, outlines, to_voc
+from pointrend.metadata import pascal_voc
 from pointrend.predict.cutouts import cutout, foreground, object_cutouts
 from pointrend.predict.ids import Ids
 from pointrend.predict.inputs import MARKER
@@ -158,7 +159,7 @@ class Writer:
             files = [f"voc/SegmentationClass/{name}.png", f"voc/SegmentationObject/{name}.png"]
             for file, numbers in zip(files, to_voc(result), strict=True):
                 image = Image.fromarray(numbers)
-                image.putpalette(voc_palette())
+                image.putpalette(np.array(pascal_voc.palette(256), np.uint8).tobytes())
                 write_png(image, self.out / file)
             return files
         if one == "labels":
@@ -201,8 +202,8 @@ class Writer:
         names = list(self.class_names)
         if not names or names[0].lower() not in BACKGROUND:
             names = ["background", *names]
-        colors = np.array(voc_palette()).reshape(256, 3)
-        lines = [f"{name}:{','.join(map(str, colors[n].tolist()))}::\n" for n, name in enumerate(names)]
+        colors = zip(names, pascal_voc.palette(len(names)), strict=True)
+        lines = [f"{name}:{','.join(map(str, color))}::\n" for name, color in colors]
         return "# label:color_rgb:parts:actions\n" + "".join(lines)
 
 

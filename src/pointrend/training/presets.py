@@ -11,8 +11,8 @@ from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.mask_heads.base import MaskConfig
-from pointrend.models.published import numbered
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
+from pointrend.structures import numbered_names
 from pointrend.training.config import TrainingConfig
 from pointrend.training.options import PresetName
 from pointrend.training.recipe import Recipe
@@ -50,7 +50,7 @@ def preset(name: PresetName, *, pretrained: bool = False) -> TrainingConfig:
 def _semantic(name: str, pretrained: bool) -> SemanticConfig:
     deeplab, large = "deeplab" in name, name.endswith("50")
     return SemanticConfig(
-        numbered(2),
+        numbered_names(2),
         backbone=_backbone(name, pretrained, output_stride=16 if deeplab else 32),
         preprocessing=_preprocessing(name),
         decoder="deeplab" if deeplab else "fpn",
@@ -63,7 +63,7 @@ def _semantic(name: str, pretrained: bool) -> SemanticConfig:
 def _instance(name: str, pretrained: bool) -> InstanceConfig:
     large = name.endswith("50")
     return InstanceConfig(
-        numbered(1),
+        numbered_names(1),
         backbone=_backbone(name, pretrained),
         preprocessing=replace(_preprocessing(name), short_edge=SIZE, long_edge=2 * SIZE),
         fpn_channels=256 if large else 128,

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from pointrend.masks.export import label_map
 from pointrend.structures import (
     InstanceResult,
-    InstanceTarget,
-    LabelledPoints,
-    Sample,
     SemanticResult,
     class_name,
 )
@@ -24,7 +21,6 @@ from pointrend.visualize.figures import add_class_legend, frame, new_figure
 from pointrend.visualize.overlays import (
     Drawable,
     as_image,
-    draw,
     draw_instances,
     draw_labels,
     present_classes,
@@ -227,60 +223,3 @@ def _window_sums(score: npt.NDArray[np.float64], rows: int, columns: int) -> npt
         table[rows:, columns:] - table[:-rows, columns:] - table[rows:, :-columns] + table[:-rows, :-columns]
     )
     return sums
-
-
-def draw_target(
-    sample: Sample, class_names: Sequence[str], palette: Sequence[tuple[int, int, int]] = ()
-) -> RGBImage:
-    """The sample's image under what is known about it, (H, W, 3)."""
-    target = sample.target
-    if isinstance(target, InstanceTarget):
-        scores = torch.ones(len(target))
-        image = draw(
-            sample.image,
-            InstanceResult(target.boxes, target.labels, scores, target.masks, tuple(class_names), None),
-        )
-        return image if target.points is None else _with_points(image, target.points)
-    return draw(sample.image, SemanticResult(target.labels, tuple(class_names), tuple(palette), None))
-
-
-def _with_points(image: RGBImage, points: LabelledPoints) -> RGBImage:
-    """The image with a green dot for each labelled point on its object, a red one for each beside it."""
-    drawn = Image.fromarray(image)
-    pen, radius = ImageDraw.Draw(drawn), max(1.5, min(image.shape[:2]) / 150)
-    coords, labels = points.coords.flatten(0, 1).tolist(), points.labels.flatten().tolist()
-    for (x, y), label in zip(coords, labels, strict=True):
-        if label >= 0:
-            color = (0, 200, 0) if label else (220, 0, 0)
-            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color, outline="white")
-    return np.asarray(drawn)
-
-
-def contact_sheet(images: Sequence[RGBImage], *, columns: int = 4, tile: int = 320, gap: int = 8) -> RGBImage:
-    """Images (H, W, 3) of any sizes, row by row on white, each as large as fits into `tile` pixels a side.
-
-    Small images are enlarged by whole factors; a row is as high as its highest image. Raises ValueError if there is
-    none.
-    """
-    if not images:
-        raise ValueError("expected at least one image for the sheet, got none")
-    columns = min(columns, len(images))
-    tiles = [_fitted(Image.fromarray(image), tile) for image in images]
-    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
-    heights = [max(small.height for small in row) for row in rows]
-    sheet = Image.new("RGB", (columns * (tile + gap) + gap, sum(heights) + gap * (len(rows) + 1)), "white")
-    top = gap
-    for row, height in zip(rows, heights, strict=True):
-        for column, small in enumerate(row):
-            left = gap + column * (tile + gap) + (tile - small.width) // 2
-            sheet.paste(small, (left, top + (height - small.height) // 2))
-        top += height + gap
-    return np.asarray(sheet)
-
-
-def _fitted(image: Image.Image, tile: int) -> Image.Image:
-    factor = tile // max(image.size)
-    if factor > 1:
-        return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
-    image.thumbnail((tile, tile))
-    return image
