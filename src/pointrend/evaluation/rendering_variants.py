@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from pointrend.models.instance import InstanceSegmenter, InstanceTrace
 
 __all__ = ["MaskVariants", "mask_variants", "semantic_variants"]
 
@@ -52,7 +49,7 @@ class MaskVariants:
     that is shared.) The model is left as it was.
     """
 
-    def __init__(self, model: InstanceSegmenter) -> None:
+    def __init__(self, model: Any) -> None:
         if not hasattr(model.mask_head, "point_head"):
             raise ValueError(
                 f"expected a model with a point head, got the mask head {model.config.mask_head!r}; "
@@ -60,9 +57,7 @@ class MaskVariants:
             )
         self.model = model
         self.config = model.config
-        self._seen: tuple[Tensor, InstanceTrace] | None = (
-            None  # the last image and all there is to know about it
-        )
+        self._seen: tuple[Tensor, Any] | None = None  # the last image and all there is to know about it
 
     @property
     def training(self) -> bool:
@@ -104,9 +99,10 @@ class MaskVariants:
         logits = self._rendered(trace, mask_size, num_points) if refine else _coarse(trace)
         return self.model.finish([image], trace.batch, trace.detections, [logits])[0]
 
-    def _rendered(self, trace: InstanceTrace, mask_size: int | None, num_points: int | None) -> Tensor:
+    def _rendered(self, trace: Any, mask_size: int | None, num_points: int | None) -> Tensor:
         if mask_size is None and num_points is None:
-            return trace.logits
+            logits: Tensor = trace.logits
+            return logits
         head, found = self.model.mask_head, trace.detections[0]
         configured = head.config
         head.config = replace(
@@ -121,7 +117,7 @@ class MaskVariants:
         return rendered
 
 
-def _coarse(trace: InstanceTrace) -> Tensor:
+def _coarse(trace: Any) -> Tensor:
     """(R, 7, 7) coarse logits of each box's class."""
-    assert trace.masks is not None
-    return trace.regions.own(trace.masks.coarse)[:, 0]
+    own: Tensor = trace.regions.own(trace.masks.coarse)
+    return own[:, 0]
