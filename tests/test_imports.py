@@ -68,7 +68,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "zoo": (
         {"metadata", "structures", "preprocessing", "runtime", "models", "checkpoints"},
-        {"torch"},
+        {"torch", "numpy", "safetensors"},
     ),
 }
 # May import everything; nothing but another edge imports them.
