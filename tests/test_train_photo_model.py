@@ -18,7 +18,7 @@ from pointrend.data.label_io import read_labels
 from pointrend.models.backbones import torchvision_name
 from pointrend.models.inputs import batch_images
 from pointrend.models.semantic import SemanticSegmenter
-from pointrend.structures import SemanticTarget
+from pointrend.structures import Sample, SemanticTarget
 from tools import train_photo_model as tool
 
 SIZE = (64, 48)
@@ -101,6 +101,7 @@ def test_the_command_trains_scores_and_writes_the_model(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tool, "CROP", 64)
+    monkeypatch.setattr(tool, "WHOLE", (64, 48))
     arguments = [
         "--data",
         str(data),
@@ -109,6 +110,8 @@ def test_the_command_trains_scores_and_writes_the_model(
         "--steps",
         "1",
         "--more-steps",
+        "1",
+        "--front-steps",
         "1",
         "--workers",
         "0",
@@ -123,7 +126,7 @@ def test_the_command_trains_scores_and_writes_the_model(
     model = load(tmp_path / "photo-semantic.safetensors")
     assert model.config == tool.config()
     assert model.origin["scores"] == scores
-    assert "--steps 1 --more-steps 1 --seed 0" in model.origin["command"]
+    assert "--steps 1 --more-steps 1 --front-steps 1 --seed 0" in model.origin["command"]
     assert len(model.predict([image(5)])) == 1
     capsys.readouterr()
     made = ["--score", str(tmp_path / "photo-semantic.safetensors")]
@@ -202,7 +205,7 @@ def test_the_teacher_names_what_is_far_from_the_person(
     labels = read_labels(tool.draw_people_and_teacher(None, pairs, tmp_path / "out")[0][1])  # type: ignore[arg-type]
     assert labels[40, 40] == tool.PERSON
     assert labels[40, 220] == car
-    assert labels[40, 140] == 255  # somebody else
+    assert labels[40, 140] == tool.OTHERS
     assert labels[175, 120] == 0  # a shadow beside the feet
     assert labels[100, 70] == 0
 
@@ -214,6 +217,47 @@ def test_the_coarse_logits_learn_from_the_teacher_where_no_label_says_otherwise(
     taught = model.loss([image(0), image(1)], [SemanticTarget(labels), tool.TaughtTarget(labels)])["coarse"]
     assert plain == 0
     assert taught > 0
+
+
+def test_other_people_are_background_to_the_coarse_logits_and_nothing_to_the_points(data: Path) -> None:
+    model = tool.build_student(tool.build_teacher(data / tool.TEACHER), [image(0)], seed=0).train()
+
+    def losses(label: int) -> list[float]:
+        labels = torch.zeros(SIZE, dtype=torch.uint8)
+        labels[:32] = label
+        torch.manual_seed(0)  # dropout
+        found = model.loss(
+            [image(0)] * 2, [SemanticTarget(labels)] * 2, generator=torch.Generator().manual_seed(0)
+        )
+        return [found[name].item() for name in ("coarse", "points")]
+
+    assert losses(tool.OTHERS) == losses(255)
+    model.others_are_background = True
+    assert losses(tool.OTHERS) == [losses(0)[0], losses(255)[1]]
+
+
+def test_somebody_is_pasted_behind_the_person_in_front(data: Path) -> None:
+    pairs = [(data / "ccp/train/1.png", data / "person.png")]
+    write(torch.where(read_labels(data / "ccp/train_labels/1.png") > 0, tool.PERSON, 0).byte(), pairs[0][1])
+    front = torch.zeros(SIZE, dtype=torch.uint8)
+    front[20:60, 20:30] = tool.PERSON
+    sample = Sample(image(0), SemanticTarget(front), image_id="0", path="")
+    paste = tool.PasteSomebody(pairs, probability=1.0)
+    torch.manual_seed(0)
+    changed = pasted = 0
+    for _ in range(20):
+        after = paste(sample)
+        labels = after.target.labels
+        differs = (after.image != sample.image).any(0)
+        assert torch.equal(labels == tool.PERSON, front == tool.PERSON)
+        assert not differs[front == tool.PERSON].any()
+        assert set(labels.unique().tolist()) <= {0, tool.PERSON, tool.OTHERS}
+        assert differs[labels == tool.OTHERS].float().sum() >= 0.9 * (labels == tool.OTHERS).sum()
+        assert not (labels == tool.OTHERS)[tool.grown(front == tool.PERSON, 16)].any()
+        changed += int(differs.any())
+        pasted += int((labels == tool.OTHERS).any())
+    assert changed > 10 and pasted > 3
+    assert tool.PasteSomebody(pairs, probability=0.0)(sample) is sample
 
 
 def test_blending_keeps_pyramid_and_points_and_mixes_the_rest(data: Path) -> None:

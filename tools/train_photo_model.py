@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -32,6 +32,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, Dataset
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import pad, resize
 
 import pointrend
 from pointrend.checkpoints.native import load, save
@@ -42,7 +45,16 @@ from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import read_image
 from pointrend.data.label_folders import SemanticFolder, read_pairs
 from pointrend.data.label_io import read_labels
-from pointrend.data.transforms import ColorJitter, Compose, RandomCrop, RandomFlip, RandomScale
+from pointrend.data.transforms import (
+    ColorJitter,
+    Compose,
+    RandomCrop,
+    RandomFlip,
+    RandomScale,
+    happens,
+    integer,
+    uniform,
+)
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.models.backbones import BackboneConfig, torchvision_name
@@ -82,6 +94,7 @@ CLASS_NAMES = ("background", *VOC_OF_COCO.values())
 PERSON = CLASS_NAMES.index("person")
 TEACHER = "weights/deeplabv3_mobilenetv2_voc_bnfolded_fp16.safetensors"
 CROP = 448
+WHOLE = (704, 480)
 
 
 def voc_palette(count: int = len(CLASS_NAMES)) -> tuple[tuple[int, int, int], ...]:
@@ -94,6 +107,9 @@ def voc_palette(count: int = len(CLASS_NAMES)) -> tuple[tuple[int, int, int], ..
 
 
 CLASSES = ClassTable(CLASS_NAMES, voc_palette())
+OTHERS = len(CLASS_NAMES)
+"""Label of the people of `ccp` who are not the one in front, in training."""
+WITH_OTHERS = ClassTable((*CLASS_NAMES, "somebody else"), voc_palette(OTHERS + 1))
 
 
 def config() -> SemanticConfig:
@@ -141,12 +157,20 @@ class Student(SemanticSegmenter):
 
     def __init__(self, config: SemanticConfig, teacher: SemanticSegmenter | None = None) -> None:
         super().__init__(config)
-        self._teacher = (teacher,)  # in a tuple: no submodule
+        self.teach_by(teacher, teach_cells)
+        self.others_are_background = False
         self._taught: tuple[Tensor, Tensor] | None = None  # indices, (T, C, h, w) probabilities
+        self._others: list[Tensor] = []  # (h, w) masks
         for block in self.backbone.get_submodule("res5"):
             for conv in block.modules():
                 if isinstance(conv, nn.Conv2d) and conv.dilation == (2, 2):
                     conv.forward = partial(dilated_by_two, conv)  # type: ignore[method-assign]
+
+    def teach_by(
+        self, teacher: SemanticSegmenter | None, cells: Callable[[SemanticSegmenter, Tensor], Tensor]
+    ) -> None:
+        """Ask this teacher, whose probabilities (B, C, h, w) in our cells ``cells`` computes."""
+        self._teacher = (teacher, cells)  # in a tuple: no submodule
 
     def train(self, mode: bool = True) -> Student:
         super().train(mode)
@@ -160,15 +184,27 @@ class Student(SemanticSegmenter):
     ) -> Losses:
         taught = [n for n, target in enumerate(targets) if isinstance(target, TaughtTarget)]
         self._taught = None
-        if taught and self._teacher[0] is not None:
+        teacher, cells = self._teacher
+        if taught and teacher is not None:
             batch = batch_images([images[n] for n in taught], self.config.preprocessing, self.device)
-            probability = teach_cells(self._teacher[0], batch.tensor)
-            self._taught = torch.tensor(taught, device=self.device), probability
-        return super().loss(images, targets, generator=generator)
+            self._taught = torch.tensor(taught, device=self.device), cells(teacher, batch.tensor)
+        self._others = [target.labels == OTHERS for target in targets]
+        known = [
+            SemanticTarget(target.labels.masked_fill(others, IGNORE_LABEL))
+            for target, others in zip(targets, self._others, strict=True)
+        ]
+        return super().loss(images, known, generator=generator)
 
     def coarse_loss(self, coarse: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy at every fourth pixel (21 logits at each would be a fifth of an update), and the
-        Kullback-Leibler divergence from the teacher in cells where no label says that it is wrong."""
+        Kullback-Leibler divergence from the teacher in cells where no label says that it is wrong.
+
+        Who is in front is seen from afar: only here are other people background, while the points ignore them.
+        """
+        if self.others_are_background:
+            labels = labels.clone()
+            for label_map, others in zip(labels, self._others, strict=True):
+                label_map[: others.shape[0], : others.shape[1]][others] = 0
         loss = super().coarse_loss(coarse, labels[:, 2::4, 2::4])
         if self._taught is None:
             return loss
@@ -254,6 +290,12 @@ def teach_cells(teacher: SemanticSegmenter, batch: Tensor) -> Tensor:
     logits = teacher.coarse(teacher.features(larger))
     # Its grid is corner-aligned: the centre of each of our cells lies between four of its own.
     return F.avg_pool2d(logits, 2, 1).softmax(1)
+
+
+@torch.no_grad()
+def own_cells(teacher: SemanticSegmenter, batch: Tensor) -> Tensor:
+    """The same of a model with our grid."""
+    return teacher.coarse(teacher.features(batch)).float().softmax(1)
 
 
 @torch.no_grad()
@@ -351,8 +393,8 @@ def draw_people(pairs: Iterable[Pair], folder: Path) -> list[Pair]:
 def draw_people_and_teacher(teacher: SemanticSegmenter, pairs: Iterable[Pair], folder: Path) -> list[Pair]:
     """Label maps of `ccp` for training: the person in front as labelled, the rest as far as the teacher knows.
 
-    Within 16 pixels of the person all else is background. Further away the teacher's objects are labelled; other
-    people, and what it is not sure of, are ignored.
+    Within 16 pixels of the person all else is background. Further away the teacher's objects are labelled, other
+    people as `OTHERS`; what it is not sure of is ignored.
     """
     drawn = []
     for image_path, label_path in pairs:
@@ -368,8 +410,9 @@ def draw_people_and_teacher(teacher: SemanticSegmenter, pairs: Iterable[Pair], f
             ankles = int(rows[0] + 0.8 * (rows[-1] - rows[0]))
             best[ankles:][best[ankles:] == PERSON] = 0
         thing = (best != 0) & (best != PERSON) & (probability > 0.7)
-        unsure = (best == PERSON) | (probability < torch.where(best == 0, 0.5, 0.7))
-        labels = torch.where(near, 0, torch.where(unsure, IGNORE_LABEL, best))
+        labels = best.masked_fill(probability < torch.where(best == 0, 0.5, 0.7), IGNORE_LABEL)
+        labels[best == PERSON] = OTHERS
+        labels[near] = 0
         labels[near & thing & ~outline] = IGNORE_LABEL
         labels[person] = PERSON
         write_labels(labels, path)
@@ -415,12 +458,57 @@ def draw_validation(data: Path, out: Path, limit: int | None) -> dict[str, list[
     }
 
 
+@dataclass(frozen=True)
+class PasteSomebody:
+    """In half of the images another photograph's person, smaller than the one in front and behind them."""
+
+    pairs: Sequence[Pair]
+    probability: float = 0.5
+
+    def __call__(self, sample: Sample) -> Sample:
+        labels = cast(SemanticTarget, sample.target).labels
+        front = labels == PERSON
+        if not happens(self.probability) or not front.any():
+            return sample
+        image_path, label_path = self.pairs[integer(len(self.pairs))]
+        other = read_labels(label_path) == PERSON
+        if not other.any():
+            return sample
+        _, top, _, bottom = masks_to_boxes(front[None])[0].int().tolist()
+        x0, y0, x1, y1 = masks_to_boxes(other[None])[0].int().tolist()
+        scale = uniform(0.3, 0.9) * (bottom - top + 1) / (y1 - y0 + 1)
+        size = [max(1, round((y1 - y0 + 1) * scale)), max(1, round((x1 - x0 + 1) * scale))]
+        cut = resize(read_image(image_path)[:, y0 : y1 + 1, x0 : x1 + 1], size)
+        mask = resize(other[None, y0 : y1 + 1, x0 : x1 + 1], size, InterpolationMode.NEAREST_EXACT)
+        # Feet in the lower half of the person in front; up to half of the width lies outside of the image.
+        y = bottom - round(uniform(0.0, 0.5) * (bottom - top)) - size[0]
+        x = integer(labels.shape[1]) - size[1] // 2
+        frame = [x, y, labels.shape[1] - x - size[1], labels.shape[0] - y - size[0]]  # negative: cut off
+        behind = pad(mask, frame)[0] & ~front
+        new = torch.where(grown(front, 16), 0, OTHERS).to(labels.dtype)
+        return replace(
+            sample,
+            image=torch.where(behind, pad(cut, frame), sample.image),
+            target=SemanticTarget(torch.where(behind, new, labels)),
+        )
+
+
 def training_data(pairs: Mapping[str, Sequence[Pair]]) -> ConcatDataset[Any]:
     """Crops of both sets, each `ccp` image drawn twice for three times of a COCO image."""
     last = (RandomCrop(CROP, CROP), RandomFlip(), ColorJitter())
-    people = SemanticFolder(pairs["ccp"], CLASSES, transforms=Compose([RandomScale(0.5, 1.75), *last]))
+    people = SemanticFolder(pairs["ccp"], WITH_OTHERS, transforms=Compose([RandomScale(0.5, 1.75), *last]))
     things = SemanticFolder(pairs["coco"], CLASSES, transforms=Compose([RandomScale(0.7, 1.75), *last]))
     return ConcatDataset([people] * 2 + [Taught(things)] * 3)
+
+
+def whole_people(pairs: Mapping[str, Sequence[Pair]]) -> ConcatDataset[Any]:
+    """Nearly whole images of `ccp`, those with other people four times as often, and as many crops of COCO's."""
+    last = (RandomCrop(*WHOLE, largest_share=1), RandomFlip(), ColorJitter())
+    crowded = [pair for pair in pairs["ccp"] if (read_labels(pair[1]) == OTHERS).float().mean() > 0.01]
+    steps = Compose([PasteSomebody(pairs["ccp"]), RandomScale(0.55, 1.0), *last])
+    people = SemanticFolder([*pairs["ccp"], *crowded * 3], WITH_OTHERS, transforms=steps)
+    things = SemanticFolder(pairs["coco"], CLASSES, transforms=Compose([RandomScale(0.7, 1.5), *last]))
+    return ConcatDataset([people] + [Taught(things)] * 4)
 
 
 def recipe(steps: int, seed: int, *, learning_rate: float, fresh: float) -> Recipe:
@@ -522,7 +610,11 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1750, help="updates before the weights are blended")
     parser.add_argument("--more-steps", type=int, default=720, help="updates after that, at a lower rate")
+    parser.add_argument("--front-steps", type=int, default=2000, help="updates that tell who is in front")
     parser.add_argument("--start", type=Path, help="a model of the first part, in place of training it")
+    parser.add_argument(
+        "--front-start", type=Path, help="a model of the second part, in place of training both"
+    )
     parser.add_argument("--score", help="score this model, by path or name, and train nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="images of each set, for a trial")
@@ -540,25 +632,38 @@ def main() -> None:
     model = build_student(teacher, images, options.seed)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    def part(name: str, settings: Recipe) -> None:
-        loader = TrainingLoader(training_data(pairs), settings, workers=options.workers)
+    def part(name: str, settings: Recipe, make: Callable[..., ConcatDataset[Any]] = training_data) -> None:
+        loader = TrainingLoader(make(pairs), settings, workers=options.workers)
         with training(settings.steps) as report:
             run_training(
                 model, loader, settings, out=options.out / name, report=report, device="cpu", resume=True
             )
 
-    if options.start is None:
-        part("first", recipe(options.steps, options.seed, learning_rate=2e-4, fresh=5.0))
-        save(model, options.out / "first.safetensors")
+    if options.front_start is not None:
+        model.load_state_dict(load(options.front_start).state_dict())
     else:
-        model.load_state_dict(load(options.start).state_dict())
-    blend(model, before, 0.6)
-    part("second", recipe(options.more_steps, options.seed + 2, learning_rate=6e-5, fresh=10.0))
+        if options.start is None:
+            part("first", recipe(options.steps, options.seed, learning_rate=2e-4, fresh=5.0))
+            save(model, options.out / "first.safetensors")
+        else:
+            model.load_state_dict(load(options.start).state_dict())
+        blend(model, before, 0.6)
+        part("second", recipe(options.more_steps, options.seed + 2, learning_rate=6e-5, fresh=10.0))
+        save(model, options.out / "second.safetensors")
+    keeper = SemanticSegmenter(config())
+    keeper.load_state_dict(model.state_dict())
+    model.teach_by(keeper.eval().optimize("bfloat16"), own_cells)
+    model.others_are_background = True
+    settings = recipe(options.front_steps, options.seed + 3, learning_rate=8e-5, fresh=4.0)
+    part("front", replace(settings, batch_size=4, accumulate=2, average=0.998), whole_people)
     scores = score(model.eval(), validation)
     print(json.dumps(scores, indent=1))
     (options.out / "scores.json").write_text(json.dumps(scores, indent=1))
-    lengths = f"--steps {options.steps} --more-steps {options.more_steps} --seed {options.seed}"
+    lengths = f"--steps {options.steps} --more-steps {options.more_steps}"
+    if options.front_start is not None:
+        lengths = f"--front-start {options.front_start.name}"
     command = f"python -m tools.train_photo_model --data DATA --out OUT {lengths}"
+    command += f" --front-steps {options.front_steps} --seed {options.seed}"
     save(
         copy.deepcopy(model).half(),
         options.out / "photo-semantic.safetensors",
