@@ -164,7 +164,7 @@ def mutated_bytes(content: bytes, rng: random.Random) -> bytes:
     return bytes(data)
 
 
-def picture(path: Path, seed: int = 0, **options: Any) -> None:
+def write_image(path: Path, seed: int = 0, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     small = np.random.default_rng(seed).integers(0, 255, (HEIGHT // 4, WIDTH // 4, 3), dtype=np.uint8)
     Image.fromarray(small).resize((WIDTH, HEIGHT)).save(path, **options)
@@ -206,7 +206,7 @@ def coco_content() -> dict[str, Any]:
 
 def make_coco(root: Path) -> None:
     for number in (1, 2):
-        picture(root / "train" / f"{number}.png", number)
+        write_image(root / "train" / f"{number}.png", number)
     (root / "instances_train.json").write_text(json.dumps(coco_content()))
 
 
@@ -296,7 +296,7 @@ def png_text(mask: np.ndarray, packed: bool = False) -> str:
 
 
 def make_labelme(root: Path) -> None:
-    picture(root / "a.png")
+    write_image(root / "a.png")
     mask = np.ones((5, 6), np.uint8) * 255
     shapes = [
         {"label": "cup", "points": [[2, 2], [20, 3], [15, 18]], "shape_type": "polygon", "group_id": None},
@@ -310,7 +310,7 @@ def make_labelme(root: Path) -> None:
 
 
 def make_supervisely(root: Path) -> None:
-    picture(root / "ds" / "img" / "a.png")
+    write_image(root / "ds" / "img" / "a.png")
     (root / "ds" / "ann").mkdir(parents=True, exist_ok=True)
     (root / "meta.json").write_text('{"classes": [{"title": "cup"}]}')
     mask = np.ones((5, 6), np.uint8) * 255
@@ -349,7 +349,7 @@ def read_objects(root: Path) -> None:
 
 
 def make_yolo(root: Path) -> None:
-    picture(root / "images" / "train" / "a.png")
+    write_image(root / "images" / "train" / "a.png")
     (root / "labels" / "train").mkdir(parents=True, exist_ok=True)
     lines = ["0 0.1 0.1 0.8 0.1 0.5 0.9", "1 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4"]
     (root / "labels" / "train" / "a.txt").write_text("\n".join(lines) + "\n")
@@ -374,7 +374,7 @@ def read_yolo(root: Path) -> None:
 
 
 def make_voc(root: Path) -> None:
-    picture(root / "JPEGImages" / "a.png")
+    write_image(root / "JPEGImages" / "a.png")
     classes, objects = (np.zeros((HEIGHT, WIDTH), np.uint8) for _ in range(2))
     classes[2:10, 2:10], classes[12:20, 12:30] = 15, 7
     objects[2:10, 2:10], objects[12:20, 12:30] = 1, 2
@@ -391,7 +391,7 @@ def make_voc(root: Path) -> None:
 
 def make_labels(kind: str) -> Callable[[Path], None]:
     def make(root: Path) -> None:
-        picture(root / "images" / "a.png")
+        write_image(root / "images" / "a.png")
         (root / "labels").mkdir(parents=True, exist_ok=True)
         values = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 40 % 5).astype(np.uint8)
         image = Image.fromarray(values.astype(np.uint16) if kind == "16" else values)
@@ -428,7 +428,7 @@ STREET_IDS = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
 def make_streets(root: Path) -> None:
     ids = np.full((HEIGHT, WIDTH), 7)
     ids[:6], ids[0, 0], ids[8:14, 2:9], ids[8:14, 9:16], ids[18:22, 20:28] = 23, 3, 26000, 26001, 24
-    picture(root / "leftImg8bit" / "train" / f"{STREET}_leftImg8bit.png")
+    write_image(root / "leftImg8bit" / "train" / f"{STREET}_leftImg8bit.png")
     labels = np.where(ids >= 1000, ids // 1000, ids)
     for name, values in (("labelIds", labels.astype(np.uint8)), ("instanceIds", ids.astype(np.uint16))):
         path = root / "gtFine" / "train" / f"{STREET}_gtFine_{name}.png"
@@ -456,7 +456,7 @@ def read_street_objects(root: Path) -> None:
 
 
 def make_polygons(root: Path) -> None:
-    picture(root / "leftImg8bit" / "train" / f"{STREET}_leftImg8bit.png")
+    write_image(root / "leftImg8bit" / "train" / f"{STREET}_leftImg8bit.png")
     path = root / "gtFine" / "train" / f"{STREET}_gtFine_polygons.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     shapes = [("road", [[0, 8], [31, 8], [31, 23], [0, 23]]), ("car", [[4, 9], [12, 9], [12, 16], [4, 16]])]
@@ -478,7 +478,7 @@ def pillow_numbers(path: Path) -> np.ndarray:
 
 
 def make_ade20k(root: Path) -> None:
-    picture(root / "images" / "training" / "a.png")
+    write_image(root / "images" / "training" / "a.png")
     (root / "annotations" / "training").mkdir(parents=True, exist_ok=True)
     values = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 5 % 151).astype(np.uint8)
     Image.fromarray(values).save(root / "annotations" / "training" / "a.png")
@@ -498,7 +498,7 @@ def make_lvis(root: Path) -> None:
         del image["file_name"]
         image["coco_url"] = f"http://images.cocodataset.org/train2017/{image['id']}.png"
         image |= {"neg_category_ids": [1], "not_exhaustive_category_ids": []}
-        picture(root / "train2017" / f"{image['id']}.png", image["id"])
+        write_image(root / "train2017" / f"{image['id']}.png", image["id"])
     synsets = (
         {"id": 1, "name": "cup", "synset": "cup.n.01"},
         {"id": 5, "name": "acorn", "synset": "acorn.n.01"},
@@ -531,14 +531,14 @@ def official_mask(record: Any) -> np.ndarray | None:
 
 
 def make_roboflow_masks(root: Path) -> None:
-    picture(root / "train" / "a.png")
+    write_image(root / "train" / "a.png")
     values = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) // 40 % 3).astype(np.uint8)
     Image.fromarray(values).save(root / "train" / "a_mask.png")
     (root / "train" / "_classes.csv").write_text("Pixel Value, Class\n0, unlabeled\n1, cup\n2, plate\n")
 
 
 def make_image(name: str, **options: Any) -> Callable[[Path], None]:
-    return lambda root: picture(root / name, **options)
+    return lambda root: write_image(root / name, **options)
 
 
 def read_one_image(root: Path) -> None:

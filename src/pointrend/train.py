@@ -170,14 +170,9 @@ def prepare_training(
         ValueError: options that do not fit the network; data that cannot be read; weights of another network.
         ConnectionError: weights that have to be downloaded, and cannot be.
     """
-    if options.crop is not None:
-        config = config.with_crop(*options.crop)
-    if options.size is not None:
-        config = config.with_size(options.size)
+    config = _adapted(config, options)
     if options.steps is not None:
         config = config.shortened(options.steps)
-    if options.sample_points is not None:
-        config = config.with_sampled_points(options.sample_points)
     train_part, validation = _open(options, config.task, config.transforms, all_images=config.data != "any")
     if config.point_labels and not (isinstance(train_part, CocoInstances) and train_part.has_points):
         raise ValueError(f"{config.name} and {options.data}: {WITHOUT_POINTS}")
@@ -196,19 +191,24 @@ def prepare_finetuning(model: Any, name: str, options: TrainingOptions) -> tuple
         ValueError: options that do not fit the network; data that cannot be read.
     """
     torch.manual_seed(options.seed)
-    config = finetune_config(model)
-    if options.crop is not None:
-        config = config.with_crop(*options.crop)
-    if options.size is not None:
-        config = config.with_size(options.size)
-    if options.sample_points is not None:
-        config = config.with_sampled_points(options.sample_points)
+    config = _adapted(finetune_config(model), options)
     train_part, validation = _open(options, config.task, config.transforms, all_images=False)
     model.config = config.network  # at the size that was asked for
     changed, transfer = change_classes(model, train_part.class_names, train_part.palette)
     recipe = options.apply_to(finetune_recipe(len(train_part), config.task, options.steps))
     known = {"data": options.data, "from": Path(name).name, "seed": options.seed}
     return _run(changed, train_part, validation, recipe, options, known), transfer
+
+
+def _adapted(config: TrainingConfig, options: TrainingOptions) -> TrainingConfig:
+    """The training on images and labelled points as the options have them."""
+    if options.crop is not None:
+        config = config.with_crop(*options.crop)
+    if options.size is not None:
+        config = config.with_size(options.size)
+    if options.sample_points is not None:
+        config = config.with_sampled_points(options.sample_points)
+    return config
 
 
 def _open(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
@@ -16,10 +16,10 @@ import torch
 from pointrend.app.types import Rendering, tensor_bytes
 from pointrend.app.views import css_color, object_index
 from pointrend.io import png_bytes
+from pointrend.masks.export import as_objects
 from pointrend.metadata.colors import default_palette
 from pointrend.predict.writers import labels_image
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult, class_name
-from pointrend.visualize.overlays import present_classes
+from pointrend.structures import InstanceResult, SemanticResult, class_name
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,9 @@ def exportable(rendering: Rendering, image_name: str) -> Exportable:
 
 def class_masks(result: SemanticResult, probability: torch.Tensor) -> InstanceResult:
     """A mask for each class found, its tight box, and the mean of `probability` (H, W) inside as its score."""
-    present = present_classes(result)
-    inside = [result.labels == label for label in present]
-    masks = InstanceMasks.from_dense(
-        torch.stack(inside) if inside else torch.zeros((0, *result.labels.shape))
-    )
-    boxes = [
-        (x, y, x + window.shape[1], y + window.shape[0])
-        for window, (x, y) in zip(masks.windows, masks.offsets.tolist(), strict=True)
-    ]
-    return InstanceResult(
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        torch.tensor(present, dtype=torch.int64),
-        torch.tensor([float(probability[mask].mean()) for mask in inside]),
-        masks,
-        result.class_names,
-    )
+    objects = as_objects(result)
+    scores = [float(probability[mask].mean()) for mask in objects.masks]
+    return replace(objects, scores=torch.tensor(scores))
 
 
 def label_png(result: Exportable) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pointrend.app.label_file import Progress, Record, read_label_file
+from pointrend.app.uploads import shrink
 from pointrend.app.views import jpeg
 from pointrend.data.coco import read_annotated
 from pointrend.data.sample_points import SEED, place_points
@@ -24,7 +25,6 @@ from pointrend.formats.coco_json import CocoFile, checked, inspect_coco
 from pointrend.formats.file_names import FileFinder
 from pointrend.formats.point_labels import MAX_POINTS
 from pointrend.io import write_text
-from pointrend.models.inputs import resize_to
 from pointrend.visualize import as_image
 
 LEFT_OUT = ("segmentation", "point_coords", "point_labels")
@@ -227,9 +227,7 @@ class LabelSession:
             return None
         record = self.file.images[self.image_ids[place]]
         pixels = read_annotated(self.find_image(record.file_name), record)
-        scale = min(1.0, LONG_EDGE / max(record.size))
-        size = (max(1, round(scale * record.height)), max(1, round(scale * record.width)))
-        return jpeg(as_image(resize_to(pixels, size, "pil")))
+        return jpeg(as_image(shrink(pixels, LONG_EDGE)))
 
     def _due(self, number: Any) -> Record:
         if not self.progress.pending or self.progress.pending[0]["id"] != number:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Explain:
     """Draw every step of a prediction: features, coarse prediction, points, each step of the subdivision.
 
-    Writes to OUT, each as PNG and SVG: way (everything in one figure), resolutions (the prediction at each resolution),
-    features, comparison (coarse and PointRend, magnified where they differ), training (the paper's four ways to choose
-    training points), uncertainty; and steps.gif, the subdivision as an animation.
+    Writes to OUT, each as PNG and SVG: overview (everything in one figure), resolutions (the prediction at each
+    resolution), features, comparison (coarse and PointRend, magnified where they differ), training (the paper's four
+    ways to choose training points), uncertainty; and steps.gif, the subdivision as an animation.
     """
 
     image: Positional[Path]

@@ -19,7 +19,7 @@ from pointrend.evaluation.ground_truth import (
 )
 from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
-from pointrend.formats.coco_results import consumed
+from pointrend.formats.coco_results import Records, consumed
 from pointrend.structures import Dataset, Sample, Samples
 
 __all__ = ["INSTANCE_METRICS", "evaluate_detections", "evaluate_instances"]
@@ -27,8 +27,6 @@ __all__ = ["INSTANCE_METRICS", "evaluate_detections", "evaluate_instances"]
 InstanceMetric = Literal["box", "mask", "boundary", "cityscapes"]
 INSTANCE_METRICS: tuple[Metric, ...] = ("box", "mask", "boundary")
 
-Records = list[dict[str, Any]]
-"""An image's detections in COCO's format, as `InstanceResult.to_coco` gives them."""
 T = TypeVar("T")
 
 

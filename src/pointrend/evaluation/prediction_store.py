@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -18,13 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pointrend.formats.coco_results import Records
 from pointrend.io import read_json, write_png, write_text
 from pointrend.run_folder import RunFolder
 from pointrend.structures import Sample
 
 __all__ = ["SavedDetections", "SavedLabels", "file_name_of"]
-
-Records = list[dict[str, Any]]
 
 
 class SavedDetections:

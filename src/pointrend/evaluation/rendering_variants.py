@@ -16,23 +16,23 @@ from torch import Tensor
 __all__ = ["MaskVariants", "mask_variants", "semantic_variants"]
 
 
-def semantic_variants(counts: Sequence[int] = (2048, 8192)) -> dict[str, Mapping[str, Any]]:
+def semantic_variants(num_points: Sequence[int] = (2048, 8192)) -> dict[str, Mapping[str, Any]]:
     """Options for a semantic model: the interpolated coarse prediction, and N points in each subdivision step."""
-    return {"coarse": {"refine": False}, **{f"N = {count}": {"num_points": count} for count in counts}}
+    return {"coarse": {"refine": False}, **{f"N = {count}": {"num_points": count} for count in num_points}}
 
 
 def mask_variants(
-    mask_sizes: Sequence[int] = (28, 56, 112, 224), counts: Sequence[int] = ()
+    mask_sizes: Sequence[int] = (28, 56, 112, 224), num_points: Sequence[int] = ()
 ) -> dict[str, Mapping[str, Any]]:
     """Options for `MaskVariants`: the coarse masks, and masks rendered at several resolutions.
 
     Args:
         mask_sizes: S of the rendered masks; none: the configured one.
-        counts: N, points in each subdivision step, each at every resolution; none: the configured number.
+        num_points: N, points in each subdivision step, each at every resolution; none: the configured number.
     """
     variants: dict[str, Mapping[str, Any]] = {"coarse": {"refine": False}}
     for size in mask_sizes or (None,):
-        for count in counts or (None,):
+        for count in num_points or (None,):
             parts = [f"{size} x {size}"] if size else []
             parts += [f"N = {count}"] if count else []
             options = {"mask_size": size, "num_points": count}

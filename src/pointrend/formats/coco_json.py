@@ -347,7 +347,7 @@ class _Record:
         value = self.fields.get(field)
         if isinstance(value, str) and value:
             return value
-        return self.whole(field)
+        return self.integer(field)
 
     def text(self, field: str) -> str:
         value = self.fields.get(field)
@@ -375,7 +375,7 @@ class _Record:
             raise self.wrong("missing or wrong field", field, expected, value)
         return value
 
-    def whole(self, field: str) -> int:
+    def integer(self, field: str) -> int:
         value = self.number(field, "a whole number")
         if value != int(value):
             raise self.wrong("missing or wrong field", field, "a whole number", value)
@@ -418,7 +418,7 @@ def _parsed(texts: NDArray[np.str_]) -> Floats | None:
 
 
 def _image(record: _Record, file_names: bool) -> ImageRecord:
-    height, width = record.whole("height"), record.whole("width")
+    height, width = record.integer("height"), record.integer("width")
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise record.wrong("image size", "height, width", f"1 to {MAX_PIXELS} pixels in all", (height, width))
     url = record.optional_text("coco_url") or ""
@@ -440,7 +440,7 @@ def _ids(record: _Record, field: str) -> tuple[int, ...] | None:
 
 def _category(record: _Record) -> Category:
     texts = (record.optional_text(key) for key in ("supercategory", "synset", "frequency"))
-    return Category(record.whole("id"), record.text("name"), *texts)
+    return Category(record.integer("id"), record.text("name"), *texts)
 
 
 def _annotation(
@@ -451,12 +451,12 @@ def _annotation(
     if _among(image_id, images.refused) or _among(category_id, categories.refused):
         raise _BelongsToFaultyError
     if isinstance(image_id, str) and image_id not in images.found and image_id.isdecimal():
-        record.whole("image_id")  # a text for a number
+        record.integer("image_id")  # a text for a number
     elif type(image_id) is int and image_id not in images.found and str(image_id) in images.found:
         record.mend(
             "number for a text", "image_id", str(image_id), f"{image_id} is a number, the image's id a text"
         )
-    image_id, category_id = record.id("image_id"), record.whole("category_id")
+    image_id, category_id = record.id("image_id"), record.integer("category_id")
     if image_id not in images.found:
         raise record.wrong("unknown image", "image_id", 'an id from "images"', image_id)
     if category_id not in categories.found:
@@ -464,7 +464,7 @@ def _annotation(
     crowd = record.fields.get("iscrowd")
     if isinstance(crowd, bool):
         record.mend("true or false for iscrowd", "iscrowd", int(crowd), f"{crowd} is no number")
-    crowd = 0 if crowd is None else record.whole("iscrowd")
+    crowd = 0 if crowd is None else record.integer("iscrowd")
     if crowd not in (0, 1):
         raise record.wrong("missing or wrong field", "iscrowd", "0 or 1", crowd)
     points = _points(record, images.found[image_id])
