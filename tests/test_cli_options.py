@@ -14,9 +14,9 @@ import torch
 import pointrend.evaluate
 from pointrend import train as job
 from pointrend.cli.app import App
-from pointrend.cli.data import Check, Demo, DrawCityscapes, LvisToCoco, SamplePoints
+from pointrend.cli.data import Check, DrawCityscapes, LvisToCoco, SamplePoints
 from pointrend.cli.evaluate import Evaluate
-from pointrend.cli.explain import Explain
+from pointrend.cli.explain import Demo, Explain
 from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Finetune, Train

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pointrend.cli.app import App
-from pointrend.cli.data import Data, Demo
+from pointrend.cli.data import Data
 from pointrend.cli.evaluate import Evaluate
-from pointrend.cli.explain import Explain
+from pointrend.cli.explain import Demo, Explain
 from pointrend.cli.export import Export
 from pointrend.cli.help import plain_help
 from pointrend.cli.label import Label

@@ -209,23 +209,3 @@ class Data:
     def run(self) -> int:
         """Do it."""
         return self.action.run()
-
-
-@dataclass(frozen=True)
-class Demo:
-    """See what PointRend gains: the bundled model on the bundled photographs, drawn, timed and scored.
-
-    Needs no download and less than a minute on the CPU of a laptop.
-    """
-
-    out: Path = Path("runs/demo")
-    """Folder for the images and the scores."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, ..."""
-
-    def run(self) -> int:
-        """Run the demo."""
-        from pointrend.demo import run
-
-        run(self.out, device=self.device)
-        return 0
