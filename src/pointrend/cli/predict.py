@@ -155,7 +155,7 @@ class Predict:
             classes=chosen if {*chosen} != {*own} else (),
         )
         if job:
-            return self._run_job(predictor, name)
+            return self._run_job(predictor)
         cutouts: Literal["none", "image", "objects"] = "image" if self.cutout else "none"
         formats = tuple(one for one in self.format if one != "jsonl" and one != "parquet")
         output = Output(formats, self.overlays, cutouts="objects" if self.cutout_objects else cutouts)
@@ -208,7 +208,7 @@ class Predict:
             if getattr(self, name) != getattr(Predict, name):
                 raise ValueError(f"{name}: is for {where} only; leave it out")
 
-    def _run_job(self, predictor: Predictor, name: str) -> int:
+    def _run_job(self, predictor: Predictor) -> int:
         """Predict in parts; prints a summary as JSON."""
         import logging
 
