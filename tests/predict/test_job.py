@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -67,8 +68,8 @@ def test_a_label_map_is_a_row_of_its_classes(tmp_path: Path) -> None:
 
 
 def test_an_image_of_one_pixel_and_none_at_all(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    assert run(tmp_path / "in", tmp_path / "none").parts == 0
+    predictor = Predictor(Counting(), device="cpu")
+    assert run_job(predictor, [], tmp_path / "none").parts == 0
     make_image(tmp_path / "in" / "a.png", size=(1, 1), bright=False)
     assert run(tmp_path / "in", tmp_path / "out").images == 1
 
@@ -224,6 +225,29 @@ def test_parts_go_into_a_store_and_come_back(folder: Path, tmp_path: Path) -> No
     store.pipe_file("/bucket/in/new.png", (folder / "1.png").read_bytes())
     again = run_job(predictor, find_tasks(["memory://bucket/in/*.png"]), "memory://bucket/out")
     assert (again.images, again.skipped) == (1, 7)
+
+
+def test_a_full_disk_leaves_whole_parts_and_the_same_command_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+    room = 1
+
+    def write_bytes(path: Path, content: bytes) -> int:
+        if ".part-" in path.name:
+            written.append(path)
+            if len(written) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        with path.open("wb") as file:
+            return file.write(content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OSError, match=r"part-.*: cannot be written \(No space left on device\)"):
+        run(folder, tmp_path / "out", part_size=3)
+    assert len(rows(tmp_path / "out")) == 3
+    room = 99
+    again = run(folder, tmp_path / "out", part_size=3)
+    assert (again.skipped, again.images) == (3, 4)
 
 
 def test_the_command_runs_shards_of_a_list_without_a_rendezvous(

@@ -38,6 +38,16 @@ def test_a_list_is_read_as_it_is_needed(tmp_path: Path, monkeypatch: pytest.Monk
         list(find_tasks([str(tmp_path / "*.png")]))
 
 
+def test_a_source_without_images_is_no_job_that_is_done(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("")
+    assert list(find_tasks([], str(tmp_path / "list"))) == []  # a list may say that there is nothing new
+    with pytest.raises(ValueError, match="no image is in this folder"):
+        list(find_tasks([tmp_path]))
+    pytest.importorskip("fsspec")
+    with pytest.raises(ValueError, match=r"memory://none/here/: nothing is there"):
+        list(find_tasks(["memory://none/here/"]))
+
+
 def test_shards_are_named_by_their_number_and_count() -> None:
     assert (parse_shard("3/12").index, parse_shard("3/12").count) == (3, 12)
     for wrong in ("12/12", "-1/4", "1", "a/b", "1/0", "0/0"):

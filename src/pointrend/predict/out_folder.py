@@ -58,8 +58,11 @@ class OutFolder:
         """A whole file, in place of one of this name."""
         path = f"{self.root}/{name}"
         if self.store is None:
-            with atomic_write(path, durable=True) as unfinished:
-                unfinished.write_bytes(content)
+            try:
+                with atomic_write(path, durable=True) as unfinished:
+                    unfinished.write_bytes(content)
+            except OSError as error:
+                raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
         else:
             self._asked(lambda: self.store.pipe_file(path, content))
 

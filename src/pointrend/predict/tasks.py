@@ -73,17 +73,24 @@ def find_tasks(sources: Sequence[str | os.PathLike[str]], listed: str | None = N
         listed: a file, or "-" for the standard input; see `read_list`.
 
     Raises:
-        ValueError: a pattern that fits nothing; a line of the list that is none.
+        ValueError: a folder, pattern or address with no image; a line of the list that is none.
         ConnectionError: a store that cannot be listed.
     """
     for source in sources:
         address = str(source)
         if is_store(address) and re.search(r"[*?\[]|/$", address):
-            yield from (Task(name, version=found) for name, found in list_objects(address))
+            there = False
+            for name, tag in list_objects(address):
+                there = True
+                yield Task(name, version=tag)
+            if not there:
+                raise ValueError(f"{address}: nothing is there; expected images")
             continue
         found, failures = find_images([source])
         if failures:
             raise ValueError(f"{failures[0].path}: {failures[0].reason}")
+        if not found:
+            raise ValueError(f"{source}: no image is in this folder")
         yield from (Task(str(one)) for one in found)
     if listed is not None:
         try:
