@@ -237,8 +237,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds ccp/")
     parser.add_argument("--study", choices=STUDIES, required=True)
-    parser.add_argument("--images", type=int, default=200, help="to train on")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--images", type=int, default=100, help="to train on")
+    parser.add_argument("--held-out", type=int, default=108, help="images to score on")
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -249,7 +250,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     training = people(arguments.data, "train", arguments.images, arguments.out)
-    held_out = people(arguments.data, "val", 108, arguments.out)
+    held_out = people(arguments.data, "val", arguments.held_out, arguments.out)
     maps = training[0].maps
     channels = {level: maps[level].shape[1] for level in LEVELS}
     strides = {level: STRIDE * maps["p2"].shape[2] // maps[level].shape[2] for level in LEVELS}

@@ -82,6 +82,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "growth": partial(table, "growth"),
     "photographs": partial(table, "photographs"),
     "adaptive refinement": partial(table, "adaptive_refinement"),
+    "mask heads, strategies": partial(table, "frozen_masks", lambda row: row[0].startswith("selection")),
+    "mask heads, labels": partial(table, "frozen_masks", lambda row: row[0].startswith("labels")),
     "shapes, label maps": partial(table, "shapes-semantic"),
     "shapes, objects": partial(table, "shapes-instance"),
     "photo-semantic scores": photo_scores,
