@@ -41,6 +41,7 @@ from pointrend.app.label_session import LabelSession
 from pointrend.checkpoints.external import read_foreign
 from pointrend.data.build import open_dataset
 from pointrend.data.coco import CocoInstances
+from pointrend.data.decode import ignore_warnings_of_pillow
 from pointrend.data.image_io import read_image
 from pointrend.data.label_io import read_labels
 from pointrend.evaluation.coco_ap import CocoEvaluator
@@ -373,17 +374,21 @@ def read_yolo(root: Path) -> None:
         data[0]
 
 
+PHOTO = "2007_000032"
+"""As Pascal VOC names its images."""
+
+
 def make_voc(root: Path) -> None:
-    write_image(root / "JPEGImages" / "a.png")
+    write_image(root / "JPEGImages" / f"{PHOTO}.png")
     classes, objects = (np.zeros((HEIGHT, WIDTH), np.uint8) for _ in range(2))
     classes[2:10, 2:10], classes[12:20, 12:30] = 15, 7
     objects[2:10, 2:10], objects[12:20, 12:30] = 1, 2
     for name, values in (("SegmentationClass", classes), ("SegmentationObject", objects)):
         (root / name).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(values).save(root / name / "a.png")
+        Image.fromarray(values).save(root / name / f"{PHOTO}.png")
     (root / "ImageSets" / "Segmentation").mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
-        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("a\n")
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(f"{PHOTO}\n")
 
 
 # Label maps, images ------------------------------------------------------------------------------------------------
@@ -745,8 +750,8 @@ FAMILIES = [
     Family("Supervisely", 6, make_supervisely, "ds/ann/a.png.json", read_objects, json=True),
     Family("YOLO text", 6, make_yolo, "labels/train/a.txt", read_yolo),
     Family("YOLO data.yaml", 2, make_yolo, "data.yaml", read_train),
-    Family("Pascal VOC object maps", 3, make_voc, "SegmentationObject/a.png", read_objects),
-    Family("Pascal VOC class maps", 2, make_voc, "SegmentationClass/a.png", read_objects),
+    Family("Pascal VOC object maps", 3, make_voc, f"SegmentationObject/{PHOTO}.png", read_objects),
+    Family("Pascal VOC class maps", 2, make_voc, f"SegmentationClass/{PHOTO}.png", read_objects),
     Family("Roboflow masks", 2, make_roboflow_masks, "train/a_mask.png", read_semantic),
     Family("Roboflow _classes.csv", 1, make_roboflow_masks, "train/_classes.csv", read_semantic),
     Family(
@@ -799,6 +804,7 @@ def outcome(family: Family, folder: Path) -> str:
     try:
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
+            ignore_warnings_of_pillow()  # as the package does in every process
             family.read(folder)
         strange = [one for one in seen if not _ours(one)]
         answer = f"warning of a library: {strange[0].message}" if strange else "read"

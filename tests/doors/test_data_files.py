@@ -394,3 +394,14 @@ def test_a_training_part_without_an_object_is_refused_and_said(
     assert code == 1
     assert "no objects: 1" in said
     assert "image listed twice: 1" in said
+
+
+def test_damaged_metadata_of_an_image_is_passed_over_in_silence(tmp_path: Path) -> None:
+    """As viewers do; Pillow's own warning would name neither the file nor a way (a warning is an error here)."""
+    pixels = np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={270: "a description"})
+    content = (tmp_path / "a.tif").read_bytes()
+    tag = struct.pack("<HHI", 270, 2, len("a description") + 1)
+    (tmp_path / "a.tif").write_bytes(content.replace(tag, struct.pack("<HHI", 270, 2, 2**20)))
+    assert (tmp_path / "a.tif").read_bytes() != content
+    assert (read_image(tmp_path / "a.tif").permute(1, 2, 0).numpy() == pixels).all()

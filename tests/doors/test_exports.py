@@ -19,6 +19,7 @@ from pointrend.data.build import open_dataset
 from pointrend.formats.labelme import from_labelme
 
 HEIGHT, WIDTH = 24, 32
+VOC_NAME = "2007_000032"
 SQUARE = [4.0, 3.0, 14.0, 3.0, 14.0, 13.0, 4.0, 13.0]
 
 
@@ -125,15 +126,15 @@ def yolo_of_label_studio(root: Path) -> None:
 
 
 def pascal_voc(root: Path) -> None:
-    image(root / "JPEGImages" / "a.jpg")
+    image(root / "JPEGImages" / f"{VOC_NAME}.jpg")
     for name, value in (("SegmentationClass", 15), ("SegmentationObject", 1)):
         values = square().numpy().astype(np.uint8) * value
         values[0, 0] = 255
         (root / name).mkdir()
-        Image.fromarray(values).save(root / name / "a.png")
+        Image.fromarray(values).save(root / name / f"{VOC_NAME}.png")
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
     for split in ("train", "val"):
-        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("a\n")
+        (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(f"{VOC_NAME}\n")
 
 
 def cvat_masks(root: Path) -> None:
@@ -144,7 +145,7 @@ def cvat_masks(root: Path) -> None:
     colors = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     colors[square().numpy()] = (250, 50, 83)
     for name in ("SegmentationClass", "SegmentationObject"):
-        Image.fromarray(colors).save(root / name / "a.png")
+        Image.fromarray(colors).save(root / name / f"{VOC_NAME}.png")
 
 
 def supervisely(root: Path) -> None:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.class_table import ClassTable, infer_classes, read_class_file
 from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
-from pointrend.data.exports import (
-    SPLIT_NAMES,
-    ObjectSource,
-    VocFolder,
-    describe,
-    find_objects,
-    find_points,
-    held_out,
-)
+from pointrend.data.exports import ObjectSource, describe, find_objects, find_points
 from pointrend.data.label_folders import SemanticFolder, find_semantic_pairs
 from pointrend.data.remote import is_url
 from pointrend.data.shapes import ShapeScenes
+from pointrend.data.splits import SPLIT_NAMES, held_out
 from pointrend.data.streamed import find_objects_at, label_maps_at
+from pointrend.data.voc_folder import VocFolder
 from pointrend.formats.coco_json import checked
 from pointrend.metadata import ade20k, coco
 from pointrend.metadata.colors import default_palette
@@ -106,6 +102,11 @@ def open_dataset(
         found = None if lvis else _folder(root, split, task, transforms, categories, allow_missing)
         if found is None and task != "semantic":
             found = _lvis(root, split, transforms, categories)
+    elif Path(name).is_file():
+        raise ValueError(
+            f"{name}: expected a folder, got a file; give the folder that holds it and its images, archives unpacked. "
+            f"A data set is one of\n{LAYOUTS}"
+        )
     else:
         raise ValueError(f"{name}: no such folder. A data set is one of\n{LAYOUTS}")
     if found is None:
@@ -122,14 +123,19 @@ def open_dataset(
 
 
 def _other(data: str | Path, split: Split) -> str:
-    """That the other split is there, where it is."""
+    """That the other split is there, or a folder inside is a data set."""
     other: Split = "train" if split == "val" else "val"
-    try:
-        folder = Path(_split_task(str(data).removesuffix(":lvis"))[0])
-        there = _folder(folder, other, _split_task(str(data))[1], None, None, True) is not None
-    except ValueError:
-        there = False
-    return f", but one for {other!r}" if there else ""
+    name, task = _split_task(str(data).removesuffix(":lvis"))
+    inside = sorted(path for path in Path(name).iterdir() if path.is_dir())
+    for folder, part, text in (
+        (Path(name), other, f", but one for {other!r}"),
+        *((path, split, f", but one in {path}: give that folder") for path in inside[:20]),
+    ):
+        with suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if _folder(folder, part, task, None, None, True) is not None:
+                return text
+    return ""
 
 
 def _split_task(data: str) -> tuple[str, Task | None]:
@@ -208,20 +214,19 @@ def _objects(
         inspection=inspection,
     )
     if not len(data) and not allow_missing:
-        count = sum(map(len, file.objects.values()))
+        objects = [item for items in file.objects.values() for item in items]
+        crowds = sum(item.crowd for item in objects)
+        why = f", {crowds} of them crowds (iscrowd 1), which are not learnt from" if crowds else ""
         raise ValueError(
             f"{file.source}: expected an image with an object of {', '.join(data.class_names[:10])}; it has "
-            f"{len(file.images)} images and {count} objects, crowds and other classes included"
+            f"{len(file.images)} images and {len(objects)} objects{why}; `pointrend data check` says more"
         )
     return data
 
 
 def _voc_maps(voc: VocFolder, split: Split, transforms: Transforms | None) -> SemanticFolder | None:
-    names, colors = voc.class_names_and_colors()
-    palette = tuple(color for color, number in colors.items() if number < len(names))
-    pairs = [(voc.root / "JPEGImages" / image, labels) for image, labels, _ in voc.files(split)]
-    table = ClassTable(names, palette, colors=colors)
-    return SemanticFolder(pairs, table, transforms=transforms) if pairs else None
+    pairs = [(voc.images / image, labels) for image, labels, _ in voc.files(split)]
+    return SemanticFolder(pairs, voc.classes(), transforms=transforms) if pairs else None
 
 
 def _label_maps(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pointrend.data.label_io import label_colors, palette_to_name, read_labels
 from pointrend.io import read_json
+from pointrend.metadata import pascal_voc
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import IGNORE_LABEL, RGB, numbered_names
 
@@ -83,13 +84,15 @@ def find_classes(folder: Path, pairs: Iterable[tuple[Path, Path]]) -> ClassTable
 
 
 def read_class_file(folder: Path) -> ClassTable | None:
-    """The table in the folder's `classes.json`, in the `labelmap.txt` of CVAT's exports or the `_classes.csv` of
-    Roboflow's; None without any.
+    """The table in the folder's `classes.json`, in the `labelmap.txt` of CVAT's exports, the `class_names.txt` of
+    labelme's or the `_classes.csv` of Roboflow's; None without any.
     """
     if (folder / "classes.json").is_file():
         return read_classes(folder / "classes.json")
     if (folder / "labelmap.txt").is_file():
         return read_labelmap(folder / "labelmap.txt")
+    if (folder / "class_names.txt").is_file():
+        return read_class_names(folder / "class_names.txt")
     if (folder / "_classes.csv").is_file():
         return read_classes_csv(folder / "_classes.csv")
     return None
@@ -113,6 +116,19 @@ def read_classes_csv(path: Path) -> ClassTable:
         raise ValueError(f"{path}: expected a different number for each class, got {numbers[:20]}")
     ignore = None if IGNORE_LABEL in numbers else IGNORE_LABEL
     return ClassTable(tuple(names), default_palette(len(names)), ignore, ids=tuple(numbers))
+
+
+def read_class_names(path: Path) -> ClassTable:
+    """labelme's table: the name of class 0, 1, .. in each line; "__ignore__" before them is none.
+
+    Raises ValueError, naming the file, if there are no names.
+    """
+    names = [line.strip() for line in read_lines(path)]
+    names = [name for name in names if name not in ("", "__ignore__")]
+    if not 1 <= len(names) <= MOST_CLASSES:
+        raise ValueError(f"{path}: expected a class name in each line, got {len(names)} names")
+    palette = pascal_voc.palette(len(names))
+    return ClassTable(tuple(names), palette, colors={color: number for number, color in enumerate(palette)})
 
 
 def read_labelmap(path: Path) -> ClassTable:

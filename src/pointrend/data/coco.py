@@ -17,6 +17,7 @@ from pointrend.data.remote import ObjectFile, below, is_url, opened
 from pointrend.data.transforms import finished
 from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, Inspection, read_coco
 from pointrend.formats.file_names import FileFinder
+from pointrend.formats.image_annotations import NO_OBJECTS
 from pointrend.metadata import coco
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task
@@ -187,9 +188,10 @@ def choose_classes(file: CocoFile, names: Sequence[str] | None) -> list[tuple[st
     """
     categories = list(file.categories.values())
     used = {item.category_id for objects in file.objects.values() for item in objects}
-    # Roboflow lists its project as a category of which there are no objects: the supercategory of all others.
+    # Roboflow lists its project as a category of which there are no objects: the supercategory of all others. labelme's
+    # export lists the background.
     parents = {c.supercategory for c in categories if c.supercategory != c.name}
-    own = [c for c in categories if c.id in used or c.name not in parents]
+    own = [c for c in categories if c.id in used or c.name not in parents | NO_OBJECTS]
     if names is None:
         return [(category.name, [category.id]) for category in own]
     chosen = []

@@ -36,6 +36,18 @@ DEEP = "pointrend: colour of 16 bits"
 """Key in `Image.info`; Pillow itself forgets it while it decodes."""
 
 
+def ignore_warnings_of_pillow() -> None:
+    """Say nothing of damaged metadata (a TIFF tag cut off, an EXIF block, the frames of an animation) that Pillow's
+    readers of formats warn of: as every viewer does, the pixels are read as far as they are there.
+
+    Here once for all threads: Python's `catch_warnings` around each image would change what others see.
+    """
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin$")
+
+
+ignore_warnings_of_pillow()
+
+
 def to_rgb_array(image: Image.Image, source: object = "image", upright: bool = True) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of a Pillow image as a viewer shows it; `image_io.read_image` says how.
 

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pointrend.data.class_table import read_class_file, read_lines
 from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.image_io import image_size
-from pointrend.data.label_io import read_labels
+from pointrend.data.splits import SPLIT_NAMES, child, first_child, is_split_up, split_of
 from pointrend.formats.coco_json import Inspection, brief, inspect_coco
-from pointrend.formats.file_names import FileFinder
+from pointrend.formats.file_names import visible_files
 from pointrend.formats.labelme import inspect_labelme, is_labelme
-from pointrend.formats.pascal_voc import VOID, inspect_voc
 from pointrend.formats.supervisely import inspect_supervisely
-from pointrend.formats.yolo import CLASS_FILES, inspect_yolo, read_names
+from pointrend.formats.yolo import find_names, inspect_yolo, read_names
 from pointrend.io import read_json
-from pointrend.metadata import pascal_voc
-from pointrend.structures import RGB
 
-SPLIT_NAMES = {
-    "train": ("train", "training", "train2017"),
-    "val": ("val", "valid", "validation", "val2017"),
-}
-HOLD_OUT = 10
 POINTS_FILE = re.compile(r"(.+)_(n\d+_v\d+)_without_masks\.json")
 """PointSup's name for a copy of a COCO file with labelled points in place of masks."""
 
@@ -62,11 +51,12 @@ def find_points(root: Path, version: str = "") -> ObjectSource | None:
     Raises:
         ValueError: there are several, and no version says which.
     """
+    train = [path for name in SPLIT_NAMES["train"] if (path := child(root, name)) is not None]
     named = [
         (found[1], found[2], path)
-        for folder in (root, root / "annotations", *(root / name for name in SPLIT_NAMES["train"]))
+        for folder in (root, root / "annotations", *train)
         for path in sorted(folder.glob("*_without_masks.json"))
-        if (found := POINTS_FILE.fullmatch(path.name)) and not any(n in found[1] for n in SPLIT_NAMES["val"])
+        if (found := POINTS_FILE.fullmatch(path.name)) and split_of(found[1]) != "val"
     ]
     chosen = [(base, path) for base, own, path in named if version in ("", own)]
     if len(chosen) > 1:
@@ -75,66 +65,64 @@ def find_points(root: Path, version: str = "") -> ObjectSource | None:
     for base, path in chosen:
         stem = base.removeprefix("instances_")
         folders = (stem, f"images/{stem}", "images/default", "images", *SPLIT_NAMES["train"], ".")
-        images = path.parent if path.parent.name in SPLIT_NAMES["train"] else _images_of(root, folders)
+        images = path.parent if path.parent in train else first_child(root, folders)
         if images is not None:
-            both = not any(name in str(path.relative_to(root)) for name in SPLIT_NAMES["train"])
+            both = split_of(path.relative_to(root).as_posix()) != "train"
             return _coco(images, path, both_splits=both)
     return None
 
 
 def _coco_of_split(root: Path, split: str) -> ObjectSource | None:
-    """A file named as its split; the newest year if there are several."""
-    for name in SPLIT_NAMES[split]:
-        for folder in (root, root / "annotations"):
-            for file in _coco_files(folder, f"instances_{name}*.json"):
-                stem = file.stem.removeprefix("instances_")
-                images = _images_of(root, (stem, f"images/{stem}", "images", name))
-                if images is not None:
-                    return _coco(images, file)
-    for name in SPLIT_NAMES[split]:
-        for folder in (root, root / "annotations"):
-            for file in _coco_files(folder, f"*{name}*.json"):
-                content = coco_content(file)
-                images = _images_of(root, (name, f"images/{name}", "images", "."))
-                if content is not None and images is not None:
-                    return _coco(images, file, content)
+    """A file named as its split: instances_*.json before others, and the newest year if there are several."""
+    files = [path for path in _coco_files(root) if split_of(path.stem) == split]
+    for file in sorted(files, key=lambda path: not path.name.lower().startswith(RELEASED)):
+        released = file.name.lower().startswith(RELEASED)
+        content = None if released else coco_content(file)
+        if released or content is not None:
+            stem = file.stem[len(RELEASED) :] if released else file.stem
+            names = (stem, *SPLIT_NAMES[split])
+            folders = [place for name in names for place in (name, f"images/{name}")]
+            images = first_child(root, (*folders, "images", "."))
+            assert images is not None
+            return _coco(images, file, content)
     return None
 
 
-def _coco_files(folder: Path, pattern: str) -> list[Path]:
-    """The newest year first; without copies that have points in place of masks."""
+RELEASED = "instances_"
+
+
+def _coco_files(root: Path) -> list[Path]:
+    """JSON files of the folder and of its annotations/, the newest year first; without copies that have points in
+    place of masks.
+    """
+    folders = [root, *([child(root, "annotations")] if child(root, "annotations") is not None else [])]
     return [
-        path for path in sorted(folder.glob(pattern), reverse=True) if not POINTS_FILE.fullmatch(path.name)
+        path
+        for folder in folders
+        for path in sorted(folder.glob("[!.]*.json"), reverse=True)
+        if not POINTS_FILE.fullmatch(path.name)
     ]
 
 
 def _roboflow(root: Path, split: str) -> ObjectSource | None:
     """A folder for each split, with the images and a COCO file (Roboflow: _annotations.coco.json)."""
     for name in SPLIT_NAMES[split]:
-        for file in _coco_files(root / name, "*.json")[::-1]:
+        folder = child(root, name)
+        for file in sorted(folder.glob("[!.]*.json")) if folder is not None else []:
             content = coco_content(file)
-            if content is not None:
-                return _coco(root / name, file, content)
+            if content is not None and not POINTS_FILE.fullmatch(file.name):
+                return _coco(file.parent, file, content)
     return None
 
 
 def _coco_for_all(root: Path, split: str) -> ObjectSource | None:
     """One COCO file for all images: CVAT's annotations/instances_default.json, Label Studio's result.json."""
-    for file in [*_coco_files(root / "annotations", "*.json")[::-1], *_coco_files(root, "*.json")[::-1]]:
-        content = coco_content(file)
-        images = _images_of(root, ("images/default", "images", "."))
-        if content is not None and images is not None and not _other_split(file.stem):
+    images = first_child(root, ("images/default", "images", "."))
+    for file in sorted(_coco_files(root), key=lambda path: (path.parent == root, path.name)):
+        content = coco_content(file) if split_of(file.stem) is None else None
+        if content is not None and images is not None:
             return _coco(images, file, content, both_splits=True)
     return None
-
-
-def _other_split(stem: str) -> bool:
-    return any(name in stem for names in SPLIT_NAMES.values() for name in names)
-
-
-def _images_of(root: Path, names: Iterable[str]) -> Path | None:
-    """The first of these folders that is there."""
-    return next((root / name for name in names if (root / name).is_dir()), None)
 
 
 def _coco(
@@ -170,43 +158,42 @@ def _is_panoptic(content: Any) -> bool:
 
 def _yolo(root: Path, split: str) -> ObjectSource | None:
     for images, labels, both in _yolo_folders(root, split):
-        if images.is_dir() and labels.is_dir() and any(labels.rglob("*.txt")):
+        if images is not None and labels is not None and any(visible_files(labels, ".txt")):
             return ObjectSource("YOLO text files", images, partial(_inspect_yolo, root, images, labels), both)
     return None
 
 
 def _inspect_yolo(root: Path, images: Path, labels: Path) -> Inspection:
-    names = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+    names = find_names(root)
     if names is None:
         raise ValueError(
             f"{labels}: text files as of YOLO, but no class names; put data.yaml or classes.txt into {root}"
         )
-    pairs = [
-        (image.relative_to(images).as_posix(), image, labels / image.relative_to(images).with_suffix(".txt"))
-        for image in sorted(images.rglob("*"))
-        if image.suffix.lower() in IMAGE_SUFFIXES
-    ]
-    return inspect_yolo(str(labels), pairs, read_names(names), partial(image_size, upright=True))
+    files = [(path, path.relative_to(images)) for path in visible_files(images, *IMAGE_SUFFIXES)]
+    pairs = [(own.as_posix(), path, labels / own.with_suffix(".txt")) for path, own in files]
+    without = sorted({*visible_files(labels, ".txt")} - {text for _, _, text in pairs})
+    return inspect_yolo(str(labels), pairs, read_names(names), partial(image_size, upright=True), without)
 
 
-def _yolo_folders(root: Path, split: str) -> list[tuple[Path, Path, bool]]:
+def _yolo_folders(root: Path, split: str) -> list[tuple[Path | None, Path | None, bool]]:
     """Folders of images and of text files, and whether they are of both splits."""
     found = []
     for name in SPLIT_NAMES[split]:
         found += [
-            (root / "images" / name, root / "labels" / name, False),
-            (root / name / "images", root / name / "labels", False),
+            (child(root, f"images/{name}"), child(root, f"labels/{name}"), False),
+            (child(root, f"{name}/images"), child(root, f"{name}/labels"), False),
         ]
-    split_up = any((root / "labels" / name).is_dir() for names in SPLIT_NAMES.values() for name in names)
-    return found if split_up else [*found, (root / "images", root / "labels", True)]
+    labels = child(root, "labels")
+    split_up = labels is not None and is_split_up(labels)
+    return found if split_up else [*found, (child(root, "images"), labels, True)]
 
 
 def _labelme(root: Path, split: str) -> ObjectSource | None:
-    folders = [(root / name, False) for name in SPLIT_NAMES[split]]
-    split_up = any((root / name).is_dir() for names in SPLIT_NAMES.values() for name in names)
-    for folder, both in folders if split_up else [(root, True)]:
-        if folder.is_dir() and any(is_labelme(path) for path in sorted(folder.rglob("*.json"))[:5]):
-            return ObjectSource("labelme files", folder, partial(inspect_labelme, folder), both)
+    folders = [(child(root, name), False) for name in SPLIT_NAMES[split]]
+    for folder, both in folders if is_split_up(root) else [(root, True)]:
+        if folder is not None and any(is_labelme(path) for path in [*visible_files(folder, ".json")][:5]):
+            inspect = partial(inspect_labelme, folder, partial(image_size, upright=True))
+            return ObjectSource("labelme files", folder, inspect, both)
     return None
 
 
@@ -214,115 +201,13 @@ def _supervisely(root: Path, split: str) -> ObjectSource | None:
     folders = [path.parent for path in sorted(root.glob("*/ann")) if (path.parent / "img").is_dir()]
     if not folders:
         return None
-    names = {folder.name for folder in folders}
-    split_up = any(name in names for names_of in SPLIT_NAMES.values() for name in names_of)
-    mine = [folder for folder in folders if folder.name in SPLIT_NAMES[split]] if split_up else folders
+    split_up = any(split_of(folder.name) in SPLIT_NAMES for folder in folders)
+    mine = [folder for folder in folders if split_of(folder.name) == split] if split_up else folders
     if not mine:
         return None
     return ObjectSource(
         "Supervisely project", root, lambda: inspect_supervisely(root, mine), both_splits=not split_up
     )
-
-
-@dataclass(frozen=True)
-class VocFolder:
-    """JPEGImages/, SegmentationClass/ and lists of the splits, as of Pascal VOC and of CVAT's mask export."""
-
-    root: Path
-
-    @classmethod
-    def find(cls, root: Path) -> VocFolder | None:
-        """In the folder, or in VOCdevkit/VOC2012 of it."""
-        for folder in (
-            root,
-            *sorted(root.glob("VOCdevkit/VOC*"), reverse=True),
-            *sorted(root.glob("VOC20*")),
-        ):
-            if (folder / "SegmentationClass").is_dir() and (folder / "JPEGImages").is_dir():
-                return cls(folder)
-        return None
-
-    def names(self, split: str) -> tuple[list[str], bool]:
-        """Images of a split by their list in ImageSets/Segmentation, else all with a class map, of both splits."""
-        for name in SPLIT_NAMES[split]:
-            file = self.root / "ImageSets" / "Segmentation" / f"{name}.txt"
-            if file.is_file():
-                return [line.strip() for line in read_lines(file) if line.strip()], False
-        if any((self.root / "ImageSets" / "Segmentation").glob("[tv][ra]*.txt")):
-            return [], False
-        folder = self.root / "SegmentationClass"
-        return sorted(
-            path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png")
-        ), True
-
-    def files(self, split: str) -> list[tuple[str, Path, Path]]:
-        """Name of the image, class map and object map."""
-        names, both = self.names(split)
-        if both:
-            names = held_out(names, split)
-        images = FileFinder(self.root / "JPEGImages")
-        known = {
-            path.relative_to(images.folder).with_suffix("").as_posix(): path
-            for path in images.folder.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES
-        }
-        return [
-            (
-                known.get(name, images.folder / f"{name}.jpg").relative_to(images.folder).as_posix(),
-                self.root / "SegmentationClass" / f"{name}.png",
-                self.root / "SegmentationObject" / f"{name}.png",
-            )
-            for name in names
-        ]
-
-    def class_names_and_colors(self) -> tuple[tuple[str, ...], Mapping[RGB, int]]:
-        """Of labelmap.txt or classes.json, else Pascal VOC's own."""
-        table = read_class_file(self.root)
-        if table is not None:
-            return table.names, dict(zip(table.palette, range(len(table.names)), strict=True))
-        colors = {color: number for number, color in enumerate(pascal_voc.palette())}
-        return pascal_voc.CLASSES, {**colors, pascal_voc.VOID_COLOR: VOID}
-
-    def objects(self, split: str) -> ObjectSource | None:
-        """The objects of a split; None without object maps."""
-        if not (self.root / "SegmentationObject").is_dir():
-            return None
-        names, colors = self.class_names_and_colors()
-
-        def inspect() -> Inspection:
-            return inspect_voc(
-                str(self.root),
-                self.files(split),
-                names,
-                lambda path: read_labels(path, colors).numpy(),
-                _object_numbers,
-            )
-
-        return ObjectSource("Pascal VOC folders", self.root / "JPEGImages", inspect)
-
-
-class _AnyColor(dict[RGB, int]):
-    """Every colour a number of its own: black is 0, VOC's seam 255, others as they come."""
-
-    def __contains__(self, color: object) -> bool:
-        return True
-
-    def __missing__(self, color: RGB) -> int:
-        taken = len(self) + 1
-        self[color] = 0 if color == (0, 0, 0) else VOID if color == pascal_voc.VOID_COLOR else taken
-        return self[color]
-
-
-def _object_numbers(path: Path) -> np.ndarray:
-    numbers: np.ndarray = read_labels(path, _AnyColor()).numpy()
-    return numbers
-
-
-def held_out(items: Sequence[Any], split: str) -> list[Any]:
-    """Of one set of images, those of a split: every tenth for validation; a single one for both."""
-    if split == "val" or len(items) == 1:
-        return list(items[::HOLD_OUT])
-    return [item for number, item in enumerate(items) if number % HOLD_OUT]
 
 
 def describe(root: Path, most: int = 12) -> str:
@@ -334,6 +219,8 @@ def describe(root: Path, most: int = 12) -> str:
             lines.append(f"  {path.name}/: {_counted(path)}")
         elif path.suffix == ".json":
             lines.append(f"  {path.name}: {_taken_for(path)}")
+        elif path.suffix == ".xml":
+            lines.append(f"  {path.name}: XML, which is not read; export as COCO, or CVAT's as COCO 1.0")
         else:
             lines.append(f"  {path.name}")
     if len(entries) > most:
@@ -358,8 +245,14 @@ def _taken_for(path: Path) -> str:
         return "a labelme file"
     try:
         content = read_json(path)
-        if _is_panoptic(content):
-            return "COCO panoptic annotations, which are not read: panopticapi converts them to COCO or to label maps"
-        return f"no annotations ({brief(content)})"
     except ValueError:
         return "no readable JSON"
+    if _is_panoptic(content):
+        return "COCO panoptic annotations, which are not read: panopticapi converts them to COCO or to label maps"
+    first = content[0] if isinstance(content, list) and content else None
+    if isinstance(first, Mapping) and {"annotations", "data"} <= first.keys():
+        return "Label Studio's own JSON, which is not read; export as COCO"
+    images = list(content.values())[:5] if isinstance(content, Mapping) else []
+    if "_via_img_metadata" in content or any(isinstance(one, Mapping) and "regions" in one for one in images):
+        return "VGG Image Annotator's JSON, which is not read; export as COCO"
+    return f"no annotations ({brief(content)})"

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pointrend.data.class_table import ClassTable, find_classes, read_lines, to_contiguous
 from pointrend.data.decode import IMAGE_SUFFIXES
-from pointrend.data.exports import SPLIT_NAMES, held_out
 from pointrend.data.image_io import exif_turns, image_size, read_image
 from pointrend.data.label_io import read_labels
 from pointrend.data.remote import ObjectFile, below, opened
-from pointrend.formats.file_names import FileFinder
+from pointrend.data.splits import SPLIT_NAMES, child, first_child, held_out
+from pointrend.formats.file_names import FileFinder, visible_files
 from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
 
 Pair = tuple[Path, Path]
@@ -185,9 +185,7 @@ def _matched(
 
 def _by_stem(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
+    for path in visible_files(folder, *IMAGE_SUFFIXES):
         # macOS writes accents apart from their letters, others in one piece.
         stem = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
         if stem in found:
@@ -221,7 +219,7 @@ def read_pairs(file: Path | ObjectFile) -> list[Pair]:
 
 def find_semantic_pairs(root: Path, *, allow_missing: bool = False) -> dict[str, list[Pair]]:
     """Images with label maps of both splits, empty lists where there are none."""
-    lists = {split: _first(root, SPLIT_NAMES[split], ".txt") for split in SPLIT_NAMES}
+    lists = {split: first_child(root, SPLIT_NAMES[split], ".txt") for split in SPLIT_NAMES}
     if any(lists.values()):
         return {split: read_pairs(file) if file else [] for split, file in lists.items()}
     for find in (_kind_then_split, _split_then_kind, _beside_split):
@@ -244,24 +242,28 @@ def _kind_then_split(root: Path, split: str) -> Folders | None:
         return None
     images, labels = both
     # COCO-Stuff's images are COCO's, and often only one split of the maps was fetched.
-    part = _first(labels if images == root else images, SPLIT_NAMES[split])
-    return None if part is None else (images / part.name, labels / part.name)
+    part = first_child(labels if images == root else images, SPLIT_NAMES[split])
+    if part is None:
+        return None
+    # A folder that is missing is named by what reads it.
+    return child(images, part.name) or images / part.name, child(labels, part.name) or labels / part.name
 
 
 def _split_then_kind(root: Path, split: str) -> Folders | None:
-    part = _first(root, SPLIT_NAMES[split])
+    part = first_child(root, SPLIT_NAMES[split])
     return None if part is None else _of_kinds(part)
 
 
 def _beside_split(root: Path, split: str) -> Folders | None:
-    part = _first(root, SPLIT_NAMES[split])
-    labels = None if part is None else _first(root, [part.name + more for more in BESIDE])
+    part = first_child(root, SPLIT_NAMES[split])
+    labels = None if part is None else first_child(root, [part.name + more for more in BESIDE])
     return None if part is None or labels is None else (part, labels)
 
 
 def _of_kinds(root: Path) -> Folders | None:
-    labels = next((root / name for name in LABELS if _has_images(root / name)), None)
-    images = _first(root, IMAGES)
+    folders = (child(root, name) for name in LABELS)
+    labels = next((path for path in folders if path is not None and _has_images(path)), None)
+    images = first_child(root, IMAGES)
     if images is None and labels is not None and labels.name == "stuffthingmaps":
         images = root
     return None if images is None or labels is None else (images, labels)
@@ -269,7 +271,7 @@ def _of_kinds(root: Path) -> Folders | None:
 
 def _masks_beside_images(root: Path, allow_missing: bool) -> dict[str, list[Pair]]:
     """Roboflow's semantic masks: in a folder for each split, or in one."""
-    parts: Mapping[str, Path | None] = {split: _first(root, SPLIT_NAMES[split]) for split in SPLIT_NAMES}
+    parts: Mapping[str, Path | None] = {split: first_child(root, SPLIT_NAMES[split]) for split in SPLIT_NAMES}
     if any(parts.values()):
         return {
             split: match_masks(folder, allow_missing=allow_missing) if folder else []
@@ -279,11 +281,5 @@ def _masks_beside_images(root: Path, allow_missing: bool) -> dict[str, list[Pair
     return {split: held_out(pairs, split) for split in SPLIT_NAMES}
 
 
-def _first(root: Path, names: tuple[str, ...] | list[str], suffix: str = "") -> Path | None:
-    """The first of these that is there: folders, or files with a suffix."""
-    paths = (root / f"{name}{suffix}" for name in names)
-    return next((path for path in paths if (path.is_file() if suffix else path.is_dir())), None)
-
-
 def _has_images(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+    return any(visible_files(folder, *IMAGE_SUFFIXES))

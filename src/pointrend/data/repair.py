@@ -33,8 +33,8 @@ def write_repaired(data: CocoInstances, split: str, out: Path) -> str:
     """Write OUT/instances_SPLIT.json and OUT/SPLIT/ with the images, and say what was repaired.
 
     Repaired is what has one meaning: the faults that are read as meant, boxes without a side (taken from the
-    outline), and fractions where every object of the file is in fractions. Records with other faults are left as they
-    are. Images are hard links where the file system has them.
+    outline), and fractions and crowds where every object of the file is in fractions or a crowd. Records with other
+    faults are left as they are. Images are hard links where the file system has them.
 
     Raises:
         ValueError: the output has such a file already.
@@ -67,11 +67,15 @@ def _is_record(record: Any) -> bool:
 def _mend_boxes_and_fractions(data: CocoInstances, records: dict[Any, dict[str, Any]]) -> int:
     items = [(item, data.file.images[key]) for key, objects in data.file.objects.items() for item in objects]
     fractions = bool(items) and all(is_fraction(item) and min(image.size) > 4 for item, image in items)
+    crowds = all(item.crowd for item, _ in items)
     count = 0
     for item, image in items:
         record = records.get(item.id)
         if record is None:
             continue
+        if crowds:
+            record["iscrowd"] = 0
+            count += 1
         if fractions:
             scale = (image.width, image.height)
             record["segmentation"] = [

@@ -141,14 +141,24 @@ def annotation_problems(data: CocoInstances) -> list[Problem]:
     problems = [Problem(fault.kind, fault.place, fault.text) for fault in faults]
     if not any(data.file.objects.values()):
         problems.append(Problem("no objects", "annotations", f"none in {len(data.file.images)} images"))
+    elif all(item.crowd for objects in data.file.objects.values() for item in objects):
+        text = (
+            "every object has iscrowd 1, which some tools write for any mask in run lengths; crowds are not learnt"
+            " from. --fix OUT makes them single objects"
+        )
+        problems.append(Problem("crowds alone", "annotations", text))
     files = Counter(image.file_name for image in data.file.images.values())
     for name in sorted(name for name, count in files.items() if count > 1):
         problems.append(
             Problem("image listed twice", name, f"{files[name]} entries of images name this file")
         )
     names = [category.name for category in data.file.categories.values()]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        problems.append(Problem("duplicate category name", "categories", f"{name!r} is there twice"))
+    alike = [name.strip().casefold() for name in names]
+    for name in sorted({name for name, own in zip(names, alike, strict=True) if alike.count(own) > 1}):
+        text = (
+            f"{name!r} is there twice" if names.count(name) > 1 else f"{name!r} is there in another spelling"
+        )
+        problems.append(Problem("duplicate category name", "categories", text))
     for image_id, objects in data.file.objects.items():
         image = data.file.images[image_id]
         for item in objects:

@@ -351,6 +351,9 @@ class _Record:
 
     def text(self, field: str) -> str:
         value = self.fields.get(field)
+        if type(value) is int:
+            self.mend("number for a text", field, str(value), f"{value} is a number")
+            value = self.fields[field]
         if not isinstance(value, str) or not value:
             raise self.wrong("missing or wrong field", field, "a text", value)
         return value
@@ -550,6 +553,8 @@ def _shape(record: _Record, image: ImageRecord) -> Shape:
             len(value),
         )
     meant: Any = value
+    if len(value) >= 3 and all(isinstance(one, list) and len(one) == 2 for one in value):
+        meant = [value]  # the pairs of one polygon, and noted as that
     if len(value) >= 6 and not any(isinstance(one, list | tuple | Mapping) for one in value):
         record.mend("flat polygon", "segmentation", [value], "a list of lists of numbers is meant")
         meant = [value]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -34,6 +34,8 @@ class FileNames(Generic[K]):
                 not meant.
         """
         parts = name_parts(name)
+        if parts and parts[-1] not in self._by_last and "%" in name:
+            parts = name_parts(unquote(name))
         shared = [
             (key, count)
             for key, own in (self._by_last.get(parts[-1], []) if parts else [])
@@ -48,7 +50,7 @@ class FileNames(Generic[K]):
 def name_parts(name: str) -> list[str]:
     """The folders and the file of a name, comparable: NFC, lower case, without a drive, "." or an address's escapes."""
     if re.match(r"[a-z]+://", name):
-        name = unquote(re.sub(r"^[a-z]+://", "", name))
+        name = unquote(re.sub(r"^[a-z]+://", "", name.partition("?")[0]))
     parts = re.split(r"[/\\]+", unicodedata.normalize("NFC", name).casefold())
     return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
 
@@ -91,3 +93,10 @@ class FileFinder:
         return FileNames(
             {path: path.relative_to(self.folder).as_posix() for path in files if path.name[:1] != "."}
         )
+
+
+def visible_files(folder: Path, *suffixes: str) -> Iterator[Path]:
+    """The files of a folder and its subfolders, in order; those that systems hide (`._a.json` of macOS) left out."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in suffixes and not path.name.startswith("."):
+            yield path

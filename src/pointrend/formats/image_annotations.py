@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import io
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pointrend.formats.coco_json import (
     MAX_PIXELS,
@@ -25,6 +29,10 @@ from pointrend.masks.rle import RunLengths, run_lengths
 
 NO_OBJECTS = frozenset({"background", "_background_", "__background__", "__ignore__"})
 """Class names that tools give to what is no object."""
+
+
+ImageSize = Callable[[Path], tuple[int, int]]
+"""(height, width) of an image file, upright; ValueError if it is none."""
 
 
 @dataclass
@@ -74,6 +82,31 @@ def checked_size(height: object, width: object) -> tuple[int, int]:
     if len(sides) == 2 and min(sides) > 0 and sides[0] * sides[1] <= MAX_PIXELS:
         return sides[0], sides[1]
     raise ValueError(f"height, width: expected 1 to {MAX_PIXELS} pixels in all, got {brief((height, width))}")
+
+
+def without_area(left_out: Mapping[str, int]) -> list[Fault]:
+    """Shapes of these kinds, which have no area, were left out."""
+    return [
+        Fault("shape without area", f"{count} shapes", f"of kind {kind} are left out", certain=True)
+        for kind, count in left_out.items()
+    ]
+
+
+def png_mask(png: bytes, size: tuple[int, int]) -> np.ndarray:
+    """The mask in a PNG file of an annotation: (h, w), at most `size`; where it is opaque if it has transparent parts,
+    else where it is not black.
+
+    Raises:
+        ValueError: no readable image, or a larger one.
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if image.width > size[1] or image.height > size[0]:
+                raise ValueError("larger than its image")
+            alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+            return np.array(alpha or image.convert("L")) != 0
+    except (OSError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
+        raise ValueError(f"not a readable image ({error})") from error
 
 
 def mask_shape(mask: np.ndarray, offset: tuple[int, int], size: tuple[int, int]) -> RunLengths | None:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import io
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pointrend.formats.coco_json import Fault, Inspection, Shape, brief
+from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
+    ImageSize,
     checked_size,
     mask_shape,
+    png_mask,
     polygon_shape,
     together,
+    without_area,
 )
 from pointrend.io import read_json
 from pointrend.masks.export import instance_result, numbered_classes
@@ -32,6 +33,7 @@ WITHOUT_AREA = ("point", "points", "line", "linestrip")
 POLYGONS = ("polygon", "rotation", "oriented_rectangle")
 """labelme's name, and that of rectangles which lie askew, in newer versions and in programs made from it."""
 CIRCLE_CORNERS = 64
+PHOTOS = (".jpg", ".JPG", ".jpeg", ".png", ".PNG", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def is_labelme(path: Path) -> bool:
@@ -43,24 +45,24 @@ def is_labelme(path: Path) -> bool:
     return isinstance(content, Mapping) and "shapes" in content and "imagePath" in content
 
 
-def inspect_labelme(folder: Path) -> Inspection:
+def inspect_labelme(folder: Path, image_size: ImageSize) -> Inspection:
     """All labelme files of a folder and its subfolders. Shapes with the same `group_id` and label are one object;
-    points and lines, which have no area, are left out and said.
+    points and lines, which have no area, are left out and said. An image that is not where its file says is the one
+    of the same name beside it.
     """
     images: list[AnnotatedImage] = []
     faults: list[Fault] = []
     left_out: Counter[str] = Counter()
-    for path in sorted(folder.rglob("*.json")):
+    for path in visible_files(folder, ".json"):
         if path.name == "classes.json":
             continue
         try:
             content = read_json(path)
             if isinstance(content, Mapping) and "shapes" in content:
-                images.append(_image(folder, path, content, faults, left_out))
+                images.append(_image(folder, path, content, image_size, faults, left_out))
         except ValueError as error:
             faults.append(Fault("unreadable annotation", str(path.relative_to(folder)), str(error)))
-    for kind, count in left_out.items():
-        faults.append(Fault("shape without area", f"{count} shapes", f"{kind}s are left out", certain=True))
+    faults += without_area(left_out)
     return together(str(folder), images, faults)
 
 
@@ -98,14 +100,26 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
 
 
 def _image(
-    folder: Path, path: Path, content: Mapping[str, Any], faults: list[Fault], left_out: Counter[str]
+    folder: Path,
+    path: Path,
+    content: Mapping[str, Any],
+    image_size: ImageSize,
+    faults: list[Fault],
+    left_out: Counter[str],
 ) -> AnnotatedImage:
     name = content.get("imagePath")
     if not isinstance(name, str):
         raise ValueError("expected imagePath and a list of shapes")
-    height, width = checked_size(content.get("imageHeight"), content.get("imageWidth"))
     parent = path.parent.relative_to(folder).as_posix()
-    image = AnnotatedImage(name if parent == "." else f"{parent}/{name}", (height, width))
+    image_path = path.parent / PureWindowsPath(name).as_posix()
+    beside = [one for suffix in PHOTOS if (one := path.with_suffix(suffix)).is_file()]
+    if len(beside) == 1 and not image_path.is_file():  # the image was given another name
+        image_path, name = beside[0], beside[0].name
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if height is None and width is None:  # old versions
+        height, width = image_size(image_path)
+    size = checked_size(height, width)
+    image = AnnotatedImage(name if parent == "." else f"{parent}/{name}", size)
     where = f"{path.relative_to(folder)}, "
     for label, shape, _ in _objects(content.get("shapes"), image.size, where, faults, left_out):
         image.objects.append((label, shape))
@@ -207,12 +221,9 @@ def _mask(shape: Mapping[str, Any], size: tuple[int, int]) -> Shape:
     if len(corners) != 2 or not isinstance(shape.get("mask"), str) or np.abs(corners).max() > 2 * max(size):
         raise ValueError("mask: expected two corners and an image of the mask")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True)), formats=["PNG"]) as image:
-            if image.width > size[1] or image.height > size[0]:
-                raise ValueError("mask: larger than its image")
-            mask = np.array(image.convert("L")) != 0
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"mask: not a readable image ({error})") from error
+        mask = png_mask(base64.b64decode(shape["mask"], validate=True), size)
+    except ValueError as error:  # of base64 too
+        raise ValueError(f"mask: {error}") from error
     found = mask_shape(mask, (int(corners[0, 0]), int(corners[0, 1])), size)
     if found is None:
         raise ValueError("mask: has no pixel inside the image")

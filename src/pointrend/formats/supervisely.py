@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import io
 import zlib
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from pointrend.formats.coco_json import Fault, Inspection, Shape, brief
+from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
     checked_size,
     mask_shape,
+    png_mask,
     polygon_shape,
     together,
+    without_area,
 )
 from pointrend.io import read_json
 from pointrend.masks import polygons
 
+WITHOUT_AREA = ("point", "line", "graph", "cuboid", "cuboid_2d")
 MAX_BYTES = 2**26
 """Of a bitmap's PNG."""
 
@@ -32,17 +32,23 @@ def inspect_supervisely(root: Path, folders: list[Path]) -> Inspection:
     """The objects of these data sets, folders with `img` and `ann`; image names as seen from `root`."""
     images: list[AnnotatedImage] = []
     faults: list[Fault] = []
+    left_out: Counter[str] = Counter()
     for folder in folders:
-        for path in sorted((folder / "ann").glob("*.json")):
-            name = (folder / "img" / path.stem).relative_to(root).as_posix()
+        photos = {path.stem: path for path in sorted((folder / "img").iterdir())}
+        for path in visible_files(folder / "ann", ".json"):
+            own = folder / "img" / path.stem
+            if not own.is_file():  # older exports leave the image's suffix out
+                own = photos.get(path.stem, own)
+            name = own.relative_to(root).as_posix()
             try:
-                images.append(_image(name, read_json(path), faults))
+                images.append(_image(name, read_json(path), faults, left_out))
             except ValueError as error:
                 faults.append(Fault("unreadable annotation", str(path.relative_to(root)), str(error)))
+    faults += without_area(left_out)
     return together(str(root), images, faults)
 
 
-def _image(name: str, content: Any, faults: list[Fault]) -> AnnotatedImage:
+def _image(name: str, content: Any, faults: list[Fault], left_out: Counter[str]) -> AnnotatedImage:
     size = content.get("size") if isinstance(content, Mapping) else None
     if not isinstance(size, Mapping):
         raise ValueError(f"size: expected height and width, got {brief(size)}")
@@ -52,6 +58,10 @@ def _image(name: str, content: Any, faults: list[Fault]) -> AnnotatedImage:
         raise ValueError(f"objects: expected a list, got {brief(objects)}")
     image = AnnotatedImage(name, (height, width))
     for number, item in enumerate(objects):
+        kind = item.get("geometryType") if isinstance(item, Mapping) else None
+        if isinstance(kind, str) and kind in WITHOUT_AREA:
+            left_out[kind] += 1
+            continue
         try:
             image.objects.append(_object(item, image.size))
         except ValueError as error:
@@ -94,22 +104,10 @@ def _bitmap(bitmap: Any, size: tuple[int, int]) -> Shape:
     ):
         raise ValueError(f"bitmap: expected data and an origin [x, y], got {brief(bitmap)}")
     try:
-        packed = zlib.decompressobj()
-        png = packed.decompress(base64.b64decode(bitmap.get("data") or "", validate=True), MAX_BYTES)
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            if image.width > size[1] or image.height > size[0]:
-                raise ValueError("bitmap: larger than its image")
-            channel = image.convert("RGBA").getchannel("A") if "A" in image.getbands() else image.convert("L")
-            mask = np.array(channel) != 0
-    except (
-        binascii.Error,
-        zlib.error,
-        OSError,
-        SyntaxError,
-        TypeError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"bitmap: not a readable image ({error})") from error
+        packed = base64.b64decode(bitmap.get("data") or "", validate=True)
+        mask = png_mask(zlib.decompressobj().decompress(packed, MAX_BYTES), size)
+    except (ValueError, TypeError, zlib.error) as error:
+        raise ValueError(f"bitmap: {error}") from error
     return _required(mask_shape(mask, (origin[0], origin[1]), size))
 
 

@@ -4,19 +4,27 @@ the image's width and height; names in data.yaml or classes.txt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pointrend.formats.coco_json import Fault, Inspection
-from pointrend.formats.image_annotations import AnnotatedImage, together
+from pointrend.formats.coco_json import Fault, Inspection, brief
+from pointrend.formats.image_annotations import AnnotatedImage, ImageSize, together
 from pointrend.masks.polygons import Polygons
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt", "obj.names")
+NO_LABELS = ("classes.txt", "notes.txt", "train.txt", "val.txt", "test.txt")
 SLACK = 0.01
 """Share of the image by which a point may lie outside."""
+
+
+def find_names(root: Path) -> Path | None:
+    """The file with the class names: of a usual name, or the one YAML file of the folder."""
+    usual = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+    others = [path for suffix in ("yaml", "yml") for path in root.glob(f"[!.]*.{suffix}")]
+    return others[0] if usual is None and len(others) == 1 else usual
 
 
 def read_names(path: Path) -> list[str]:
@@ -31,22 +39,26 @@ def read_names(path: Path) -> list[str]:
         raise ValueError(f"{path}: not a readable text file ({error})") from error
     if path.suffix in (".yaml", ".yml"):
         names = _yaml(path, text)
-        if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-            names = [names[number] for number in range(len(names))]
+        numbers = [str(number) for number in range(len(names))] if isinstance(names, dict) else []
+        if isinstance(names, dict) and names.keys() == set(numbers):
+            names = [names[number] for number in numbers]
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str | int) for name in names):
-        raise ValueError(f"{path}, names: expected a list of class names, or names by number from 0")
-    return [str(name) for name in names]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            f"{path}, names: expected a list of class names, or names by number from 0, got {brief(names)}"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{path}, names: expected every name once, got {twice[0]!r} twice")
+    return names
 
 
 def _yaml(path: Path, text: str) -> Any:
     import yaml  # type: ignore[import-untyped]
 
-    if "&" in text and "*" in text:
-        raise ValueError(f"{path}: anchors and aliases are not read")
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=yaml.BaseLoader)  # texts and lists alone: `no` is a name
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"{path}: not a readable YAML file ({str(error).splitlines()[0]})") from error
     return content.get("names") if isinstance(content, dict) else None
@@ -56,7 +68,8 @@ def inspect_yolo(
     source: str,
     pairs: Iterable[tuple[str, Path, Path]],
     class_names: list[str],
-    image_size: Callable[[Path], tuple[int, int]],
+    image_size: ImageSize,
+    without_image: Iterable[Path] = (),
 ) -> Inspection:
     """The objects of images with their text files.
 
@@ -64,7 +77,8 @@ def inspect_yolo(
         source: of the whole, for messages.
         pairs: name, image and text file of each; without the text file an image has no object.
         class_names: by number.
-        image_size: (height, width) of an image file, upright.
+        image_size: of an image file.
+        without_image: text files beside which there is no image.
     """
     images: list[AnnotatedImage] = []
     faults: list[Fault] = []
@@ -89,6 +103,9 @@ def inspect_yolo(
             except ValueError as error:
                 kind = "missing mask" if "box" in str(error) else "malformed line"
                 faults.append(Fault(kind, f"{labels.name}, line {number}", str(error)))
+    for path in without_image:
+        if path.name not in NO_LABELS:
+            faults.append(Fault("labels without an image", path.name, "left out", certain=True))
     return together(source, images, faults, class_names)
 
 
@@ -101,7 +118,10 @@ def _object(line: str, names: list[str], size: tuple[int, int]) -> tuple[str, Po
         raise ValueError(f"expected a class number of 0..{len(names) - 1}, got {line.split()[0][:20]}")
     points = numbers[1:]
     if len(points) == 4:
-        raise ValueError("a box (x, y, width, height), no outline: this is a data set for detection")
+        raise ValueError(
+            "a box (x, y, width, height), no outline: this is a data set for detection; where it has outlines too, "
+            "leave the lines of boxes out"
+        )
     if len(points) < 6 or len(points) % 2:
         raise ValueError(f"expected three or more x, y pairs, got {len(points)} numbers")
     if points.min() < -SLACK or points.max() > 1 + SLACK:
