@@ -95,10 +95,9 @@ def _coco_files(root: Path) -> list[Path]:
     """JSON files of the folder and of its annotations/, the newest year first; without copies that have points in
     place of masks.
     """
-    folders = [root, *([child(root, "annotations")] if child(root, "annotations") is not None else [])]
     return [
         path
-        for folder in folders
+        for folder in (root, child(root, "annotations") or root / "annotations")
         for path in sorted(folder.glob("[!.]*.json"), reverse=True)
         if not POINTS_FILE.fullmatch(path.name)
     ]
