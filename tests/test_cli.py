@@ -281,7 +281,9 @@ def test_predict_finds_classes_and_names_them_by_different_options(
     model = pointrend.load(checkpoint)
     model.config = replace(model.config, class_names=("class 0", "class 1"))
     pointrend.save(model, tmp_path / "unnamed.safetensors")
+    capsys.readouterr()
     assert found(tmp_path / "unnamed.safetensors", "--classes", "a", "b") == ["a", "b"]
+    assert "does not name" not in capsys.readouterr().err
 
 
 def test_predict_refuses_a_score_for_label_maps(

@@ -272,7 +272,7 @@ def test_predict_loads_neither_training_nor_torch_compile(tmp_path: Path) -> Non
     )
     assert any(out.rglob("*.png")), "nothing was predicted"
     unwanted = {"pointrend.training.loop", "accelerate", "matplotlib", "torch._dynamo", "sympy"}
-    assert loaded.isdisjoint(unwanted)
+    assert not loaded & unwanted - fresh_modules("import torch")  # torch before 2.6 loads sympy itself
 
 
 def test_torchvision_comes_with_the_real_compiler_where_something_asks_for_it() -> None:

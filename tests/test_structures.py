@@ -143,6 +143,17 @@ def test_a_wrong_index_says_what_is_expected() -> None:
         some_objects()[[7]]
 
 
+def test_numbers_of_every_library_and_slices_backwards() -> None:
+    result = some_objects()
+    for one in (1, np.int64(1), np.array(1), torch.tensor(1), -2):
+        assert result[one].score == result[1].score  # type: ignore[index]
+    assert [round(one.score, 2) for one in result[::-1]] == [0.3, 0.8, 0.9]
+    with pytest.raises(IndexError, match="index 3: there are 3 detections"):
+        result[3]
+    with pytest.raises(ValueError, match="expected a flag for each of 3"):
+        result[True]
+
+
 def test_what_is_no_index_no_class_and_no_score_is_refused() -> None:
     with pytest.raises(ValueError, match="index: expected whole numbers, flags, a slice or a name, got None"):
         some_objects()[None]  # type: ignore[index]

@@ -1,6 +1,7 @@
 """Print the lowest versions that pyproject.toml allows, as constraints for pip; for `make test-lowest`.
 
-Of what the package and its browser page need; tools of development come in their newest version.
+Of what the package, its browser page and its tables (parquet) need; tools of development and what else is optional come
+in their newest version.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ PROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 
 def lowest(text: str) -> list[str]:
-    """A line "name==version" for each requirement of the package and of its extra "app"."""
-    lists = re.findall(r"^(?:dependencies|app) = \[(.*?)\]", text, flags=re.DOTALL | re.MULTILINE)
+    """A line "name==version" for each requirement of the package and of its extras "app" and "parquet"."""
+    lists = re.findall(r"^(?:dependencies|app|parquet) = \[(.*?)\]", text, flags=re.DOTALL | re.MULTILINE)
     found = [f"{name}=={bound}" for one in lists for name, bound in re.findall(r'"([\w.-]+)>=([\w.]+)"', one)]
     if not found:
         raise ValueError(f"{PROJECT}: found no requirement of the form name>=version")

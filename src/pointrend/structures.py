@@ -282,7 +282,7 @@ def indices(index: Index, count: int) -> Tensor:
         IndexError: a number beyond them.
     """
     if isinstance(index, slice):
-        return torch.arange(count)[index]
+        return torch.tensor(range(count)[index], dtype=torch.int64)
     try:
         chosen = torch.as_tensor(index).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -360,8 +360,16 @@ class InstanceResult(InstanceMethods):
         """
         if isinstance(index, str):
             return self[self.labels == class_number(self.class_names, index)]
-        if isinstance(index, SupportsIndex) and not hasattr(index, "__len__"):  # arrays may be one, too
-            number = range(len(self))[index]
+        # Arrays and tensors of one number are one, too.
+        if (
+            isinstance(index, SupportsIndex)
+            and getattr(index, "ndim", 0) == 0
+            and not isinstance(index, bool)
+        ):
+            number = operator.index(index)
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"index {number}: there are {len(self)} detections")
+            number %= len(self)
             label = int(self.labels[number])
             name = class_name(self.class_names, label)
             return Detection(

@@ -356,6 +356,30 @@ def test_the_usual_keys_of_state_dicts_are_understood(tmp_path, key):
     assert found.meta == {"epoch": 3}
 
 
+def test_the_only_dictionary_of_tensors_is_the_state_dict_whatever_its_key(tmp_path):
+    state = {"w": torch.ones(2)}
+    for content in ({"weights": state}, {"ema": state, "epoch": 3}, {"model": {"state_dict": state}}):
+        torch.save(content, tmp_path / "x.pth")
+        assert list(read_foreign(tmp_path / "x.pth").tensors) == ["w"]
+    torch.save({"student": state, "teacher": state}, tmp_path / "x.pth")
+    with pytest.raises(
+        ValueError, match="several dictionaries of tensors, student, teacher: save one of them"
+    ):
+        read_foreign(tmp_path / "x.pth")
+
+
+def test_archives_that_are_not_torchs_state_dicts_are_called_by_their_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("weights.pth", b"1")
+    with pytest.raises(ValueError, match=r"an archive of weights\.pth, not of torch: unpack it"):
+        read_foreign(tmp_path / "x.zip")
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        for name in ("x/data.pkl", "x/constants.pkl", "x/code/__torch__.py"):
+            archive.writestr(name, b"1")
+    with pytest.raises(ValueError, match=r"TorchScript, a program: save the model's state_dict\(\)"):
+        read_foreign(tmp_path / "x.pt")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
     torch.save(
@@ -372,6 +396,12 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "Git LFS pointer"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "a web page"),
         (b"<html>", "a web page"),
+        (b"<!-- saved --><html>", "a web page"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "a web page"),
+        (b'{"error": "Repository not found"}', "a text in JSON"),
+        (b"\x1f\x8b\x08\0", r"a gzip archive \(unpack it\)"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"\x89PNG\r\n\x1a\n", "an image"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.pkl", "x.pth", "x.safetensors"])

@@ -39,6 +39,7 @@ def test_files_bytes_pillow_images_arrays_and_tensors_are_the_same_image(path: P
         "path": path,
         "text": str(path),
         "address": path.as_uri(),
+        "address as a path": Path(path.as_uri()),
         "bytes": path.read_bytes(),
         "open file": io.BytesIO(path.read_bytes()),
         "pillow": Image.fromarray(PIXELS),
@@ -110,6 +111,13 @@ def test_a_url_is_not_fetched_offline_nor_without_end(server: str, monkeypatch: 
         (b"no image", r"image: not a readable image \(its format is not known\)"),
         ("no such file.png", "no such file"),
         (".", "got a folder"),
+        ("x" * 5000, r"^x{200}\.\.\.: no such file \(File name too long\)"),
+        ("~nobody of this name/a.png", "no such file"),
+        ("data:image/png;base64,iVBO" + "R" * 5000, r"^data:.{195}\.\.\.: expected a file, .*of kind 'data'"),
+        ("ftp://x.org/a.png", "ftp://x.org/a.png: expected a file, .*got an address of kind 'ftp'"),
+        (Path("https://x.org/a.png"), "got a Path of kind 'https'"),
+        (torch.zeros(3, 5, 7, dtype=torch.uint8, device="meta"), "expected a dense tensor with values"),
+        (torch.zeros(3, 5, 7, dtype=torch.uint8).to_sparse(), "expected a dense tensor with values"),
     ],
 )
 def test_what_is_no_image_is_refused_and_says_what_is_expected(image: Any, message: str) -> None:

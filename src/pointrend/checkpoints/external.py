@@ -44,6 +44,7 @@ _SKIPPED_CLASSES = frozenset(
         "_codecs.encode",
     }
 )
+STATE_KEYS = ("model", "state_dict", "model_state_dict", "net", "blobs")
 _READ_ERRORS = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -82,6 +83,8 @@ def read_foreign(path: str | Path) -> ForeignCheckpoint:
     The state dict may be the file itself or one of its entries: "model" (Detectron2), "state_dict" (OpenMMLab,
     Lightning), "model_state_dict", "net", "blobs" (Caffe2).
 
+    Without these, it is the only entry that is a dictionary of tensors.
+
     Raises FileNotFoundError, and ValueError for a file that is damaged or is none of these; that holds objects of other
     classes, or NaN or infinite weights, which it names; or that is a Git LFS pointer or a web page.
     """
@@ -105,7 +108,8 @@ def read_foreign(path: str | Path) -> ForeignCheckpoint:
         raise ValueError(
             f"{path}: cannot be read as a checkpoint: it holds {error} beside its tensors, which is not allowed. "
             "Reading such an object may run code, so nothing in it was run. Where you trust the file, save its "
-            "tensors alone: torch.save({'state_dict': checkpoint['state_dict']}, 'weights.pth')"
+            "tensors alone: torch.save({'state_dict': checkpoint['state_dict']}, 'weights.pth'), of a whole model "
+            "model.state_dict()"
         ) from error
     except _READ_ERRORS as error:
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -123,16 +127,24 @@ def _split(content: Any, file_size: int) -> ForeignCheckpoint:
         raise ValueError(f"expected a dictionary, got {type(content).__name__}")
     state: Any = content
     meta: dict[str, Any] = {}
-    for key in ("model", "state_dict", "model_state_dict", "net", "blobs"):
-        if isinstance(content.get(key), Mapping):
-            state = content[key]
-            meta = {str(k): v for k, v in content.items() if k != key}
-            break
+    keys = [key for key in STATE_KEYS if isinstance(content.get(key), Mapping)]
+    if not keys:
+        keys = [key for key, value in content.items() if isinstance(value, Mapping) and _holds_tensors(value)]
+        if len(keys) > 1:
+            raise ValueError(
+                f"several dictionaries of tensors, {', '.join(map(str, keys[:5]))}: save one of them"
+            )
+    if keys:
+        state = content[keys[0]]
+        meta = {str(k): v for k, v in content.items() if k != keys[0]}
+        if any(isinstance(state.get(key), Mapping) for key in STATE_KEYS):  # {"model": {"state_dict": ..}}
+            return _split(state, file_size)
     tensors: dict[str, Tensor] = {}
     for name, value in state.items():
         tensor = value.value if isinstance(value, PickledArray) else value
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ValueError(f"expected tensors by name, got {type(tensor).__name__} under {name!r}")
+            what = "an array or another object" if isinstance(tensor, _Skipped) else type(tensor).__name__
+            raise ValueError(f"expected tensors by name, got {what} under {name!r}")
         # A view with stride 0 looks as large as it likes.
         if tensor.numel() * tensor.element_size() > file_size:
             raise ValueError(f"{name} claims {tuple(tensor.shape)}, more than the file's {file_size} bytes")
@@ -143,6 +155,10 @@ def _split(content: Any, file_size: int) -> ForeignCheckpoint:
     if not tensors:
         raise ValueError("no tensors in it")
     return ForeignCheckpoint(tensors, meta)
+
+
+def _holds_tensors(state: Mapping[Any, Any]) -> bool:
+    return bool(state) and all(isinstance(value, Tensor) for value in state.values())
 
 
 class _Skipped:
@@ -158,6 +174,12 @@ class _Skipped:
 def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        if not any(entry.filename.endswith("/data.pkl") for entry in entries):
+            raise ValueError(
+                f"an archive of {', '.join(e.filename for e in entries[:3])}, not of torch: unpack it"
+            )
+        if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+            raise ValueError("TorchScript, a program: save the model's state_dict() instead")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise ValueError("compressed zip entries, which torch never writes")
         if sum(entry.file_size for entry in entries) > path.stat().st_size:

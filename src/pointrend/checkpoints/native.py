@@ -165,18 +165,35 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
     return FileInfo(metadata.get("version", "unknown"), task, config, extra), tensors
 
 
+OTHER_FILES = {
+    b"\x1f\x8b": "a gzip archive (unpack it)",
+    b"7z\xbc\xaf": "a 7z archive (unpack it)",
+    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+}
+
+
 def refuse_placeholder(path: Path) -> None:
-    """Raise a ValueError for what is often found under a checkpoint's name: a Git LFS pointer, a web page, nothing."""
+    """Raise a ValueError for what is often found under a checkpoint's name: a Git LFS pointer, a web page, an answer in
+    JSON, an archive, an image.
+    """
     with path.open("rb") as file:
-        head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+        start = file.read(512)
+    head = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(
             f"{path}: a Git LFS pointer, not the checkpoint itself; fetch it with `git lfs pull`, or download the file"
         )
-    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+    # Without zeros: a safetensors file, which begins with a length, may begin with any letter.
+    if b"\0" not in head and head.startswith((b"<", b'{"', b"{ ", b"{\n", b"[")):
+        what = "a web page" if head.startswith(b"<") else "a text in JSON"
         raise ValueError(
-            f"{path}: a web page, not a checkpoint; download the file itself (its raw or resolve link)"
+            f"{path}: {what}, not a checkpoint; download the file itself (its raw or resolve link)"
         )
+    for magic, what in OTHER_FILES.items():
+        if start.startswith(magic):
+            raise ValueError(f"{path}: {what}, not a checkpoint")
 
 
 def refuse_nonfinite(tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -131,12 +131,14 @@ def load_model(
     *,
     optimize: Precision | None = None,
     class_names: Sequence[str] = (),
+    names_if_none: Sequence[str] = (),
     output_stride: int | None = None,
     full_resolution: bool = False,
 ) -> Any:
     """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
 
     class_names: names of the model's classes, or one file of them, instead of its own.
+    names_if_none: the same, for a model that has none, if there are as many.
     output_stride: of a DeepLabV3's deepest maps, instead of that which it was trained at.
     full_resolution: the network sees images in their own size, whatever it was trained at.
     """
@@ -146,11 +148,18 @@ def load_model(
     from pointrend.zoo import load
 
     names = read_names(class_names) if class_names else ()
+    others = read_names(names_if_none) if names_if_none else ()
     with downloading(str(name_or_path)) as progress:
         model = load(name_or_path, progress=progress)
     if names:
         name_classes(model, names)
-    elif not names and are_numbered(model.config.class_names) and main_process():
+    elif (
+        are_numbered(own := model.config.class_names)
+        and len(others) == len(own)
+        and {*others}.isdisjoint(own)
+    ):
+        name_classes(model, others)  # nothing else can be meant
+    elif are_numbered(own) and main_process():
         print(
             f"{name_or_path}: the file does not name its {len(model.config.class_names)} classes, so they are class 0, "
             "class 1, ..; name them by --class-names",

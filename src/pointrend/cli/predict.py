@@ -120,11 +120,10 @@ class Predict:
         announce(f"loading {self.model or 'the bundled model'}")
         from rich.console import Console
 
-        from pointrend.checkpoints.class_names import name_classes, read_names
+        from pointrend.checkpoints.class_names import read_names
         from pointrend.cli.console import load_model, with_sliding_windows
         from pointrend.distributed import main_process
         from pointrend.predict import Output, Predictor
-        from pointrend.structures import are_numbered
         from pointrend.zoo.bundled import BUNDLED
 
         name = self.model or next(one.name for one in BUNDLED.values() if one.task == "semantic")
@@ -132,13 +131,11 @@ class Predict:
             name,
             optimize=self.optimize,
             class_names=self.class_names,
+            names_if_none=self.classes,
             output_stride=self.output_stride,
             full_resolution=self.full_resolution,
         )
         own, chosen = model.config.class_names, read_names(self.classes) if self.classes else ()
-        if are_numbered(own) and len(chosen) == len(own) and {*chosen}.isdisjoint(own):
-            name_classes(model, chosen)  # nothing else can be meant
-            own, chosen = chosen, ()
         if {*chosen} - {*own} and not self.class_names and len(chosen) == len(own):
             raise ValueError(
                 f"classes: finds some of the model's classes, which are {', '.join(own[:20])}; to give them other "

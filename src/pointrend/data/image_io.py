@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -106,11 +107,26 @@ def to_image(image: Any, *, channel_order: ChannelOrder = "rgb") -> Tensor:
 
 
 def local_path(source: str | os.PathLike[str]) -> Path:
-    """A path from a text: `file://` addresses and `~` too."""
+    """A path from a text: `file://` addresses and `~` too.
+
+    Raises:
+        ValueError: an address of another kind (as a `Path`, any address: it has lost a slash), or no name of a file.
+    """
     text = os.fspath(source)
-    if text.lower().startswith("file://"):
+    short = text if len(text) <= 200 else f"{text[:200]}..."
+    if text.lower().startswith("file:/"):
         text = urllib.request.url2pathname(urllib.parse.urlsplit(text).path)
-    return Path(text).expanduser()
+    elif (kind := re.match(r"(\w[\w+-]+):(/|image/)", text)) and not os.path.exists(text):
+        raise ValueError(
+            f"{short}: expected a file, or a text with an address of http, https or an object store, got "
+            f"{'a Path' if isinstance(source, Path) else 'an address'} of kind {kind[1]!r}"
+        )
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, or nobody of the name behind "~"
+        raise ValueError(f"{short}: no such file ({getattr(error, 'strerror', None) or error})") from error
+    return path
 
 
 def _from_tensor(image: Tensor, order: ChannelOrder) -> Tensor:
@@ -121,6 +137,10 @@ def _from_tensor(image: Tensor, order: ChannelOrder) -> Tensor:
     if planes.ndim != 3 or planes.shape[0] not in (1, 3):
         raise ValueError(
             f"image: expected a tensor (3, H, W) or (H, W), got {shape}; give several images as a list"
+        )
+    if image.is_meta or image.layout != torch.strided:
+        raise ValueError(
+            f"image: expected a dense tensor with values, got one of {image.device}, {image.layout}"
         )
     _check_values(image.dtype, image.dtype == torch.uint8, shape, ".to(torch.uint8)")
     return _in_order(planes.detach(), order)
@@ -151,9 +171,9 @@ def _in_order(planes: Tensor, order: ChannelOrder) -> Tensor:
 def _check_values(dtype: object, right: bool, shape: tuple[int, ...], cast: str) -> None:
     if not right:
         integers = "int" in str(dtype)
-        way = (
-            f"for values 0..255: image{cast}" if integers else f"for values 0..1: (image * 255).round(){cast}"
-        )
+        way = f"for values 0..255: image{cast}"
+        if not integers:
+            way = f"for values 0..1: (image * 255).round(){cast}; for 0..255: image.round(){cast}"
         raise ValueError(f"image: expected uint8 values 0..255, got {dtype}; {way}")
     if 0 in shape:
         raise ValueError(f"image: expected at least one pixel, got the shape {shape}")

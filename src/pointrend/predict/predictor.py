@@ -87,7 +87,7 @@ class Predictor:
         classes: Sequence[str] = (),
         channel_order: ChannelOrder = "rgb",
     ) -> None:
-        if not callable(getattr(model, "predict", None)):
+        if not callable(getattr(model, "predict", None)) or isinstance(model, type):
             found = str(model).partition("\n")[0]  # of a network, its name
             raise ValueError(
                 f"model: expected a model with predict(), got {found}; pointrend.load(NAME or PATH) gives one"

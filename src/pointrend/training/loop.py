@@ -201,6 +201,8 @@ def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
     for epoch in itertools.count():
         empty = True
         for batch in loader:
+            if batch is None:  # accelerate 1.0, of an empty loader
+                continue
             empty = False
             yield batch
         if empty:
