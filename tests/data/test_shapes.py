@@ -70,8 +70,9 @@ def test_instances_are_the_visible_parts_of_the_semantic_image() -> None:
 
 def test_boxes_are_tight_and_specks_are_left_out() -> None:
     dataset = ShapeScenes(12, "instance", size=(90, 120), min_area=40)
-    for index in range(12):
-        target = dataset[index].target
+    targets = [dataset[index].target for index in range(12)]
+    assert sum(len(target) for target in targets) > 12
+    for target in targets:
         assert not target.crowd.any()
         for mask, box in zip(target.masks.dense(), target.boxes, strict=True):
             rows, columns = mask.nonzero(as_tuple=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib import resources
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.routing import Route
 
 from pointrend.app.label_session import LabelSession
 from pointrend.app.limits import read_body
-from pointrend.app.request_filter import RequestFilter
-from pointrend.app.server import CALL_BYTES, in_thread
+from pointrend.app.server import CALL_BYTES, in_thread, page_app
 from pointrend.formats.point_labels import MAX_POINTS
 
 STATIC = {
@@ -65,12 +62,7 @@ B = TypeVar("B", bound=Body)
 
 def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = None) -> FastAPI:
     """The web application; `hosts` as of `RequestFilter`."""
-    app = FastAPI(openapi_url=None)
-    app.add_middleware(RequestFilter, hosts=hosts)
-
-    @app.exception_handler(ValueError)
-    async def refuse(request: Request, error: ValueError) -> Response:
-        return JSONResponse({"error": str(error)}, 422)
+    app = page_app(STATIC, hosts)
 
     @app.exception_handler(OSError)
     async def unwritten(request: Request, error: OSError) -> Response:
@@ -114,10 +106,6 @@ def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = No
         await in_thread(session.finish_image, (await parsed(request, Finish)).image)
         return await in_thread(session.task)
 
-    for path, (name, media_type) in STATIC.items():
-        content = (resources.files("pointrend.app") / "static" / name).read_bytes()
-        page_file = Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
-        app.routes.append(Route(f"/{path}", page_file, methods=["GET"]))
     return app
 
 

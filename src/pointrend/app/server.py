@@ -6,7 +6,7 @@ No route takes a path: the page's own files are a fixed table, images and result
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from importlib import resources
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
@@ -49,6 +49,27 @@ class RenderRequest(BaseModel):
     min_score: float = 0.5
 
 
+def page_app(static: Mapping[str, tuple[str, str]], hosts: Collection[str] | None) -> FastAPI:
+    """A web application that serves the files of a page; a ValueError is its answer 422.
+
+    Args:
+        static: path -> file of the page, and its media type.
+        hosts: see `RequestFilter`.
+    """
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(RequestFilter, hosts=hosts)
+
+    @app.exception_handler(ValueError)
+    async def refuse(request: Request, error: ValueError) -> Response:
+        return JSONResponse({"error": str(error)}, 422)
+
+    for path, (name, media_type) in STATIC.items():
+        content = (resources.files("pointrend.app") / "static" / name).read_bytes()
+        page_file = Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
+        app.routes.append(Route(f"/{path}", page_file, methods=["GET"]))
+    return app
+
+
 def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str] | None = None) -> FastAPI:
     """The web application.
 
@@ -56,17 +77,12 @@ def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str]
         max_waiting: requests that wait for the network, which answers one at a time.
         hosts: see `RequestFilter`.
     """
-    app = FastAPI(openapi_url=None)
-    app.add_middleware(RequestFilter, hosts=hosts)
+    app = page_app(STATIC, hosts)
     uploads, readers, network = (
         asyncio.Semaphore(UPLOADS),
         anyio.CapacityLimiter(READERS),
         anyio.CapacityLimiter(1),
     )
-
-    @app.exception_handler(ValueError)
-    async def refuse(request: Request, error: ValueError) -> Response:
-        return JSONResponse({"error": str(error)}, 422)
 
     @app.exception_handler(BusyError)
     async def busy(request: Request, error: BusyError) -> Response:
@@ -110,10 +126,6 @@ def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str]
         }
         return Response(content, media_type=media_type, headers=headers)
 
-    for path, (name, media_type) in STATIC.items():
-        content = (resources.files("pointrend.app") / "static" / name).read_bytes()
-        page_file = Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
-        app.routes.append(Route(f"/{path}", page_file, methods=["GET"]))
     return app
 
 

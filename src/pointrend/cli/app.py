@@ -53,16 +53,14 @@ class App:
         from pointrend.app.server import build_app, serve
         from pointrend.app.service import Service
 
-        local = self.host in LOCAL
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         models = ModelCache(self.models, zoo=self.zoo, device=device)
         models.preload()
         limits = Limits(self.max_megabytes, self.max_megapixels)
         service = Service(models, limits, megabytes=self.memory)
-        app = build_app(service, max_waiting=self.queue, hosts=LOCAL if local else None)
-        port = free_port(self.host, self.port)
-        shown = "localhost" if local else self.host
-        print(f"PointRend is at http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
+        port, address, hosts = listening(self.host, self.port)
+        app = build_app(service, max_waiting=self.queue, hosts=hosts)
+        print(f"PointRend is at {address}  (Ctrl-C ends it)", flush=True)
         serve(app, self.host, port)
         return 0
 
@@ -76,6 +74,15 @@ def require_server() -> None:
         raise ImportError(
             "the page in the browser needs FastAPI and uvicorn; install them with: pip install 'pointrend[app]'"
         ) from error
+
+
+def listening(host: str, port: int) -> tuple[int, str, tuple[str, ...] | None]:
+    """The port, a free one for 0; the address to open; and the hosts that requests may name, None for any.
+
+    Raises ValueError as `free_port`.
+    """
+    port, local = free_port(host, port), host in LOCAL
+    return port, f"http://{'localhost' if local else host}:{port}", LOCAL if local else None
 
 
 def free_port(host: str, port: int) -> int:

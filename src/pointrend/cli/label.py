@@ -8,7 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from pointrend.cli.app import LOCAL, free_port, require_server
+from pointrend.cli.app import listening, require_server
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,10 @@ class Label:
             points=self.points,
             seed=self.seed,
         )
-        local = self.host in LOCAL
-        app = build_label_app(session, hosts=LOCAL if local else None)
-        port = free_port(self.host, self.port)
+        port, address, hosts = listening(self.host, self.port)
+        app = build_label_app(session, hosts=hosts)
         print(f"points go to {out}")
-        print(f"Label at http://{'localhost' if local else self.host}:{port}  (Ctrl-C ends it)", flush=True)
+        print(f"Label at {address}  (Ctrl-C ends it)", flush=True)
         serve(app, self.host, port)
         return 0
 

@@ -55,7 +55,7 @@ class Serve:
         """Serve until Ctrl-C or SIGTERM; requests at work are answered first."""
         require_service()
         from pointrend.app.limits import Limits
-        from pointrend.cli.app import LOCAL, free_port
+        from pointrend.cli.app import listening
         from pointrend.cli.console import announce
 
         limits = Limits(self.max_megabytes, self.max_megapixels)
@@ -63,11 +63,10 @@ class Serve:
         from pointrend.serve.api import ServiceLimits, build_service
 
         bounds = ServiceLimits(limits, self.queue, self.seconds, url_hosts=self.allow_urls)
-        local = self.host in LOCAL
-        app = build_service(self._backend(), bounds, hosts=LOCAL if local else None)
-        port = free_port(self.host, self.port)
-        shown = "localhost" if local else self.host
-        print(f"PointRend answers at http://{shown}:{port}/predict  (Ctrl-C ends it)", flush=True)
+        backend = self._backend()
+        port, address, hosts = listening(self.host, self.port)
+        app = build_service(backend, bounds, hosts=hosts)
+        print(f"PointRend answers at {address}/predict  (Ctrl-C ends it)", flush=True)
         import uvicorn
 
         uvicorn.run(
