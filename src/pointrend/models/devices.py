@@ -76,7 +76,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def require_memory(needed: int, device: torch.device, what: str, advice: str) -> None:
-    """Check that at least ``needed`` bytes are there; else the operating system kills the process, wordlessly.
+    """Check that at least ``needed`` bytes are there, before the OOM killer ends the process.
 
     Raises:
         ValueError: what needs how much, how much there is, and the advice.
