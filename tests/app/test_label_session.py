@@ -143,7 +143,7 @@ def test_after_a_write_that_failed_the_object_is_asked_for_again(
     work = session(images)
     due = work.task()
     with monkeypatch.context() as broken:
-        broken.setattr("pointrend.app.label_session.atomic_write", full)
+        broken.setattr("pointrend.app.label_session.write_text", full)
         with pytest.raises(OSError, match="full"):
             work.answer(9, LABELS, 1.0)
     assert work.task() == due
