@@ -82,7 +82,7 @@ def test_a_file_is_no_checkpoint(semantic_file, capsys) -> None:
 
 def test_a_file_that_gives_something_else_is_not_kept(exporting, semantic, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(verify, "photograph", lambda size: torch.zeros(3, *size, dtype=torch.uint8))
-    monkeypatch.setattr(verify, "LABELS_EQUAL", 1.1)
+    monkeypatch.setattr("pointrend.export.EXACT", verify.Tolerance(labels_equal=1.1))
     with pytest.raises(ValueError, match=r"at 96x128 pixels .* differ from the model's; no file was kept"):
         exporting(semantic, tmp_path / "model.onnx", size=(96, 128))
     assert not list(tmp_path.iterdir())
@@ -93,6 +93,7 @@ def test_a_file_that_gives_something_else_is_not_kept(exporting, semantic, tmp_p
     [
         ("model.pb", {}, "ends in .onnx, .xml, .pt2"),
         ("model.onnx", {"int8": ["photo.jpg"]}, r"int8: expected a name that ends in .xml"),
+        ("model.pt2", {"half": True}, r"half: expected a name that ends in .onnx or .xml"),
         ("model.pt2", {"num_points": 10}, "points: expected a semantic model"),
     ],
 )
@@ -100,6 +101,15 @@ def test_options_that_do_not_go_together_are_refused(instance, tmp_path, name, o
     with pytest.raises(ValueError, match=message):
         export(instance, tmp_path / name, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_half_the_file_gives_nearly_the_same(exporting, instance, instance_file, tmp_path) -> None:
+    half = exporting(instance, tmp_path / "half.onnx", half=True)
+    assert half.stat().st_size < 0.7 * instance_file.stat().st_size
+    for photograph in PHOTOGRAPHS:
+        found, expected = (runtime.load(path).predict(photograph) for path in (half, instance_file))
+        assert found["labels"].tolist() == expected["labels"].tolist()
+        assert np.abs(found["boxes"] - expected["boxes"]).max(initial=0) <= 0.5
 
 
 def test_a_model_in_half_precision_is_refused(semantic, tmp_path) -> None:

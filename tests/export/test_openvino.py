@@ -8,18 +8,18 @@ import pytest
 from pointrend import runtime
 from pointrend.export import describe
 from pointrend.export.graphs import build_graph
-from pointrend.export.verify import CHECKED_SIZES
+from pointrend.export.verify import CHECKED_SIZES, Check
 from pointrend.samples import SAMPLES
 
 PHOTOGRAPHS = [sample.image for sample in SAMPLES.values()]
 pytest.importorskip("openvino", reason="openvino is not installed: pip install 'pointrend[openvino]'")
 
 
-def write(model, onnx, to, calibrate_by=()):
+def write(model, onnx, to, **options):
     from pointrend.export.openvino_file import write_openvino
 
-    check = (build_graph(model, logits=False, num_points=None), CHECKED_SIZES)
-    write_openvino(onnx, to, describe(model, None, False), calibrate_by=calibrate_by, check=check)
+    check = Check(build_graph(model, logits=False, num_points=None), CHECKED_SIZES)
+    write_openvino(onnx, to, describe(model, None, False), check=check, **options)
     return runtime.load(to)
 
 

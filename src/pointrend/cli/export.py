@@ -30,6 +30,8 @@ class Export:
     """Semantic models: points in each subdivision step, instead of the model's own number."""
     logits: bool = False
     """Give logits of the network's size instead of labels, or mask logits instead of probabilities."""
+    half: bool = False
+    """Weights as float16 (ONNX, OpenVINO): half the file, used as float32 all the same."""
     int8: tuple[Path, ...] = ()
     """Images, or one folder of them, to calibrate 8-bit integers by (OpenVINO): a hundred or more like those to come.
     Score the file by `pointrend eval` before and after."""
@@ -53,6 +55,7 @@ class Export:
             size=size,
             num_points=self.points,
             logits=self.logits,
+            half=self.half,
             int8=[str(i) for i in images],
         )
         parts = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]

@@ -20,7 +20,7 @@ import torch
 from pointrend._version import __version__
 from pointrend.export.graphs import SemanticGraph, build_graph
 from pointrend.export.onnx_file import drop_assertions, trace, write_onnx
-from pointrend.export.verify import CHECKED_SIZES, check_file, check_program, photograph
+from pointrend.export.verify import CHECKED_SIZES, EXACT, HALF, Check, photograph
 from pointrend.io import atomic_write
 from pointrend.runtime.sessions import FORMAT
 
@@ -36,6 +36,7 @@ def export(
     size: tuple[int, int] | None = None,
     num_points: int | None = None,
     logits: bool = False,
+    half: bool = False,
     int8: Sequence[str | Path] = (),
 ) -> Path:
     """Write a model as `.onnx` (opset 18, standard operators), `.xml` with `.bin` (OpenVINO) or `.pt2` (torch.export).
@@ -46,6 +47,7 @@ def export(
         size: rows and columns of the images as the network sees them; any if not given.
         num_points: of semantic models, points in each subdivision step, instead of the model's own number.
         logits: give logits of the network's size (semantic), or mask logits, instead of labels or probabilities.
+        half: keep weights as float16, half the file; they are used as float32 all the same. Not `.pt2`.
         int8: images to calibrate by: convolutions in 8-bit integers, the point head and subdivision in float32.
             OpenVINO only. Not compared with the model: score it by `pointrend eval`.
 
@@ -59,6 +61,8 @@ def export(
         raise ValueError(f"{to}: expected a name that ends in {', '.join(SUFFIXES)}")
     if int8 and to.suffix != ".xml":
         raise ValueError(f"int8: expected a name that ends in .xml (OpenVINO), got {to}")
+    if half and to.suffix == ".pt2":
+        raise ValueError(f"half: expected a name that ends in .onnx or .xml, got {to}")
     _require_packages(to, bool(int8))
     graph = build_graph(model, logits=logits, num_points=num_points)
     preprocessing = model.config.preprocessing
@@ -71,22 +75,23 @@ def export(
     sizes = [size] if size is not None else list(CHECKED_SIZES)
     if to.suffix == ".pt2":
         drop_assertions(program)
-        check_program(program, graph, sizes, inputs)
+        Check(graph, sizes).program(program, inputs)
         with atomic_write(to) as unfinished:
             torch.export.save(program, unfinished)
         return to
     metadata = describe(model, size, logits)
+    check = Check(graph, sizes, HALF if half else EXACT)
     if to.suffix == ".onnx":
         with atomic_write(to) as unfinished:
-            write_onnx(program, unfinished, inputs, graph.outputs, metadata)
-            check_file(unfinished, ".onnx", graph, sizes)
+            write_onnx(program, unfinished, inputs, graph.outputs, metadata, half=half)
+            check.file(unfinished, ".onnx")
     else:
         from pointrend.export.openvino_file import write_openvino
 
         with TemporaryDirectory() as folder:
             onnx = Path(folder) / "model.onnx"
             write_onnx(program, onnx, inputs, graph.outputs, metadata)
-            write_openvino(onnx, to, metadata, calibrate_by=int8, check=(graph, sizes))
+            write_openvino(onnx, to, metadata, calibrate_by=int8, half=half, check=check)
     return to
 
 

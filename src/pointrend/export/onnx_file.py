@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,8 +63,10 @@ def write_onnx(
     inputs: list[str],
     outputs: tuple[str, ...],
     metadata: Mapping[str, Any],
+    *,
+    half: bool = False,
 ) -> None:
-    """Translate and write.
+    """Translate and write; weights as float16 if `half`.
 
     Raises:
         ValueError: an operator has no translation, or one of another domain.
@@ -93,8 +96,29 @@ def write_onnx(
     for node in proto.graph.node:  # traces of our source, longer than the graph itself
         del node.metadata_props[:]
         node.doc_string = ""
+    if half:
+        _halve_weights(proto)
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
+
+
+def _halve_weights(proto: Any) -> None:
+    """Each as float16 and a cast back to float32, which runtimes do once, when they open the file."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in proto.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if values.size < 256 or np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pointrend.export.verify import Graph, Size, check_file
+from pointrend.export.verify import Check
 from pointrend.io import atomic_write
 from pointrend.preprocessing import Preprocessing, resize_array, resized_size
 from pointrend.runtime.model import to_pixels
@@ -22,10 +22,11 @@ def write_openvino(
     to: Path,
     metadata: Mapping[str, Any],
     *,
-    calibrate_by: Sequence[str | Path],
-    check: tuple[Graph, Sequence[Size]],
+    calibrate_by: Sequence[str | Path] = (),
+    half: bool = False,
+    check: Check,
 ) -> None:
-    """An ONNX file as `to` (.xml) and .bin beside it; checked unless it is in 8 bits.
+    """An ONNX file as `to` (.xml) and .bin beside it, weights as float16 if `half`; checked unless it is in 8 bits.
 
     Raises:
         ValueError: its answers differ from the model's.
@@ -39,9 +40,9 @@ def write_openvino(
         model.set_rt_info(value if isinstance(value, str) else json.dumps(value), [FORMAT, name])
     with TemporaryDirectory() as folder:
         xml = Path(folder) / "model.xml"
-        openvino.save_model(model, xml, compress_to_fp16=False)
+        openvino.save_model(model, xml, compress_to_fp16=half)
         if not calibrate_by:
-            check_file(xml, ".xml", *check)
+            check.file(xml, ".xml")
         for part, target in ((xml.with_suffix(".bin"), to.with_suffix(".bin")), (xml, to)):
             with atomic_write(target) as unfinished:
                 unfinished.write_bytes(part.read_bytes())

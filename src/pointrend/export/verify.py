@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,24 @@ Arrays = list[NDArray[Any]]
 
 CHECKED_SIZES: tuple[Size, ...] = ((160, 131), (96, 224))
 """Rows and columns: higher than wide, and wider."""
-LABELS_EQUAL = 0.999
-"""Share of pixels; two classes may be level up to rounding."""
-BOX, SCORE, LOGIT = 0.05, 1e-3, 0.05
-"""Pixels, probability, and logits at all but LABELS_EQUAL of the cells."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a file's answers may be from the model's."""
+
+    labels_equal: float = 0.999
+    """Share of pixels; two classes may be level up to rounding."""
+    box: float = 0.05
+    """Pixels."""
+    score: float = 1e-3
+    logit: float = 0.05
+    """At all but 1 - `labels_equal` of the cells; of masks, at 99 %."""
+
+
+EXACT = Tolerance()
+HALF = Tolerance(labels_equal=0.99, box=0.5, score=0.01, logit=0.25)
+"""For weights rounded to 11 bits."""
 
 
 def photograph(size: Size) -> Tensor:
@@ -36,74 +51,80 @@ def photograph(size: Size) -> Tensor:
     return resized[0].round().to(torch.uint8)
 
 
-def check_file(path: Path, suffix: str, graph: Graph, sizes: Sequence[Size]) -> None:
-    """Run a file by its runtime; ValueError where it does not give what the graph gives."""
-    session = open_session(path, suffix=suffix)
+@dataclass(frozen=True)
+class Check:
+    """ValueError, saying by how much, where a file does not give what the graph gives.
 
-    def run(inputs: dict[str, Tensor]) -> Arrays:
-        return session.run({name: value.numpy() for name, value in inputs.items()})
+    Args:
+        graph: the model.
+        sizes: rows and columns of the images to compare at.
+        tolerance: how near is near enough.
+    """
 
-    check(run, graph, sizes, session.inputs)
+    graph: Graph
+    sizes: Sequence[Size]
+    tolerance: Tolerance = EXACT
+
+    def file(self, path: Path, suffix: str) -> None:
+        """Of a file, run by its runtime."""
+        session = open_session(path, suffix=suffix)
+        self.run(
+            lambda given: session.run({name: value.numpy() for name, value in given.items()}), session.inputs
+        )
+
+    def program(self, program: torch.export.ExportedProgram, inputs: Sequence[str]) -> None:
+        """Of an exported program."""
+        module = program.module()
+
+        def run(given: dict[str, Tensor]) -> Arrays:
+            found = module(*given.values())
+            return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+
+        self.run(run, inputs)
+
+    @torch.no_grad()
+    def run(self, run: Callable[[dict[str, Tensor]], Arrays], inputs: Sequence[str]) -> None:
+        """Of a function from the inputs by name to the outputs."""
+        images = [photograph(size) for size in self.sizes]
+        for image in (*images, torch.zeros_like(images[-1])):  # black: nothing to find, as a rule
+            size = (image.shape[1], image.shape[2])
+            given = {"image": image}
+            if "size" in inputs:
+                given["size"] = torch.tensor([size[0] + 17, 2 * size[1]])
+            expected = self.graph(*given.values())
+            found = run(given)
+            if isinstance(self.graph, SemanticGraph):
+                wrong = difference_of_maps(expected.numpy(), found[0], self.tolerance)
+            else:
+                wrong = difference_of_objects([tensor.numpy() for tensor in expected], found, self.tolerance)
+            if wrong:
+                raise ValueError(f"export: at {size[0]}x{size[1]} pixels {wrong}; no file was kept")
 
 
-def check_program(
-    program: torch.export.ExportedProgram, graph: Graph, sizes: Sequence[Size], inputs: Sequence[str]
-) -> None:
-    """The same of an exported program."""
-    module = program.module()
-
-    def run(inputs: dict[str, Tensor]) -> Arrays:
-        found = module(*inputs.values())
-        return [tensor.numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
-
-    check(run, graph, sizes, inputs)
-
-
-@torch.no_grad()
-def check(
-    run: Callable[[dict[str, Tensor]], Arrays], graph: Graph, sizes: Sequence[Size], inputs: Sequence[str]
-) -> None:
-    """ValueError, saying by how much, where `run` does not give the graph's own answers."""
-    images = [photograph(size) for size in sizes]
-    for image in (*images, torch.zeros_like(images[-1])):  # black: nothing to find, as a rule
-        size = (image.shape[1], image.shape[2])
-        given = {"image": image}
-        if "size" in inputs:
-            given["size"] = torch.tensor([size[0] + 17, 2 * size[1]])
-        expected = graph(*given.values())
-        found = run(given)
-        if isinstance(graph, SemanticGraph):
-            wrong = difference_of_maps(expected.numpy(), found[0])
-        else:
-            wrong = difference_of_objects([tensor.numpy() for tensor in expected], found)
-        if wrong:
-            raise ValueError(f"export: at {size[0]}x{size[1]} pixels {wrong}; no file was kept")
-
-
-def difference_of_maps(expected: NDArray[Any], found: NDArray[Any]) -> str:
+def difference_of_maps(expected: NDArray[Any], found: NDArray[Any], tolerance: Tolerance = EXACT) -> str:
     """What is wrong with labels (H, W) or logits (C, H, W); empty if nothing is."""
     if expected.shape != found.shape:
         return f"the file gives {found.shape}, the model {expected.shape}"
-    near = expected == found if expected.ndim == 2 else np.abs(expected - found) <= LOGIT
-    if near.mean() < LABELS_EQUAL:
+    near = expected == found if expected.ndim == 2 else np.abs(expected - found) <= tolerance.logit
+    if near.mean() < tolerance.labels_equal:
         return f"{1 - near.mean():.2%} of the file's answers differ from the model's"
     return ""
 
 
-def difference_of_objects(expected: Arrays, found: Arrays) -> str:
+def difference_of_objects(expected: Arrays, found: Arrays, tolerance: Tolerance = EXACT) -> str:
     """What is wrong with boxes, labels, scores and masks; empty if nothing is.
 
     Objects may come in another order. A tenth of them, or one, may be others where their scores are level with the
     least one: rounding decides which of these are kept.
     """
     for one, other in ((expected, found), (found, expected)):
-        least = min(one[2].min(initial=1), other[2].min(initial=1)) + SCORE
+        least = min(one[2].min(initial=1), other[2].min(initial=1)) + tolerance.score
         alone = []
         for box, label, score, mask in zip(*one, strict=True):
-            like = (other[1] == label) & (np.abs(other[2] - score) <= SCORE)
-            like &= (np.abs(other[0] - box) <= BOX).all(1)
+            like = (other[1] == label) & (np.abs(other[2] - score) <= tolerance.score)
+            like &= (np.abs(other[0] - box) <= tolerance.box).all(1)
             if like.any():
-                near = np.abs(other[3][like] - mask) <= LOGIT
+                near = np.abs(other[3][like] - mask) <= tolerance.logit
                 if near.mean((1, 2)).max() < 0.99:
                     return f"the mask in box {box.round(1).tolist()} differs from the model's"
                 continue
