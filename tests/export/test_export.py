@@ -143,6 +143,21 @@ def test_a_network_that_cannot_be_followed_is_said_in_one_line() -> None:
         trace_any(Branching(), (torch.ones(2),), None)
 
 
+def test_what_a_file_does_otherwise_is_said(tmp_path, monkeypatch, capsys) -> None:
+    def write(model, to, **options):
+        to.write_bytes(b"")
+        return to
+
+    monkeypatch.setattr("pointrend.export.export", write)
+    command = ["export", "photo-semantic", "--to", str(tmp_path / "model.onnx")]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "TensorRT's TopK takes at most 3840 values" in said
+    assert "the file interpolates labels" in said
+    assert main([*command, "--points", "2048"]) == 0
+    assert "TensorRT" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("size", ["512", "0x3", "ax4", "3x4x5"])
 def test_a_size_is_two_numbers(size, capsys) -> None:
     assert main(["export", "shapes-semantic", "--size", size]) == 2

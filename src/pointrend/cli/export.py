@@ -10,6 +10,9 @@ from tyro.conf import Positional, arg
 
 from pointrend.cli.console import announce
 
+TENSORRT_LIMIT = 3840
+"""Largest K of TensorRT's TopK layer."""
+
 
 @dataclass(frozen=True)
 class Export:
@@ -65,9 +68,18 @@ class Export:
             if images
             else "gives what the model gives"
         )
-        if getattr(getattr(model.config, "point_rend", None), "full_resolution", False):
+        points = getattr(model.config, "point_rend", None)  # of semantic models
+        if points is not None and points.full_resolution:
             print(
                 "of images that the network sees shrunk, the file interpolates labels, where `predict` refines them"
+            )
+        if (
+            points is not None
+            and (self.points or points.num_points) > TENSORRT_LIMIT
+            and path.suffix == ".onnx"
+        ):
+            print(
+                f"TensorRT's TopK takes at most {TENSORRT_LIMIT} values: for it, --points {TENSORRT_LIMIT} --size HxW"
             )
         print(f"{path}: {megabytes:.1f} MB, {compared}")
         return 0
