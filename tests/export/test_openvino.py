@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +15,9 @@ from pointrend.export.verify import CHECKED_SIZES, Check
 from pointrend.samples import SAMPLES
 
 PHOTOGRAPHS = [sample.image for sample in SAMPLES.values()]
-pytest.importorskip("openvino", reason="openvino is not installed: pip install 'pointrend[openvino]'")
+openvino = pytest.importorskip(
+    "openvino", reason="openvino is not installed: pip install 'pointrend[openvino]'"
+)
 
 
 def write(model, onnx, to, **options):
@@ -46,11 +51,45 @@ def test_a_damaged_file_is_refused(tmp_path) -> None:
         runtime.load(tmp_path / "model.xml")
 
 
+def read_in_8_bits(path: Path) -> list[Any]:
+    """The operators of a file that take values of 8 bits."""
+    operators = openvino.Core().read_model(path).get_ops()
+    return [
+        node
+        for node in operators
+        if any(
+            node.input_value(place).get_node().get_type_name() == "FakeQuantize"
+            for place in range(node.get_input_size())
+        )
+    ]
+
+
+def is_list_of_points(node: Any) -> bool:
+    shape = node.get_output_partial_shape(0)
+    return len(shape) > 1 and shape[len(shape) - 1] == 2
+
+
+@pytest.mark.slow
+def test_eight_bits_of_an_instance_model(instance, instance_file, tmp_path) -> None:
+    pytest.importorskip("nncf", reason="nncf is not installed: pip install 'pointrend[openvino]'")
+    model = write(instance, instance_file, tmp_path / "model.xml", calibrate_by=PHOTOGRAPHS)
+    in_8_bits = read_in_8_bits(tmp_path / "model.xml")
+    assert "Convolution" in {node.get_type_name() for node in in_8_bits}
+    of_boxes = [node for node in in_8_bits if node.get_output_partial_shape(0)[0].is_dynamic]
+    assert not of_boxes  # neither their coordinates, nor positions of points, nor heads
+    for photograph in PHOTOGRAPHS:
+        found, expected = model.predict(photograph), runtime.load(instance_file).predict(photograph)
+        if len(expected["labels"]):
+            assert expected["labels"][0] in found["labels"]
+
+
 @pytest.mark.slow
 def test_eight_bits(semantic, semantic_file, tmp_path) -> None:
     pytest.importorskip("nncf", reason="nncf is not installed: pip install 'pointrend[openvino]'")
     write(semantic, semantic_file, tmp_path / "float.xml")
     model = write(semantic, semantic_file, tmp_path / "model.xml", calibrate_by=PHOTOGRAPHS)
     assert (tmp_path / "model.bin").stat().st_size < 0.5 * (tmp_path / "float.bin").stat().st_size
+    positions = [node for node in read_in_8_bits(tmp_path / "model.xml") if is_list_of_points(node)]
+    assert not positions
     same = [(model.predict(p) == runtime.load(semantic_file).predict(p)).mean() for p in PHOTOGRAPHS]
     assert np.mean(same) >= 0.9

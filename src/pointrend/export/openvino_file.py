@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,6 +53,8 @@ def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | P
     """Convolutions of the network in 8 bits; products at points, and what chooses them, stay as they are."""
     import nncf
 
+    nncf.set_log_level(logging.ERROR)  # it names every layer that stays in float
+
     def arrays(path: str | Path) -> dict[str, Any]:
         image = to_pixels(path)
         size = resized_size(image.shape[0], image.shape[1], preprocessing)
@@ -61,19 +64,36 @@ def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | P
             given["size"] = np.array(image.shape[:2], dtype=np.int64)
         return given
 
-    points = [
-        node.get_friendly_name()
-        for node in model.get_ops()
-        if node.get_type_name() in ("Convolution", "MatMul") and _sees_points(node)
-    ]
     return nncf.quantize(
         model,
         nncf.Dataset(list(images), arrays),
-        ignored_scope=nncf.IgnoredScope(names=points, validate=False),
+        ignored_scope=nncf.IgnoredScope(names=_kept_in_float(model), validate=False),
         subset_size=len(images),
     )
 
 
-def _sees_points(node: Any) -> bool:
-    """A convolution over a list of points (one axis), or a product of matrices: heads on boxes and points."""
-    return node.get_type_name() == "MatMul" or len(node.get_output_partial_shape(0)) == 3
+def _kept_in_float(model: Any) -> list[str]:
+    """Every operator that no convolution of the whole image depends on, and products of matrices.
+
+    Boxes and the positions of points, with 256 values of each coordinate, would be off by pixels.
+    """
+    network: set[str] = set()
+    waiting = [node for node in model.get_ops() if _sees_image(node)]
+    while waiting:
+        node = waiting.pop()
+        if node.get_friendly_name() not in network:
+            network.add(node.get_friendly_name())
+            waiting += [node.input_value(place).get_node() for place in range(node.get_input_size())]
+    return [
+        node.get_friendly_name()
+        for node in model.get_ops()
+        if node.get_friendly_name() not in network or node.get_type_name() == "MatMul"
+    ]
+
+
+def _sees_image(node: Any) -> bool:
+    """A convolution over two axes, of the only image rather than of any number of boxes."""
+    if node.get_type_name() not in ("Convolution", "GroupConvolution"):
+        return False
+    shape = node.get_output_partial_shape(0)
+    return len(shape) == 4 and shape[0] == 1
