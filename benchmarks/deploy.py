@@ -5,8 +5,9 @@
 
 "photo" and "shapes" are the bundled models on a sample photograph of 640x427, R50 and R101 those of `whole_model.py`
 with random weights; their first row is the textbook way of that file, measured once. Seconds are those from pixels to
-the result, resizing and pasting in them; ways take turns; medians. "Products" are the seconds of convolutions and
-matrix products alone, by the profiler of torch or the runtime: what no better arrangement of the rest goes below. "As
+the result, resizing and pasting in them; ways take turns; medians. "Products" are the share of
+convolutions and matrix products in the operators' time, by the profiler of torch or the runtime: seconds times this
+share is what no better arrangement of the rest goes below. "As
 torch" is the share of pixels with the same label, or of objects with the same class and a box of IoU 0.9, and their
 masks' mean IoU; of random weights in 8 bits it says nothing.
 
@@ -82,7 +83,8 @@ def compare(short: str, folder: Path, chosen: argparse.Namespace) -> list[dict[s
                 check = Check(build_graph(model, logits=False, num_points=None), [(96, 128)])
                 write_openvino(onnx, path, describe(model, None, False), calibrate_by=images, check=check)
             print(f"{path.name}: written in {time.perf_counter() - started:.0f} s", flush=True)
-        sizes[way] = sum(part.stat().st_size for part in {path, path.with_suffix(".bin")} if part.exists())
+        parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+        sizes[way] = sum(part.stat().st_size for part in parts)
         calls[way] = runner(path, pixels, chosen.threads)
         products[way] = lambda path=path: runtime_kernels(path, image.numpy(), pixels, chosen.threads)
     if short == "R50":
@@ -91,8 +93,8 @@ def compare(short: str, folder: Path, chosen: argparse.Namespace) -> list[dict[s
     memory = {way: peak_above_rest(call) for way, call in calls.items()}
     times = alternate(calls, chosen.repeats, chosen.clock)
     if short in MODELS:  # once: it takes several times as long
-        parts: Any = instance_parts if model.task == "instance" else semantic_parts
-        textbook = {TEXTBOOK: lambda: parts(model, image, True, Clock(time.perf_counter))}
+        run: Any = instance_parts if model.task == "instance" else semantic_parts
+        textbook = {TEXTBOOK: lambda: run(model, image, True, Clock(time.perf_counter))}
         times = alternate(textbook, 1, chosen.clock) | times
     first = statistics.median(times.get(TEXTBOOK, times["torch"]))
     rows = []
@@ -110,7 +112,8 @@ def compare(short: str, folder: Path, chosen: argparse.Namespace) -> list[dict[s
         }
         if way in products:
             kernels = products[way]()
-            row["products"] = sum(t for name, t in kernels.items() if any(p in name for p in PRODUCTS))
+            products_alone = sum(t for name, t in kernels.items() if any(p in name for p in PRODUCTS))
+            row["products"] = products_alone / sum(kernels.values())
             row["kernels"] = dict(kernels.most_common(12))
         rows.append(row)
     show(short, rows)
@@ -120,12 +123,12 @@ def compare(short: str, folder: Path, chosen: argparse.Namespace) -> list[dict[s
 def show(short: str, rows: list[dict[str, Any]]) -> None:
     print(f"\n{short}, {rows[0]['image'][0]}x{rows[0]['image'][1]}\n")
     print(
-        "| way | MB | seconds | lowest to highest | times faster | products, s | memory of a call, MiB | as torch |"
+        "| way | MB | seconds | lowest to highest | times faster | products | memory of a call, MiB | as torch |"
     )
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | --- |")
     for row in rows:
         size = f"{row['megabytes']:.1f}" if row["megabytes"] else ""
-        products = f"{row['products']:.3f}" if "products" in row else ""
+        products = f"{row['products']:.0%}" if "products" in row else ""
         memory = f"{row['memory_mib']:.0f}" if row["memory_mib"] is not None else ""
         print(
             f"| {row['way']} | {size} | {row['median']:.3f} | {min(row['seconds']):.3f}-{max(row['seconds']):.3f} | "
