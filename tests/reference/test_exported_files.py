@@ -7,7 +7,6 @@ further sizes, one higher than wide, before it is kept.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -60,20 +59,20 @@ def thresholds(settings) -> dict:
     return {key: value for key, value in settings.items() if key in instance.BOX_SETTINGS}
 
 
-def test_no_box_and_one_box(reference, tmp_path: Path) -> None:
+def test_no_box_and_one_box(reference, tmp_path, monkeypatch) -> None:
     """Of what `export` compares, one image then has one box, and the others none."""
     model = reference.model
     reference.case(reference.cases[0])
-    model.config = replace(model.config, preprocessing=replace(model.config.preprocessing, short_edge=None))
+    as_given = replace(model.config.preprocessing, short_edge=None)
+    monkeypatch.setattr(model, "config", replace(model.config, preprocessing=as_given))
     images = [photograph(size) for size in CHECKED_SIZES]
     images.append(torch.zeros_like(images[-1]))
     scores = torch.cat([result.scores[:2] for image in images for result in model.predict([image])])
     highest, second = scores.topk(2).values.tolist()
     boxes = replace(model.box_head.config, score_threshold=(highest + second) / 2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.box_head, "config", boxes)
-        assert sorted(len(model.predict([image])[0]) for image in images) == [0, 0, 1]
-        export(model, tmp_path / "model.onnx")
+    monkeypatch.setattr(model.box_head, "config", boxes)
+    assert sorted(len(model.predict([image])[0]) for image in images) == [0, 0, 1]
+    export(model, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("name", default_set(semantic.CONFIGURATIONS))

@@ -63,11 +63,11 @@ class Export:
         )
         parts = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
         megabytes = sum(part.stat().st_size for part in parts) / 1e6
-        compared = (
-            "not compared with the model: score it by `pointrend eval`"
-            if images
-            else "gives what the model gives"
+        compared = "gives what the model gives" + (
+            ", within the rounding of its weights" if self.half else ""
         )
+        if images:
+            compared = "not compared with the model: score it by `pointrend eval`"
         points = getattr(model.config, "point_rend", None)  # of semantic models
         if points is not None and points.full_resolution:
             print(
