@@ -38,10 +38,11 @@ from whole_model import MODELS, Clock, build, instance_parts, make_image, semant
 import pointrend
 from pointrend import runtime
 from pointrend.data.image_io import read_image
-from pointrend.export import describe, export
+from pointrend.export import TRACED_SIZE, describe, export
 from pointrend.export.graphs import build_graph
+from pointrend.export.onnx_file import trace, write_onnx
 from pointrend.export.openvino_file import write_openvino
-from pointrend.export.verify import Check
+from pointrend.export.verify import Check, photograph
 from pointrend.models.devices import cpu_features
 from pointrend.runtime.model import Instances
 from pointrend.samples import SAMPLES
@@ -71,17 +72,11 @@ def compare(short: str, folder: Path, chosen: argparse.Namespace) -> list[dict[s
     }
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     sizes = dict.fromkeys(calls, weights)
-    onnx = folder / f"{short}.onnx"
     for way, suffix in WAYS.items():
         path = folder / f"{short}{suffix}"
         if not path.exists():
             started = time.perf_counter()
-            if path == onnx:
-                export(model, onnx)
-            else:
-                images = calibration(short, folder, image) if "int8" in suffix else ()
-                check = Check(build_graph(model, logits=False, num_points=None), [(96, 128)])
-                write_openvino(onnx, path, describe(model, None, False), calibrate_by=images, check=check)
+            write(model, short, image, path)
             print(f"{path.name}: written in {time.perf_counter() - started:.0f} s", flush=True)
         parts = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
         sizes[way] = sum(part.stat().st_size for part in parts)
@@ -135,6 +130,27 @@ def show(short: str, rows: list[dict[str, Any]]) -> None:
             f"{row['times_faster']:.2f} | {products} | {memory} | {row['as_torch']} |",
             flush=True,
         )
+
+
+class Unchecked(Check):
+    """Of random weights scores are level, and rounding decides which boxes are kept."""
+
+    def file(self, path: Path, suffix: str) -> None:
+        pass
+
+
+def write(model: Any, short: str, image: Tensor, path: Path) -> None:
+    """As `export` does, but OpenVINO's files from the ONNX file beside them."""
+    onnx, metadata = path.with_name(f"{short}.onnx"), describe(model, None, False)
+    graph = build_graph(model, logits=False, num_points=None)
+    if path != onnx:
+        images = calibration(short, path.parent, image) if "int8" in path.stem else ()
+        write_openvino(onnx, path, metadata, calibrate_by=images, check=Unchecked(graph, ()))
+    elif short in BUNDLED:
+        export(model, onnx)
+    else:
+        program = trace(graph, (photograph(TRACED_SIZE),), dynamic=True)
+        write_onnx(program, onnx, ["image"], graph.outputs, metadata)
 
 
 def calibration(short: str, folder: Path, image: Tensor) -> list[Path]:
