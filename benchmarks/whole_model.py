@@ -45,7 +45,7 @@ MODELS = {
 Model = InstanceSegmenter | SemanticSegmenter
 
 
-def build(name: str, backbone: str | None, detections: int) -> Model:
+def build(name: str, detections: int, backbone: str | None = None) -> Model:
     """A published model with calm random weights: features keep their size through a hundred layers."""
     torch.manual_seed(0)
     config: Any = ZOO[name].config()
@@ -158,7 +158,7 @@ def compare(short: str, arguments: argparse.Namespace) -> str:
     name, size, backbone = MODELS[short]
     if arguments.scale != 1:
         size = (round(size[0] * arguments.scale / 32) * 32, round(size[1] * arguments.scale / 32) * 32)
-    default = build(name, backbone, arguments.detections)
+    default = build(name, arguments.detections, backbone)
     models: dict[str, Model] = {
         "textbook": default,
         "default": default,
