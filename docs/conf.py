@@ -28,6 +28,10 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "PointRend"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_use_index = html_domain_indices = False  # the search finds names, too
+smartquotes_action = "qe"  # quotes and ellipses; "--data" is an option, not a dash
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 
 html_math_renderer = "mathml"
