@@ -129,9 +129,12 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=6e-4)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--crop", type=int, nargs=2, default=(128, 160))
+    parser.add_argument("--crop", type=int, nargs=2, default=(96, 128))
     parser.add_argument(
-        "--every", type=int, default=3, help="score every so manieth image of the validation set"
+        "--every",
+        type=int,
+        default=4,
+        help="score the first image of the validation set, and each so many after it",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, nargs=2, default=(256, 320))
     parser.add_argument(
-        "--every", type=int, default=1, help="score the first, and each so many images after it"
+        "--every", type=int, default=1, help="score the first image, and each so many after it"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)

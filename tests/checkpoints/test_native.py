@@ -171,7 +171,7 @@ def test_a_configuration_that_no_model_has_is_refused_with_the_files_name(path, 
     with safe_open(path, "pt") as file:
         config = json.loads(file.metadata()["config"])
     rewrite(path, config=json.dumps(config | setting))
-    with pytest.raises(ValueError, match=rf"model\.safetensors: its configuration is of no model: {message}"):
+    with pytest.raises(ValueError, match=rf"model\.safetensors: its model cannot be built: {message}"):
         load(path)
 
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
+from pointrend.models.attached import attach
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
@@ -78,6 +80,13 @@ def test_point_heads(exporting, tmp_path, changes) -> None:
 )
 def test_semantic_networks(exporting, tmp_path, config) -> None:
     exporting(lively(SemanticSegmenter(config)), tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
+def test_an_attached_network(exporting, tmp_path, suffix) -> None:
+    network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
+    rend = SemanticPointRendConfig(features=(), width=16, residual=True, num_points=200, positions=8)
+    exporting(lively(attach(network, classes=3, point_rend=rend)), tmp_path / f"model{suffix}")
 
 
 def test_torch_export(exporting, tmp_path) -> None:

@@ -251,7 +251,7 @@ def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn
         with torch.device("meta"), _WithoutInitialisation():
             expected = build(config).state_dict()
     except ValueError as error:
-        raise ValueError(f"{source}: its configuration is of no model: {error}") from error
+        raise ValueError(f"{source}: its model cannot be built: {error}") from error
     compare(expected, tensors, source=source)
     model = build(config)
     model.load_state_dict(tensors)
