@@ -76,7 +76,8 @@ def export(
     if to.suffix == ".pt2":
         drop_assertions(program)
         Check(graph, sizes).program(program, inputs)
-        with atomic_write(to) as unfinished, unfinished.open("wb") as file:  # by name, torch warns of its ending
+        # By name, torch would warn of the ending.
+        with atomic_write(to) as unfinished, unfinished.open("wb") as file:
             torch.export.save(program, file)
         return to
     metadata = describe(model, size, logits)
