@@ -161,6 +161,33 @@ def test_by_keyboard_with_undo_and_after_a_restart(browser: Any, root: Path) -> 
     assert [record["id"] for record in out(root)["annotations"]] == [1, 2]
 
 
+@pytest.mark.parametrize("phone", [False, True], ids=["by keyboard", "by tap on a phone"])
+def test_answers_of_an_unfinished_object_outlast_a_reload_and_a_restart(
+    browser: Any, root: Path, phone: bool
+) -> None:
+    def say(page: Page, word: str) -> None:
+        page.tab.locator(f"#{word}").tap() if phone else page.press(word[0])
+
+    options = PHONE if phone else {}
+    with labelling(root) as server, Page(browser, server, **options) as page:
+        page.expect("(1 of 4)")
+        for number, word in enumerate(("yes", "no", "undo", "no"), start=2):
+            with page.tab.expect_response("**/keep"):
+                say(page, word)
+            page.expect(f"({number - 2 * (number > 3)} of 4)")
+        page.tab.reload()
+        page.expect("(3 of 4)")
+    with labelling(root) as server, Page(browser, server, **options) as page:
+        page.expect("(3 of 4)")
+        say(page, "yes")
+        say(page, "yes")
+        page.expect("(1 of 4)")  # of the next object
+        if phone:
+            assert page.tab.evaluate("document.documentElement.scrollWidth") <= 390
+    (record,) = out(root)["annotations"]
+    assert record["point_labels"] == [1, 0, 1, 1]
+
+
 def test_by_tap_on_a_phone_without_scrolling(browser: Any, root: Path) -> None:
     with labelling(root) as server, Page(browser, server, **PHONE) as page:
         page.expect("(1 of 4)")

@@ -90,15 +90,15 @@ def test_it_goes_on_where_it_stopped_with_the_same_points(images: Path) -> None:
 
 def test_an_answer_and_a_refusal_can_be_undone(images: Path) -> None:
     work = session(images)
-    assert work.undo() == {}
     first = work.task()
+    work.undo()  # nothing
     work.skip(9)
     assert work.task()["total"] == 2
-    assert work.undo() == {}
+    work.undo()
     assert work.task() == first
     work.answer(9, LABELS, 2.0)
-    assert work.undo() == {"labels": LABELS, "seconds": 2.0}
-    assert work.task() == first
+    work.undo()
+    assert work.task() == first | {"labels": LABELS[:-1], "took": 2.0}
     work.skip(9)
     assert json.loads(work.out.read_text())["annotations"] == []
     assert session(images).task()["object"] == 7
@@ -107,15 +107,39 @@ def test_an_answer_and_a_refusal_can_be_undone(images: Path) -> None:
 def test_what_was_finished_before_a_restart_can_be_undone_too(images: Path) -> None:
     session(images).answer(9, LABELS, 2.0)
     again = session(images)
-    assert again.undo() == {"labels": LABELS, "seconds": 2.0}
+    again.undo()
     assert again.task()["object"] == 9
+    assert again.task()["labels"] == LABELS[:-1]
+
+
+def test_the_answers_of_an_unfinished_object_are_kept_for_a_restart(images: Path) -> None:
+    work = session(images)
+    assert (work.task()["labels"], work.task()["took"]) == ([], 0)
+    work.keep(9, LABELS[:2], 3.5)
+    assert not work.out.exists()  # an object without all of its labels is in no file that is trained on
+    for again in (work, session(images)):
+        assert (again.task()["object"], again.task()["labels"], again.task()["took"]) == (9, LABELS[:2], 3.5)
+    for number, labels in ((7, [1]), (9, LABELS), (9, [2])):
+        with pytest.raises(ValueError, match=r"already|of 0 or 1"):
+            work.keep(number, labels, 1.0)
+    work.answer(9, LABELS, 5.0)
+    assert work.task()["labels"] == session(images).task()["labels"] == []
+    assert [path.name for path in images.parent.iterdir() if "unfinished" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"object": 9, "labels": [3], "took": 1}', '{"labels": [0, 1, 0]}']
+)
+def test_kept_answers_of_something_else_are_passed_over(images: Path, content: str) -> None:
+    (images.parent / "points.json.unfinished").write_text(content)
+    assert session(images).task()["labels"] == []
 
 
 def test_answers_that_do_not_fit_are_refused_and_change_nothing(images: Path) -> None:
     work = session(images)
     for number, labels, words in (
         (7, LABELS, "already"),
-        (9, [1, 0], "3 labels"),
+        (9, [1, 0], "one for each point"),
         (9, [1, 0, 2], "of 0 or 1"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -7,7 +7,7 @@ or with none yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,3 +125,24 @@ def _detected(image: dict[str, Any], result: Any, *, first: int) -> list[dict[st
             }
         )
     return records
+
+
+def read_unfinished(path: Path, points: int) -> Record:
+    """The kept answers of an object that is not finished: "object" (its id), "labels" and the seconds that it "took".
+
+    Empty where there is no such file, or one of something else: what is lost then is less than `points` answers.
+    """
+    try:
+        kept = read_json(path)
+        check_labels(kept["labels"], range(points))
+        return {"object": kept["object"], "labels": kept["labels"], "took": float(kept["took"])}
+    except (ValueError, TypeError, KeyError):
+        return {}
+
+
+def check_labels(labels: Sequence[int], counts: Container[int]) -> None:
+    """Raises ValueError unless they are of 0 and 1, and one of `counts` many."""
+    if len(labels) not in counts or not all(label in (0, 1) for label in labels):
+        raise ValueError(
+            f"Expected labels of 0 or 1, one for each point that was asked for, got {[*labels][:20]}."
+        )

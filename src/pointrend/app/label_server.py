@@ -30,7 +30,7 @@ class Body(BaseModel):
 
 
 class Answer(Body):
-    """Labels of an object."""
+    """Labels of an object: all of them, or to be kept, the first."""
 
     object: int | str
     labels: list[int] = Field(max_length=MAX_POINTS)
@@ -85,6 +85,12 @@ def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = No
         await in_thread(session.answer, given.object, given.labels, given.seconds)
         return await in_thread(session.task)
 
+    @app.post("/keep")
+    async def keep(request: Request) -> dict[str, Any]:
+        given = await parsed(request, Answer)
+        await in_thread(session.keep, given.object, given.labels, given.seconds)
+        return {}
+
     @app.post("/skip")
     async def skip(request: Request) -> dict[str, Any]:
         await in_thread(session.skip, (await parsed(request, Skip)).object)
@@ -92,8 +98,8 @@ def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = No
 
     @app.post("/undo")
     async def undo() -> dict[str, Any]:
-        before = await in_thread(session.undo)
-        return {**await in_thread(session.task), "before": before}
+        await in_thread(session.undo)
+        return await in_thread(session.task)
 
     @app.post("/boxes")
     async def add_box(request: Request) -> dict[str, Any]:

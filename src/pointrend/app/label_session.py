@@ -1,6 +1,7 @@
 """Labelling of points, in plain functions: which object and points come next, and what was answered.
 
-The file (`label_file`) is written anew, atomically, with every finished object.
+The file (`label_file`) is written anew, atomically, with every finished object; the answers of one that is not finished
+are kept in a small file beside it.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pointrend.app.label_file import Progress, Record, read_label_file
+from pointrend.app.label_file import Progress, Record, check_labels, read_label_file, read_unfinished
 from pointrend.app.uploads import shrink
 from pointrend.app.views import jpeg
 from pointrend.data.coco import read_annotated
@@ -72,6 +73,8 @@ class LabelSession:
             raise ValueError(f"{out}: has {self.progress.points} points of each object; say --points so")
         if self.progress.seed != seed:
             raise ValueError(f"{out}: its points are of seed {self.progress.seed}; say --seed so")
+        self.beside = out.with_name(f"{out.name}.unfinished")
+        self.unfinished = read_unfinished(self.beside, points)
         self._add(boxes.get("annotations", []))
         left = [*self.progress.pending, *self.progress.skipped]
         found = inspect_coco(
@@ -96,8 +99,9 @@ class LabelSession:
         """What to ask next.
 
         "object": id of the annotation, "image" (its place in the list), its "size" (width, height) and "name", "box"
-        (x, y, width, height), "category", "points" (P pixel indices); or "object": None and an "image" to draw boxes
-        on, or none where all is done. Besides "finished" and "total" objects, the median of the "seconds" that an
+        (x, y, width, height), "category", "points" (P pixel indices), the "labels" of those that were answered before
+        a reload or an undo, and the "took" seconds of that; or "object": None and an "image" to draw boxes on, or none
+        where all is done. Besides "finished" and "total" objects, the median of the "seconds" that an
         object took, and all "categories".
         """
         with self.lock:
@@ -135,13 +139,18 @@ class LabelSession:
 
     def _question(self, record: Record) -> Record:
         place = self._place(record["image_id"])
-        return {
+        question = {
             "object": record["id"],
             "image": place,
             "box": record["bbox"],
             "category": self.file.categories[record["category_id"]].name,
             "points": self.points_of(record).tolist(),
+            "labels": [],
+            "took": 0,
         } | self._image(place)
+        if self.unfinished.get("object") == record["id"]:
+            question |= {key: self.unfinished[key] for key in ("labels", "took")}
+        return question
 
     def points_of(self, record: Record) -> np.ndarray:
         """(P, 2) pixel indices, the same whenever this object is asked for."""
@@ -158,38 +167,55 @@ class LabelSession:
         """
         with self._changing():
             record = self._due(number)
-            if len(labels) != self.progress.points or not all(label in (0, 1) for label in labels):
-                raise ValueError(
-                    f"Expected {self.progress.points} labels of 0 or 1, got {list(labels)[:20]}."
-                )
+            check_labels(labels, [self.progress.points])
             points = {
                 "point_coords": self.points_of(record).tolist(),
                 "point_labels": [int(label) for label in labels],
             }
             self.progress.pending.pop(0)
             self.content["annotations"].append(record | points | {"point_seconds": round(seconds, 2)})
-        self.actions.append("answer")
+        self._done("answer")
+
+    def _done(self, action: str) -> None:
+        """With the object that was asked for: nothing of it is to be kept."""
+        self.actions.append(action)
+        self.unfinished = {}
+        with suppress(OSError):  # what is left there belongs to no object that is asked for
+            self.beside.unlink()
+
+    def keep(self, number: Any, labels: Sequence[int], seconds: float) -> None:
+        """Keep the first labels of the object that is asked for, and the time so far: the page goes on from there.
+
+        Raises:
+            ValueError: another object is due; or as many labels as points, or others than 0 and 1.
+        """
+        with self.lock:
+            self._due(number)
+            check_labels(labels, range(self.progress.points))
+            self.unfinished = {"object": number, "labels": [*labels], "took": round(seconds, 2)}
+            with atomic_write(self.beside) as part:
+                part.write_text(json.dumps(self.unfinished), encoding="utf-8")
 
     def skip(self, number: Any) -> None:
         """There is no such object: leave it out of the file."""
         with self._changing():
             self._due(number)
             self.progress.skipped.append(self.progress.pending.pop(0))
-        self.actions.append("skip")
+        self._done("skip")
 
-    def undo(self) -> Record:
-        """Ask for the last object again; its labels and seconds, or nothing where it was skipped or there is none."""
-        last, finished = self.actions[-1:], self.content["annotations"]
-        if not last and not finished:
-            return {}
-        with self._changing():
-            record = (self.progress.skipped if last == ["skip"] else finished).pop()
-            bare = {key: value for key, value in record.items() if not key.startswith("point_")}
-            self.progress.pending.insert(0, bare)
-        del self.actions[-1:]
-        return (
-            {} if last == ["skip"] else {"labels": record["point_labels"], "seconds": record["point_seconds"]}
-        )
+    def undo(self) -> None:
+        """Ask for the last object again, for its last point where it was answered."""
+        with self.lock:
+            last, finished = self.actions[-1:], self.content["annotations"]
+            if not last and not finished:
+                return
+            with self._changing():
+                record = (self.progress.skipped if last == ["skip"] else finished).pop()
+                bare = {key: value for key, value in record.items() if not key.startswith("point_")}
+                self.progress.pending.insert(0, bare)
+            del self.actions[-1:]
+            if "point_labels" in record:
+                self.keep(record["id"], record["point_labels"][:-1], record.get("point_seconds", 0))
 
     def add_box(self, place: int, box: Sequence[float], category: str) -> None:
         """A box (x, y, width, height) that was drawn on an image; it is asked for next.

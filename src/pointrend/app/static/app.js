@@ -6,7 +6,10 @@ const [source, message, examples, fileInput] = ["#source", "#source .message", "
 const model = find("#model select");
 const sliders = { resolution: find("#resolution input"), points: find("#points input"), min_score: find("#score input") };
 const DOWNLOAD_NAMES = { "labels.png": "PNG", "coco.json": "COCO JSON", "outlines.svg": "SVG" };
-const options = await (await fetch("options")).json();
+const options = await call("options", { method: "GET" }).catch((error) => {
+  say(error.message, true);
+  throw error;
+});
 let image = options.examples[0].image;
 let wanted = null; // the newest request; older ones that have not been sent are dropped
 let rendering = false;
@@ -98,8 +101,10 @@ function choose(id) {
 
 async function upload(file) {
   if (!file) return;
-  const limit = options.max_bytes;
-  if (file.size > limit) return say(`The file is larger than ${+(limit / 2 ** 20).toFixed(1)} MB, which is the limit here.`, true);
+  if (file.size > options.max_bytes) {
+    const megabytes = Number((options.max_bytes / 2 ** 20).toFixed(1));
+    return say(`The file is larger than ${megabytes} MB, which is the limit here.`, true);
+  }
   say(`Reading ${file.name} …`);
   try {
     const headers = { "X-File-Name": encodeURIComponent(file.name) };

@@ -5,7 +5,8 @@ const [no, yes, undo, skip, draw, take, leave, category] = ["no", "yes", "undo",
 let task = null; // of the server: an object with its points, an image to draw on, or neither
 let labels = []; // of the points that were answered
 let seconds = 0; // that this object took before it was last shown
-let since = 0;
+let since = 0; // when it was last shown
+let keeping = Promise.resolve(); // answers on their way to the server, in their order
 let image = null;
 let box = null; // that is being drawn: [x, y, width, height] in pixels of the image; null while points are asked for
 let busy = false;
@@ -17,7 +18,7 @@ async function call(path, body) {
     answer = await fetch(path, body === undefined ? {} : { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
     content = await answer.json();
   } catch {
-    throw new Error("The server does not answer. What was finished is saved; start it again and reload the page.");
+    throw new Error("The server does not answer. Start it again and reload the page; what was answered before is kept.");
   }
   if (!answer.ok) throw new Error(content.error || "The server failed; its log says why.");
   return content;
@@ -28,20 +29,20 @@ async function go(path, body) {
   if (busy) return;
   busy = true;
   try {
-    await take_task(await call(path, body));
+    await keeping;
+    await takeTask(await call(path, body));
     message.textContent = "";
   } catch (error) {
     message.textContent = error.message;
-    if (task && task.points) labels.length = Math.min(labels.length, task.points.length - 1); // to be answered again
+    if (task?.points) labels.length = Math.min(labels.length, task.points.length - 1); // to be answered again
   }
   busy = false;
   render();
 }
 
-async function take_task(next) {
-  const before = next.before || {};
-  labels = before.labels ? before.labels.slice(0, -1) : [];
-  seconds = before.seconds || 0;
+async function takeTask(next) {
+  labels = next.labels || [];
+  seconds = next.took || 0;
   if (next.image !== null && (task === null || task.image !== next.image || image === null)) {
     const loaded = new Image();
     loaded.src = `images/${next.image}`;
@@ -49,7 +50,7 @@ async function take_task(next) {
     image = loaded;
   }
   task = next;
-  category.replaceChildren(...task.categories.map((name) => new Option(name, name)));
+  if (category.options.length === 0) category.append(...task.categories.map((name) => new Option(name, name)));
   box = task.object === null && task.image !== null ? middle() : null;
   since = performance.now();
 }
@@ -59,21 +60,30 @@ function middle() {
   return [width / 4, height / 4, width / 2, height / 2];
 }
 
+function answered() {
+  const took = seconds + (performance.now() - since) / 1000;
+  return { object: task.object, labels: [...labels], seconds: Math.round(100 * took) / 100 };
+}
+
+/** Have the server keep the answers so far, for a reload or another start. */
+function keep() {
+  const answers = answered();
+  keeping = keeping.then(() => call("keep", answers)).catch((error) => { message.textContent = error.message; });
+  render();
+}
+
 function answer(label) {
   if (busy || box || !task || task.object === null) return;
   labels.push(label);
-  if (labels.length < task.points.length) return render();
-  const took = seconds + (performance.now() - since) / 1000;
-  go("answer", { object: task.object, labels, seconds: Math.round(100 * took) / 100 });
+  if (labels.length < task.points.length) return keep();
+  go("answer", answered());
 }
 
 function back() {
   if (busy || (box && task.object !== null)) return;
-  if (labels.length) {
-    labels.pop();
-    return render();
-  }
-  go("undo", {});
+  if (!labels.length) return go("undo", {});
+  labels.pop();
+  keep();
 }
 
 function startBox() {

@@ -30,7 +30,7 @@ export async function show(rendered) {
   } else {
     panels.replaceChildren(...view.panels.map(panelButton));
   }
-  select(selected);
+  select(Math.min(selected, view.panels.length - 1));
   if (at) point(at.x, at.y);
   viewer.dataset.version = Number(viewer.dataset.version || 0) + 1;
 }
@@ -84,7 +84,7 @@ function point(x, y) {
   tip.classList.toggle("upwards", top > 80);
 }
 
-function shutdown() {
+function hideCross() {
   at = null;
   tip.hidden = cross.hidden = true;
   reading.textContent = "";
@@ -98,11 +98,11 @@ for (const name of ["pointermove", "pointerdown"]) {
   });
 }
 stage.addEventListener("pointerleave", (event) => {
-  if (event.pointerType !== "touch") shutdown(); // a finger that was lifted leaves what it read
+  if (event.pointerType !== "touch") hideCross(); // a finger that was lifted leaves what it read
 });
 stage.addEventListener("keydown", (event) => {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  if (event.key === "Escape") return shutdown();
+  if (event.key === "Escape") return hideCross();
   if (!view || !moves[event.key]) return;
   event.preventDefault();
   const step = event.shiftKey ? 1 : Math.max(1, Math.round(view.hover.width / 64));
