@@ -193,8 +193,7 @@ class LabelSession:
             self._due(number)
             check_labels(labels, range(self.progress.points))
             self.unfinished = {"object": number, "labels": [*labels], "took": round(seconds, 2)}
-            with atomic_write(self.beside) as part:
-                part.write_text(json.dumps(self.unfinished), encoding="utf-8")
+            write_text(self.beside, json.dumps(self.unfinished))
 
     def skip(self, number: Any) -> None:
         """There is no such object: leave it out of the file."""
