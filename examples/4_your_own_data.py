@@ -29,7 +29,7 @@ from PIL import Image
 from pointrend.cli import main
 from pointrend.data.shapes import ShapeScenes
 from pointrend.masks.rle import encode_windows
-from pointrend.visualize.comparison import contact_sheet
+from pointrend.visualize.contact_sheet import contact_sheet
 
 STEPS = os.environ.get("STEPS", "40")  # far too few for a good model; the tests do fewer still
 folder = Path(tempfile.mkdtemp(prefix="pointrend-"))

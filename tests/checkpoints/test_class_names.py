@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pointrend.checkpoints.class_names import name_classes, read_names, unnamed
+from pointrend.checkpoints.class_names import name_classes, read_names
 from pointrend.models.semantic import SemanticConfig
+from pointrend.structures import are_numbered
 
 
 def test_names_come_as_they_are_or_from_a_file(tmp_path):
@@ -38,9 +39,9 @@ def test_odd_names_are_refused(names):
 
 def test_a_model_is_named_when_the_number_fits():
     model = SimpleNamespace(config=SemanticConfig(("class 0", "class 1")))
-    assert unnamed(model)
+    assert are_numbered(model.config.class_names)
     name_classes(model, ["cat", "dog"])
     assert model.config.class_names == ("cat", "dog")
-    assert not unnamed(model)
+    assert not are_numbered(model.config.class_names)
     with pytest.raises(ValueError, match=r"has 2 classes .* got 1 names"):
         name_classes(model, ["cat"])
