@@ -57,6 +57,7 @@ from pointrend.data.transforms import (
 )
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region
+from pointrend.metadata import pascal_voc
 from pointrend.models.backbones import BackboneConfig, torchvision_name
 from pointrend.models.base import Losses
 from pointrend.models.inputs import Preprocessing, batch_images, resize_to
@@ -95,21 +96,10 @@ PERSON = CLASS_NAMES.index("person")
 TEACHER = "weights/deeplabv3_mobilenetv2_voc_bnfolded_fp16.safetensors"
 CROP = 448
 WHOLE = (704, 480)
-
-
-def voc_palette(count: int = len(CLASS_NAMES)) -> tuple[tuple[int, int, int], ...]:
-    """The colours of PASCAL VOC: the bits of a class's number, dealt out to red, green and blue."""
-
-    def channel(label: int, first: int) -> int:
-        return sum(((label >> (3 * bit + first)) & 1) << (7 - bit) for bit in range(3))
-
-    return tuple((channel(label, 0), channel(label, 1), channel(label, 2)) for label in range(count))
-
-
-CLASSES = ClassTable(CLASS_NAMES, voc_palette())
+CLASSES = ClassTable(CLASS_NAMES, pascal_voc.palette())
 OTHERS = len(CLASS_NAMES)
 """Label of the people of `ccp` who are not the one in front, in training."""
-WITH_OTHERS = ClassTable((*CLASS_NAMES, "somebody else"), voc_palette(OTHERS + 1))
+WITH_OTHERS = ClassTable((*CLASS_NAMES, "somebody else"), pascal_voc.palette(OTHERS + 1))
 
 
 def config() -> SemanticConfig:
