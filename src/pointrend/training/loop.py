@@ -202,7 +202,7 @@ def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
         empty = True
         for batch in loader:
             if batch is None:  # accelerate 1.0, of an empty loader
-                continue
+                break
             empty = False
             yield batch
         if empty:
