@@ -144,6 +144,9 @@ def test_masks_of_0_and_255_are_refused_with_both_ways_out(tmp_path: Path) -> No
     labelled(tmp_path, (LABELS == 1).astype(np.uint8) * 255)
     with pytest.raises(ValueError, match=r'Masks of objects\? .*"ids": \[0, 255\], "ignore_label": null'):
         open_dataset(tmp_path, "train")
+    (tmp_path / "classes.json").write_text('{"classes": ["background", "object"]}')  # 255 is ignored still
+    with pytest.raises(ValueError, match="hold 0 and 255 alone"):
+        open_dataset(tmp_path, "train")
     table = {"classes": ["background", "object"], "ids": [0, 255], "ignore_label": None}
     (tmp_path / "classes.json").write_text(json.dumps(table))
     assert (open_dataset(tmp_path, "train")[0].target.labels.numpy() == (LABELS == 1)).all()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pointrend.data.cityscapes import Cityscapes
-from pointrend.data.class_table import ClassTable, infer_classes, read_class_file
+from pointrend.data.class_table import ClassTable, infer_classes, read_class_file, refuse_masks
 from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
 from pointrend.data.exports import ObjectSource, describe, find_objects, find_points
 from pointrend.data.label_folders import SemanticFolder, find_semantic_pairs
@@ -260,6 +260,8 @@ def _classes(root: Path, maps: Sequence[Path], allow_missing: bool) -> ClassTabl
     """What the folder says its labels mean, what is known of this data set, or what its label maps need."""
     table = read_class_file(root) or read_class_file(maps[0].parent)
     if table is not None:
+        if not allow_missing:
+            refuse_masks(table, maps)
         return table
     if (root / "objectInfo150.txt").is_file() or root.name == "ADEChallengeData2016":
         names = ade20k.CLASSES

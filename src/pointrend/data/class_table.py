@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,10 @@ from pointrend.metadata import pascal_voc
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import IGNORE_LABEL, RGB, numbered_names
 
+MASKS = (
+    "the label maps hold 0 and {0} alone, and {0} means ignored. Masks of objects? Say so in classes.json: "
+    '{{"classes": ["background", "object"], "ids": [0, {0}], "ignore_label": null}}. One class? {{"classes": ["NAME"]}}'
+)
 MOST_CLASSES = 255  # labels are uint8 and 255 means ignored
 
 
@@ -256,13 +261,25 @@ def infer_classes(
     if not labels and not allow_missing:
         raise ValueError("expected at least one labelled pixel to infer the classes from, got none")
     if found == {0, ignore_label} and not allow_missing:
-        raise ValueError(
-            f"the label maps hold 0 and {ignore_label} alone, and {ignore_label} means ignored. Masks of objects? Say "
-            f'so in classes.json: {{"classes": ["background", "object"], "ids": [0, {ignore_label}], '
-            f'"ignore_label": null}}. One class? {{"classes": ["NAME"]}}'
-        )
+        raise ValueError(MASKS.format(ignore_label))
     names = numbered_names(max(labels, default=0) + 1)
     return ClassTable(names, default_palette(len(names)), ignore_label)
+
+
+def refuse_masks(table: ClassTable, label_paths: Iterable[Path]) -> None:
+    """Raise a ValueError where a table of several classes 0..K-1 meets label maps of 0 and 255 alone: masks, in which
+    every pixel of an object would be ignored. Of other maps the first is read.
+    """
+    if table.ids is not None or table.ignore_label != IGNORE_LABEL or len(table.names) == 1:
+        return
+    found: set[int] = set()
+    for path in label_paths:
+        with suppress(ValueError):  # said when it is read
+            found |= {int(label) for label in torch.unique(read_labels(path, table.colors))}
+        if found - {0, IGNORE_LABEL}:
+            return
+    if found == {0, IGNORE_LABEL}:
+        raise ValueError(MASKS.format(IGNORE_LABEL))
 
 
 def _labels_of(path: Path, ignore_label: int) -> set[int]:
