@@ -16,7 +16,7 @@ from pointrend.serve.backends import TorchBackend
 
 def build():
     """The application, in the process of each copy."""
-    predictor = pointrend.Predictor(pointrend.load("photo-semantic"), batch_size=8)
+    predictor = pointrend.Predictor(pointrend.load("photo-semantic"))
     return build_service(TorchBackend(predictor), ServiceLimits(Limits()))
 
 

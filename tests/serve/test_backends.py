@@ -16,6 +16,7 @@ pytest.importorskip("prometheus_client", reason="not installed: pip install 'poi
 pytest.importorskip("httpx")
 from PIL import Image
 
+from pointrend.cli import main
 from pointrend.predict import Predictor
 from pointrend.runtime.model import InstanceModel, SemanticModel
 from pointrend.runtime.sessions import Session
@@ -142,3 +143,8 @@ except ValueError as error:
         0,
         "format: overlay is drawn with torch, which is not installed here; ask for json or mask\n",
     ), ran.stderr
+
+
+def test_an_exported_file_takes_no_options_of_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "a.onnx", "--device", "cpu", "--batch-size", "4"]) == 2
+    assert "device, batch_size: an exported file is run as it was written" in capsys.readouterr().err

@@ -36,8 +36,9 @@ class Serve:
     optimize: Precision | None = None
     """Predict faster: "float32" the same up to rounding, "bfloat16" with products in half precision where the processor
     or GPU is made for it, "auto" the fastest that is exact to rounding."""
-    batch_size: int = 8
-    """Waiting images of equal size predicted together, at most."""
+    batch_size: int | None = None
+    """Waiting images of equal size predicted together, at most: 8 on a GPU and 1 on a CPU, where it gains nothing, when
+    not given."""
     min_score: float | None = None
     """Leave out objects with a lower score, where a request does not say another one."""
     queue: int = 64
@@ -85,23 +86,25 @@ class Serve:
         from pointrend.serve.backends import ExportedBackend, TorchBackend
 
         if self.model.endswith(SUFFIXES):
-            if self.device is not None or self.optimize is not None:
+            given = [name for name in ("device", "optimize", "batch_size") if getattr(self, name) is not None]
+            if given:
                 raise ValueError(
-                    "device, optimize: an exported file is run as it was written; leave them out"
+                    f"{', '.join(given)}: an exported file is run as it was written; leave it out"
                 )
             return ExportedBackend(self.model, self.min_score)
         from pointrend.cli.console import load_model
         from pointrend.predict import Predictor
 
-        return TorchBackend(
-            Predictor(
-                load_model(self.model, optimize=self.optimize),
-                device=self.device,
-                batch_size=self.batch_size,
-                max_pixels=int(self.max_megapixels * 1e6),
-                min_score=self.min_score,
-            )
+        predictor = Predictor(
+            load_model(self.model, optimize=self.optimize),
+            device=self.device,
+            batch_size=1 if self.batch_size is None else self.batch_size,
+            max_pixels=int(self.max_megapixels * 1e6),
+            min_score=self.min_score,
         )
+        if self.batch_size is None and predictor.device.type != "cpu":
+            predictor.batch_size = 8
+        return TorchBackend(predictor)
 
 
 def require_service() -> None:
