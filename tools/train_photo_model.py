@@ -600,7 +600,12 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=1750, help="updates before the weights are blended")
     parser.add_argument("--more-steps", type=int, default=720, help="updates after that, at a lower rate")
-    parser.add_argument("--front-steps", type=int, default=2000, help="updates that tell who is in front")
+    parser.add_argument(
+        "--front-steps",
+        type=int,
+        default=0,
+        help="further updates in which people behind the one in front are background",
+    )
     parser.add_argument("--start", type=Path, help="a model of the first part, in place of training it")
     parser.add_argument(
         "--front-start", type=Path, help="a model of the second part, in place of training both"
@@ -640,12 +645,13 @@ def main() -> None:
         blend(model, before, 0.6)
         part("second", recipe(options.more_steps, options.seed + 2, learning_rate=6e-5, fresh=10.0))
         save(model, options.out / "second.safetensors")
-    keeper = SemanticSegmenter(config())
-    keeper.load_state_dict(model.state_dict())
-    model.teach_by(keeper.eval().optimize("bfloat16"), own_cells)
-    model.others_are_background = True
-    settings = recipe(options.front_steps, options.seed + 3, learning_rate=8e-5, fresh=4.0)
-    part("front", replace(settings, batch_size=4, accumulate=2, average=0.998), whole_people)
+    if options.front_steps:
+        keeper = SemanticSegmenter(config())
+        keeper.load_state_dict(model.state_dict())
+        model.teach_by(keeper.eval().optimize("bfloat16"), own_cells)
+        model.others_are_background = True
+        settings = recipe(options.front_steps, options.seed + 3, learning_rate=8e-5, fresh=4.0)
+        part("front", replace(settings, batch_size=4, accumulate=2, average=0.998), whole_people)
     scores = score(model.eval(), validation)
     print(json.dumps(scores, indent=1))
     (options.out / "scores.json").write_text(json.dumps(scores, indent=1))
@@ -653,7 +659,9 @@ def main() -> None:
     if options.front_start is not None:
         lengths = f"--front-start {options.front_start.name}"
     command = f"python -m tools.train_photo_model --data DATA --out OUT {lengths}"
-    command += f" --front-steps {options.front_steps} --seed {options.seed}"
+    if options.front_steps:
+        command += f" --front-steps {options.front_steps}"
+    command += f" --seed {options.seed}"
     save(
         copy.deepcopy(model).half(),
         options.out / "photo-semantic.safetensors",
