@@ -213,22 +213,22 @@ def test_scripts_take_the_options_that_pages_name(line: str, monkeypatch: pytest
         raise Understood
 
     words = shlex.split(line)[1:]
-    module = words[0] == "-m"
-    script, *options = words[1:] if module else words
-    path = ROOT / ("/".join(script.split(".")) + ".py" if module else script)
-    if not module or (ROOT / script.split(".")[0]).is_dir():
-        assert path.is_file()
-        if "parse_args" not in path.read_text(encoding="utf-8"):
-            assert options == []  # it takes none
-            return
+    if words[0] == "-m":
+        folder = ROOT / "src" if words[1].startswith("pointrend") else ROOT
+        path, options = folder.joinpath(*words[1].split(".")), words[2:]
+        path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    else:
+        path, options = ROOT / words[0], words[1:]
+    assert path.is_file()
+    if "parse_args" not in path.read_text(encoding="utf-8"):
+        assert options == []  # it takes none
+        return
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    monkeypatch.setattr("sys.argv", [script, *options])
+    monkeypatch.setattr("sys.argv", [path.name, *options])
     try:
         with pytest.raises(Understood):
-            runpy.run_module(script, run_name="__main__") if module else runpy.run_path(
-                str(path), run_name="__main__"
-            )
+            runpy.run_path(str(path), run_name="__main__")
     except ModuleNotFoundError as error:
         pytest.skip(f"{error.name} is not here")
 
