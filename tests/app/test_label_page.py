@@ -56,6 +56,8 @@ def out(root: Path, points: int = 4) -> dict[str, Any]:
 
 def test_requests_that_are_not_understood_change_nothing(root: Path) -> None:
     with labelling(root) as server:
+        assert b"<title>Label points</title>" in fetch(server, "/")[1]
+        assert [fetch(server, f"/{name}")[0] for name in ("label.css", "app.css", "label.js")] == [200] * 3
         before = fetch(server, "/task")
         for path, body in (
             ("/answer", b"{}"),

@@ -63,7 +63,7 @@ def page_app(static: Mapping[str, tuple[str, str]], hosts: Collection[str] | Non
     async def refuse(request: Request, error: ValueError) -> Response:
         return JSONResponse({"error": str(error)}, 422)
 
-    for path, (name, media_type) in STATIC.items():
+    for path, (name, media_type) in static.items():
         content = (resources.files("pointrend.app") / "static" / name).read_bytes()
         page_file = Response(content, media_type=media_type, headers={"cache-control": "no-cache"})
         app.routes.append(Route(f"/{path}", page_file, methods=["GET"]))
