@@ -13,7 +13,7 @@ from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.image_io import image_size
 from pointrend.data.splits import SPLIT_NAMES, child, first_child, is_split_up, split_of
 from pointrend.formats.coco_json import Inspection, brief, inspect_coco
-from pointrend.formats.file_names import visible_files
+from pointrend.formats.file_names import has_files, visible_files
 from pointrend.formats.labelme import inspect_labelme, is_labelme
 from pointrend.formats.supervisely import inspect_supervisely
 from pointrend.formats.yolo import find_names, inspect_yolo, read_names
@@ -157,7 +157,7 @@ def _is_panoptic(content: Any) -> bool:
 
 def _yolo(root: Path, split: str) -> ObjectSource | None:
     for images, labels, both in _yolo_folders(root, split):
-        if images is not None and labels is not None and any(visible_files(labels, ".txt")):
+        if images is not None and labels is not None and has_files(labels, ".txt"):
             return ObjectSource("YOLO text files", images, partial(_inspect_yolo, root, images, labels), both)
     return None
 
@@ -190,7 +190,7 @@ def _yolo_folders(root: Path, split: str) -> list[tuple[Path | None, Path | None
 def _labelme(root: Path, split: str) -> ObjectSource | None:
     folders = [(child(root, name), False) for name in SPLIT_NAMES[split]]
     for folder, both in folders if is_split_up(root) else [(root, True)]:
-        if folder is not None and any(is_labelme(path) for path in [*visible_files(folder, ".json")][:5]):
+        if folder is not None and any(is_labelme(path) for path in visible_files(folder, ".json")[:5]):
             inspect = partial(inspect_labelme, folder, partial(image_size, upright=True))
             return ObjectSource("labelme files", folder, inspect, both)
     return None

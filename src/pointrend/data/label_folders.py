@@ -12,7 +12,7 @@ from pointrend.data.image_io import exif_turns, image_size, read_image
 from pointrend.data.label_io import read_labels
 from pointrend.data.remote import ObjectFile, below, opened
 from pointrend.data.splits import SPLIT_NAMES, child, first_child, held_out
-from pointrend.formats.file_names import FileFinder, visible_files
+from pointrend.formats.file_names import FileFinder, has_files, visible_files
 from pointrend.structures import RGB, Dataset, Sample, SemanticTarget, Task
 
 Pair = tuple[Path, Path]
@@ -282,4 +282,4 @@ def _masks_beside_images(root: Path, allow_missing: bool) -> dict[str, list[Pair
 
 
 def _has_images(folder: Path) -> bool:
-    return any(visible_files(folder, *IMAGE_SUFFIXES))
+    return has_files(folder, *IMAGE_SUFFIXES)

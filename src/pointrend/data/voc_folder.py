@@ -15,7 +15,7 @@ from pointrend.data.exports import ObjectSource
 from pointrend.data.label_io import read_labels
 from pointrend.data.splits import SPLIT_NAMES, child, first_child, held_out, split_of
 from pointrend.formats.coco_json import Inspection
-from pointrend.formats.file_names import visible_files
+from pointrend.formats.file_names import has_files, visible_files
 from pointrend.formats.pascal_voc import VOID, inspect_voc
 from pointrend.metadata import pascal_voc
 from pointrend.structures import RGB
@@ -117,7 +117,7 @@ class VocFolder:
 def _with_files(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The first of these folders that has label maps."""
     folders = (child(folder, name) for name in names)
-    return next((path for path in folders if path is not None and any(visible_files(path, ".png"))), None)
+    return next((path for path in folders if path is not None and has_files(path, ".png")), None)
 
 
 def _without_suffix(name: str) -> str:

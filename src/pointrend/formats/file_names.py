@@ -95,8 +95,16 @@ class FileFinder:
         )
 
 
-def visible_files(folder: Path, *suffixes: str) -> Iterator[Path]:
+def visible_files(folder: Path, *suffixes: str) -> list[Path]:
     """The files of a folder and its subfolders, in order; those that systems hide (`._a.json` of macOS) left out."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in suffixes and not path.name.startswith("."):
-            yield path
+    return sorted(_visible(folder, suffixes))
+
+
+def has_files(folder: Path, *suffixes: str) -> bool:
+    """Whether there is one; a folder of a hundred thousand is not listed for it."""
+    return next(_visible(folder, suffixes), None) is not None
+
+
+def _visible(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    paths = folder.rglob("*")
+    return (path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith("."))
