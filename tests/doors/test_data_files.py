@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -407,4 +408,8 @@ def test_damaged_metadata_of_an_image_is_passed_over_in_silence(tmp_path: Path) 
     tag = struct.pack("<HHI", 270, 2, len("a description") + 1)
     (tmp_path / "a.tif").write_bytes(content.replace(tag, struct.pack("<HHI", 270, 2, 2**20)))
     assert (tmp_path / "a.tif").read_bytes() != content
-    assert (read_image(tmp_path / "a.tif").permute(1, 2, 0).numpy() == pixels).all()
+    if int(PIL.__version__.partition(".")[0]) < 11:  # does not open such a file at all
+        with pytest.raises(ValueError, match=r"a\.tif: not a readable image"):
+            read_image(tmp_path / "a.tif")
+    else:
+        assert (read_image(tmp_path / "a.tif").permute(1, 2, 0).numpy() == pixels).all()
