@@ -171,7 +171,7 @@ def _in_order(planes: Tensor, order: ChannelOrder) -> Tensor:
 def _check_values(dtype: object, right: bool, shape: tuple[int, ...], cast: str) -> None:
     if not right:
         integers = "int" in str(dtype)
-        way = f"for values 0..255: image{cast}"
+        way = f"for values 0..255: image{cast}; for 0..65535: (image // 257){cast}"
         if not integers:
             way = f"for values 0..1: (image * 255).round(){cast}; for 0..255: image.round(){cast}"
         raise ValueError(f"image: expected uint8 values 0..255, got {dtype}; {way}")
