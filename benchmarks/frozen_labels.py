@@ -9,15 +9,13 @@ point head learns with `sampling="labelled"`. Scores go to OUT/scores.json; benc
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from camvid import keep_few_labels
 from frozen_masks import LEVELS, feature_maps
-from runs import SemanticScores, print_progress, write_result
+from runs import SemanticScores, print_progress, training_parser, write_result
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,16 +70,9 @@ def score(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds camvid/")
+    parser = training_parser(__doc__, data="camvid/", steps=100, batch=2, lr=2e-3)
     parser.add_argument("--images", type=int, default=30, help="to train on, evenly spread")
     parser.add_argument("--held-out", type=int, default=10, help="to score on, evenly spread")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from runs import print_progress, write_result
+from runs import print_progress, training_parser, write_result
 from torch import Tensor, nn
 from true_boxes import overlap
 
@@ -234,17 +234,10 @@ def score(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds ccp/")
+    parser = training_parser(__doc__, data="ccp/", steps=150, batch=8, lr=1e-3)
     parser.add_argument("--study", choices=STUDIES, required=True)
     parser.add_argument("--images", type=int, default=100, help="to train on")
     parser.add_argument("--held-out", type=int, default=108, help="images to score on")
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)

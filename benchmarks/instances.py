@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from runs import print_progress, write_result
+from runs import print_progress, training_parser, write_result
 
 from pointrend.checkpoints.native import save
 from pointrend.data.coco import CocoInstances
@@ -92,18 +91,13 @@ def score(model: InstanceSegmenter, data: CocoInstances, truth: dict, sides: tup
 
 def options(description: str, *, steps: int) -> argparse.ArgumentParser:
     """What every training of instances here is told."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds coco_mini/ and weights/")
+    parser = training_parser(
+        description, data="coco_mini/ and weights/", steps=steps, batch=4, lr=5e-4, threads=2
+    )
     parser.add_argument("--set", choices=SETS, default="person")
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument(
         "--size", type=int, default=320, help="short edge in training (x 0.8 to 1.2) and testing"
     )
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, required=True)
     return parser
 
 

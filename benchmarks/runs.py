@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
@@ -36,12 +36,29 @@ class SemanticScores:
         }
 
 
+def training_parser(
+    text: str, *, data: str, steps: int, batch: int, lr: float, threads: int = 1
+) -> ArgumentParser:
+    """Options that every training has, with these defaults; ``text`` is the docstring of the script, ``data`` says what
+    the folder holds.
+    """
+    parser = ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help=f"folder that holds {data}")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--lr", type=float, default=lr)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=threads)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
 def print_progress(step: int, entry: dict[str, float]) -> None:
     if step % 20 == 0:
         print(step, {name: round(value, 4) for name, value in entry.items()}, flush=True)
 
 
-def write_result(scores: dict[str, dict[str, float]], seconds: float, arguments: argparse.Namespace) -> None:
+def write_result(scores: dict[str, dict[str, float]], seconds: float, arguments: Namespace) -> None:
     """Print the scores and write them to scores.json in ``arguments.out``, with how they were made."""
     result = {
         "scores": scores,

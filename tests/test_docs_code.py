@@ -167,7 +167,7 @@ def command_lines(page: Path, start: str) -> list[str]:
     for variable, first in re.findall(r"for (\w+) in (\S+)", text):
         text = text.replace(f"${variable}", first)
     blocks = re.findall(rf"^ {{4,}}(?:.*? -m )?(?:[A-Z_]+=\S+ )*({start}.*)$", text, re.M)
-    inline = re.findall(rf"`(?:torchrun [^`]* -m |/usr/bin/time )?({start}[^`\n]*)`", text)
+    inline = re.findall(rf"`(?:torchrun [^`]* -m |time )?({start}[^`\n]*)`", text)
     found = [re.split(r"\s+(?:#|\(|>|&&)", line)[0] for line in [*blocks, *inline]]
     return [line for line in found if not re.search(r"(?<!\.)\.\.(?!\.)|[|<]", line)]
 

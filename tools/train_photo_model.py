@@ -606,8 +606,9 @@ def main() -> None:
         default=0,
         help="further updates in which people behind the one in front are background",
     )
-    parser.add_argument("--start", type=Path, help="a model of the first part, in place of training it")
-    parser.add_argument(
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--start", type=Path, help="a model of the first part, in place of training it")
+    given.add_argument(
         "--front-start", type=Path, help="a model of the second part, in place of training both"
     )
     parser.add_argument("--score", help="score this model, by path or name, and train nothing")
