@@ -105,7 +105,10 @@ def test_a_url_is_not_fetched_offline_nor_without_end(server: str, monkeypatch: 
         (np.zeros((0, 7, 3), np.uint8), "at least one pixel"),
         (torch.zeros(3, 4, 0, dtype=torch.uint8), "at least one pixel"),
         (Image.new("RGB", (0, 3)), "at least one pixel"),
-        (PIXELS.astype(np.int64), r"got int64; for values 0..255: image.astype\(np.uint8\); for 0..65535: \(image // 257\)"),
+        (
+            PIXELS.astype(np.int64),
+            r"got int64; for values 0..255: image.astype\(np.uint8\); for 0..65535: \(image // 257\)",
+        ),
         (io.StringIO("x"), "opened in binary mode"),
         (Image.new("La", (2, 2)), "an image of mode La, which has no way to RGB"),
         (b"no image", r"image: not a readable image \(its format is not known\)"),
