@@ -5,10 +5,8 @@ COPY . /source
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /source
 
 FROM python:3.12-slim
-# PyTorch's packages bring CUDA; the host brings the driver. For CPUs, --build-arg TORCH_INDEX_URL=... names PyTorch's index
-# of packages without CUDA (see "Get started" at pytorch.org): the image is several times smaller.
-ARG TORCH_INDEX_URL=
-RUN pip install --no-cache-dir ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch torchvision
+# PyTorch's packages bring CUDA; the host brings the driver.
+RUN pip install --no-cache-dir torch torchvision
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir "$(ls /wheels/pointrend-*.whl)[serve,parquet,remote]" \
     && useradd --uid 1000 pointrend
