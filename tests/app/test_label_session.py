@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,19 @@ def test_what_was_finished_before_a_restart_can_be_undone_too(images: Path) -> N
     assert again.task()["labels"] == LABELS[:-1]
 
 
+def test_an_object_with_another_number_of_points_is_asked_for_from_its_first_point_again(
+    images: Path,
+) -> None:
+    work = session(images)
+    work.answer(9, LABELS, 2.0)
+    content = json.loads(work.out.read_text())
+    content["annotations"][0] |= {"point_coords": [[3, 4]], "point_labels": [1]}  # by another program
+    work.out.write_text(json.dumps(content))
+    again = session(images)
+    again.undo()
+    assert (again.task()["object"], again.task()["labels"]) == (9, [])
+
+
 def test_the_answers_of_an_unfinished_object_are_kept_for_a_restart(images: Path) -> None:
     work = session(images)
     assert (work.task()["labels"], work.task()["took"]) == ([], 0)
@@ -127,11 +141,22 @@ def test_the_answers_of_an_unfinished_object_are_kept_for_a_restart(images: Path
     assert [path.name for path in images.parent.iterdir() if "unfinished" in path.name] == []
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"object": 9, "labels": [3], "took": 1}', '{"labels": [0, 1, 0]}']
-)
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"labels": [0, 1, 0]}'])
 def test_kept_answers_of_something_else_are_passed_over(images: Path, content: str) -> None:
     (images.parent / "points.json.unfinished").write_text(content)
+    assert session(images).task()["labels"] == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"took": took} for took in (math.nan, math.inf, 10**400, -1)] + [{"labels": [3]}, {"labels": LABELS}],
+)
+def test_kept_answers_are_of_the_same_points_and_well_formed(images: Path, change: dict[str, Any]) -> None:
+    work = session(images)
+    work.keep(9, LABELS[:2], 3.5)
+    assert session(images).task()["labels"] == LABELS[:2]
+    assert session(images, seed=1).task()["labels"] == []
+    work.beside.write_text(json.dumps(work.unfinished | change))
     assert session(images).task()["labels"] == []
 
 

@@ -7,6 +7,7 @@ or with none yet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,15 +129,18 @@ def _detected(image: dict[str, Any], result: Any, *, first: int) -> list[dict[st
 
 
 def read_unfinished(path: Path, points: int) -> Record:
-    """The kept answers of an object that is not finished: "object" (its id), "labels" and the seconds that it "took".
+    """The kept answers of an object that is not finished: its id as "object", its "points", the "labels" of the first
+    ones, and the seconds that these "took".
 
     Empty where there is no such file, or one of something else: what is lost then is less than `points` answers.
     """
     try:
         kept = read_json(path)
-        check_labels(kept["labels"], range(points))
-        return {"object": kept["object"], "labels": kept["labels"], "took": float(kept["took"])}
-    except (ValueError, TypeError, KeyError):
+        found = {key: kept[key] for key in ("object", "points")}
+        found |= {"labels": [*kept["labels"]], "took": float(kept["took"])}
+        check_labels(found["labels"], range(points))
+        return found if 0 <= found["took"] < math.inf else {}
+    except (ValueError, TypeError, KeyError, OverflowError):
         return {}
 
 

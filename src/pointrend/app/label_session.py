@@ -148,8 +148,8 @@ class LabelSession:
             "labels": [],
             "took": 0,
         } | self._image(place)
-        if self.unfinished.get("object") == record["id"]:
-            question |= {key: self.unfinished[key] for key in ("labels", "took")}
+        if all(self.unfinished.get(key) == question[key] for key in ("object", "points")):
+            question |= self.unfinished
         return question
 
     def points_of(self, record: Record) -> np.ndarray:
@@ -190,9 +190,14 @@ class LabelSession:
             ValueError: another object is due; or as many labels as points, or others than 0 and 1.
         """
         with self.lock:
-            self._due(number)
+            points = self.points_of(self._due(number)).tolist()
             check_labels(labels, range(self.progress.points))
-            self.unfinished = {"object": number, "labels": [*labels], "took": round(seconds, 2)}
+            self.unfinished = {
+                "object": number,
+                "points": points,
+                "labels": [*labels],
+                "took": round(seconds, 2),
+            }
             write_text(self.beside, json.dumps(self.unfinished))
 
     def skip(self, number: Any) -> None:
@@ -213,7 +218,7 @@ class LabelSession:
                 bare = {key: value for key, value in record.items() if not key.startswith("point_")}
                 self.progress.pending.insert(0, bare)
             del self.actions[-1:]
-            if "point_labels" in record:
+            if len(record.get("point_labels", [])) == self.progress.points:
                 self.keep(record["id"], record["point_labels"][:-1], record.get("point_seconds", 0))
 
     def add_box(self, place: int, box: Sequence[float], category: str) -> None:
