@@ -32,7 +32,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> SemanticSegmenter:
         point_rend=SemanticPointRendConfig(features=("p2",), width=8, depth=1, num_points=64),
     )
     model = SemanticSegmenter(config).eval()
-    monkeypatch.setattr(demo, "load_bundled", lambda name, device: model.to(device))
+    monkeypatch.setattr(demo, "load_bundled", lambda name: model)
     monkeypatch.setattr(demo, "SAMPLES", {"riders": SAMPLES["riders"]})
     return model
 
@@ -58,6 +58,13 @@ def test_the_demo_writes_figures_and_scores(
         "[app]",
     ):
         assert words in shown
+
+
+def test_a_device_that_is_not_there_is_one_line(
+    tiny_model: SemanticSegmenter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "--device", "nonsense", "--out", str(tmp_path / "demo")]) == 2
+    assert "device: nonsense cannot be used here" in capsys.readouterr().err
 
 
 def test_points_and_seconds_are_those_of_the_photograph(tiny_model: SemanticSegmenter) -> None:

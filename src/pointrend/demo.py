@@ -21,6 +21,7 @@ from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.report import Scores, gain, to_json
 from pointrend.io import write_text
 from pointrend.models.semantic import SemanticSegmenter
+from pointrend.predict import Predictor
 from pointrend.samples import SAMPLES
 from pointrend.visualize import (
     as_image,
@@ -64,6 +65,9 @@ def run(out: Path, *, device: str = "cpu") -> list[Scores]:
 
     Writes OUT/NAME.png, a figure of each photograph, and OUT/scores.json. Uses one thread: on a busy machine, threads
     that wait for one another take many times as long.
+
+    Raises:
+        ValueError: a device that cannot be used.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -76,7 +80,8 @@ def run(out: Path, *, device: str = "cpu") -> list[Scores]:
 def _run(out: Path, device: str) -> list[Scores]:
     started = time.perf_counter()
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    model = load_bundled(MODEL, device=device)
+    model = load_bundled(MODEL)
+    Predictor(model, device=device)  # moves it there
     console.print(f"{MODEL}, a model of {len(model.config.class_names)} classes, on one thread:")
     for name, (path, _) in SAMPLES.items():
         timing, figure = predict_and_draw(model, name, path)

@@ -35,6 +35,14 @@ def test_a_missing_checkpoint_ends_it_before_anybody_comes(
     assert missing in capsys.readouterr().err
 
 
+def test_a_device_that_is_not_there_ends_it_before_anybody_comes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pointrend.cli.app.require_server", lambda: None)
+    assert main(["app", "shapes-semantic", "--device", "nonsense"]) == 2
+    assert "device: nonsense cannot be used here" in capsys.readouterr().err
+
+
 def test_a_taken_port_is_said() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -11,6 +11,7 @@ from pointrend.app.lru_cache import LRUCache
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.models.semantic_model import SemanticModel
+from pointrend.predict import Predictor
 from pointrend.zoo import BUNDLED, ZOO, load
 
 Model = SemanticModel | InstanceSegmenter
@@ -80,7 +81,8 @@ class ModelCache:
     def _load(self, name: str) -> Model:
         model = load(self._sources[name])
         check_has_points(model, name)
-        return model.to(self.device).eval()
+        Predictor(model, device=self.device)  # moves it there
+        return model
 
     def _free_name(self, path: str | Path) -> str:
         """A short name for a checkpoint, without the folders of this computer."""
