@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import tracemalloc
 import zlib
@@ -119,9 +120,11 @@ def test_names_are_shown_without_folders_and_control_codes() -> None:
     assert len(base_name("x" * 500)) == 80
 
 
-def test_limits_that_admit_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="positive megabytes"):
-        Limits(megabytes=0)
+@pytest.mark.parametrize("amount", [0, math.inf, math.nan])
+def test_limits_are_positive_and_finite(amount: float) -> None:
+    for name in ("megabytes", "megapixels"):
+        with pytest.raises(ValueError, match="positive, finite megabytes"):
+            Limits(**{name: amount})
 
 
 def test_examples_are_photographs_and_scenes_that_were_not_trained_on() -> None:

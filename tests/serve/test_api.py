@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -247,8 +248,9 @@ def test_requests_from_other_sites_are_refused(service: TestClient, image: bytes
 def test_limits_make_sense() -> None:
     with pytest.raises(ValueError, match="queue"):
         ServiceLimits(Limits(), queue=0)
-    with pytest.raises(ValueError, match="seconds"):
-        ServiceLimits(Limits(), seconds=0)
+    for seconds in (0, math.inf):
+        with pytest.raises(ValueError, match="seconds"):
+            ServiceLimits(Limits(), seconds=seconds)
 
 
 def in_threads(one: TestClient, contents: list[bytes]) -> Any:

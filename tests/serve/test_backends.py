@@ -109,6 +109,16 @@ def test_scores_are_for_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ExportedBackend("a.onnx", 0.5).min_score == 0.5
 
 
+def test_a_semantic_model_that_gives_logits_is_refused_before_any_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = opened("semantic")
+    runtime.metadata["gives"] = "logits"
+    monkeypatch.setattr(backends, "load", lambda path: runtime)
+    with pytest.raises(ValueError, match="gives logits instead of labels; export the model without --logits"):
+        ExportedBackend("a.onnx")
+
+
 def test_without_torch_there_are_json_and_masks(tmp_path: Path) -> None:
     (tmp_path / "image.png").write_bytes(png())
     script = f"""

@@ -107,7 +107,7 @@ def test_a_host_that_does_not_answer_is_left_in_time() -> None:
             )
 
 
-def test_a_host_that_answers_letter_by_letter_is_left_in_time() -> None:
+def test_a_host_that_answers_byte_by_byte_is_left_in_time() -> None:
     def drip() -> None:
         connection, _ = server.accept()
         with connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -32,9 +33,9 @@ class Limits:
     """Images are shrunk to this many pixels on their longer side."""
 
     def __post_init__(self) -> None:
-        if not (self.megabytes > 0 and self.megapixels > 0 and self.long_edge >= 32):
+        if not (0 < self.megabytes < math.inf and 0 < self.megapixels < math.inf and self.long_edge >= 32):
             raise ValueError(
-                "limits: expected positive megabytes and megapixels and a long edge of at least 32 pixels, got "
+                "limits: expected positive, finite megabytes and megapixels and a long edge of at least 32 pixels, got "
                 f"{self.megabytes}, {self.megapixels} and {self.long_edge}"
             )
 

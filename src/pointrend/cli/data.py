@@ -99,7 +99,6 @@ class Check:
             print("no problems found")
 
     def _draw(self, data: Dataset, indices: list[int]) -> None:
-
         from pointrend.io import write_png
         from pointrend.visualize.contact_sheet import contact_sheet, draw_target
 

@@ -12,9 +12,6 @@ from pointrend.cli.console import Precision
 if TYPE_CHECKING:
     from pointrend.serve.backends import Backend
 
-SUFFIXES = (".onnx", ".xml")
-"""Of exported files, which are served without torch."""
-
 
 @dataclass(frozen=True)
 class Serve:
@@ -83,6 +80,7 @@ class Serve:
         return 0
 
     def _backend(self) -> Backend:
+        from pointrend.runtime.sessions import SUFFIXES
         from pointrend.serve.backends import ExportedBackend, TorchBackend
 
         if self.model.endswith(SUFFIXES):

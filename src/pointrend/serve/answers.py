@@ -20,6 +20,7 @@ MaskFormat = Literal["rle", "polygons", "none"]
 Answer = tuple[bytes, str]
 """Content and media type."""
 NOTHING = 255
+"""In label maps, where no class is."""
 
 
 def json_answer(found: Instances, class_names: Sequence[str], masks: MaskFormat) -> Answer:

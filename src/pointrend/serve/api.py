@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Collection
 from dataclasses import dataclass
@@ -54,9 +55,10 @@ class ServiceLimits:
     """Hosts whose images may be named by their address; "*" is every host with a public one. None at all if empty."""
 
     def __post_init__(self) -> None:
-        if self.queue < 1 or not self.seconds > 0:
+        if self.queue < 1 or not 0 < self.seconds < math.inf:
             raise ValueError(
-                f"limits: expected a queue of at least 1 and positive seconds, got {self.queue} and {self.seconds}"
+                "limits: expected a queue of at least 1 and positive, finite seconds, got "
+                f"{self.queue} and {self.seconds}"
             )
 
 

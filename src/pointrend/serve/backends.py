@@ -18,6 +18,7 @@ from pointrend.metadata.colors import default_palette
 from pointrend.runtime import load
 from pointrend.runtime.model import InstanceModel, Instances
 from pointrend.serve.answers import (
+    NOTHING,
     Answer,
     AnswerFormat,
     MaskFormat,
@@ -111,13 +112,16 @@ class ExportedBackend:
     """A file that `pointrend export` wrote, by its runtime. Cut-outs and overlays are drawn with torch, if it is there.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: see `pointrend.runtime.load`; a `min_score` for a semantic model.
+        FileNotFoundError, ValueError, ImportError: see `pointrend.runtime.load`; a `min_score` for a semantic model, or
+            one that gives logits.
     """
 
     batch_size = 1
 
     def __init__(self, path: str | Path, min_score: float | None = None) -> None:
         self.model = load(path)
+        if self.model.task == "semantic" and self.model.metadata["gives"] == "logits":
+            raise ValueError(f"{path}: gives logits instead of labels; export the model without --logits")
         if min_score is not None and (self.model.task == "semantic" or not 0 <= min_score <= 1):
             raise ValueError(
                 f"min_score: expected a score from 0 to 1 for an instance model, got {min_score} for a "
@@ -153,7 +157,7 @@ class ExportedBackend:
             objects = found if isinstance(found, Instances) else class_objects(found)
             return json_answer(objects, self.class_names, masks)
         labels = class_map(found) if isinstance(found, Instances) else found
-        used = 1 + int(labels[labels != 255].max(initial=0))
+        used = 1 + int(labels[labels != NOTHING].max(initial=0))
         palette = self.model.palette if self.model.task == "semantic" else ()
         return png_answer(palette_image(labels, palette or default_palette(max(used, len(self.class_names)))))
 

@@ -77,7 +77,7 @@ def _get(scheme: str, host: str, port: int, address: str, target: str, max_bytes
     connection = http.client.HTTPConnection(host, port)
     timeout = max(0.1, min(10.0, end - time.monotonic()))
     connection.sock = socket.create_connection((address, port), timeout=timeout)
-    # Who sends a letter now and then never runs into a socket's timeout: the connection is cut from outside.
+    # Who sends a byte now and then never runs into a socket's timeout: the connection is cut from outside.
     line = connection.sock.dup()
     cut = threading.Timer(max(0.1, end - time.monotonic()), _cut, [line])
     cut.daemon = True
