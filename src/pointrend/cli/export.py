@@ -34,7 +34,7 @@ class Export:
     logits: bool = False
     """Give logits of the network's size instead of labels, or mask logits instead of probabilities."""
     half: bool = False
-    """Weights as float16 (ONNX, OpenVINO): half the file, used as float32 all the same."""
+    """Weights as float16 (FP16; ONNX, OpenVINO): half the file, used as float32 all the same."""
     int8: tuple[Path, ...] = ()
     """Images, or one folder of them, to calibrate 8-bit integers by (OpenVINO): a hundred or more like those to come.
     Score the file by `pointrend eval` before and after."""
