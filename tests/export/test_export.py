@@ -94,6 +94,8 @@ def test_a_file_that_gives_something_else_is_not_kept(exporting, semantic, tmp_p
         ("model.pb", {}, "ends in .onnx, .xml, .pt2"),
         ("model.onnx", {"int8": ["photo.jpg"]}, r"int8: expected a name that ends in .xml"),
         ("model.pt2", {"half": True}, r"half: expected a name that ends in .onnx or .xml"),
+        ("model.pt2", {"size": (0, 3)}, r"size: expected rows and columns, at least 1 each, got \(0, 3\)"),
+        ("model.pt2", {"size": (32,)}, "size: expected rows and columns"),
         ("model.pt2", {"num_points": 10}, "points: expected a semantic model"),
     ],
 )

@@ -394,3 +394,16 @@ def test_a_stride_that_divides_no_multiple_of_32_is_said_by_the_preprocessing() 
     model = attach(Patches(), classes=3, point_rend=SMALL, preprocessing=Preprocessing(divisor=14))
     sum(model.loss(images, targets).values()).backward()
     assert [tuple(result.labels.shape) for result in model.eval().predict(images)] == SIZES
+
+
+def test_what_a_forward_without_gradients_runs_is_frozen() -> None:
+    @torch.no_grad()
+    def forward(network: nn.Module, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        features, logits = network(images)
+        return {"patches": features}, logits
+
+    preprocessing = Preprocessing(divisor=14)
+    model = attach(Patches(), classes=3, forward=forward, point_rend=SMALL, preprocessing=preprocessing)
+    model.freeze_unused()
+    assert not any(one.requires_grad for one in model.network.parameters())
+    assert all(one.requires_grad for one in model.point_rend.parameters())

@@ -97,10 +97,9 @@ def test_windows_cover_everything_and_stay_inside(length, window, stride):
 
 
 def test_wrong_settings_are_refused(model):
-    with pytest.raises(ValueError, match="scales"):
-        AugmentedSemantic(model, scales=())
-    with pytest.raises(ValueError, match="scales"):
-        AugmentedSemantic(model, scales=(0.0,))
+    for scales in ((), (1.0, 0.0), (float("inf"),), (float("nan"),)):
+        with pytest.raises(ValueError, match="scales: expected one or more positive numbers"):
+            AugmentedSemantic(model, scales=scales)
     with pytest.raises(ValueError, match=r"stride: expected 1 to the window's"):
         SlidingSemantic(model, (8, 8), (9, 8))
 

@@ -75,7 +75,8 @@ class Reference:
         self.settings = golden.settings
         self.own = {part: part.config for part in (self.model.box_head, self.model.rpn, self.model.mask_head)}
 
-    def _apply(self, settings: dict) -> None:
+    def apply(self, settings: dict) -> None:
+        """Set the model to what a case overrides."""
         known = IGNORED | CLASSES | {*BOX_SETTINGS, *PROPOSAL_SETTINGS, POINTS, STEPS}
         assert set(settings) <= known, f"settings this test does not know: {set(settings) - known}"
         assert {settings[key] for key in CLASSES & set(settings)} <= {self.model.config.num_classes}
@@ -108,7 +109,7 @@ class Reference:
 
     def case(self, case: str) -> tuple[InstanceTrace, Outputs]:
         """What we predict, with every intermediate value, and what is stored."""
-        self._apply(self.settings(case))
+        self.apply(self.settings(case))
         if case not in self.traces:
             self.model.config = dataclasses.replace(self.model.config, preprocessing=self.preprocessing(case))
             with self.textbook_head():

@@ -1,18 +1,15 @@
 """Exported files give the originals' stored numbers too, within the tolerances of the models in torch.
 
 Weights, images and tolerances are those of the tests beside this one. `export` compares each file with its model at two
-further sizes, one higher than wide, before it is kept.
+further sizes, one higher than wide, before it is kept. Images with no object and with one: tests/export/test_export.py.
 """
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 import torch
 
 from pointrend.export import export
-from pointrend.export.verify import CHECKED_SIZES, photograph
 from pointrend.zoo.exported import ExportedSegmenter
 from tests.reference import test_detectron2_instance as instance
 from tests.reference import test_detectron2_semantic as semantic
@@ -28,18 +25,15 @@ def default_set(configurations):
     return [name for name, golden in configurations.items() if golden.listing.is_relative_to(DEFAULT)]
 
 
-@pytest.fixture(scope="module", params=default_set(instance.CONFIGURATIONS))
-def reference(request, tmp_path_factory):
-    return instance.Reference(instance.CONFIGURATIONS[request.param], tmp_path_factory.mktemp("weights"))
-
-
-def test_boxes_scores_and_masks(reference, tmp_path) -> None:
-    first = reference.cases[0]
-    reference.case(first)  # its settings
+@pytest.mark.parametrize("name", default_set(instance.CONFIGURATIONS))
+def test_boxes_scores_and_masks(name, tmp_path) -> None:
+    reference = instance.Reference(instance.CONFIGURATIONS[name], tmp_path)
+    first = reference.settings(reference.cases[0])
+    reference.apply(first)
     file = ExportedSegmenter(export(reference.model, tmp_path / "model.onnx", logits=True))
     for case in reference.cases:
-        assert thresholds(reference.settings(case)) == thresholds(reference.settings(first))
-        _, stored = reference.case(case)
+        assert thresholds(reference.settings(case)) == thresholds(first)
+        stored = instance.Outputs(reference.stored, case)
         image = reference.image(case)
         file.runtime.preprocessing = reference.preprocessing(case)
         pixels = file.runtime.resize(image.permute(1, 2, 0).numpy())
@@ -57,22 +51,6 @@ def test_boxes_scores_and_masks(reference, tmp_path) -> None:
 def thresholds(settings) -> dict:
     """All that an exported graph holds: not the size of images."""
     return {key: value for key, value in settings.items() if key in instance.BOX_SETTINGS}
-
-
-def test_no_box_and_one_box(reference, tmp_path, monkeypatch) -> None:
-    """Of what `export` compares, one image then has one box, and the others none."""
-    model = reference.model
-    reference.case(reference.cases[0])
-    as_given = replace(model.config.preprocessing, short_edge=None)
-    monkeypatch.setattr(model, "config", replace(model.config, preprocessing=as_given))
-    images = [photograph(size) for size in CHECKED_SIZES]
-    images.append(torch.zeros_like(images[-1]))
-    scores = torch.cat([result.scores[:2] for image in images for result in model.predict([image])])
-    highest, second = scores.topk(2).values.tolist()
-    boxes = replace(model.box_head.config, score_threshold=(highest + second) / 2)
-    monkeypatch.setattr(model.box_head, "config", boxes)
-    assert sorted(len(model.predict([image])[0]) for image in images) == [0, 0, 1]
-    export(model, tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("name", default_set(semantic.CONFIGURATIONS))

@@ -145,7 +145,7 @@ def test_a_class_without_a_name_is_called_by_its_number() -> None:
     assert plot_instances(grey(), nameless).legends[0].get_texts()[0].get_text() == "class 7"
 
 
-def test_tags_avoid_one_another_and_stay_inside() -> None:
+def test_captions_avoid_one_another_and_stay_inside() -> None:
     size, taken = (200, 100), []
     for _ in range(6):
         place = place_caption((50.0, 10.0, 120.0, 60.0), (60, 12), size, taken)

@@ -63,6 +63,8 @@ def export(
         raise ValueError(f"int8: expected a name that ends in .xml (OpenVINO), got {to}")
     if half and to.suffix == ".pt2":
         raise ValueError(f"half: expected a name that ends in .onnx or .xml, got {to}")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise ValueError(f"size: expected rows and columns, at least 1 each, got {size}")
     _require_packages(to, bool(int8))
     graph = build_graph(model, logits=logits, num_points=num_points)
     preprocessing = model.config.preprocessing

@@ -15,6 +15,7 @@ from pointrend.masks.rle import FAULTY, checked_runs, compress, measure
 __all__ = ["Records", "Scored", "check_records", "consumed"]
 
 Records = list[dict[str, Any]]
+"""Detections in the format of COCO's results, as `InstanceResult.to_coco` gives them."""
 AT_ONCE = 4096
 """Records whose run lengths are decoded together."""
 

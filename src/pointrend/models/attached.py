@@ -137,7 +137,10 @@ class AttachedSegmenter(SemanticModel):
         mode = self.network.training
         outputs = self.network.eval()(trained[0].new_zeros(1, 3, *_probe_size(self.config.preprocessing)))
         self.network.train(mode)
-        total = sum(one.float().sum() for one in outputs.values())
+        total = torch.stack([one.float().sum() for one in outputs.values()]).sum()
+        if not total.requires_grad:  # a `forward` without gradients
+            self.network.requires_grad_(False)
+            return
         gradients = torch.autograd.grad(total, trained, allow_unused=True)
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.requires_grad_(gradient is not None)

@@ -7,6 +7,7 @@ Shapes: C classes, H W rows and columns.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -143,7 +144,7 @@ class AugmentedSemantic(_SemanticWrapper):
             same for Cityscapes, not for ADE20K); pixels are resized in uint8 the model's way.
         flip: each size also mirrored left to right.
 
-    Raises ValueError for no scales, or one that is not positive.
+    Raises ValueError for no scales, or one that is not positive and finite.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class AugmentedSemantic(_SemanticWrapper):
         scales: Sequence[float] = MMSEGMENTATION_SCALES,
         flip: bool = True,
     ) -> None:
-        if not scales or min(scales) <= 0:
+        if not scales or not all(0 < scale < math.inf for scale in scales):
             raise ValueError(f"scales: expected one or more positive numbers, got {tuple(scales)}")
         super().__init__(model)
         self.scales, self.flip = tuple(scales), flip

@@ -83,7 +83,7 @@ def draw_instances(
     boxes: bool = False,
     captions: bool = True,
 ) -> RGBImage:
-    """The image with each instance filled, outlined at full resolution, and tagged with class name and score.
+    """The image with each instance filled, outlined at full resolution, and captioned with class name and score.
 
     Drawn from the lowest score to the highest, so that the best lies on top. A caption takes the first free
     place of a few in and beside its object: captions do not cover one another, nor other objects, while there is room.

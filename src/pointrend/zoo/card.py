@@ -96,7 +96,7 @@ def bundled_card(bundled: Bundled) -> str:
             "",
             f"    {start}",
             "",
-            f"{kind}; {numbers / 1e6:.1f} million numbers, {megabytes:.1f} MB, in the package.",
+            f"{kind}; {numbers / 1e6:.1f} million parameters, {megabytes:.1f} MB, in the package.",
             "",
             *filter(None, [classes]),
             *origin_lines({name: value for name, value in origin.items() if name != "name"}),
