@@ -150,8 +150,12 @@ def test_numbers_of_every_library_and_slices_backwards() -> None:
     assert [round(one.score, 2) for one in result[::-1]] == [0.3, 0.8, 0.9]
     with pytest.raises(IndexError, match="index 3: there are 3 detections"):
         result[3]
-    with pytest.raises(ValueError, match="expected a flag for each of 3"):
-        result[True]
+    for flag in (True, np.array(True), torch.tensor(True)):
+        with pytest.raises(ValueError, match="expected a flag for each of 3"):
+            result[flag]
+    for fraction in (1.5, np.array(1.5), torch.tensor(1.5)):
+        with pytest.raises(ValueError, match="expected a list of whole numbers"):
+            result[fraction]
 
 
 def test_what_is_no_index_no_class_and_no_score_is_refused() -> None:

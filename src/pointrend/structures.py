@@ -360,12 +360,9 @@ class InstanceResult(InstanceMethods):
         """
         if isinstance(index, str):
             return self[self.labels == class_number(self.class_names, index)]
-        # Arrays and tensors of one number are one, too.
-        if (
-            isinstance(index, SupportsIndex)
-            and getattr(index, "ndim", 0) == 0
-            and not isinstance(index, bool)
-        ):
+        if getattr(index, "ndim", None) == 0:  # a number or flag of numpy or torch
+            index = cast(Any, index).item()
+        if isinstance(index, SupportsIndex) and not hasattr(index, "ndim") and not isinstance(index, bool):
             number = operator.index(index)
             if not -len(self) <= number < len(self):
                 raise IndexError(f"index {number}: there are {len(self)} detections")

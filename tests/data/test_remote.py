@@ -81,6 +81,9 @@ def test_what_does_not_pass_is_asked_for_once(web: str, monkeypatch: pytest.Monk
     with pytest.raises(ConnectionError, match="more than 4 bytes"):
         retried(lambda: read_object(f"{web}/large"))
     assert len(Handler.asked) == 2
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: pytest.fail("asks again"))
+    with pytest.raises(ConnectionError, match="control characters"):
+        retried(lambda: read_object(f"{web}/my data"))
     monkeypatch.setenv("POINTREND_OFFLINE", "1")
     with pytest.raises(ConnectionError, match="POINTREND_OFFLINE"):
         retried(lambda: read_object(f"{web}/any"))
@@ -124,3 +127,14 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(fsspec, "url_to_fs", missing)
     with pytest.raises(ImportError, match=r"gs://b/a: .*pip install gcsfs .*'pointrend\[remote\]'"):
         read_object("gs://b/a")
+
+
+def test_a_store_without_an_account_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec")
+
+    def without(*_: object, **__: object) -> None:
+        raise ValueError("Must provide an account_name")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", without)
+    with pytest.raises(ConnectionError, match=r"az://b/a: could not be fetched .*account_name"):
+        read_object("az://b/a")

@@ -13,8 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
+from pointrend.data import remote
 from pointrend.data.build import open_dataset
+from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import build_loader
+from pointrend.data.repair import write_repaired
 from pointrend.structures import Dataset
 from tests.helpers import FolderHandler, serving
 
@@ -104,11 +107,28 @@ def test_coco_as_released(files: Path, store: str) -> None:
     same(open_dataset(store, "train"), open_dataset(f"{files}:instance", "train"))
 
 
-def test_a_missing_image_is_named_and_no_reason_to_ask_again(address: str) -> None:
+def test_a_missing_image_is_named_and_no_reason_to_ask_again(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: pytest.fail("asks again"))
     data = open_dataset(address, "train")
     data.file.images[2] = type(data.file.images[2])(2, "gone.png", 9, 12)  # type: ignore[attr-defined]
     with pytest.raises(ConnectionError, match=r"train/gone\.png: could not be fetched"):
         data[2]
+
+
+def test_a_damaged_image_is_named_by_its_address(web: str, files: Path) -> None:
+    (files / "train" / "0.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match=rf"^{web}/train/0\.png: not a readable image"):
+        open_dataset(web, "train")[0]
+
+
+def test_a_repaired_copy_needs_the_images(web: str, tmp_path: Path) -> None:
+    data = open_dataset(web, "train")
+    assert isinstance(data, CocoInstances)
+    with pytest.raises(ValueError, match="expected images on this computer"):
+        write_repaired(data, "train", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_not_there_is_said(address: str, files: Path) -> None:

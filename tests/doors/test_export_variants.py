@@ -122,6 +122,7 @@ def test_files_that_macos_hides_are_no_data(tmp_path: Path, export: Callable[[Pa
         "..\\..\\label-studio\\media\\upload\\4\\a.jpg",
         "/data/local-files/?d=mine/a.jpg",
         "https://x.org/upload/a.jpg?token=1",
+        "https://x.org:8080/data/local-files/?d=mine/a.jpg",
         "images%2Fa.jpg",
         "s3://bucket/images/a.jpg",
     ],
@@ -143,11 +144,12 @@ def test_the_background_of_labelmes_coco_file_is_no_class(tmp_path: Path) -> Non
     assert open_dataset(tmp_path, "train").class_names == ("cup",)
 
 
-def test_labelmes_files_of_old_versions_and_renamed_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["IMG_0001.JPG", "x" * 5000, "a\0b"])
+def test_labelmes_files_of_old_versions_and_renamed_images(tmp_path: Path, name: str) -> None:
     labelme(tmp_path)
     content = json.loads((tmp_path / "a.json").read_text())
     del content["imageHeight"], content["imageWidth"]
-    put(tmp_path / "a.json", {**content, "imagePath": "IMG_0001.JPG"})
+    put(tmp_path / "a.json", {**content, "imagePath": name})
     assert names_of(tmp_path, "train") == ["a.jpg"]
 
 
@@ -173,6 +175,7 @@ def test_classes_of_pascal_voc_are_assumed_aloud(tmp_path: Path) -> None:
         path.rename(path.with_stem("kitchen"))
     for split in ("train", "val"):
         (tmp_path / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("kitchen.jpg\n")
+        (tmp_path / "ImageSets" / "Segmentation" / f"aug_{split}.txt").write_text("other\n")
     with pytest.warns(UserWarning, match="no class names .*taken for Pascal VOC's"):
         assert len(open_dataset(tmp_path, "train")) == 1
     put(tmp_path / "classes.json", {"classes": ["rest", "cup"], "ids": [0, 15]})

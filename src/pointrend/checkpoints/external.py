@@ -81,9 +81,7 @@ def read_foreign(path: str | Path) -> ForeignCheckpoint:
     """The tensors of a `.pkl`, `.pth` or `.safetensors` file; what it is, is told by its first bytes.
 
     The state dict may be the file itself or one of its entries: "model" (Detectron2), "state_dict" (OpenMMLab,
-    Lightning), "model_state_dict", "net", "blobs" (Caffe2).
-
-    Without these, it is the only entry that is a dictionary of tensors.
+    Lightning), "model_state_dict", "net", "blobs" (Caffe2); else the only dictionary of tensors.
 
     Raises FileNotFoundError, and ValueError for a file that is damaged or is none of these; that holds objects of other
     classes, or NaN or infinite weights, which it names; or that is a Git LFS pointer or a web page.
@@ -176,7 +174,7 @@ def _read_zip(path: Path) -> Any:
         entries = archive.infolist()
         if not any(entry.filename.endswith("/data.pkl") for entry in entries):
             raise ValueError(
-                f"an archive of {', '.join(e.filename for e in entries[:3])}, not of torch: unpack it"
+                f"an archive of {', '.join(e.filename[:60] for e in entries[:3])}, not of torch: unpack it"
             )
         if any(entry.filename.endswith("/constants.pkl") for entry in entries):
             raise ValueError("TorchScript, a program: save the model's state_dict() instead")

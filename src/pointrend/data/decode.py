@@ -122,26 +122,22 @@ def _is_heif(path: str | Path | BinaryIO) -> str | None:
 @contextlib.contextmanager
 def explained(path: str | Path | BinaryIO) -> Iterator[None]:
     """Whatever Pillow raises on a bad file, as a ValueError that names it."""
+    name = "image" if type(path).__str__ is object.__str__ else path  # an open file without a name of its own
     try:
         yield
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(
-            f"{path}: {error}. Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+            f"{name}: {error}. Scale it down, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from error
     except MemoryError as error:
-        raise ValueError(f"{path}: not enough memory to decode this image") from error
+        raise ValueError(f"{name}: not enough memory to decode this image") from error
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, ...
         if isinstance(error, UnidentifiedImageError) and (way := _is_heif(path)):
             raise ValueError(f"{path}: {way}") from error
         reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise ValueError(f"{_named(path)}: not a readable image ({reason})") from error
-
-
-def _named(source: object) -> object:
-    """A path as it is; "image" for an open file."""
-    return source if isinstance(source, str | Path) else "image"
+        raise ValueError(f"{name}: not a readable image ({reason})") from error
 
 
 def check_pixels(image: Image.Image) -> None:

@@ -23,7 +23,6 @@ BESIDE = ("_masks", "_labels", "_mask", "_label", "_annotations", "annot")
 """Behind the name of a split's folder, as in train/ and train_masks/."""
 
 Folders = tuple[Path, Path]
-Finder = Callable[[Path, str], Folders | None]
 
 
 class SemanticFolder(Dataset):

@@ -64,13 +64,14 @@ def file_system(address: str) -> tuple[Any, str]:
 
     Raises:
         ImportError: the store's package is not installed; says how to install it.
-        ConnectionError: POINTREND_OFFLINE is set.
+        ConnectionError: the store cannot be reached as it is set up (no account), or POINTREND_OFFLINE is set.
     """
     _check_online(address)
     import fsspec
 
     try:
-        return fsspec.url_to_fs(address, use_listings_cache=False)
+        with explained(address):
+            return fsspec.url_to_fs(address, use_listings_cache=False)
     except ImportError as error:
         package = PACKAGES.get(scheme_of(address), "its fsspec package")
         raise ImportError(
@@ -189,7 +190,14 @@ def is_transient(error: BaseException) -> bool:
     cause = error.__cause__
     if isinstance(cause, urllib.error.HTTPError):
         return cause.code in _PASSING or cause.code >= 500
-    lasting = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
+    lasting = (
+        FileNotFoundError,
+        PermissionError,
+        IsADirectoryError,
+        NotADirectoryError,
+        ValueError,
+        http.client.InvalidURL,
+    )
     return isinstance(error, ConnectionError) and cause is not None and not isinstance(cause, lasting)
 
 

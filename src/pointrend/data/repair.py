@@ -37,8 +37,10 @@ def write_repaired(data: CocoInstances, split: str, out: Path) -> str:
     faults are left as they are. Images are hard links where the file system has them.
 
     Raises:
-        ValueError: the output has such a file already.
+        ValueError: the output has such a file already; the images are behind an address.
     """
+    if isinstance(data.images, str):
+        raise ValueError(f"{data.images}: expected images on this computer; download them first")
     target = out / f"instances_{split}.json"
     if target.exists():
         raise ValueError(f"{target}: is there already; choose another folder")
@@ -95,8 +97,8 @@ def _mend_boxes_and_fractions(data: CocoInstances, records: dict[Any, dict[str, 
 
 def _copy_image(data: CocoInstances, name: str, folder: Path) -> str:
     """The name in the copy; of a missing image the one it had."""
-    path = data.find_image(name)
-    if isinstance(path, str) or not path.is_file():
+    path = Path(data.find_image(name))
+    if not path.is_file():
         return name
     own = path.relative_to(data.images).as_posix() if path.is_relative_to(data.images) else path.name
     link_or_copy(path, folder / own)

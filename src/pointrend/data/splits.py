@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,9 +39,9 @@ def child(folder: Path, name: str) -> Path | None:
     if direct.exists():
         return direct
     first, _, rest = name.partition("/")
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    named = (path for path in entries if path.name.lower() == first.lower())
-    found = (child(path, rest) if rest else path for path in named)
+    entries = os.listdir(folder) if folder.is_dir() else []
+    named = sorted(entry for entry in entries if entry.lower() == first.lower())
+    found = (child(folder / entry, rest) if rest else folder / entry for entry in named)
     return next((path for path in found if path is not None), None)
 
 

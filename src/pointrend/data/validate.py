@@ -153,11 +153,9 @@ def annotation_problems(data: CocoInstances) -> list[Problem]:
             Problem("image listed twice", name, f"{files[name]} entries of images name this file")
         )
     names = [category.name for category in data.file.categories.values()]
-    alike = [name.strip().casefold() for name in names]
-    for name in sorted({name for name, own in zip(names, alike, strict=True) if alike.count(own) > 1}):
-        text = (
-            f"{name!r} is there twice" if names.count(name) > 1 else f"{name!r} is there in another spelling"
-        )
+    same, alike = Counter(names), Counter(name.strip().casefold() for name in names)
+    for name in sorted(name for name in same if alike[name.strip().casefold()] > 1):
+        text = f"{name!r} is there twice" if same[name] > 1 else f"{name!r} is there in another spelling"
         problems.append(Problem("duplicate category name", "categories", text))
     for image_id, objects in data.file.objects.items():
         image = data.file.images[image_id]

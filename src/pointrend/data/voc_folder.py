@@ -58,7 +58,7 @@ class VocFolder:
 
     def names(self, split: str) -> tuple[list[str], bool]:
         """Images of a split by their list in ImageSets/Segmentation, else all with a class map, of both splits."""
-        lists = sorted((self.root / "ImageSets" / "Segmentation").glob("[!.]*.txt"))
+        lists = sorted((self.root / "ImageSets" / "Segmentation").glob("[!.]*.txt"), key=_shortest_first)
         for file in lists:
             if split_of(file.stem) == split:
                 lines = (line.strip() for line in read_lines(file))
@@ -118,6 +118,11 @@ def _with_files(folder: Path, names: tuple[str, ...]) -> Path | None:
     """The first of these folders that has label maps."""
     folders = (child(folder, name) for name in names)
     return next((path for path in folders if path is not None and has_files(path, ".png")), None)
+
+
+def _shortest_first(path: Path) -> tuple[int, str]:
+    """train.txt before aug_train.txt."""
+    return len(path.name), path.name
 
 
 def _without_suffix(name: str) -> str:

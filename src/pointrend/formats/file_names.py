@@ -50,7 +50,8 @@ class FileNames(Generic[K]):
 def name_parts(name: str) -> list[str]:
     """The folders and the file of a name, comparable: NFC, lower case, without a drive, "." or an address's escapes."""
     if re.match(r"[a-z]+://", name):
-        name = unquote(re.sub(r"^[a-z]+://", "", name.partition("?")[0]))
+        # Label Studio's ".../local-files/?d=folder/a.jpg" has the name behind the question mark.
+        name = unquote(re.sub(r"^[a-z]+://|(?<!/)\?.*", "", name))
     parts = re.split(r"[/\\]+", unicodedata.normalize("NFC", name).casefold())
     return [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
 

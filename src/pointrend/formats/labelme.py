@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -112,9 +113,11 @@ def _image(
         raise ValueError("expected imagePath and a list of shapes")
     parent = path.parent.relative_to(folder).as_posix()
     image_path = path.parent / PureWindowsPath(name).as_posix()
-    beside = [one for suffix in PHOTOS if (one := path.with_suffix(suffix)).is_file()]
-    if len(beside) == 1 and not image_path.is_file():  # the image was given another name
-        image_path, name = beside[0], beside[0].name
+    # By the files' numbers: where case does not count, a.jpg and a.JPG are one file.
+    beside = {one.stat().st_ino: one for suffix in PHOTOS if (one := path.with_suffix(suffix)).is_file()}
+    if len(beside) == 1 and not os.path.isfile(image_path):  # the image was given another name
+        image_path = next(iter(beside.values()))
+        name = image_path.name
     height, width = content.get("imageHeight"), content.get("imageWidth")
     if height is None and width is None:  # old versions
         height, width = image_size(image_path)

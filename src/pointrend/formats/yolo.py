@@ -4,6 +4,7 @@ the image's width and height; names in data.yaml or classes.txt.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def read_names(path: Path) -> list[str]:
         raise ValueError(
             f"{path}, names: expected a list of class names, or names by number from 0, got {brief(names)}"
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise ValueError(f"{path}, names: expected every name once, got {twice[0]!r} twice")
     return names
