@@ -169,6 +169,20 @@ def test_the_classes_of_labelmes_pascal_voc_export_are_its_own(tmp_path: Path, c
     assert open_dataset(f"{tmp_path}:instance", "train").class_names == ("cup",)
 
 
+def test_as_many_objects_as_an_object_map_has_colours(tmp_path: Path) -> None:
+    pascal_voc(tmp_path)
+    path = next((tmp_path / "SegmentationObject").iterdir())
+    Image.new("L", (WIDTH, HEIGHT), 15).save(tmp_path / "SegmentationClass" / path.name)
+    colors = np.zeros((HEIGHT * WIDTH, 3), np.uint8)
+    colors[:255, 1] = range(255)  # 254 objects and the background
+    Image.fromarray(colors.reshape(HEIGHT, WIDTH, 3)).save(path)
+    assert len(open_dataset(f"{tmp_path}:instance", "train")[0].target.labels) == 254
+    colors[-1] = 7
+    Image.fromarray(colors.reshape(HEIGHT, WIDTH, 3)).save(path)
+    with pytest.raises(ValueError, match="expected at most 255 colours, got 256"):
+        open_dataset(f"{tmp_path}:instance", "train")
+
+
 def test_classes_of_pascal_voc_are_assumed_aloud(tmp_path: Path) -> None:
     pascal_voc(tmp_path)
     for path in [*tmp_path.rglob("2007_000032*")]:

@@ -108,7 +108,9 @@ def _numbers_of_colors(
             f"colours to class numbers, or {way}"
         )
     unknown = [color for color in seen if color not in colors]
-    if unknown or len(found) > MOST_COLORS:
+    if len(found) > MOST_COLORS and not unknown:
+        raise ValueError(f"{path}: expected at most {MOST_COLORS} colours, got {len(found)}")
+    if unknown:
         raise ValueError(
             f"{path}: expected the {len(colors)} colours of the palette, got {unknown[:3]} besides; add them to"
             " the palette in classes.json"

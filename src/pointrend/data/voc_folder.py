@@ -137,7 +137,7 @@ class _AnyColor(dict[RGB, int]):
         return True
 
     def __missing__(self, color: RGB) -> int:
-        taken = len(self) + 1
+        taken = VOID + 1 + len(self)
         self[color] = 0 if color == (0, 0, 0) else VOID if color == pascal_voc.VOID_COLOR else taken
         return self[color]
 
