@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import fields, replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from pointrend.core import (
     probability_margin_uncertainty,
     regular_grid,
     subdivide,
+    subdivision_sizes,
 )
 from pointrend.core.fast_point_head import predict_in_images
 from pointrend.data.shapes import ShapeScenes
@@ -30,6 +32,7 @@ from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.training.paper import find_recipe
 from pointrend.training.recipe import Recipe
 
 PAGE = (Path(__file__).parents[1] / "docs" / "paper.md").read_text(encoding="utf-8")
@@ -47,7 +50,9 @@ def test_the_options_that_the_translation_of_train_net_names_are_there() -> None
     assert {name for name in named - torchrun if name.replace("-", "_") not in options} == set()
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?:core|models|evaluation)(?:\.\w+)+)`", PAGE))))
+@pytest.mark.parametrize(
+    "name", sorted(set(re.findall(r"`((?:core|models|evaluation|training)(?:\.\w+)+)`", PAGE)))
+)
 def test_functions_that_the_page_names_are_there(name: str) -> None:
     module, attributes = "pointrend", name.split(".")
     while attributes and attributes[0].islower():
@@ -61,27 +66,52 @@ def test_functions_that_the_page_names_are_there(name: str) -> None:
         found = getattr(found, attribute)
 
 
-def test_five_steps_from_7x7_are_three_from_28x28() -> None:
-    """The text has the first, Detectron2 runs the second: with N = 28² grids of 14² and 28² are predicted whole."""
+@pytest.mark.parametrize(("num_points", "start"), [(14**2, 14), (28**2, 28), (56**2, 56), (112**2, 112)])
+def test_five_steps_from_7x7_are_those_from_the_largest_grid_that_n_points_cover(
+    num_points: int, start: int
+) -> None:
+    """The text has the first, Detectron2 runs the second: grids of at most N cells are predicted whole in both."""
     torch.manual_seed(0)
     weights = torch.randn(3, 2) * 9
 
     def predict_at(points: torch.Tensor) -> torch.Tensor:
         return torch.sin(points @ weights.T).sum(-1)[:, None]  # (N, 1, P)
 
-    def subdivided(start: torch.Tensor, sizes: list[int]) -> torch.Tensor:
+    def subdivided(logits: torch.Tensor) -> torch.Tensor:
+        side = logits.shape[-1]
         return subdivide(
-            start,
+            logits,
             predict_at,
-            sizes=[(size, size) for size in sizes],
-            num_points=784,
+            sizes=subdivision_sizes((side, side), (224, 224)),
+            num_points=num_points,
             uncertainty=binary_uncertainty,
         )
 
+    assert MaskConfig(num_points=num_points).start_size == start
     coarse = torch.randn(2, 1, 7, 7)
-    dense = predict_at(regular_grid(28, 28, regions=2)).view(2, 1, 28, 28)
-    text, code = subdivided(coarse, [14, 28, 56, 112, 224]), subdivided(dense, [56, 112, 224])
-    torch.testing.assert_close(text, code)
+    dense = predict_at(regular_grid(start, start, regions=2)).view(2, 1, start, start)
+    torch.testing.assert_close(subdivided(coarse), subdivided(dense))
+
+
+@pytest.mark.parametrize(
+    ("name", "updates", "rate", "batch"),
+    [
+        ("pointrend_rcnn_R_50_FPN_1x_coco", (60_000, 20_000, 10_000), 0.02, 16),
+        ("mask_rcnn_X_101_32x8d_FPN_3x_coco", (210_000, 40_000, 20_000), 0.02, 16),
+        ("pointrend_rcnn_R_50_FPN_1x_cityscapes", (18_000, 6_000), 0.01, 8),
+        ("pointrend_semantic_R_101_P3P5_cityscapes", (40_000, 15_000, 10_000), 0.01, 32),
+        ("deeplabv3_R_103_cityscapes", (90_000,), 0.01, 16),
+    ],
+)
+def test_schedules_are_those_of_the_appendix(
+    name: str, updates: tuple[int, ...], rate: float, batch: int
+) -> None:
+    """Updates at the rate, at a tenth of it, at a hundredth; DeepLabV3's falls by a polynomial."""
+    recipe = find_recipe(name).recipe
+    assert (*recipe.milestones, recipe.steps) == tuple(accumulate(updates))
+    assert (recipe.learning_rate, recipe.batch_size, recipe.warmup_steps) == (rate, batch, 1000)
+    assert (recipe.momentum, recipe.weight_decay) == (0.9, 1e-4)
+    assert recipe.schedule == ("milestones" if len(updates) > 1 else "poly")
 
 
 def test_warm_up_starts_at_a_rate_in_the_text_and_from_a_factor_in_the_code() -> None:

@@ -115,7 +115,7 @@ ROWS: tuple[Row, ...] = (
         for data, name in (("COCO", COCO_1X), ("Cityscapes", CITYSCAPES_1X))
         for size in (28, 224)
     ),
-    Row(2, "4x conv, 56x56", "mask_rcnn_R_50_FPN_1x_coco_56x56"),
+    Row(2, "4x conv, 56x56 (the text beside it)", "mask_rcnn_R_50_FPN_1x_coco_56x56"),
     Row(2, "4x conv, 224x224", "mask_rcnn_R_50_FPN_1x_coco_224x224"),
     *(Row(3, f"{size}x{size}, N = 28²", COCO_1X, f"--mask-sizes {size}") for size in (28, 56, 112, 224)),
     *(
