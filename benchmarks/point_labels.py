@@ -4,7 +4,7 @@
 
 Trains Mask R-CNN on an ImageNet-pretrained MobileNetV2-FPN, from masks and from points that are drawn from them (as
 PointSup's were), and scores each on the validation images, with their masks. Scores go to OUT/scores.json, in percent;
-`--table` prints them, with their share of the mask-trained AP.
+`--table` prints them. The models stay in OUT/LABELS-SEED, for true_boxes.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from instances import SETS, build, held_out_images, options, recipe, score, training_images
 from runs import print_progress
 
+from pointrend.checkpoints.native import save
 from pointrend.data.coco import CocoInstances
 from pointrend.data.sample_points import write_points
 from pointrend.data.transforms import Compose, SamplePoints
@@ -61,6 +62,9 @@ def run(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     train(model, TrainingLoader(data, plan), plan, device="cpu", report=print_progress)
     seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime - before
+    kept = arguments.out / f"{name.replace(' ', '-')}-{arguments.seed}"
+    kept.mkdir(parents=True, exist_ok=True)
+    save(model, kept / "model.safetensors")
     side = 0 if head == "conv28" else 224
     (numbers,) = score(model, held_out, held_out.as_coco(), (side,)).values()
     return {"run": name, "seed": arguments.seed, "cpu_seconds": round(seconds), "scores": numbers}

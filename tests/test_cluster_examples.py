@@ -30,7 +30,7 @@ KNOWN = {"predict": options(Predict), "serve": options(Serve), "train": options(
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_option_of_a_recipe_exists(path: Path) -> None:
-    text = re.sub(r"\\\n", " ", path.read_text())
+    text = re.sub(r"\\\n", " ", path.read_text(encoding="utf-8"))
     for command, rest in re.findall(r"pointrend (predict|serve|train)((?:[^\n]|\n {14})*)", text):
         assert {*re.findall(r"(?<!\S)--[a-z-]+", rest)} <= KNOWN[command]
     if path.name == "serve.yaml":
@@ -39,7 +39,7 @@ def test_every_option_of_a_recipe_exists(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*FOLDER.glob("*.yaml")], ids=lambda path: path.name)
 def test_manifests_are_yaml_with_containers(path: Path) -> None:
-    kinds = {document["kind"] for document in yaml.safe_load_all(path.read_text())}
+    kinds = {document["kind"] for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))}
     assert kinds & {"Job", "Deployment"}
 
 
@@ -51,9 +51,9 @@ def test_scripts_are_shell(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [*FOLDER.glob("*.py")], ids=lambda path: path.name)
 def test_scripts_are_python(path: Path) -> None:
-    compile(path.read_text(), path, "exec")
+    compile(path.read_text(encoding="utf-8"), path, "exec")
 
 
 def test_the_list_of_recipes_has_all_of_them() -> None:
-    text = (FOLDER / "README.md").read_text()
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert [path.name for path in RECIPES if path.name != "README.md" and f"({path.name})" not in text] == []

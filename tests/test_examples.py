@@ -41,5 +41,5 @@ def test_the_whole_network_learns_from_both_losses(capsys: pytest.CaptureFixture
 
 
 def test_every_example_is_listed() -> None:
-    listed = (EXAMPLES / "README.md").read_text()
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     assert all(path.name in listed for path in EXAMPLES.glob("*.py"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pathlib
 import pickle
-import resource
 import struct
 import zipfile
 from collections import OrderedDict
@@ -16,6 +15,7 @@ import torch
 
 from pointrend.checkpoints import native
 from pointrend.checkpoints.external import read_foreign
+from pointrend.models.devices import peak_memory
 
 ARRAYS = {
     "a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -42,10 +42,6 @@ def write(tmp_path, data, name="x.pkl"):
     path = tmp_path / name
     path.write_bytes(data)
     return path
-
-
-def peak_memory():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def assert_arrays(tensors):

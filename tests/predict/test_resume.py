@@ -193,6 +193,7 @@ def start(source: Path, out: Path, seconds: float, **environment: str) -> subpro
     return subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_killed_run_goes_on_and_writes_what_it_would_have_written(tmp_path: Path) -> None:
     source, out = make_images(tmp_path / "in", 12), tmp_path / "out"
     process = start(source, out, 0.5)

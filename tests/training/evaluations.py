@@ -78,7 +78,7 @@ class Score:
         self.calls += 1
         if self.calls == 2 and int(os.environ.get("RANK", "0")) == 1:
             if self.event == "sigterm":
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
                 time.sleep(60)
             if self.event == "broken":
                 raise ValueError("stripes1.png: not a readable image")

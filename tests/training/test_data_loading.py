@@ -87,6 +87,7 @@ def test_a_data_set_that_cannot_be_read_at_all_says_so(greys) -> None:
         seen(loader, 1)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_workers_go_on_when_the_whole_job_gets_a_signal(greys) -> None:
     recipe = Recipe(batch_size=3)
     batches = TrainingLoader(greys(), recipe, workers=1).batches()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -122,6 +121,6 @@ def test_sigterm_is_noted_and_then_what_it_was_before() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with sigterm() as came:
         assert not came()
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert came()
     assert signal.getsignal(signal.SIGTERM) == before
