@@ -75,7 +75,9 @@ def test_the_architecture_names_what_is_there() -> None:
     named = re.findall(r"`([\w/]+\.py)(?:: (?:\w+\.)?(\w+))?`", page)
     modules = [(source / path, name) for path, name in named if not path.startswith("tests/")]
     assert [str(path) for path, _ in modules if not path.is_file()] == []
-    assert [(path.name, name) for path, name in modules if name and name not in path.read_text(encoding="utf-8")] == []
+    assert [
+        (path.name, name) for path, name in modules if name and name not in path.read_text(encoding="utf-8")
+    ] == []
     core = [source / path for path in re.findall(r"^\| `(core/\w+\.py)` \|", page, re.M)]
     assert len(core) == 5
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in core) < 1000

@@ -50,7 +50,11 @@ def test_the_notebook_in_the_repository_is_that_of_the_script(script: Path) -> N
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_the_notebook_can_be_read_with_its_outputs(script: Path) -> None:
     file = script.with_suffix(".ipynb")
-    outputs = [out for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] for out in cell.get("outputs", ())]
+    outputs = [
+        out
+        for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]
+        for out in cell.get("outputs", ())
+    ]
     assert file.stat().st_size < LARGEST
     assert {out["output_type"] for out in outputs} <= {"stream", "display_data", "execute_result"}
     assert sum(bool({"image/png", "image/jpeg"} & out.get("data", {}).keys()) for out in outputs) >= 2
