@@ -24,7 +24,7 @@ import pointrend
 from pointrend.predict import Output, Predictor
 from pointrend.samples import SAMPLES
 
-SIZES = {0.3: (640, 480), 2: (1632, 1224), 12: (4000, 3000), 50: (8160, 6120)}
+SIZES = {0.3: (640, 480), 2: (1632, 1224), 3: (2048, 1536), 12: (4000, 3000), 50: (8160, 6120)}
 WAYS = ("interpolated", "points", "full resolution")
 
 
@@ -57,7 +57,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--megapixels", type=float, nargs="+", default=list(SIZES))
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[0.3, 2, 12, 50])
     parser.add_argument("--ways", nargs="+", default=list(WAYS[:2]), choices=WAYS)
     options = parser.parse_args()
     print("| megapixels | way | labels, CPU s | files, CPU s | MiB above the loaded model |")

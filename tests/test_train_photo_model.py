@@ -133,6 +133,9 @@ def test_the_command_trains_scores_and_writes_the_model(
     monkeypatch.setattr("sys.argv", ["train_photo_model", *arguments, *made])
     tool.main()
     assert set(json.loads(capsys.readouterr().out)) == set(scores)
+    monkeypatch.setattr("sys.argv", ["train_photo_model", *arguments, "--trial", "1", "--without-points"])
+    tool.main()
+    assert set(json.loads(capsys.readouterr().out)) == {"bilinear"}
 
 
 def test_before_training_the_model_says_what_the_teacher_says(data: Path) -> None:

@@ -331,12 +331,17 @@ def condition(model: SemanticSegmenter, images: Sequence[Tensor]) -> None:
         norm.weight *= scale
 
 
-def build_student(teacher: SemanticSegmenter, images: Sequence[Tensor], seed: int) -> Student:
-    """The model before training: the teacher's layers, a fresh pyramid, and a point head that changes nothing yet."""
+def build_student(
+    teacher: SemanticSegmenter, images: Sequence[Tensor], seed: int, *, points: bool = True
+) -> Student:
+    """The model before training: the teacher's layers, a fresh pyramid, and a point head that changes nothing yet.
+
+    Without ``points`` it has no pyramid and no point head.
+    """
     frozen = teacher.optimize("bfloat16")  # has the teacher's weights to itself
     condition(teacher, images)
     torch.manual_seed(seed)
-    student = Student(config(), frozen)
+    student = Student(config() if points else replace(config(), point_rend=None), frozen)
     missing, unexpected = student.load_state_dict(teacher.state_dict(), strict=False)
     if unexpected or not all(name.startswith(("fpn.", "point_rend.")) for name in missing):
         raise ValueError(f"the teacher does not fit the model: {unexpected}, {missing}")
@@ -501,8 +506,8 @@ def whole_people(pairs: Mapping[str, Sequence[Pair]]) -> ConcatDataset[Any]:
     return ConcatDataset([people] + [Taught(things)] * 4)
 
 
-def recipe(steps: int, seed: int, *, learning_rate: float, fresh: float) -> Recipe:
-    """AdamW; the backbone learns at half the head's rate, pyramid and point head at ``fresh`` times it.
+def recipe(steps: int, seed: int, *, learning_rate: float, fresh: float | None) -> Recipe:
+    """AdamW; the backbone learns at half the head's rate, pyramid and point head, if any, at ``fresh`` times it.
 
     The average of the last weights is kept.
     """
@@ -515,7 +520,7 @@ def recipe(steps: int, seed: int, *, learning_rate: float, fresh: float) -> Reci
         learning_rate=learning_rate,
         weight_decay=0.01,
         backbone_factor=0.5,
-        rate_factors=(("fpn", fresh), ("point_rend", fresh)),
+        rate_factors=() if fresh is None else (("fpn", fresh), ("point_rend", fresh)),
         warmup_steps=min(100, steps // 5),
         clip_gradient=5.0,
         precision="bfloat16",
@@ -548,15 +553,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def score(model: SemanticSegmenter, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, dict[str, float]]:
     """Scores in percent by variant: the person on `ccp` val, all classes on `coco_mini` val."""
+    variants = VARIANTS if model.point_rend is not None else {"bilinear": {}}
     people = evaluate_semantic(
         model,
         SemanticFolder(pairs["ccp"], CLASSES),
-        VARIANTS,
+        variants,
         metrics=("miou", "boundary"),
         widths=(3, 10),
     )
     things = evaluate_semantic(
-        model, SemanticFolder(pairs["coco"], CLASSES), VARIANTS, metrics=("miou", "trimap"), widths=(1, 3)
+        model, SemanticFolder(pairs["coco"], CLASSES), variants, metrics=("miou", "trimap"), widths=(1, 3)
     )
     columns = ("IoU", "boundary IoU@3px", "boundary IoU@10px")
     return {
@@ -611,6 +617,10 @@ def main() -> None:
     given.add_argument(
         "--front-start", type=Path, help="a model of the second part, in place of training both"
     )
+    parser.add_argument(
+        "--trial", type=int, help="so many updates alone, scored on every fourth image; no model is written"
+    )
+    parser.add_argument("--without-points", action="store_true", help="in a trial: no point head")
     parser.add_argument("--score", help="score this model, by path or name, and train nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="images of each set, for a trial")
@@ -625,7 +635,8 @@ def main() -> None:
     teacher = build_teacher(options.data / TEACHER)
     pairs = draw_training(options.data, options.out / "labels", options.limit, teacher)
     images = [read_image(image) for name in ("ccp", "coco") for image, _ in pairs[name][:8]]
-    model = build_student(teacher, images, options.seed)
+    points = not (options.trial and options.without_points)
+    model = build_student(teacher, images, options.seed, points=points)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def part(name: str, settings: Recipe, make: Callable[..., ConcatDataset[Any]] = training_data) -> None:
@@ -635,6 +646,11 @@ def main() -> None:
                 model, loader, settings, out=options.out / name, report=report, device="cpu", resume=True
             )
 
+    if options.trial is not None:
+        fresh = 5.0 if points else None
+        part("trial", recipe(options.trial, options.seed, learning_rate=2e-4, fresh=fresh))
+        print(json.dumps(score(model.eval(), {name: own[::4] for name, own in validation.items()}), indent=1))
+        return
     if options.front_start is not None:
         model.load_state_dict(load(options.front_start).state_dict())
     else:
