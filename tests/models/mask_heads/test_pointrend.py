@@ -186,10 +186,13 @@ def test_few_and_many_classes_have_masks(kind, classes):
     assert len(logits) == 3
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_boxes_have_no_masks_and_a_connected_loss_of_zero(kind, target):
+def test_no_boxes_have_no_masks_and_a_connected_loss_of_zero(kind, memory_format, target):
     head = build(kind)
-    predicted = head.predict(maps(), no_regions())
+    given = {name: level.contiguous(memory_format=memory_format) for name, level in maps().items()}
+    with torch.no_grad():
+        predicted = head.predict(given, no_regions())
     assert predicted.shape[0] == 0
     assert predicted.shape[1] == predicted.shape[2] >= 7
     masks = [target((64, 96), []).masks] * 2

@@ -64,7 +64,7 @@ class CoarseHead(nn.Module):
             table = features.permute(0, 2, 3, 1).flatten(0, 2)
             size = (features.shape[2], features.shape[3])
             rows = sample_rows(table, size, stride, boxes, images, grid)
-            return rows.view(len(regions), side, side, -1).permute(0, 3, 1, 2)
+            return rows.view(len(regions), side, side, features.shape[1]).permute(0, 3, 1, 2)
         return point_sample_boxes([features], [stride], boxes, images, grid).unflatten(2, (side, side))
 
     def forward(self, pooled: Tensor) -> Tensor:
