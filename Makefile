@@ -48,14 +48,17 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -b html -q -W docs docs/_build/html
 
-# What a user gets is tried without the checkout: the wheel in a new environment, from another folder.
+# What a user gets is tried without the checkout: the wheel in a new environment, the README's first steps in another folder.
 dist: $(VENV)/.installed-dev
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv dist/venv
 	dist/venv/bin/python -m pip install --disable-pip-version-check --quiet dist/pointrend-*.whl
 	mkdir dist/tried
-	cd dist/tried && ../venv/bin/pointrend demo && ../venv/bin/pointrend predict ../../src/pointrend/samples/riders.jpg --cutout
+	cp dist/venv/lib/python*/site-packages/pointrend/samples/riders.jpg dist/tried/photo.jpg
+	cd dist/tried && PATH="$(CURDIR)/dist/venv/bin:$$PATH" && pointrend demo && pointrend predict photo.jpg --cutout \
+	  && pointrend refine photo.jpg predictions/labels/photo.png \
+	  && python -c 'import pointrend; print(pointrend.Predictor(pointrend.load("photo-semantic"))("photo.jpg"))'
 
 # A stamp is written only when its step went through, so an interrupted step is done again.
 $(VENV)/.created:

@@ -80,7 +80,15 @@ def formula(translator: Any, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def dashes(app: object, page: nodes.document) -> None:
+    """Between a parameter and its description; smartquotes would turn the dashes of options too."""
+    for text in list(page.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
 def setup(app: Any) -> None:
+    app.connect("doctree-read", dashes)
     app.connect("source-read", links_to_files)
     app.connect("autodoc-process-docstring", keep_attribute, priority=400)
     app.connect("autodoc-process-docstring", restore_attribute, priority=600)

@@ -65,8 +65,19 @@ def test_every_source_of_numbers_is_on_a_page() -> None:
     assert {path.stem for path in (ROOT / "benchmarks" / "results").iterdir()} <= {
         call.args[0]
         for call in fill_docs.BLOCKS.values()
-        if isinstance(call, partial) and call.func is fill_docs.table
+        if isinstance(call, partial) and call.func in (fill_docs.table, fill_docs.means)
     }
+
+
+def test_seeds_are_averaged_and_compared_with_all_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("a-0", "masks", "40"), ("a-0", "1 point", "20"), ("b-0", "masks", "1"), ("a-1", "masks", "60")]
+    rows = [[run, f"conv28, {labels}", score] for run, labels, score in rows]
+    monkeypatch.setattr(fill_docs, "printed", lambda name: [["run", "prediction", "AP"], ["---"] * 3, *rows])
+    table = fill_docs.means("", partial(fill_docs.labels_of_run, "a"), ("head", "labels"), ("AP",))
+    assert table.splitlines()[2:] == [
+        "| 4x conv, 28x28 | masks | 2 | 50.0 |",
+        "| 4x conv, 28x28 | 1 point | 1 | 20.0 (40 %) |",
+    ]
 
 
 def test_the_architecture_names_what_is_there() -> None:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
+from statistics import fmean
 
 from pointrend.checkpoints.hub import origin_lines
 from pointrend.checkpoints.native import read_info
@@ -42,6 +43,58 @@ def table(name: str, keep: Callable[[list[str]], bool] = lambda row: True) -> st
     """That table again, of rows that are to be kept."""
     header, rule, *rows = printed(name)
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *filter(keep, rows)))
+
+
+def means(
+    name: str,
+    key: Callable[[list[str]], tuple[str, ...] | None],
+    heading: tuple[str, ...],
+    columns: tuple[str, ...],
+) -> str:
+    """Means over the seeds, for the rows of that table that have a key: rows with the same key are one run's seeds. The
+    key ends with the labels; the first row of those that differ in them alone learnt from all labels, and the others'
+    means have their share of its in parentheses.
+    """
+    header, _, *rows = printed(name)
+    seeds: dict[tuple[str, ...], list[list[float]]] = {}
+    for row in rows:
+        if (found := key(row)) is not None:
+            seeds.setdefault(found, []).append([float(row[header.index(column)]) for column in columns])
+    lines = [(*heading, "seeds", *columns), ("---",) * len(heading) + ("---:",) * (1 + len(columns))]
+    whole: dict[tuple[str, ...], list[float]] = {}
+    for found, runs in seeds.items():
+        mean = [fmean(numbers) for numbers in zip(*runs, strict=True)]
+        full = whole.setdefault(found[:-1], mean)
+        cells = [f"{one:.1f} ({100 * one / every:.0f} %)" for one, every in zip(mean, full, strict=True)]
+        lines.append((*found, str(len(runs)), *([f"{one:.1f}" for one in mean] if full is mean else cells)))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+HEADS = {"conv28": "4x conv, 28x28", "pointrend": "PointRend", "residual": "PointRend, residual"}
+
+
+def labels_of_run(start: str, row: list[str]) -> tuple[str, ...] | None:
+    """Of a run START-SEED the mask head and the labels, which are its prediction."""
+    head, labels = row[1].split(", ", 1)
+    return (HEADS[head], labels) if row[0].rpartition("-")[0] == start else None
+
+
+def labelled_pixels(row: list[str]) -> tuple[str, ...] | None:
+    """Of benchmarks/camvid.py and frozen_labels.py the network, the prediction, and how many pixels are labelled."""
+    run = row[0].rpartition("-")[0]
+    shares = {
+        "all": "all",
+        "share1": "1 %",
+        "share01": "0.1 %",
+        "100.0%": "all",
+        "1.0%": "1 %",
+        "0.1%": "0.1 %",
+    }
+    if run == "sparse":
+        share, way = row[1].split(", ")
+        return "frozen features", way, shares[share]
+    way = {"bilinear": "interpolated"}.get(row[1], row[1])
+    return ("SemanticFPN", way, shares[run]) if way in ("interpolated", "N=2048") else None
 
 
 def mask_branch(boxes: int, way: str, column: str) -> float:
@@ -75,6 +128,7 @@ def card(bundled: Bundled) -> str:
     return "#" + bundled_card(bundled).strip()
 
 
+AP = ("box AP", "mask AP", "mask AP50", "mask AP75", "boundary AP")
 BLOCKS: dict[str, Callable[[], str]] = {
     "mask branch, 80 classes": partial(table, "mask_branch", lambda row: row[1] == "80"),
     "mask branch, 1 and 1203 classes": partial(table, "mask_branch", lambda row: row[1] != "80"),
@@ -83,7 +137,27 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "photographs": partial(table, "photographs"),
     "adaptive refinement": partial(table, "adaptive_refinement"),
     "mask heads, strategies": partial(table, "frozen_masks", lambda row: row[0].startswith("selection")),
+    "mask heads, labels, means": partial(
+        means,
+        "frozen_masks",
+        partial(labels_of_run, "labels"),
+        ("head", "labels"),
+        ("mask IoU", "boundary IoU", "boundary IoU 3 px"),
+    ),
     "mask heads, labels": partial(table, "frozen_masks", lambda row: row[0].startswith("labels")),
+    "point labels": partial(table, "point_labels"),
+    "point labels, fruits": partial(
+        means, "point_labels", partial(labels_of_run, "fruits"), ("head", "labels"), AP
+    ),
+    "labelled pixels": partial(
+        means,
+        "labelled_pixels",
+        labelled_pixels,
+        ("training", "prediction", "labelled pixels"),
+        ("mIoU", "boundary IoU"),
+    ),
+    "positions": partial(table, "positions", lambda row: "N=2048" not in row[1]),
+    "networks": partial(table, "networks"),
     "shapes, label maps": partial(table, "shapes-semantic"),
     "shapes, objects": partial(table, "shapes-instance"),
     "photo-semantic scores": photo_scores,
