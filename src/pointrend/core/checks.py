@@ -45,7 +45,7 @@ def check_maps(
     if None in channels or sum(c or 0 for c in channels) != fine_channels:
         raise ValueError(
             f"features: expected maps (N, C, H, W) with {fine_channels} channels in all, "
-            f"got {[tuple(level.shape) for level in maps]}"
+            f"got {[tuple(level.shape) for level in maps]}; turn maps (N, H, W, C) by movedim(-1, 1)"
         )
     if (boxes is None) is not (image_size is None) or (boxes is None and image_index is not None):
         raise ValueError("boxes: expected boxes and image_size (and image_index) together")

@@ -100,11 +100,11 @@ def place(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> tuple[nn.Module, Any]:
     """The model's loss and its optimiser, ready for these processes; the model itself moves to the device."""
+    if accelerator.num_processes > 1 and isinstance(model, AttachedSegmenter):
+        model.freeze_unused()  # before compiling: it runs the network once, at a size of its own
     if recipe.compile is not None:
         part = getattr(model, "backbone", getattr(model, "network", model))
         part.compile(backend=recipe.compile)
-    if accelerator.num_processes > 1 and isinstance(model, AttachedSegmenter):
-        model.freeze_unused()
     if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         synchronise_norms(model)  # torch has no such layer for the CPU
     if recipe.channels_last:
