@@ -52,7 +52,7 @@ def lraspp() -> nn.Module:
 def segformer() -> nn.Module:
     transformers = pytest.importorskip("transformers")
     config = transformers.SegformerConfig(
-        num_labels=3, hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], decoder_hidden_size=16
+        num_labels=3, hidden_sizes=[8, 16, 20, 32], depths=[1, 1, 1, 1], decoder_hidden_size=16
     )
     return transformers.SegformerForSemanticSegmentation(config)
 
@@ -257,6 +257,15 @@ def test_classes_come_from_transformers_own_configuration() -> None:
     network = segformer()
     network.config.id2label = dict(enumerate(CLASSES))
     assert attach(network).config.class_names == CLASSES
+
+
+def test_what_transformers_notes_of_a_session_is_not_kept() -> None:
+    network = upernet()
+    network.config._name_or_path = network.config.backbone_config._name_or_path = "/home/me/network"
+    arguments = attach(network).config.network.arguments
+    names = {*arguments, *arguments["backbone_config"]}
+    assert "hidden_sizes" in names
+    assert not [name for name in names if name.startswith("_")]
 
 
 @pytest.mark.parametrize("make", [lraspp, segformer, unet])

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pointrend.models.inputs import Preprocessing
 
@@ -57,7 +59,7 @@ def recognise(network: Any) -> NetworkSource:
     library = {base.__module__.partition(".")[0] for base in type(network).__mro__}
     if "transformers" in library and hasattr(network, "config"):
         name = type(network).__name__
-        arguments = json.loads(network.config.to_json_string(use_diff=False))
+        arguments = json.loads(network.config.to_json_string(use_diff=False), object_hook=_without_private)
         return NetworkSource("transformers", name if name in TRANSFORMERS else "", arguments)
     if "segmentation_models_pytorch" in library and hasattr(network, "segmentation_head"):
         name = type(network).__name__
@@ -66,6 +68,11 @@ def recognise(network: Any) -> NetworkSource:
     if type(network).__module__.startswith("torchvision.models.segmentation"):
         return NetworkSource("torchvision", *_torchvision_name(network))
     return NetworkSource()
+
+
+def _without_private(settings: dict[str, Any]) -> dict[str, Any]:
+    """Without what transformers notes of a session, such as `_name_or_path`, a folder of this machine."""
+    return {name: value for name, value in settings.items() if not name.startswith("_")}
 
 
 def build_network(source: NetworkSource, num_classes: int) -> nn.Module:
@@ -191,11 +198,21 @@ def _build_transformers(source: NetworkSource, outputs: int) -> nn.Module:
     if source.name not in TRANSFORMERS:
         raise ValueError(f"expected one of {', '.join(TRANSFORMERS)}")
     network = getattr(require("transformers", "transformers"), source.name)
-    arguments = {**source.arguments, "use_pretrained_backbone": False}
+    arguments = {**deepcopy(source.arguments), "use_pretrained_backbone": False}  # transformers 4 takes keys out
     if len(arguments.get("id2label") or ()) != outputs:
         arguments["id2label"] = {str(number): f"class {number}" for number in range(outputs)}
         arguments["label2id"] = {name: int(number) for number, name in arguments["id2label"].items()}
-    return network(network.config_class.from_dict(arguments))
+    with _LinspaceOnCPU():
+        return network(network.config_class.from_dict(arguments))
+
+
+class _LinspaceOnCPU(TorchFunctionMode):
+    """transformers 4 reads back the rates of its stochastic depth, which meta tensors do not have."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.linspace:
+            kwargs = {**(kwargs or {}), "device": "cpu"}
+        return func(*args, **(kwargs or {}))
 
 
 def _build_smp(source: NetworkSource, outputs: int) -> nn.Module:
