@@ -77,7 +77,11 @@ def segformer(classes: Sequence[str], weights: Path) -> SemanticModel:
 def unet(classes: Sequence[str], weights: Path) -> SemanticModel:
     """smp's U-Net on ResNet-18 without its last stage."""
     network = smp.Unet(
-        "resnet18", encoder_depth=4, encoder_weights=None, decoder_channels=(128, 64, 32, 16), classes=len(classes)
+        "resnet18",
+        encoder_depth=4,
+        encoder_weights=None,
+        decoder_channels=(128, 64, 32, 16),
+        classes=len(classes),
     )
     fill_folded(network.encoder, weights / "resnet18_conv1_to_layer3_bnfolded_fp16.safetensors")
     return attach(network, classes=classes)
@@ -137,7 +141,9 @@ def main(given: list[str] | None = None) -> None:
     """Train and score."""
     parser = training_parser(__doc__, data="camvid/ and weights/", steps=300, batch=4, lr=6e-4)
     parser.add_argument("--family", choices=FAMILIES, required=True)
-    parser.add_argument("--start", type=Path, help="output folder of a training without points, to go on from")
+    parser.add_argument(
+        "--start", type=Path, help="output folder of a training without points, to go on from"
+    )
     parser.add_argument("--points", action="store_true", help="train with PointRend")
     parser.add_argument("--crop", type=int, nargs=2, default=(192, 256))
     parser.add_argument(

@@ -120,7 +120,9 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         refiner().refine(coarse[:, :2], maps, (20, 24))
     with pytest.raises(ValueError, match="6 channels"):
         refiner().refine(coarse, maps[0], (20, 24))
-    with pytest.raises(ValueError, match=r"expected maps \(N, C, H, W\).*turn maps \(N, H, W, C\) by movedim"):
+    with pytest.raises(
+        ValueError, match=r"expected maps \(N, C, H, W\).*turn maps \(N, H, W, C\) by movedim"
+    ):
         refiner().refine(coarse, [level.movedim(1, -1) for level in maps], (20, 24))
     with pytest.raises(ValueError, match=r"expected maps \(N, C, H, W\)"):  # tokens
         refiner().refine(coarse, [level.flatten(2).mT for level in maps], (20, 24))

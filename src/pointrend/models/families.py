@@ -198,7 +198,8 @@ def _build_transformers(source: NetworkSource, outputs: int) -> nn.Module:
     if source.name not in TRANSFORMERS:
         raise ValueError(f"expected one of {', '.join(TRANSFORMERS)}")
     network = getattr(require("transformers", "transformers"), source.name)
-    arguments = {**deepcopy(source.arguments), "use_pretrained_backbone": False}  # transformers 4 takes keys out
+    given = deepcopy(source.arguments)  # transformers 4 takes keys out
+    arguments = {**given, "use_pretrained_backbone": False}
     if len(arguments.get("id2label") or ()) != outputs:
         arguments["id2label"] = {str(number): f"class {number}" for number in range(outputs)}
         arguments["label2id"] = {name: int(number) for number, name in arguments["id2label"].items()}
