@@ -164,9 +164,8 @@ class PointHead(nn.Module):
         else:
             assert self.predictor.bias is not None
             rows = self.predictor.weight[labels].squeeze(2)  # (N, width)
-            logits = (
-                torch.einsum("nc,ncp->np", rows, hidden)[:, None] + self.predictor.bias[labels][:, None, None]
-            )
+            # Not einsum: OpenVINO copies both sides of it to one shape.
+            logits = torch.bmm(rows[:, None], hidden) + self.predictor.bias[labels][:, None, None]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def _own_channel(self, coarse: Tensor, labels: Tensor | None) -> Tensor:

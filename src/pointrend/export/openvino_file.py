@@ -50,7 +50,7 @@ def write_openvino(
 
 
 def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | Path]) -> Any:
-    """Convolutions of the network in 8 bits; products at points, and what chooses them, stay as they are."""
+    """Convolutions and large layers of the network in 8 bits; products at points, and what chooses them, stay in float."""
     import nncf
 
     nncf.set_log_level(logging.ERROR)  # it names every layer that stays in float
@@ -73,7 +73,7 @@ def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | P
 
 
 def _kept_in_float(model: Any) -> list[str]:
-    """Every operator that no convolution of the whole image depends on, and products of matrices.
+    """Every operator that no convolution of the whole image depends on, but the largest layers on boxes.
 
     Boxes and the positions of points, with 256 values of each coordinate, would be off by pixels.
     """
@@ -87,8 +87,17 @@ def _kept_in_float(model: Any) -> list[str]:
     return [
         node.get_friendly_name()
         for node in model.get_ops()
-        if node.get_friendly_name() not in network or node.get_type_name() == "MatMul"
+        if not _large_layer(node)
+        and (node.get_friendly_name() not in network or node.get_type_name() == "MatMul")
     ]
+
+
+def _large_layer(node: Any) -> bool:
+    """The first fully connected layer on the features of a box: 12,544 inputs in R50-FPN, where later ones have 1,024."""
+    if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Constant":
+        return False
+    features = list(node.get_input_partial_shape(0))[-1]
+    return bool(features.is_static and features.get_length() > 1024)
 
 
 def _sees_image(node: Any) -> bool:

@@ -81,8 +81,9 @@ class ConvMaskHead(MaskHead):
         hidden = self.hidden(self.pool(features, regions))
         rows = regions.channels(self.masks)
         assert self.predictor.bias is not None
-        weight = self.predictor.weight[rows].flatten(1)  # (R, width)
-        return torch.einsum("rc,rchw->rhw", weight, hidden).float() + self.predictor.bias[rows][:, None, None]
+        weight = self.predictor.weight[rows].flatten(1)[:, None]  # (R, 1, width)
+        logits = torch.bmm(weight, hidden.flatten(2)).float() + self.predictor.bias[rows][:, None, None]
+        return logits.view(hidden.shape[0], *hidden.shape[2:])
 
     def loss(
         self,
