@@ -76,7 +76,9 @@ def test_eight_bits_of_an_instance_model(instance, instance_file, tmp_path) -> N
     in_8_bits = read_in_8_bits(tmp_path / "model.xml")
     assert "Convolution" in {node.get_type_name() for node in in_8_bits}
     of_boxes = [node for node in in_8_bits if node.get_output_partial_shape(0)[0].is_dynamic]
-    assert not of_boxes  # neither their coordinates, nor positions of points, nor heads
+    # The first layers on the pooled features alone: neither coordinates, nor positions of points, nor point heads.
+    assert {node.get_type_name() for node in of_boxes} == {"MatMul"}
+    assert all(list(node.get_input_partial_shape(0))[-1].get_length() > 1024 for node in of_boxes)
     for photograph in PHOTOGRAPHS:
         found, expected = model.predict(photograph), runtime.load(instance_file).predict(photograph)
         if len(expected["labels"]):
