@@ -50,7 +50,7 @@ def write_openvino(
 
 
 def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | Path]) -> Any:
-    """Convolutions and large layers of the network in 8 bits; products at points, and what chooses them, stay in float."""
+    """Convolutions and large layers in 8 bits; products at points, and what chooses them, stay in float."""
     import nncf
 
     nncf.set_log_level(logging.ERROR)  # it names every layer that stays in float
@@ -93,7 +93,7 @@ def _kept_in_float(model: Any) -> list[str]:
 
 
 def _large_layer(node: Any) -> bool:
-    """The first fully connected layer on the features of a box: 12,544 inputs in R50-FPN, where later ones have 1,024."""
+    """The first fully connected layer on a box's features: 12,544 inputs in R50-FPN, where later ones have 1,024."""
     if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Constant":
         return False
     features = list(node.get_input_partial_shape(0))[-1]
