@@ -1,8 +1,9 @@
-"""CamVid, train -> val: networks of five families, trained, then trained on with and without PointRend.
+r"""CamVid, train -> val: networks of five families, trained, then trained on with and without PointRend.
 
     python benchmarks/families.py --data DATA --family unet --seed 0 --out runs/unet-0
-    python benchmarks/families.py --data DATA --family unet --seed 0 --start runs/unet-0 --out runs/unet-plain-0
-    python benchmarks/families.py --data DATA --family unet --seed 0 --start runs/unet-0 --out runs/unet-with-0 --points
+    python benchmarks/families.py --data DATA --family unet --seed 10 --start runs/unet-0 --out runs/unet-plain-0
+    python benchmarks/families.py --data DATA --family unet --seed 10 --start runs/unet-0 --points \
+        --out runs/unet-points-0
 
 The two that go on from the same network see the same crops in the same order, at the same learning rate: they differ in
 the point head and its loss alone.
