@@ -39,7 +39,7 @@ def main() -> None:
         for family in FAMILIES
     }
     runs = {family: pair for family, pair in runs.items() if all(run.is_dir() for run in pair)}
-    figure = new_figure(2.2 * len(runs), 4.4 * height / width + 0.9, tight=True)
+    figure = new_figure(2.4 * len(runs), 4.8 * height / width + 1.2, dpi=100)
     panels = figure.subplots(2, len(runs), squeeze=False)
     extent = (left, left + width, top + height, top)
     inside = (slice(top, top + height), slice(left, left + width))
@@ -57,7 +57,7 @@ def main() -> None:
             title = f"{family}, {'without' if row == 0 else 'with'} points"
             show(panels[row, column], color_labels(labels, palette), extent, title)
     shown = sorted(present)
-    add_class_legend(figure, [classes[one] for one in shown], palette[shown], columns=2 * len(runs))
+    add_class_legend(figure, [classes[one] for one in shown], palette[shown], columns=11)
     save_figure(figure, arguments.out, [arguments.out.suffix[1:]])
 
 
