@@ -647,8 +647,10 @@ def main() -> None:
             )
 
     if options.trial is not None:
-        fresh = 5.0 if points else None
-        part("trial", recipe(options.trial, options.seed, learning_rate=2e-4, fresh=fresh))
+        settings = recipe(
+            options.trial, options.seed, learning_rate=2e-4, fresh=5.0 if points else None
+        )  # the average of a short training is mostly its beginning
+        part("trial", replace(settings, average=0.0))
         print(json.dumps(score(model.eval(), {name: own[::4] for name, own in validation.items()}), indent=1))
         return
     if options.front_start is not None:
