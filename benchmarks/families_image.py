@@ -39,6 +39,10 @@ def main() -> None:
         for family in FAMILIES
     }
     runs = {family: pair for family, pair in runs.items() if all(run.is_dir() for run in pair)}
+    if not runs:
+        parser.error(
+            f"--runs: expected folders FAMILY-plain-{arguments.seed} and FAMILY-points-{arguments.seed}"
+        )
     figure = new_figure(2.4 * len(runs), 4.8 * height / width + 1.2, dpi=100)
     panels = figure.subplots(2, len(runs), squeeze=False)
     extent = (left, left + width, top + height, top)

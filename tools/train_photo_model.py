@@ -627,6 +627,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1, help="processes that read images")
     options = parser.parse_args()
+    if options.trial is not None and options.trial < 1:
+        parser.error(f"--trial: expected 1 update or more, got {options.trial}")
+    if options.without_points and options.trial is None:
+        parser.error("--without-points: expected --trial N beside it; the model of the package has points")
     torch.set_num_threads(options.threads)
     validation = draw_validation(options.data, options.out / "labels", options.limit)
     if options.score is not None:
@@ -635,7 +639,7 @@ def main() -> None:
     teacher = build_teacher(options.data / TEACHER)
     pairs = draw_training(options.data, options.out / "labels", options.limit, teacher)
     images = [read_image(image) for name in ("ccp", "coco") for image, _ in pairs[name][:8]]
-    points = not (options.trial and options.without_points)
+    points = not options.without_points
     model = build_student(teacher, images, options.seed, points=points)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
