@@ -133,9 +133,14 @@ def test_the_command_trains_scores_and_writes_the_model(
     monkeypatch.setattr("sys.argv", ["train_photo_model", *arguments, *made])
     tool.main()
     assert set(json.loads(capsys.readouterr().out)) == set(scores)
-    monkeypatch.setattr("sys.argv", ["train_photo_model", *arguments, "--trial", "1", "--without-points"])
+    trial = ["--trial", "1", "--without-points", "--front-steps", "0"]
+    monkeypatch.setattr("sys.argv", ["train_photo_model", *arguments, *trial])
     tool.main()
     assert set(json.loads(capsys.readouterr().out)) == {"bilinear"}
+    monkeypatch.setattr("sys.argv", ["train_photo_model", *arguments, "--without-points"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "--without-points: expected no --front-steps" in capsys.readouterr().err
 
 
 def test_before_training_the_model_says_what_the_teacher_says(data: Path) -> None:

@@ -620,7 +620,9 @@ def main() -> None:
     parser.add_argument(
         "--trial", type=int, help="so many updates alone, scored on every fourth image; no model is written"
     )
-    parser.add_argument("--without-points", action="store_true", help="in a trial: no point head")
+    parser.add_argument(
+        "--without-points", action="store_true", help="no pyramid and no point head, to compare with"
+    )
     parser.add_argument("--score", help="score this model, by path or name, and train nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="images of each set, for a trial")
@@ -629,8 +631,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.trial is not None and options.trial < 1:
         parser.error(f"--trial: expected 1 update or more, got {options.trial}")
-    if options.without_points and options.trial is None:
-        parser.error("--without-points: expected --trial N beside it; the model of the package has points")
+    if options.without_points and options.front_steps:
+        parser.error("--without-points: expected no --front-steps beside it, which train the point head")
     torch.set_num_threads(options.threads)
     validation = draw_validation(options.data, options.out / "labels", options.limit)
     if options.score is not None:
@@ -640,6 +642,7 @@ def main() -> None:
     pairs = draw_training(options.data, options.out / "labels", options.limit, teacher)
     images = [read_image(image) for name in ("ccp", "coco") for image, _ in pairs[name][:8]]
     points = not options.without_points
+    fresh = (5.0, 10.0) if points else (None, None)
     model = build_student(teacher, images, options.seed, points=points)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -651,22 +654,20 @@ def main() -> None:
             )
 
     if options.trial is not None:
-        settings = recipe(
-            options.trial, options.seed, learning_rate=2e-4, fresh=5.0 if points else None
-        )  # the average of a short training is mostly its beginning
-        part("trial", replace(settings, average=0.0))
+        settings = recipe(options.trial, options.seed, learning_rate=2e-4, fresh=fresh[0])
+        part("trial", replace(settings, average=0.0))  # the average of a short training is mostly its beginning
         print(json.dumps(score(model.eval(), {name: own[::4] for name, own in validation.items()}), indent=1))
         return
     if options.front_start is not None:
         model.load_state_dict(load(options.front_start).state_dict())
     else:
         if options.start is None:
-            part("first", recipe(options.steps, options.seed, learning_rate=2e-4, fresh=5.0))
+            part("first", recipe(options.steps, options.seed, learning_rate=2e-4, fresh=fresh[0]))
             save(model, options.out / "first.safetensors")
         else:
             model.load_state_dict(load(options.start).state_dict())
         blend(model, before, 0.6)
-        part("second", recipe(options.more_steps, options.seed + 2, learning_rate=6e-5, fresh=10.0))
+        part("second", recipe(options.more_steps, options.seed + 2, learning_rate=6e-5, fresh=fresh[1]))
         save(model, options.out / "second.safetensors")
     if options.front_steps:
         keeper = SemanticSegmenter(config())
@@ -684,7 +685,7 @@ def main() -> None:
     command = f"python -m tools.train_photo_model --data DATA --out OUT {lengths}"
     if options.front_steps:
         command += f" --front-steps {options.front_steps}"
-    command += f" --seed {options.seed}"
+    command += f" --seed {options.seed}" + " --without-points" * options.without_points
     save(
         copy.deepcopy(model).half(),
         options.out / "photo-semantic.safetensors",
