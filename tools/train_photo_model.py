@@ -655,7 +655,9 @@ def main() -> None:
 
     if options.trial is not None:
         settings = recipe(options.trial, options.seed, learning_rate=2e-4, fresh=fresh[0])
-        part("trial", replace(settings, average=0.0))  # the average of a short training is mostly its beginning
+        part(
+            "trial", replace(settings, average=0.0)
+        )  # the average of a short training is mostly its beginning
         print(json.dumps(score(model.eval(), {name: own[::4] for name, own in validation.items()}), indent=1))
         return
     if options.front_start is not None:

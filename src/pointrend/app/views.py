@@ -147,12 +147,12 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
 
 
-def css_color(color: Sequence[int] | npt.NDArray[Any]) -> str:
+def css_color(color: Sequence[int] | np.ndarray) -> str:
     """RGB as "#rrggbb"."""
     return "#{:02x}{:02x}{:02x}".format(*(int(part) for part in color))
 
 
-def packed(values: npt.NDArray[Any]) -> str:
+def packed(values: np.ndarray) -> str:
     """Numbers 0..255 as bytes, deflated (zlib), in base64."""
     return base64.b64encode(zlib.compress(values.astype(np.uint8).tobytes(), 1)).decode("ascii")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pointrend.data.image_io import read_image
@@ -20,7 +18,7 @@ from pointrend.samples import SAMPLES
 
 Size = tuple[int, int]
 Graph = SemanticGraph | InstanceGraph
-Arrays = list[NDArray[Any]]
+Arrays = list[np.ndarray]
 
 CHECKED_SIZES: tuple[Size, ...] = ((160, 131), (96, 224))
 """Rows and columns: higher than wide, and wider."""
@@ -101,7 +99,7 @@ class Check:
                 raise ValueError(f"export: at {size[0]}x{size[1]} pixels {wrong}; no file was kept")
 
 
-def difference_of_maps(expected: NDArray[Any], found: NDArray[Any], tolerance: Tolerance = EXACT) -> str:
+def difference_of_maps(expected: np.ndarray, found: np.ndarray, tolerance: Tolerance = EXACT) -> str:
     """What is wrong with labels (H, W) or logits (C, H, W); empty if nothing is."""
     if expected.shape != found.shape:
         return f"the file gives {found.shape}, the model {expected.shape}"

@@ -210,7 +210,7 @@ def to_voc(result: Result) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return shown.numpy().astype(np.uint8), owners.numpy().astype(np.uint8)
 
 
-def from_voc(classes: NDArray[Any], objects: NDArray[Any], class_names: Sequence[str] = ()) -> InstanceResult:
+def from_voc(classes: np.ndarray, objects: np.ndarray, class_names: Sequence[str] = ()) -> InstanceResult:
     """The objects of a pair of Pascal VOC maps: label of an object is the number of its class less 1.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,7 @@ class Polygons:
         return [ring.ravel().tolist() for ring in self.rings]
 
 
-def outline(window: Tensor | NDArray[Any], offset: tuple[int, int] | list[int]) -> list[Outline]:
+def outline(window: Tensor | np.ndarray, offset: tuple[int, int] | list[int]) -> list[Outline]:
     """The exact outlines of a mask along pixel edges, in pixels of the image, corners only.
 
     Every ring is a closed path of alternating horizontal and vertical edges (the last corner joins the

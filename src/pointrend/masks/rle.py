@@ -95,9 +95,7 @@ def encode_windows(masks: WindowedMasks) -> Iterator[dict[str, Any]]:
         yield {"size": [int(height), int(width)], "counts": compress(counts)}
 
 
-def run_lengths(
-    window: Tensor | npt.NDArray[Any], offset: tuple[int, int], image_size: tuple[int, int]
-) -> Ints:
+def run_lengths(window: Tensor | np.ndarray, offset: tuple[int, int], image_size: tuple[int, int]) -> Ints:
     """Uncompressed counts of one mask: pixels outside, inside, outside, ... down the image's columns.
 
     Args:
@@ -130,12 +128,12 @@ def run_lengths(
     return counts if counts[-1] > 0 or len(counts) == 1 else counts[:-1]
 
 
-def as_array(window: Tensor | npt.NDArray[Any]) -> npt.NDArray[Any]:
+def as_array(window: Tensor | np.ndarray) -> np.ndarray:
     """The same pixels in numpy."""
     return window if isinstance(window, np.ndarray) else window.detach().cpu().numpy()
 
 
-def _column_runs(mask: npt.NDArray[Any]) -> tuple[Ints, Ints, Ints]:
+def _column_runs(mask: np.ndarray) -> tuple[Ints, Ints, Ints]:
     """Runs of pixels inside in each column of (h, w), column by column: column, first row, last row (exclusive)."""
     inside = np.zeros((mask.shape[1], mask.shape[0] + 2), dtype=np.int8)  # columns as rows, a margin each end
     inside[:, 1:-1] = mask.T != 0

@@ -89,7 +89,7 @@ class ExportedModel:
             )
         return resize_array(image, size, self.preprocessing.resize)
 
-    def _run(self, image: Pixels, **more: NDArray[Any]) -> list[NDArray[Any]]:
+    def _run(self, image: Pixels, **more: np.ndarray) -> list[np.ndarray]:
         planes = np.ascontiguousarray(self.resize(image).transpose(2, 0, 1))
         return self.session.run({"image": planes, **more})
 
@@ -99,7 +99,7 @@ class SemanticModel(ExportedModel):
 
     task = "semantic"
 
-    def predict(self, image: AnyImage) -> NDArray[Any]:
+    def predict(self, image: AnyImage) -> np.ndarray:
         """Class numbers (H, W), uint8 up to 255 classes, of an image in its own size.
 
         Raises:
@@ -123,7 +123,7 @@ class InstanceModel(ExportedModel):
 
     task = "instance"
 
-    def predict(self, image: AnyImage) -> dict[str, NDArray[Any]]:
+    def predict(self, image: AnyImage) -> dict[str, np.ndarray]:
         """boxes (D, 4), labels (D,), scores (D,) and masks (D, H, W) bool in the image's own pixels, best first.
 
         Raises:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, np.ndarray]
 FORMAT = "pointrend"
 SUFFIXES = (".onnx", ".xml")
 
@@ -21,7 +20,7 @@ class Session:
     path: Path
     metadata: Mapping[str, str]
     inputs: tuple[str, ...]
-    run: Callable[[Arrays], list[NDArray[Any]]]
+    run: Callable[[Arrays], list[np.ndarray]]
 
 
 def open_session(path: Path, threads: int | None = None, *, suffix: str | None = None) -> Session:
@@ -52,8 +51,8 @@ def _open_onnx(path: Path, threads: int | None) -> Session:
     except Exception as error:  # onnxruntime's own classes, one for each kind of damage
         raise ValueError(f"{path}: not a readable ONNX file ({str(error).splitlines()[0]})") from error
 
-    def run(arrays: Arrays) -> list[NDArray[Any]]:
-        found: list[NDArray[Any]] = session.run(None, dict(arrays))
+    def run(arrays: Arrays) -> list[np.ndarray]:
+        found: list[np.ndarray] = session.run(None, dict(arrays))
         return found
 
     metadata = session.get_modelmeta().custom_metadata_map
@@ -80,7 +79,7 @@ def _open_openvino(path: Path, threads: int | None) -> Session:
         held = model.get_rt_info([FORMAT]).value
         metadata = {name: str(getattr(value, "value", value)) for name, value in held.items()}
 
-    def run(arrays: Arrays) -> list[NDArray[Any]]:
+    def run(arrays: Arrays) -> list[np.ndarray]:
         found = compiled(dict(arrays))
         return [found[output] for output in compiled.outputs]
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from pointrend.io import png_bytes
@@ -53,7 +52,7 @@ def png_answer(image: Image.Image) -> Answer:
     return png_bytes(image, compress_level=1), "image/png"
 
 
-def class_objects(labels: NDArray[Any]) -> Instances:
+def class_objects(labels: np.ndarray) -> Instances:
     """An object for each class that occurs in a label map (H, W), with score 1 and the box of its pixels."""
     classes = [int(label) for label in np.unique(labels) if label != NOTHING]
     windows, boxes = [], []
@@ -70,7 +69,7 @@ def class_objects(labels: NDArray[Any]) -> Instances:
     return Instances(corners, np.array(classes, dtype=np.int64), scores, windows, offsets, size)
 
 
-def class_map(found: Instances) -> NDArray[Any]:
+def class_map(found: Instances) -> np.ndarray:
     """(H, W) the class of the surest object at each pixel, 255 where there is none."""
     labels = np.full(found.image_size, NOTHING, dtype=np.int64)
     for number in np.argsort(-found.scores, kind="stable")[::-1]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ import torch
 from pointrend.metadata.colors import default_palette
 
 RGBImage = npt.NDArray[np.uint8]  # (H, W, 3) RGB
-Colors = Sequence[Sequence[int]] | npt.NDArray[Any]
+Colors = Sequence[Sequence[int]] | np.ndarray
 
 # Label maps here and in training use 255 for "no class is asked for"; it is shown in this colour.
 IGNORE_COLOR = (0, 0, 0)
@@ -49,7 +48,7 @@ def as_palette(palette: Colors | None, count: int) -> npt.NDArray[np.uint8]:
     return colors.astype(np.uint8)
 
 
-def as_labels(labels: torch.Tensor | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def as_labels(labels: torch.Tensor | np.ndarray) -> npt.NDArray[np.int64]:
     """A label map (H, W) of class numbers, or a boolean mask, as int64."""
     array = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
     if array.ndim != 2:
@@ -60,7 +59,7 @@ def as_labels(labels: torch.Tensor | npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def color_labels(
-    labels: torch.Tensor | npt.NDArray[Any], palette: Colors | None = None, *, ignore: int = 255
+    labels: torch.Tensor | np.ndarray, palette: Colors | None = None, *, ignore: int = 255
 ) -> RGBImage:
     """The label map (H, W) as a coloured image (H, W, 3); `ignore` is black.
 
@@ -80,7 +79,7 @@ def color_labels(
 
 
 def heatmap(
-    values: torch.Tensor | npt.NDArray[Any], low: float | None = None, high: float | None = None
+    values: torch.Tensor | np.ndarray, low: float | None = None, high: float | None = None
 ) -> RGBImage:
     """Numbers (H, W) as colours (H, W, 3), dark blue (`low`) to yellow (`high`); the map's own range where not given.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from pointrend.visualize.overlays import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LabelMap = torch.Tensor | npt.NDArray[Any]  # (H, W)
+LabelMap = torch.Tensor | np.ndarray  # (H, W)
 SMALL = 720  # pixels; images with a long side below half of it are shown magnified
 MARKS = ("#ffffff", "#ffe14d", "#7df9ff", "#ff9df5")  # frames of the first, second, ... window
 

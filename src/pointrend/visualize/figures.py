@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from pointrend.io import atomic_write
 from pointrend.structures import InstanceResult, Result, SemanticResult, class_name
@@ -91,7 +90,7 @@ def plot_result(result: Result, image: Drawable | None = None, **options: Any) -
     return plot_instances(shown, result, **options)
 
 
-def _figure(image: RGBImage, names: Sequence[str], colors: npt.NDArray[Any], width: float) -> Figure:
+def _figure(image: RGBImage, names: Sequence[str], colors: np.ndarray, width: float) -> Figure:
     figure = new_figure(width, width * image.shape[0] / image.shape[1] + 0.4, dpi=120)
     axes = figure.subplots()
     axes.imshow(image, interpolation="antialiased")
@@ -188,7 +187,7 @@ def around(box: Box, image: RGBImage, margin: float = 0.12) -> Extent:
     return inside_of((low[0], high[0], high[1], low[1]), image)
 
 
-def at_pixels(grid: npt.NDArray[Any], box: Box, size: tuple[int, int]) -> npt.NDArray[Any]:
+def at_pixels(grid: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
     """A grid (h, w) of cells over `box` as seen at each pixel's centre, (H, W) of `size`, without interpolation.
 
     `box` is in the pixels of `size` and covers them all.

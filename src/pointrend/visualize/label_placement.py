@@ -50,7 +50,7 @@ def place_caption(
     extent: tuple[int, int],
     size: tuple[int, int],
     taken: Sequence[Box],
-    others: npt.NDArray[Any] | None = None,
+    others: np.ndarray | None = None,
 ) -> Box:
     """Where a caption of `extent` (width, height) goes: the place near `box` that covers least of the captions
     already placed, and of them the one that covers least of other objects.
@@ -104,8 +104,8 @@ def _mask_box(result: InstanceResult, i: int) -> Box:
 
 
 def visible_part(
-    image: npt.NDArray[Any], window: torch.Tensor | npt.NDArray[Any], offset: Sequence[int]
-) -> tuple[npt.NDArray[Any], Mask]:
+    image: np.ndarray, window: torch.Tensor | np.ndarray, offset: Sequence[int]
+) -> tuple[np.ndarray, Mask]:
     """The part of the image (H, W, ...) under a window, as a view, and the window as a mask of the same size."""
     x, y = offset
     mask = np.asarray(window.cpu() if isinstance(window, torch.Tensor) else window) > 0

@@ -20,7 +20,7 @@ from pointrend.structures import IGNORE_LABEL, InstanceResult, Result, SemanticR
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels
 from pointrend.visualize.label_placement import Box, Mask, draw_captions, rgb, text_size, visible_part
 
-Drawable = torch.Tensor | npt.NDArray[Any] | Image.Image | str | Path
+Drawable = torch.Tensor | np.ndarray | Image.Image | str | Path
 """What `to_image` takes: a tensor (3, H, W), an array (H, W, 3) or (H, W), uint8 RGB; a Pillow image; a file."""
 
 
@@ -38,7 +38,7 @@ def outline(mask: Mask, width: int = 1) -> Mask:
     return mask & ~inner
 
 
-def label_borders(labels: torch.Tensor | npt.NDArray[Any]) -> Mask:
+def label_borders(labels: torch.Tensor | np.ndarray) -> Mask:
     """Pixels (H, W) whose right or lower neighbour has another label: a one-pixel line between regions."""
     array = as_labels(labels)
     borders = np.zeros(array.shape, dtype=bool)
@@ -49,7 +49,7 @@ def label_borders(labels: torch.Tensor | npt.NDArray[Any]) -> Mask:
 
 def draw_labels(
     image: Drawable,
-    labels: torch.Tensor | npt.NDArray[Any],
+    labels: torch.Tensor | np.ndarray,
     palette: Colors | None = None,
     *,
     opacity: float = 0.55,
@@ -181,7 +181,7 @@ def add_legend(image: RGBImage, names: Sequence[str], colors: Colors) -> RGBImag
 
 def fill_mask(
     image: RGBImage,
-    window: torch.Tensor | npt.NDArray[Any],
+    window: torch.Tensor | np.ndarray,
     offset: Sequence[int],
     color: Any,
     opacity: float,

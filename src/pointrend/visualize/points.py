@@ -7,7 +7,7 @@ interpolation, on the pixels that they cover.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -220,7 +220,7 @@ def enlarge(image: Drawable, factor: int) -> RGBImage:
 
 def plot_uncertainty(
     image: Drawable,
-    uncertainty: torch.Tensor | npt.NDArray[Any],
+    uncertainty: torch.Tensor | np.ndarray,
     *,
     box: Box | None = None,
 ) -> Figure:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pointrend.preprocessing import Preprocessing
@@ -79,7 +79,7 @@ class ExportedSegmenter:
         return as_result(runtime, found)
 
 
-def as_result(model: SemanticModel | InstanceModel, found: NDArray[Any] | Instances) -> Result:
+def as_result(model: SemanticModel | InstanceModel, found: np.ndarray | Instances) -> Result:
     """What a file's runtime gave, a label map or objects, as a result in torch."""
     if not isinstance(found, Instances):
         palette = tuple((int(red), int(green), int(blue)) for red, green, blue in model.palette)
