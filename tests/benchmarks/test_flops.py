@@ -42,7 +42,7 @@ def test_the_five_steps_of_the_text_would_round_to_another_number() -> None:
 
 @pytest.mark.parametrize(("name", "row"), [("conv28", "4x conv 28"), ("pointrend", "PointRend 224")])
 def test_predict_runs_less_than_is_counted(name: str, row: str) -> None:
-    assert 0 < flops.macs_as_run(name) < COSTS[row].macs
+    assert COSTS[row].macs / 2 < flops.macs_as_run(name) < COSTS[row].macs
 
 
 def test_hooks_are_gone_after_counting() -> None:
