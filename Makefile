@@ -1,4 +1,4 @@
-# make demo | test | test-slow | test-lowest | lint | docs | dist | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
+# make demo | test | test-slow | test-lowest | lint | docs | links | dist | clean. Needs Python 3.10+ and make; everything else goes into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
@@ -6,7 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-lowest lint docs dist clean
+.PHONY: help demo test test-slow test-lowest lint docs links dist clean
 
 help:
 	@echo "make demo   segment photographs without and with PointRend, in less than a minute"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-lowest   run the tests with the lowest versions that pyproject.toml allows (Python 3.10 to 3.12)"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   the documentation site, in docs/_build/html"
+	@echo "make links  try the links of the documentation to other sites"
 	@echo "make dist   sdist and wheel in dist/, tried in a fresh environment"
 	@echo "make clean  remove $(VENV) and caches"
 	@echo "Options: PYTHON=python3.12 (the interpreter of a new $(VENV)), ARGS='...' (handed to the command)"
@@ -47,6 +48,9 @@ lint: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -b html -q -W docs docs/_build/html
+
+links: $(VENV)/.installed-dev
+	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links
 
 # What a user gets is tried without the checkout: the wheel in a new environment, the README's first steps in another folder.
 dist: $(VENV)/.installed-dev

@@ -35,6 +35,10 @@ smartquotes_action = "qe"  # quotes and ellipses; "--data" is an option, not a d
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}
 
 html_math_renderer = "mathml"
+linkcheck_ignore = [r"http://localhost:.*"]
+linkcheck_anchors = False
+linkcheck_timeout = 20
+
 default_role = "code"  # docstrings say `name`
 nitpicky = True
 # Types of other libraries: their inventories would have to be fetched.

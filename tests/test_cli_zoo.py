@@ -102,8 +102,8 @@ def test_cite_prints_both_papers(capsys):
     shown = capsys.readouterr().out
     assert "kirillov2020pointrend" in shown
     assert "2104.06404" in shown
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    assert shown.strip() in readme
+    for entry, page in zip(shown.strip().split("\n\n"), ("README.md", "docs/point-labels.md"), strict=True):
+        assert entry in (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
 
 
 def test_a_backbones_name_shows_its_card(capsys):

@@ -102,7 +102,6 @@ def check_start(names: dict[str, Any]) -> None:
 
 def check_readme(names: dict[str, Any]) -> None:
     assert Path("predictions/labels/one.png").exists()
-    assert names["logits"].shape == (2, 21, 260, 360)
 
 
 def check_networks(names: dict[str, Any]) -> None:

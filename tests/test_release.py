@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,3 +62,27 @@ def test_the_changelog_and_the_citation_name_this_version_and_its_day() -> None:
     first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert first is not None
     assert first[1] == f"{pointrend.__version__} ({cited['date-released']})"
+
+
+def test_the_long_description_has_links_that_lead_somewhere_from_an_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plugin = "hatchling.metadata.plugin.interface"  # installed where a package is built
+    monkeypatch.setitem(sys.modules, plugin, SimpleNamespace(MetadataHookInterface=object))
+    hook = runpy.run_path(str(ROOT / "hatch_build.py"))["CustomMetadataHook"]()
+    hook.root = ROOT
+    hook.update(plain := {})
+    assert plain == {
+        "readme": {
+            "content-type": "text/markdown",
+            "text": (ROOT / "README.md").read_text(encoding="utf-8"),
+        }
+    }
+    monkeypatch.setenv("REPOSITORY", "https://example.org/someone/pointrend/")
+    monkeypatch.setenv("REVISION", "v0.1.0")
+    hook.update(released := {})
+    assert released["urls"] == {"Source": "https://example.org/someone/pointrend"}
+    targets = re.findall(r"\]\((.*?)\)", released["readme"]["text"])
+    assert "https://example.org/someone/pointrend/raw/v0.1.0/docs/images/demo.jpg" in targets
+    assert "https://example.org/someone/pointrend/blob/v0.1.0/docs/start.md#your-own-network" in targets
+    assert [target for target in targets if not target.startswith("https://")] == []

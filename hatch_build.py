@@ -1,0 +1,31 @@
+"""The long description of the package, which a package index shows: README.md.
+
+Links in README.md are relative, and lead nowhere from an index. Where the address of the sources is known, as it is in
+.github/workflows/release.yml, they are made absolute, and the address is put into the metadata:
+
+    REPOSITORY=https://HOST/OWNER/NAME REVISION=v0.1.0 make dist
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from hatchling.metadata.plugin.interface import MetadataHookInterface
+
+
+def absolute_links(text: str, repository: str, revision: str) -> str:
+    """Markdown whose relative links lead to the files of a repository in the layout of GitHub and GitLab."""
+    text = re.sub(r"(!\[[^\]]*\])\((?!https?:|#)", rf"\1({repository}/raw/{revision}/", text)
+    return re.sub(r"(?<!!)(\[[^\]]*\])\((?!https?:|#)", rf"\1({repository}/blob/{revision}/", text)
+
+
+class CustomMetadataHook(MetadataHookInterface):
+    def update(self, metadata: dict[str, Any]) -> None:
+        text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
+        if repository := os.environ.get("REPOSITORY", "").rstrip("/"):
+            text = absolute_links(text, repository, os.environ.get("REVISION", "HEAD"))
+            metadata["urls"] = {"Source": repository}
+        metadata["readme"] = {"content-type": "text/markdown", "text": text}
