@@ -25,19 +25,19 @@ class ResultMethods:
 
     def to_labelme(self: Any, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
         """LabelMe's JSON with polygons, simplified to a tolerance in pixels."""
-        from pointrend.masks.label_tools import to_labelme
+        from pointrend.masks.export import to_labelme
 
         return to_labelme(self, tolerance=tolerance, image_path=image_path)
 
     def to_label_studio(self: Any, *, tolerance: float = 0.0, image: str = "") -> dict[str, Any]:
         """A Label Studio task with this as its prediction; `image` is its file or URL, as Label Studio sees it."""
-        from pointrend.masks.label_tools import to_label_studio
+        from pointrend.masks.export import to_label_studio
 
         return to_label_studio(self, tolerance=tolerance, image=image)
 
     def to_yolo(self: Any, *, tolerance: float = 0.0) -> str:
         """YOLO-seg's label text: a line for each object, class number and outline as shares of width and height."""
-        from pointrend.masks.label_tools import to_yolo
+        from pointrend.masks.export import to_yolo
 
         return to_yolo(self, tolerance=tolerance)
 

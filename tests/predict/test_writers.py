@@ -18,10 +18,9 @@ from torch import Tensor
 from pointrend.data.build import open_dataset
 from pointrend.formats.coco_json import read_coco
 from pointrend.formats.labelme import from_labelme
-from pointrend.masks.export import from_geojson
-from pointrend.masks.label_tools import from_label_studio, from_voc, from_yolo
 from pointrend.predict import Output, Predictor
 from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget, SemanticResult
+from tests.masks.readers import read_geojson, read_label_studio, read_voc, read_yolo
 from tests.predict.models import Config, Threshold, make_image
 
 NAMES = ("cup", "plate")
@@ -163,15 +162,15 @@ def expect_same(masks: dict[str, Tensor]) -> None:
 def test_every_format_is_written_at_once_and_reads_back_equal(tmp_path: Path) -> None:
     out = save(tmp_path, "coco", "cvat", "label-studio", "yolo", "voc", "labelme", "geojson", "labels")
     expect_same(masks_of(from_labelme(json.loads((out / "labelme/b.json").read_text()))))
-    expect_same(masks_of(from_geojson(json.loads((out / "geojson/b.geojson").read_text()))))
-    expect_same(masks_of(from_yolo((out / "yolo/labels/b.txt").read_text(), (16, 24), NAMES)))
+    expect_same(masks_of(read_geojson(json.loads((out / "geojson/b.geojson").read_text()))))
+    expect_same(masks_of(read_yolo((out / "yolo/labels/b.txt").read_text(), (16, 24), NAMES)))
     tasks = json.loads((out / "label_studio.json").read_text())
     assert [Path(task["data"]["image"]).name for task in tasks] == ["a.png", "b.png"]
     for task in tasks:
-        expect_same(masks_of(from_label_studio(task)))
+        expect_same(masks_of(read_label_studio(task, (16, 24))))
     classes = np.asarray(Image.open(out / "voc/SegmentationClass/a.png"))
     objects = np.asarray(Image.open(out / "voc/SegmentationObject/a.png"))
-    expect_same(masks_of(from_voc(classes, objects, NAMES)))
+    expect_same(masks_of(read_voc(classes, objects, NAMES)))
     labels = np.asarray(Image.open(out / "labels/a.png"))
     assert np.array_equal(labels == 1, dense()[0].numpy())
     assert np.array_equal(labels == 0, dense()[1].numpy())

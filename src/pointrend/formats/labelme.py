@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
+import torch
 
 from pointrend.formats.coco_json import Fault, Inspection, Shape, brief
 from pointrend.formats.file_names import visible_files
@@ -25,10 +26,10 @@ from pointrend.formats.image_annotations import (
     without_area,
 )
 from pointrend.io import read_json
-from pointrend.masks.export import instance_result, numbered_classes
+from pointrend.masks.export import instance_result
 from pointrend.masks.polygons import Polygons, fill
 from pointrend.masks.rle import RunLengths, decode_window
-from pointrend.structures import InstanceResult
+from pointrend.structures import InstanceMasks, InstanceResult
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 POLYGONS = ("polygon", "rotation", "oriented_rectangle")
@@ -96,8 +97,15 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
         else decode_window(shape.counts.tolist(), size)
         for _, shape, _ in objects
     ]
-    labels, names = numbered_classes([label for label, _, _ in objects], [None] * len(objects), class_names)
-    return instance_result(windows, size, labels, [score for _, _, score in objects], names)
+    found = [label for label, _, _ in objects]
+    names = list(class_names) or list(dict.fromkeys(found))
+    if unknown := sorted({*found} - {*names}):
+        raise ValueError(f"class names: {unknown} are not among {names}")
+    offsets = torch.tensor([offset for _, offset in windows], dtype=torch.int64).reshape(-1, 2)
+    masks = InstanceMasks([window for window, _ in windows], offsets, size)
+    return instance_result(
+        masks, [names.index(name) for name in found], [score for *_, score in objects], names
+    )
 
 
 def _image(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from pointrend.structures import InstanceMasks
 
 Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint8]
@@ -68,23 +70,7 @@ class RunLengths:
         return np.repeat(values, lengths).reshape(width, rows)[:, top : top + height].T
 
 
-class WindowedMasks(Protocol):
-    """Masks of one image, each held in a window: `structures.InstanceMasks`."""
-
-    @property
-    def windows(self) -> Sequence[Tensor]:
-        """N tensors (h, w), non-zero inside."""
-
-    @property
-    def offsets(self) -> Tensor:
-        """(N, 2), (x, y) of each window's top-left pixel."""
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) of the image."""
-
-
-def encode_windows(masks: WindowedMasks) -> Iterator[dict[str, Any]]:
+def encode_windows(masks: InstanceMasks) -> Iterator[dict[str, Any]]:
     """Compressed COCO RLE of each mask in its image: {"size": [H, W], "counts": text}.
 
     Time and memory go with the windows' areas, not with the image's.

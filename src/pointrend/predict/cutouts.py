@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointrend.masks.label_tools import BACKGROUND
+from pointrend.masks.export import BACKGROUND
 from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result, class_name
 
 EDGE = 0.5

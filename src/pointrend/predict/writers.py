@@ -15,8 +15,7 @@ import torch
 from PIL import Image
 
 from pointrend.io import atomic_write, palette_image, write_png, write_text
-from pointrend.masks.export import as_objects, label_map
-from pointrend.masks.label_tools import BACKGROUND, outlines, to_voc
+from pointrend.masks.export import BACKGROUND, as_objects, label_map, outlines, to_voc
 from pointrend.metadata import pascal_voc
 from pointrend.predict.cutouts import cutout, foreground, object_cutouts
 from pointrend.predict.ids import Ids

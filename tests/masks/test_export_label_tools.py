@@ -9,15 +9,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from pointrend.masks.label_tools import (
-    from_label_studio,
-    from_voc,
-    from_yolo,
-    to_label_studio,
-    to_voc,
-    to_yolo,
-)
+from pointrend.masks.export import to_label_studio, to_voc, to_yolo
 from pointrend.structures import InstanceResult, SemanticResult
+from tests.masks.readers import read_label_studio, read_voc, read_yolo
 from tests.masks.test_export import labels, masks, objects
 
 
@@ -33,7 +27,7 @@ def test_label_studio_gets_polygons_that_come_back_equal(size: tuple[int, int]) 
     result = objects(masks(*size))
     task = json.loads(json.dumps(to_label_studio(result, image="/data/a.jpg")))
     assert task["data"] == {"image": "/data/a.jpg"}
-    read = from_label_studio(task)
+    read = read_label_studio(task, size)
     same(read, result)
     assert read.scores.tolist() == pytest.approx(result.scores[result.masks.areas() > 0].tolist())
     (prediction,) = task["predictions"]
@@ -49,7 +43,7 @@ def test_yolo_text_comes_back_equal(size: tuple[int, int]) -> None:
     result = objects(masks(*size))
     text = to_yolo(result)
     assert len(text.splitlines()) == int((result.masks.areas() > 0).sum())
-    same(from_yolo(text, size, result.class_names), result)
+    same(read_yolo(text, size, result.class_names), result)
 
 
 def test_a_plain_yolo_polygon_is_what_another_program_fills() -> None:
@@ -80,7 +74,7 @@ def test_voc_maps_have_classes_from_one_and_objects_apart() -> None:
     assert classes[0, 0] == owners[0, 0] == 0
     assert owners[3, 3] == 1
     assert owners[5, 5] == 2
-    read = from_voc(classes, owners, result.class_names)
+    read = read_voc(classes, owners, result.class_names)
     dense[1] &= ~dense[0]
     assert torch.equal(read.masks.dense(), dense)
     assert read.labels.tolist() == [0, 1]
@@ -103,10 +97,10 @@ def test_voc_has_room_for_254_classes() -> None:
 
 def test_label_maps_go_out_as_one_object_a_class() -> None:
     result = labels()
-    read = from_yolo(result.to_yolo(), (40, 53), result.class_names)
+    read = read_yolo(result.to_yolo(), (40, 53), result.class_names)
     for one in read:
         assert torch.equal(one.mask, result.labels == one.label)
-    assert len(from_label_studio(result.to_label_studio()).masks) == len(read)
+    assert len(read_label_studio(result.to_label_studio(), (40, 53))) == len(read)
 
 
 def test_nothing_found_gives_empty_files() -> None:
@@ -115,42 +109,3 @@ def test_nothing_found_gives_empty_files() -> None:
     assert not to_voc(nothing)[0].any()
     task = to_label_studio(nothing)
     assert task["predictions"][0]["result"] == []
-    assert len(from_label_studio(task, (40, 53))) == 0
-    assert len(from_yolo("\n", (4, 4))) == 0
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "person 0 0 1 0 1 1",
-        "0 0 0 1 0",
-        "0 0 0 1 0 1",
-        "-1 0 0 1 0 1 1",
-        "0 0 0 nan 0 1 1",
-        "0.5 0 0 1 0 1 1",
-    ],
-)
-def test_a_yolo_line_that_is_none_is_named(text: str) -> None:
-    with pytest.raises(ValueError, match="line 2: expected a class number and three or more points"):
-        from_yolo("0 0 0 1 0 1 1\n" + text, (4, 4))
-
-
-@pytest.mark.parametrize(
-    "task",
-    [
-        {},
-        {"predictions": [1]},
-        {"predictions": [{"result": [{"type": "rectanglelabels"}]}]},
-        {"annotations": []},
-    ],
-)
-def test_what_is_no_label_studio_task_is_refused(task: dict) -> None:
-    with pytest.raises(ValueError, match=r"expected (a Label Studio task|polygonlabels)|region 0"):
-        from_label_studio(task)
-
-
-def test_voc_maps_that_disagree_are_refused() -> None:
-    with pytest.raises(ValueError, match="of one size"):
-        from_voc(np.zeros((2, 2)), np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="object 1: expected one class"):
-        from_voc(np.array([[1, 2]]), np.array([[1, 1]]))
