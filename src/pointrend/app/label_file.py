@@ -15,7 +15,8 @@ from typing import Any
 
 from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.image_io import image_size
-from pointrend.formats.coco_json import checked, inspect_coco
+from pointrend.formats.coco_json import inspect_coco
+from pointrend.formats.records import checked
 from pointrend.io import read_json
 
 Record = dict[str, Any]

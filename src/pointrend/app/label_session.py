@@ -22,9 +22,10 @@ from pointrend.app.uploads import shrink
 from pointrend.app.views import jpeg
 from pointrend.data.coco import read_annotated
 from pointrend.data.sample_points import SEED, place_points
-from pointrend.formats.coco_json import CocoFile, checked, inspect_coco
+from pointrend.formats.coco_json import inspect_coco
 from pointrend.formats.file_names import FileFinder
 from pointrend.formats.point_labels import MAX_POINTS
+from pointrend.formats.records import CocoFile, checked
 from pointrend.io import write_text
 from pointrend.visualize import as_image
 

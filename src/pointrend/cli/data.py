@@ -92,7 +92,7 @@ class Check:
         for kind, problems in findings.by_kind().items():
             print(f"{kind}: {len(problems)}")
             for problem in problems[: self.show]:
-                print(f"  {problem.image}: {problem.text}")
+                print(f"  {problem}")
             if len(problems) > self.show:
                 print(f"  .. and {len(problems) - self.show} more (--show lists more)")
         if not findings.problems:

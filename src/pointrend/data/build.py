@@ -19,7 +19,7 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.data.splits import SPLIT_NAMES, held_out
 from pointrend.data.streamed import find_objects_at, label_maps_at
 from pointrend.data.voc_folder import VocFolder
-from pointrend.formats.coco_json import checked
+from pointrend.formats.records import checked
 from pointrend.metadata import ade20k, coco
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task

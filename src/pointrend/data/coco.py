@@ -15,9 +15,10 @@ from pointrend.data.annotations import Floats, PlacedObjects, PlacedPoints
 from pointrend.data.image_io import read_image
 from pointrend.data.remote import ObjectFile, below, is_url, opened
 from pointrend.data.transforms import finished
-from pointrend.formats.coco_json import Annotation, Category, CocoFile, ImageRecord, Inspection, read_coco
+from pointrend.formats.coco_json import read_coco
 from pointrend.formats.file_names import FileFinder
 from pointrend.formats.image_annotations import NO_OBJECTS
+from pointrend.formats.records import Annotation, Category, CocoFile, ImageRecord, Inspection
 from pointrend.metadata import coco
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task

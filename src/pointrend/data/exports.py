@@ -12,9 +12,10 @@ from typing import Any
 from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.image_io import image_size
 from pointrend.data.splits import SPLIT_NAMES, child, first_child, is_split_up, split_of
-from pointrend.formats.coco_json import Inspection, brief, inspect_coco
+from pointrend.formats.coco_json import inspect_coco
 from pointrend.formats.file_names import has_files, visible_files
 from pointrend.formats.labelme import inspect_labelme, is_labelme
+from pointrend.formats.records import Inspection, brief
 from pointrend.formats.supervisely import inspect_supervisely
 from pointrend.formats.yolo import find_names, inspect_yolo, read_names
 from pointrend.io import read_json

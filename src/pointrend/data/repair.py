@@ -19,7 +19,7 @@ from pointrend.data.coco import CocoInstances
 from pointrend.data.label_folders import SemanticFolder
 from pointrend.data.label_io import label_colors, label_pixels, read_labels
 from pointrend.data.validate import is_fraction
-from pointrend.formats.coco_json import extent_of
+from pointrend.formats.records import extent_of
 from pointrend.io import write_png, write_text
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import IGNORE_LABEL, RGB, are_numbered, numbered_names

@@ -17,7 +17,7 @@ from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import exif_turns
 from pointrend.data.label_folders import SemanticFolder
 from pointrend.data.label_io import label_colors, palette_to_name, read_labels
-from pointrend.formats.coco_json import Annotation, ImageRecord
+from pointrend.formats.records import Annotation, Fault, ImageRecord
 from pointrend.masks.polygons import Polygons
 from pointrend.structures import (
     IGNORE_LABEL,
@@ -38,22 +38,6 @@ MOST_UNNAMED = 60
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with one image, one record of an annotation file, or the whole.
-
-    kind: "unreadable", "empty", "box", "object", "duplicate", an annotation file's (`coco_json.Fault.kind`), or one of
-    those of what is implausible, such as "mostly ignored".
-    """
-
-    kind: str
-    image: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.image}: {self.text}"
-
-
 @dataclass
 class Findings:
     """What was found in a data set."""
@@ -61,7 +45,7 @@ class Findings:
     class_names: tuple[str, ...]
     task: str
     images: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Fault] = field(default_factory=list)
     images_of: list[int] = field(default_factory=list)
     """Images in which each class occurs."""
     amount_of: list[int] = field(default_factory=list)
@@ -76,9 +60,9 @@ class Findings:
         """Classes that occur nowhere."""
         return tuple(name for name, count in zip(self.class_names, self.images_of, strict=True) if count == 0)
 
-    def by_kind(self) -> dict[str, list[Problem]]:
+    def by_kind(self) -> dict[str, list[Fault]]:
         """Problems, each kind together."""
-        found: dict[str, list[Problem]] = defaultdict(list)
+        found: dict[str, list[Fault]] = defaultdict(list)
         for problem in self.problems:
             found[problem.kind].append(problem)
         return dict(found)
@@ -112,7 +96,7 @@ def check_dataset(
         try:
             sample = data[index]
         except (ValueError, OSError) as error:
-            findings.problems.append(Problem("unreadable", f"image {index}", str(error)))
+            findings.problems.append(Fault("unreadable", f"image {index}", str(error)))
             continue
         finally:
             if progress is not None:
@@ -127,7 +111,7 @@ def check_dataset(
             _look_at_labels(findings, sample.target, name)
             if sample.path is not None and exif_turns(sample.path):
                 text = "its EXIF orientation turns the image; labels must be drawn on the image as a viewer shows it"
-                findings.problems.append(Problem("EXIF orientation", name, text))
+                findings.problems.append(Fault("EXIF orientation", name, text))
     if findings.task == "semantic" and findings.images:
         findings.problems += _implausible_labels(findings)
     if isinstance(data, SemanticFolder) and data.classes.colors is None:
@@ -135,28 +119,26 @@ def check_dataset(
     return findings
 
 
-def annotation_problems(data: CocoInstances) -> list[Problem]:
+def annotation_problems(data: CocoInstances) -> list[Fault]:
     """Faults of the annotation file, and what is implausible in it; no image is read."""
     faults = data.inspection.faults if data.inspection is not None else []
-    problems = [Problem(fault.kind, fault.place, fault.text) for fault in faults]
+    problems = list(faults)
     if not any(data.file.objects.values()):
-        problems.append(Problem("no objects", "annotations", f"none in {len(data.file.images)} images"))
+        problems.append(Fault("no objects", "annotations", f"none in {len(data.file.images)} images"))
     elif all(item.crowd for objects in data.file.objects.values() for item in objects):
         text = (
             "every object has iscrowd 1, which some tools write for any mask in run lengths; crowds are not learnt"
             " from. --fix OUT makes them single objects"
         )
-        problems.append(Problem("crowds alone", "annotations", text))
+        problems.append(Fault("crowds alone", "annotations", text))
     files = Counter(image.file_name for image in data.file.images.values())
     for name in sorted(name for name, count in files.items() if count > 1):
-        problems.append(
-            Problem("image listed twice", name, f"{files[name]} entries of images name this file")
-        )
+        problems.append(Fault("image listed twice", name, f"{files[name]} entries of images name this file"))
     names = [category.name for category in data.file.categories.values()]
     same, alike = Counter(names), Counter(name.strip().casefold() for name in names)
     for name in sorted(name for name in same if alike[name.strip().casefold()] > 1):
         text = f"{name!r} is there twice" if same[name] > 1 else f"{name!r} is there in another spelling"
-        problems.append(Problem("duplicate category name", "categories", text))
+        problems.append(Fault("duplicate category name", "categories", text))
     for image_id, objects in data.file.objects.items():
         image = data.file.images[image_id]
         for item in objects:
@@ -166,7 +148,7 @@ def annotation_problems(data: CocoInstances) -> list[Problem]:
                 text = (
                     f"box ({x:g}, {y:g}, {width:g}, {height:g}) in an image of {image.width}x{image.height}"
                 )
-                problems.append(Problem(kind, f"{image.file_name}, annotation {item.id}", text))
+                problems.append(Fault(kind, f"{image.file_name}, annotation {item.id}", text))
     return problems
 
 
@@ -189,7 +171,7 @@ def is_fraction(item: Annotation) -> bool:
     return outline and isinstance(item.shape, Polygons) and float(item.bbox.max()) <= 1
 
 
-def _implausible_labels(findings: Findings) -> list[Problem]:
+def _implausible_labels(findings: Findings) -> list[Fault]:
     found = [number for number, count in enumerate(findings.amount_of) if count]
     pixels = sum(findings.amount_of) + findings.ignored
     unnamed = are_numbered(findings.class_names)
@@ -197,23 +179,23 @@ def _implausible_labels(findings: Findings) -> list[Problem]:
     if len(found) == 1:
         alone = findings.class_names[found[0]]
         why = " Masks of 0 and 255? 255 means ignored: see ids in classes.json" if findings.ignored else ""
-        problems.append(Problem("one class alone", "all images", f"every labelled pixel is {alone!r}.{why}"))
+        problems.append(Fault("one class alone", "all images", f"every labelled pixel is {alone!r}.{why}"))
     if 2 * findings.ignored > pixels:
         text = f"{100 * findings.ignored / pixels:.0f} % of the pixels have no class"
-        problems.append(Problem("mostly ignored", "all images", text))
+        problems.append(Fault("mostly ignored", "all images", text))
     gaps = [name for number, name in enumerate(findings.class_names) if number not in found]
     if unnamed and gaps and found:
         text = (
             f"{', '.join(gaps[:10])} occur nowhere, but a larger label does; are these ids? See classes.json"
         )
-        problems.append(Problem("labels left out", "all images", text))
+        problems.append(Fault("labels left out", "all images", text))
     if unnamed and len(found) > MOST_UNNAMED:
         text = f"{len(found)} different labels without names: grey levels of a lossy or resized file?"
-        problems.append(Problem("many labels", "all images", text))
+        problems.append(Fault("many labels", "all images", text))
     return problems
 
 
-def _in_colour(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
+def _in_colour(data: SemanticFolder, indices: Iterable[int]) -> list[Fault]:
     """The palette of all label maps in colour together, to be named once."""
     colors: set[RGB] = set()
     for index in indices:
@@ -224,10 +206,10 @@ def _in_colour(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
     text = (
         f"{len(colors)} colours; name their classes in classes.json, in this order: {palette_to_name(colors)}"
     )
-    return [Problem("label maps in colour", "all images", f"{text}; --fix OUT writes numbers for them")]
+    return [Fault("label maps in colour", "all images", f"{text}; --fix OUT writes numbers for them")]
 
 
-def _unknown_numbers(data: SemanticFolder, indices: Iterable[int]) -> list[Problem]:
+def _unknown_numbers(data: SemanticFolder, indices: Iterable[int]) -> list[Fault]:
     """The numbers of all label maps together, where no file names them and they do not fit 0..254."""
     if not are_numbered(data.class_names) or data.classes.ids is not None:
         return []
@@ -240,7 +222,7 @@ def _unknown_numbers(data: SemanticFolder, indices: Iterable[int]) -> list[Probl
         return []
     listed = f'{{"classes": [{len(numbers)} names], "ids": {sorted(numbers)}}}'
     way = f"; name them in classes.json: {listed}" if len(numbers) < MOST_CLASSES else ": no label maps?"
-    return [Problem("labels beyond 254", "all images", f"{len(numbers)} different numbers{way}")]
+    return [Fault("labels beyond 254", "all images", f"{len(numbers)} different numbers{way}")]
 
 
 def _note_size(findings: Findings, sample: Sample) -> None:
@@ -255,7 +237,7 @@ def _note_duplicate(findings: Findings, seen: dict[bytes, str], sample: Sample, 
     digest = hashlib.sha256(Path(sample.path).read_bytes()).digest()
     first = seen.setdefault(digest, name)
     if first != name:
-        findings.problems.append(Problem("duplicate", name, f"the same file as {first}"))
+        findings.problems.append(Fault("duplicate", name, f"the same file as {first}"))
 
 
 def _annotated(data: Dataset, sample: Sample) -> int | None:
@@ -267,18 +249,18 @@ def _look_at_labels(findings: Findings, target: SemanticTarget, name: str) -> No
     counts = torch.bincount(target.labels.flatten().long(), minlength=256)
     findings.ignored += int(counts[IGNORE_LABEL])
     if int(counts[:IGNORE_LABEL].sum()) == 0:
-        findings.problems.append(Problem("empty", name, "every pixel of the label map is ignored"))
+        findings.problems.append(Fault("empty", name, "every pixel of the label map is ignored"))
     _count(findings, counts[: len(findings.class_names)])
 
 
 def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, annotated: int | None) -> None:
     counted = ~target.crowd
     if not bool(counted.any()):
-        findings.problems.append(Problem("empty", name, "no object, crowds aside"))
+        findings.problems.append(Fault("empty", name, "no object, crowds aside"))
     if annotated is not None and annotated > len(target):
         lost = annotated - len(target)
         text = f"{lost} of {annotated} objects have no pixel or no box inside the image"
-        findings.problems.append(Problem("object", name, text))
+        findings.problems.append(Fault("object", name, text))
     _count(findings, torch.bincount(target.labels[counted], minlength=len(findings.class_names)))
     if target.points is not None:
         findings.problems += _misplaced_points(target.boxes, target.points, counted, name)
@@ -287,7 +269,7 @@ def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, anno
             continue
         rows, columns = torch.where(window != 0)
         if len(rows) == 0:
-            findings.problems.append(Problem("object", name, f"object {number} has an empty mask"))
+            findings.problems.append(Fault("object", name, f"object {number} has an empty mask"))
             continue
         x, y = target.masks.offsets[number].tolist()
         tight = [
@@ -301,17 +283,17 @@ def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, anno
             shown = ", ".join(f"{value:.0f}" for value in box)
             label = findings.class_names[int(target.labels[number])]
             text = f"object {number} ({label}): the box ({shown}) does not fit the mask, which spans {tuple(tight)}"
-            findings.problems.append(Problem("box", name, text))
+            findings.problems.append(Fault("box", name, text))
 
 
-def _misplaced_points(boxes: Tensor, points: LabelledPoints, counted: Tensor, name: str) -> Iterator[Problem]:
+def _misplaced_points(boxes: Tensor, points: LabelledPoints, counted: Tensor, name: str) -> Iterator[Fault]:
     """Points are drawn in an object's box; its corners may be fractions."""
     beyond = (
         ((points.coords < boxes[:, None, :2] - 1) | (points.coords > boxes[:, None, 2:] + 1)).any(2).sum(1)
     )
     for number in torch.nonzero(counted & (beyond > 0)).flatten().tolist():
         text = f"{int(beyond[number])} labelled points of object {number} lie outside of its box"
-        yield Problem("points outside their box", name, text)
+        yield Fault("points outside their box", name, text)
 
 
 def _count(findings: Findings, counts: torch.Tensor) -> None:

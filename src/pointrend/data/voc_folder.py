@@ -14,15 +14,17 @@ from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.exports import ObjectSource
 from pointrend.data.label_io import read_labels
 from pointrend.data.splits import SPLIT_NAMES, child, first_child, held_out, split_of
-from pointrend.formats.coco_json import Inspection
 from pointrend.formats.file_names import has_files, visible_files
-from pointrend.formats.pascal_voc import VOID, inspect_voc
+from pointrend.formats.image_annotations import AnnotatedImage, mask_shape, together
+from pointrend.formats.records import Fault, Inspection
 from pointrend.metadata import pascal_voc
 from pointrend.structures import RGB
 
 CLASS_MAPS = ("SegmentationClassPNG", "SegmentationClass")
 """labelme's exports have arrays in the second, where they have the first."""
 OBJECT_MAPS = ("SegmentationObjectPNG", "SegmentationObject")
+VOID = 255
+"""In class and object maps: the seam between objects, which belongs to none."""
 RELEASED = re.compile(r"20\d\d_\d{6}")
 
 
@@ -102,16 +104,39 @@ class VocFolder:
         """The objects of a split; None without object maps."""
         if self.object_maps is None:
             return None
+        return ObjectSource("Pascal VOC folders", self.images, lambda: self._inspect(split))
+
+    def _inspect(self, split: str) -> Inspection:
+        """Each object of an object map as a mask, its class that of most of its pixels in the class map."""
         table = self.classes()
-
-        def read_classes(path: Path) -> np.ndarray:
-            labels: np.ndarray = to_contiguous(read_labels(path, table.colors), table, path).numpy()
-            return labels
-
-        def inspect() -> Inspection:
-            return inspect_voc(str(self.root), self.files(split), table.names, read_classes, _object_numbers)
-
-        return ObjectSource("Pascal VOC folders", self.images, inspect)
+        images: list[AnnotatedImage] = []
+        faults: list[Fault] = []
+        for name, class_path, object_path in self.files(split):
+            try:
+                labels = to_contiguous(read_labels(class_path, table.colors), table, class_path).numpy()
+                objects = read_labels(object_path, _AnyColor()).numpy()
+                if labels.shape != objects.shape:
+                    raise ValueError(f"{object_path}: expected the size of {class_path}, got {objects.shape}")
+            except ValueError as error:
+                faults.append(Fault("unreadable annotation", object_path.name, str(error)))
+                continue
+            image = AnnotatedImage(name, (labels.shape[0], labels.shape[1]))
+            images.append(image)
+            for number in np.unique(objects[(objects != 0) & (objects != VOID)]).tolist():
+                rows, columns = np.nonzero(objects == number)
+                counts = np.bincount(labels[rows, columns], minlength=VOID + 1)[:VOID]
+                counts[0] = 0
+                label = int(counts.argmax())
+                if not counts[label] or label >= len(table.names):
+                    place = f"{object_path.name}, object {number}"
+                    faults.append(Fault("object without a class", place, "has no class pixel"))
+                    continue
+                top, left = int(rows.min()), int(columns.min())
+                mask = objects[top : rows.max() + 1, left : columns.max() + 1] == number
+                shape = mask_shape(mask, (left, top), image.size)
+                assert shape is not None
+                image.objects.append((table.names[label], shape))
+        return together(str(self.root), images, faults, table.names[1:])
 
 
 def _with_files(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -140,8 +165,3 @@ class _AnyColor(dict[RGB, int]):
         taken = VOID + 1 + len(self)
         self[color] = 0 if color == (0, 0, 0) else VOID if color == pascal_voc.VOID_COLOR else taken
         return self[color]
-
-
-def _object_numbers(path: Path) -> np.ndarray:
-    numbers: np.ndarray = read_labels(path, _AnyColor()).numpy()
-    return numbers

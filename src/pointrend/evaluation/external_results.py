@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pointrend.evaluation.ground_truth import full_dataset
-from pointrend.formats.coco_json import brief
 from pointrend.formats.coco_results import Records, Scored, check_records
 from pointrend.formats.file_names import FileNames
+from pointrend.formats.records import brief
 from pointrend.io import read_json
 from pointrend.structures import Dataset, Sample
 

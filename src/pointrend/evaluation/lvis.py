@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pointrend.evaluation.coco_summary import FREQUENCIES
-from pointrend.formats.coco_json import CocoFile, brief
+from pointrend.formats.records import CocoFile, brief
 from pointrend.io import read_json, write_text
 
 __all__ = ["check_lvis", "cocofy_lvis", "write_cocofied_lvis"]

@@ -6,11 +6,8 @@ as text, a two-point ring beside a good one) is read as it is meant, with a warn
 
 from __future__ import annotations
 
-import reprlib
-import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
@@ -19,141 +16,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pointrend.formats.point_labels import PointLabels, parse_points
+from pointrend.formats.records import (
+    MAX_PIXELS,
+    Annotation,
+    Category,
+    CocoFile,
+    Fault,
+    Floats,
+    Id,
+    ImageRecord,
+    Inspection,
+    Shape,
+    brief,
+    checked,
+    extent_of,
+)
 from pointrend.io import read_json
 from pointrend.masks.polygons import Polygons
-from pointrend.masks.rle import RunLengths, checked_runs, decode_window
+from pointrend.masks.rle import RunLengths, checked_runs
 
-__all__ = [
-    "Annotation",
-    "Category",
-    "CocoFile",
-    "Fault",
-    "ImageRecord",
-    "Inspection",
-    "brief",
-    "checked",
-    "extent_of",
-    "inspect_coco",
-    "read_coco",
-]
+__all__ = ["inspect_coco", "read_coco"]
 
-Id = int | str
-Floats = NDArray[np.float64]
-Shape = Polygons | RunLengths
-
-MAX_PIXELS = 2**28
-"""Of an image: a COCO image has 0.3 million, a Cityscapes one 2 million; beyond, one mask takes over 256 MB."""
 MAX_POLYGONS = 10_000
 """Of one object; each takes as much memory as the image has columns while it is drawn."""
 MAX_OUTLINE = 1000
 """Times (height + width). The COCO API walks along an outline in steps of a fifth of a pixel and keeps each one."""
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    """One entry of "images"."""
-
-    id: Id
-    file_name: str
-    height: int
-    width: int
-    url: str = ""
-    """Where COCO keeps it."""
-    neg_category_ids: tuple[int, ...] | None = None
-    """LVIS: categories that the image does not show."""
-    not_exhaustive_category_ids: tuple[int, ...] | None = None
-    """LVIS: categories of which not every object is annotated."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.height, self.width
-
-
-@dataclass(frozen=True)
-class Category:
-    """One entry of "categories"."""
-
-    id: int
-    name: str
-    supercategory: str | None = None
-    synset: str | None = None
-    """In WordNet; LVIS files have it."""
-    frequency: str | None = None
-    """LVIS: r(are), c(ommon) or f(requent)."""
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One object, everything in pixels of its image."""
-
-    id: Id
-    image_id: Id
-    category_id: int
-    bbox: Floats
-    """(4,) x, y, width, height."""
-    shape: Shape | None
-    """None only where masks were not asked for, or there are points in its place."""
-    area: float
-    crowd: bool
-    points: PointLabels | None = None
-    """PointSup: labelled points; in a file all objects have as many, or none has any."""
-
-    def to_coco(self) -> dict[str, Any]:
-        """The form of COCO files; run lengths compressed."""
-        record = {
-            "id": self.id,
-            "image_id": self.image_id,
-            "category_id": self.category_id,
-            "bbox": self.bbox.tolist(),
-            "area": self.area,
-            "iscrowd": int(self.crowd),
-        }
-        if self.points is not None:
-            record |= self.points.to_coco()
-        return record if self.shape is None else {**record, "segmentation": self.shape.to_coco()}
-
-
-@dataclass(frozen=True)
-class CocoFile:
-    """Images and categories by id, in the order of their ids, and each image's objects in the file's order."""
-
-    source: str
-    """File name, for messages."""
-    images: dict[Id, ImageRecord]
-    categories: dict[int, Category]
-    objects: dict[Id, list[Annotation]]
-
-    def part(self, image_ids: Collection[Id]) -> CocoFile:
-        """Of these images only, in the file's order."""
-        images = {number: image for number, image in self.images.items() if number in image_ids}
-        return replace(self, images=images, objects={number: self.objects[number] for number in images})
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something wrong with one record of a file."""
-
-    kind: str
-    """A few words under which faults are counted, such as "duplicate id"."""
-    place: str
-    """Record, id and field: "annotations[3] (id 7), bbox"."""
-    text: str
-    certain: bool = False
-    """What is meant is certain; it is read, and by `pointrend data check --fix` written, as that."""
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.text}"
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """All that can be read of a file, and all that is wrong with it."""
-
-    file: CocoFile
-    faults: list[Fault]
-    content: dict[str, Any]
-    """The file's content, faults whose meaning is certain mended; other faulty records as they were."""
 
 
 def read_coco(
@@ -170,27 +57,6 @@ def read_coco(
         ValueError: for anything malformed, naming file, record, id and field of the first fault.
     """
     return checked(inspect_coco(source, masks=masks, file_names=file_names))
-
-
-def checked(found: Inspection) -> CocoFile:
-    """What was read, if no fault is left whose meaning is not certain; a warning for the others.
-
-    Raises:
-        ValueError: naming file, record, id and field of the first fault.
-    """
-    name = found.file.source
-    grave = [fault for fault in found.faults if not fault.certain]
-    if grave:
-        more = f" ({len(grave) - 1} more faults; `pointrend data check` lists them)" if len(grave) > 1 else ""
-        raise ValueError(f"{name}, {grave[0]}{more}")
-    if found.faults:
-        kinds = ", ".join(f"{n} x {kind}" for kind, n in Counter(f.kind for f in found.faults).items())
-        warnings.warn(
-            f"{name}: faults of certain meaning, read as meant: {kinds}. `pointrend data check` lists them,"
-            " --fix writes a repaired copy",
-            stacklevel=3,
-        )
-    return found.file
 
 
 def inspect_coco(
@@ -231,18 +97,6 @@ def inspect_coco(
     lists = {"images": images.mended, "annotations": annotations.mended, "categories": categories.mended}
     return Inspection(file, faults, {**content, **lists})
 
-
-def brief(value: object) -> str:
-    """The value for a message: what is long is cut and what is deeply nested, however deeply, is left out."""
-    if value is None:
-        return "nothing"
-    text = _SHORTENED.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-_SHORTENED = reprlib.Repr()
-_SHORTENED.maxlevel, _SHORTENED.maxstring, _SHORTENED.maxother = 3, 60, 60
-_SHORTENED.maxlist = _SHORTENED.maxtuple = _SHORTENED.maxdict = 8
 
 K = TypeVar("K", bound=Id)
 V = TypeVar("V")
@@ -310,7 +164,10 @@ class _List(Generic[T]):
             kind = "duplicate id" if repeated else "missing id"
             record.mend(kind, "id", next(fresh), f"{brief(known)}; another number was given")
         elif repeated:
-            raise record.wrong("duplicate id", "id", "every id once", f"{brief(known)} again")
+            place = f"{record.place}, id"
+            raise _FaultError(
+                Fault("duplicate id", place, f"expected every id once, got {brief(known)} again")
+            )
 
 
 class _BelongsToFaultyError(ValueError):
@@ -334,13 +191,18 @@ class _Record:
         if "id" in fields:
             self.place += f" (id {brief(fields['id'])})"
 
-    def wrong(self, kind: str, field: str, expected: str, got: object) -> _FaultError:
-        shown = got if isinstance(got, str) and kind == "duplicate id" else brief(got)
-        return _FaultError(Fault(kind, f"{self.place}, {field}", f"expected {expected}, got {shown}"))
+    def wrong(
+        self, field: str, expected: str, got: object, kind: str = "missing or wrong field"
+    ) -> _FaultError:
+        return _FaultError(Fault(kind, f"{self.place}, {field}", f"expected {expected}, got {brief(got)}"))
 
     def mend(self, kind: str, field: str, value: object, text: str) -> None:
         """Take `value` for the field, and note the fault."""
         self.fields[field] = value
+        self.note(kind, field, text)
+
+    def note(self, kind: str, field: str, text: str) -> None:
+        """Note a fault that is read as it is meant."""
         self.faults.append(Fault(kind, f"{self.place}, {field}", text, certain=True))
 
     def id(self, field: str = "id") -> Id:
@@ -355,7 +217,7 @@ class _Record:
             self.mend("number for a text", field, str(value), f"{value} is a number")
             value = self.fields[field]
         if not isinstance(value, str) or not value:
-            raise self.wrong("missing or wrong field", field, "a text", value)
+            raise self.wrong(field, "a text", value)
         return value
 
     def optional_text(self, field: str) -> str | None:
@@ -368,20 +230,20 @@ class _Record:
             try:
                 meant = float(value)
             except ValueError:
-                raise self.wrong("missing or wrong field", field, expected, value) from None
+                raise self.wrong(field, expected, value) from None
             value = int(meant) if meant.is_integer() else meant
             self.mend("text for a number", field, value, f"{brief(self.fields[field])} is a text")
         if isinstance(value, np.integer | np.floating):
             value = value.item()
         # Not math.isfinite: it fails on JSON's endless integers.
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300:
-            raise self.wrong("missing or wrong field", field, expected, value)
+            raise self.wrong(field, expected, value)
         return value
 
     def integer(self, field: str) -> int:
         value = self.number(field, "a whole number")
         if value != int(value):
-            raise self.wrong("missing or wrong field", field, "a whole number", value)
+            raise self.wrong(field, "a whole number", value)
         return int(value)
 
     def numbers(self, field: str, values: object) -> Floats:
@@ -393,23 +255,19 @@ class _Record:
         if array.dtype.kind == "U" and isinstance(values, list):
             with_numbers = _parsed(array)
             if with_numbers is not None:
-                self.faults.append(
-                    Fault("text for a number", f"{self.place}, {field}", brief(values), certain=True)
-                )
+                self.note("text for a number", field, brief(values))
                 array = with_numbers
         if array.ndim == 2 and array.shape[1] == 2 and len(array) > 2:
-            self.faults.append(
-                Fault("pairs for a flat list", f"{self.place}, {field}", brief(values), certain=True)
-            )
+            self.note("pairs for a flat list", field, brief(values))
             array = array.ravel()
         if (
             not isinstance(values, list | tuple)
             or array.ndim != 1
             or (array.size and array.dtype.kind not in "iuf")
         ):
-            raise self.wrong("missing or wrong field", field, "a list of numbers", values)
+            raise self.wrong(field, "a list of numbers", values)
         if not np.isfinite(array.astype(np.float64)).all():
-            raise self.wrong("missing or wrong field", field, "a flat list of finite numbers", values)
+            raise self.wrong(field, "a flat list of finite numbers", values)
         return array.astype(np.float64)
 
 
@@ -423,7 +281,7 @@ def _parsed(texts: NDArray[np.str_]) -> Floats | None:
 def _image(record: _Record, file_names: bool) -> ImageRecord:
     height, width = record.integer("height"), record.integer("width")
     if min(height, width) < 1 or height * width > MAX_PIXELS:
-        raise record.wrong("image size", "height, width", f"1 to {MAX_PIXELS} pixels in all", (height, width))
+        raise record.wrong("height, width", f"1 to {MAX_PIXELS} pixels in all", (height, width), "image size")
     url = record.optional_text("coco_url") or ""
     name = record.optional_text("file_name")
     if name is None and url:  # LVIS v1 has addresses only
@@ -461,15 +319,15 @@ def _annotation(
         )
     image_id, category_id = record.id("image_id"), record.integer("category_id")
     if image_id not in images.found:
-        raise record.wrong("unknown image", "image_id", 'an id from "images"', image_id)
+        raise record.wrong("image_id", 'an id from "images"', image_id, "unknown image")
     if category_id not in categories.found:
-        raise record.wrong("unknown category", "category_id", 'an id from "categories"', category_id)
+        raise record.wrong("category_id", 'an id from "categories"', category_id, "unknown category")
     crowd = record.fields.get("iscrowd")
     if isinstance(crowd, bool):
         record.mend("true or false for iscrowd", "iscrowd", int(crowd), f"{crowd} is no number")
     crowd = 0 if crowd is None else record.integer("iscrowd")
     if crowd not in (0, 1):
-        raise record.wrong("missing or wrong field", "iscrowd", "0 or 1", crowd)
+        raise record.wrong("iscrowd", "0 or 1", crowd)
     points = _points(record, images.found[image_id])
     with_mask = masks and (points is None or record.fields.get("segmentation") is not None)
     shape = _shape(record, images.found[image_id]) if with_mask else None
@@ -478,7 +336,7 @@ def _annotation(
     if area is None:
         area = shape.area if shape is not None else float(bbox[2] * bbox[3])
     elif (area := record.number("area")) < 0:
-        raise record.wrong("missing or wrong field", "area", "a number, 0 or more", area)
+        raise record.wrong("area", "a number, 0 or more", area)
     return Annotation(own, image_id, category_id, bbox, shape, float(area), bool(crowd), points)
 
 
@@ -520,18 +378,10 @@ def _box(record: _Record, shape: Shape | None) -> Floats:
     before = len(record.faults)
     box = record.numbers("bbox", value)
     if len(box) != 4 or box[2] < 0 or box[3] < 0:
-        raise record.wrong("missing or wrong field", "bbox", "[x, y, width, height]", value)
+        raise record.wrong("bbox", "[x, y, width, height]", value)
     if len(record.faults) > before:
         record.fields["bbox"] = box.tolist()
     return box
-
-
-def extent_of(shape: Shape) -> list[float]:
-    """x1, y1, x2, y2 of a polygon's points, or of a mask's pixels."""
-    if isinstance(shape, Polygons):
-        return shape.extent.tolist()
-    window, (x, y) = decode_window(shape.counts.tolist(), shape.size)
-    return [x, y, x + window.shape[1], y + window.shape[0]]
 
 
 def _shape(record: _Record, image: ImageRecord) -> Shape:
@@ -539,15 +389,10 @@ def _shape(record: _Record, image: ImageRecord) -> Shape:
     if isinstance(value, Mapping):
         return _run_lengths(record, value, image)
     if not isinstance(value, list | tuple) or not value:
-        raise record.wrong(
-            "missing mask",
-            "segmentation",
-            "polygons [[x, y, x, y, ...], ...] or run lengths {size, counts}",
-            value,
-        )
+        expected = "polygons [[x, y, x, y, ...], ...] or run lengths {size, counts}"
+        raise record.wrong("segmentation", expected, value, "missing mask")
     if len(value) > MAX_POLYGONS and isinstance(value[0], list):
         raise record.wrong(
-            "missing or wrong field",
             "segmentation",
             f"at most {MAX_POLYGONS} polygons",
             len(value),
@@ -561,15 +406,14 @@ def _shape(record: _Record, image: ImageRecord) -> Shape:
     before = len(record.faults)
     rings = [record.numbers("segmentation", ring) for ring in meant]
     good = [ring for ring in rings if len(ring) >= 6]
-    if any(len(ring) % 2 for ring in rings) or not good:
+    odd = any(len(ring) % 2 for ring in rings)
+    if odd or not good:
         lengths = ", ".join(str(len(ring)) for ring in rings[:4])
         raise record.wrong(
-            "polygon of fewer than three points"
-            if not any(len(ring) % 2 for ring in rings)
-            else "odd polygon",
             "segmentation",
             "polygons of three or more x, y pairs",
             f"{lengths} numbers",
+            "odd polygon" if odd else "polygon of fewer than three points",
         )
     if len(good) < len(rings):
         text = f"{len(rings) - len(good)} of {len(rings)} polygons have fewer than three points; left out"
@@ -582,29 +426,22 @@ def _shape(record: _Record, image: ImageRecord) -> Shape:
 def _ring(record: _Record, ring: Floats, image: ImageRecord) -> Floats:
     reach = 2 * max(image.size)
     if np.abs(ring).max() > reach:
-        raise record.wrong(
-            "object far outside",
-            "segmentation",
-            f"polygons near the {image.width}x{image.height} image",
-            ring.tolist(),
-        )
+        near = f"polygons near the {image.width}x{image.height} image"
+        raise record.wrong("segmentation", near, ring.tolist(), "object far outside")
     # Within the limit above, 100 corners cannot make the outline long.
     path = np.abs(np.diff(ring, axis=0, append=ring[:1])).sum() if len(ring) > 100 else 0.0
     if path > MAX_OUTLINE * sum(image.size):
-        raise record.wrong(
-            "missing or wrong field", "segmentation", "an outline", f"a path {path:.0f} pixels long"
-        )
+        raise record.wrong("segmentation", "an outline", f"a path {path:.0f} pixels long")
     return ring
 
 
 def _run_lengths(record: _Record, value: Mapping[str, Any], image: ImageRecord) -> RunLengths:
     size, counts = value.get("size"), value.get("counts")
     if not isinstance(size, list | tuple) or tuple(size) != image.size:
-        raise record.wrong(
-            "mask of another size", "segmentation.size", f"{list(image.size)} as its image", size
-        )
+        own = f"{list(image.size)} as its image"
+        raise record.wrong("segmentation.size", own, size, "mask of another size")
     if not isinstance(counts, str | bytes | list | tuple):
-        raise record.wrong("missing or wrong field", "segmentation.counts", "run lengths", counts)
+        raise record.wrong("segmentation.counts", "run lengths", counts)
     try:
         return RunLengths(checked_runs(counts, image.size), image.size)
     except (ValueError, OverflowError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pointrend.formats.coco_json import CocoFile, Id, brief
+from pointrend.formats.records import CocoFile, Id, brief
 from pointrend.masks.rle import FAULTY, checked_runs, compress, measure
 
 __all__ = ["Records", "Scored", "check_records", "consumed"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pointrend.formats.coco_json import (
+from pointrend.formats.records import (
     MAX_PIXELS,
     Annotation,
     Category,

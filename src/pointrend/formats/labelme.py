@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pointrend.formats.coco_json import Fault, Inspection, Shape, brief
 from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
@@ -25,6 +24,7 @@ from pointrend.formats.image_annotations import (
     together,
     without_area,
 )
+from pointrend.formats.records import Fault, Inspection, Shape, brief
 from pointrend.io import read_json
 from pointrend.masks.export import instance_result
 from pointrend.masks.polygons import Polygons, fill

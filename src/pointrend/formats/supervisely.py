@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pointrend.formats.coco_json import Fault, Inspection, Shape, brief
 from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
@@ -20,6 +19,7 @@ from pointrend.formats.image_annotations import (
     together,
     without_area,
 )
+from pointrend.formats.records import Fault, Inspection, Shape, brief
 from pointrend.io import read_json
 from pointrend.masks import polygons
 

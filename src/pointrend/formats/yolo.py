@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pointrend.formats.coco_json import Fault, Inspection, brief
 from pointrend.formats.image_annotations import AnnotatedImage, ImageSize, together
+from pointrend.formats.records import Fault, Inspection, brief
 from pointrend.masks.polygons import Polygons
 
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "labels/classes.txt", "obj.names")

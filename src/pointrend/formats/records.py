@@ -1,0 +1,172 @@
+"""What annotation files say, of whichever format: images, categories, objects, and what is wrong with them."""
+
+from __future__ import annotations
+
+import reprlib
+import warnings
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pointrend.formats.point_labels import PointLabels
+from pointrend.masks.polygons import Polygons
+from pointrend.masks.rle import RunLengths, decode_window
+
+Id = int | str
+Floats = NDArray[np.float64]
+Shape = Polygons | RunLengths
+MAX_PIXELS = 2**28
+"""Of an image: a COCO image has 0.3 million, a Cityscapes one 2 million; beyond, one mask takes over 256 MB."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One entry of "images"."""
+
+    id: Id
+    file_name: str
+    height: int
+    width: int
+    url: str = ""
+    """Where COCO keeps it."""
+    neg_category_ids: tuple[int, ...] | None = None
+    """LVIS: categories that the image does not show."""
+    not_exhaustive_category_ids: tuple[int, ...] | None = None
+    """LVIS: categories of which not every object is annotated."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+
+@dataclass(frozen=True)
+class Category:
+    """One entry of "categories"."""
+
+    id: int
+    name: str
+    supercategory: str | None = None
+    synset: str | None = None
+    """In WordNet; LVIS files have it."""
+    frequency: str | None = None
+    """LVIS: r(are), c(ommon) or f(requent)."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One object, everything in pixels of its image."""
+
+    id: Id
+    image_id: Id
+    category_id: int
+    bbox: Floats
+    """(4,) x, y, width, height."""
+    shape: Shape | None
+    """None only where masks were not asked for, or there are points in its place."""
+    area: float
+    crowd: bool
+    points: PointLabels | None = None
+    """PointSup: labelled points; in a file all objects have as many, or none has any."""
+
+    def to_coco(self) -> dict[str, Any]:
+        """The form of COCO files; run lengths compressed."""
+        record = {
+            "id": self.id,
+            "image_id": self.image_id,
+            "category_id": self.category_id,
+            "bbox": self.bbox.tolist(),
+            "area": self.area,
+            "iscrowd": int(self.crowd),
+        }
+        if self.points is not None:
+            record |= self.points.to_coco()
+        return record if self.shape is None else {**record, "segmentation": self.shape.to_coco()}
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """Images and categories by id, in the order of their ids, and each image's objects in the file's order."""
+
+    source: str
+    """File name, for messages."""
+    images: dict[Id, ImageRecord]
+    categories: dict[int, Category]
+    objects: dict[Id, list[Annotation]]
+
+    def part(self, image_ids: Collection[Id]) -> CocoFile:
+        """Of these images only, in the file's order."""
+        images = {number: image for number, image in self.images.items() if number in image_ids}
+        return replace(self, images=images, objects={number: self.objects[number] for number in images})
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with one record of a file."""
+
+    kind: str
+    """A few words under which faults are counted, such as "duplicate id"."""
+    place: str
+    """Record, id and field: "annotations[3] (id 7), bbox"."""
+    text: str
+    certain: bool = False
+    """What is meant is certain; it is read, and by `pointrend data check --fix` written, as that."""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that can be read of a file, and all that is wrong with it."""
+
+    file: CocoFile
+    faults: list[Fault]
+    content: dict[str, Any]
+    """The file's content, faults whose meaning is certain mended; other faulty records as they were."""
+
+
+def checked(found: Inspection) -> CocoFile:
+    """What was read, if no fault is left whose meaning is not certain; a warning for the others.
+
+    Raises:
+        ValueError: naming file, record, id and field of the first fault.
+    """
+    name = found.file.source
+    grave = [fault for fault in found.faults if not fault.certain]
+    if grave:
+        more = f" ({len(grave) - 1} more faults; `pointrend data check` lists them)" if len(grave) > 1 else ""
+        raise ValueError(f"{name}, {grave[0]}{more}")
+    if found.faults:
+        kinds = ", ".join(f"{n} x {kind}" for kind, n in Counter(f.kind for f in found.faults).items())
+        warnings.warn(
+            f"{name}: faults of certain meaning, read as meant: {kinds}. `pointrend data check` lists them,"
+            " --fix writes a repaired copy",
+            stacklevel=3,
+        )
+    return found.file
+
+
+def brief(value: object) -> str:
+    """The value for a message: what is long is cut and what is deeply nested, however deeply, is left out."""
+    if value is None:
+        return "nothing"
+    text = _SHORTENED.repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_SHORTENED = reprlib.Repr()
+_SHORTENED.maxlevel, _SHORTENED.maxstring, _SHORTENED.maxother = 3, 60, 60
+_SHORTENED.maxlist = _SHORTENED.maxtuple = _SHORTENED.maxdict = 8
+
+
+def extent_of(shape: Shape) -> list[float]:
+    """x1, y1, x2, y2 of a polygon's points, or of a mask's pixels."""
+    if isinstance(shape, Polygons):
+        return shape.extent.tolist()
+    window, (x, y) = decode_window(shape.counts.tolist(), shape.size)
+    return [x, y, x + window.shape[1], y + window.shape[0]]
