@@ -26,7 +26,7 @@ from pointrend.data.annotations import PlacedObjects, PlacedPoints
 from pointrend.data.sample_points import place_points
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomCrop, RandomFit, ResizeShortEdge, movable
-from pointrend.formats.point_labels import PointLabels
+from pointrend.formats.records import PointLabels
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig
 from pointrend.structures import Sample

@@ -13,11 +13,10 @@ import torch
 
 import pointrend.evaluate
 from pointrend import train as job
-from pointrend.cli.app import App
+from pointrend.cli.app import App, Label
 from pointrend.cli.data import Check, DrawCityscapes, LvisToCoco, SamplePoints
 from pointrend.cli.evaluate import Evaluate
 from pointrend.cli.explain import Demo, Explain
-from pointrend.cli.label import Label
 from pointrend.cli.predict import Predict
 from pointrend.cli.train import Finetune, Train
 from pointrend.cli.zoo import Cite, Convert, Zoo

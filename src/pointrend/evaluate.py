@@ -1,6 +1,6 @@
 """The evaluation job: open the data, choose variants and metrics, keep predictions, score.
 
-    job = EvaluationJob(EvaluationOptions("data/mine", out=Path("scores")), join_processes())
+    job = EvaluationJob(EvaluationOptions(data="data/mine", out=Path("scores")), join_processes())
     rows = job.evaluate_models({"model.safetensors": pointrend.load("model.safetensors")})
 
 What is counted, and how, is in `pointrend.evaluation`.
@@ -12,9 +12,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pointrend.checkpoints.download import file_hash
 from pointrend.data.build import open_dataset
@@ -28,6 +27,7 @@ from pointrend.evaluation.external_results import ExternalDetections
 from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.loop import Options, Progress
 from pointrend.evaluation.lvis import cocofy_lvis
+from pointrend.evaluation.options import EvaluationOptions
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
 from pointrend.evaluation.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.evaluation.report import Scores
@@ -42,44 +42,6 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "semantic": ("miou", "categories", "trimap", "boundary"),
     "instance": ("box", "mask", "boundary", "cityscapes"),
 }
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What to score on, and how."""
-
-    data: str
-    """Data set, as for `open_dataset`."""
-    split: Literal["train", "val"] = "val"
-    """Part of the data set."""
-    categories: tuple[str, ...] = ()
-    """Categories or supercategories of COCO data to score; all if empty."""
-    limit: int | None = None
-    """Score the first so many images only."""
-    metrics: tuple[str, ...] = ()
-    """Some of `METRICS`; what fits the data if empty."""
-    lvis: Path | None = None
-    """LVIS annotations of the images, for AP*."""
-    points: tuple[int, ...] = ()
-    """Compare so many points in each subdivision step."""
-    mask_sizes: tuple[int, ...] = ()
-    """Compare masks rendered at these resolutions (instance models)."""
-    flip: bool = False
-    """Average with the mirrored image."""
-    scales: tuple[float, ...] = ()
-    """Average over these sizes (semantic models)."""
-    curves: bool = False
-    """Also score by size of the objects, or by width of the boundary."""
-    out: Path | None = None
-    """Keep predictions here, and go on from what is there."""
-    fresh: bool = False
-    """Throw away what is there instead."""
-    device: str | None = None
-    """A torch device; this process's GPU or the CPU if not given."""
-    precision: str | None = None
-    """What the models were optimised for; part of what decides a kept prediction."""
-    output_stride: int | None = None
-    """As `precision`: of the models' deepest maps, where they were changed."""
 
 
 class EvaluationJob:
@@ -258,7 +220,7 @@ class EvaluationJob:
             "flip": options.flip,
             "scales": options.scales,
         }
-        changed = {"precision": options.precision, "output_stride": options.output_stride}
+        changed = {"precision": options.optimize, "output_stride": options.output_stride}
         run |= {name: value for name, value in changed.items() if value is not None}
         stores: dict[str, Any] = {}
         for row, own in variants.items():

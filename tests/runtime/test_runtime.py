@@ -12,8 +12,7 @@ from PIL import Image
 
 from pointrend import runtime
 from pointrend.models.paste_masks import paste_inside
-from pointrend.runtime.model import to_pixels
-from pointrend.runtime.paste import paste
+from pointrend.runtime.model import paste, to_pixels
 
 
 def test_the_runtime_imports_no_torch() -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pointrend.app.label_session import LabelSession
 from pointrend.app.limits import read_body
 from pointrend.app.server import CALL_BYTES, in_thread, page_app
-from pointrend.formats.point_labels import MAX_POINTS
+from pointrend.formats.records import MAX_POINTS
 
 STATIC = {
     "": ("label.html", "text/html"),

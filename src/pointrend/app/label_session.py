@@ -24,8 +24,7 @@ from pointrend.data.coco import read_annotated
 from pointrend.data.sample_points import SEED, place_points
 from pointrend.formats.coco_json import inspect_coco
 from pointrend.formats.file_names import FileFinder
-from pointrend.formats.point_labels import MAX_POINTS
-from pointrend.formats.records import CocoFile, checked
+from pointrend.formats.records import MAX_POINTS, CocoFile, checked
 from pointrend.io import write_text
 from pointrend.visualize import as_image
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Column
+
+from pointrend.evaluation.options import Precision
 
 
 def announce(text: str) -> None:
@@ -121,9 +123,6 @@ def show(rows: list[Any], task: str, title: str) -> None:
 def shown(rows: list[Any], task: str) -> list[str] | None:
     """The columns for people; None, which means all, if the rows have none of these."""
     return [name for name in SHOWN[task] if any(name in row.numbers for row in rows)] or None
-
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def load_model(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pointrend.cli.console import Precision, announce
+from pointrend.cli.console import announce
+from pointrend.evaluation.options import Precision
 
 if TYPE_CHECKING:
     from pointrend.predict import Predictor

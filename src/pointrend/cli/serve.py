@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from pointrend.cli.console import Precision
+from pointrend.cli.app import listening, require_server
+from pointrend.evaluation.options import Precision
 
 if TYPE_CHECKING:
     from pointrend.serve.backends import Backend
@@ -51,9 +52,8 @@ class Serve:
 
     def run(self) -> int:
         """Serve until Ctrl-C or SIGTERM; requests at work are answered first."""
-        require_service()
+        require_server("`pointrend serve`", "serve", "prometheus_client")
         from pointrend.app.limits import Limits
-        from pointrend.cli.app import listening
         from pointrend.cli.console import announce
 
         limits = Limits(self.max_megabytes, self.max_megapixels)
@@ -103,16 +103,3 @@ class Serve:
         if self.batch_size is None and predictor.device.type != "cpu":
             predictor.batch_size = 8
         return TorchBackend(predictor)
-
-
-def require_service() -> None:
-    """Raise an ImportError that says what to install, where a package is missing."""
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "`pointrend serve` needs FastAPI, uvicorn and prometheus-client; install them with: "
-            "pip install 'pointrend[serve]'"
-        ) from error

@@ -15,7 +15,7 @@ import torch
 from faster_coco_eval.core import mask as mask_api
 from numpy.typing import NDArray
 
-from pointrend.formats.point_labels import PointLabels
+from pointrend.formats.records import PointLabels
 from pointrend.masks.polygons import Polygons
 from pointrend.masks.rle import Bits, RunLengths, Window, decompress
 from pointrend.structures import InstanceMasks, InstanceTarget, LabelledPoints

@@ -10,8 +10,7 @@ import numpy as np
 
 from pointrend.data.annotations import Floats, rasterized
 from pointrend.formats.coco_json import read_coco
-from pointrend.formats.point_labels import MAX_POINTS, Ints, PointLabels
-from pointrend.formats.records import Annotation
+from pointrend.formats.records import MAX_POINTS, Annotation, Ints, PointLabels
 from pointrend.io import read_json, write_text
 from pointrend.masks.polygons import Polygons
 

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pointrend.formats.point_labels import PointLabels, parse_points
 from pointrend.formats.records import (
     MAX_PIXELS,
     Annotation,
@@ -26,10 +25,12 @@ from pointrend.formats.records import (
     Id,
     ImageRecord,
     Inspection,
+    PointLabels,
     Shape,
     brief,
     checked,
     extent_of,
+    parse_points,
 )
 from pointrend.io import read_json
 from pointrend.masks.polygons import Polygons

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pointrend.formats.point_labels import PointLabels
 from pointrend.masks.polygons import Polygons
 from pointrend.masks.rle import RunLengths, decode_window
 
 Id = int | str
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Shape = Polygons | RunLengths
 MAX_PIXELS = 2**28
 """Of an image: a COCO image has 0.3 million, a Cityscapes one 2 million; beyond, one mask takes over 256 MB."""
+MAX_POINTS = 1000
+"""Labelled, of one object; PointSup has 10."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,23 @@ class Category:
     """In WordNet; LVIS files have it."""
     frequency: str | None = None
     """LVIS: r(are), c(ommon) or f(requent)."""
+
+
+@dataclass(frozen=True)
+class PointLabels:
+    """P labelled points of one object, in place of its mask (PointSup, arXiv 2104.06404)."""
+
+    coords: Ints
+    """(P, 2) x, y: indices of pixels, 0 <= x < width, 0 <= y < height."""
+    labels: Ints
+    """(P,) 1 on the object, 0 beside it."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to_coco(self) -> dict[str, Any]:
+        """The two fields of an annotation."""
+        return {"point_coords": self.coords.tolist(), "point_labels": self.labels.tolist()}
 
 
 @dataclass(frozen=True)
@@ -170,3 +189,49 @@ def extent_of(shape: Shape) -> list[float]:
         return shape.extent.tolist()
     window, (x, y) = decode_window(shape.counts.tolist(), shape.size)
     return [x, y, x + window.shape[1], y + window.shape[0]]
+
+
+def parse_points(coords: object, labels: object, size: tuple[int, int]) -> PointLabels:
+    """Checked points of an annotation.
+
+    Args:
+        coords: `point_coords` of the file. labels: `point_labels`.
+        size: (height, width) of the image.
+
+    Raises:
+        ValueError: with the field, what was expected, and what came.
+    """
+    places = _whole_numbers("point_coords", coords, "a list of [x, y] pixel indices", dims=2)
+    values = _whole_numbers("point_labels", labels, "a list of 0 and 1", dims=1)
+    if places.shape[1] != 2:
+        raise ValueError(f"point_coords: expected [x, y] pairs, got {places.shape[1]} numbers each")
+    if len(places) != len(values):
+        raise ValueError(
+            f"point_labels: expected a label for each of {len(places)} point_coords, got {len(values)}"
+        )
+    height, width = size
+    outside = ((places < 0) | (places >= (width, height))).any(axis=1)
+    if outside.any():
+        raise ValueError(
+            f"point_coords: expected pixels of the {width}x{height} image, got {places[outside][0].tolist()}"
+        )
+    if ((values != 0) & (values != 1)).any():
+        raise ValueError(
+            f"point_labels: expected 0 or 1, got {values[(values != 0) & (values != 1)][:5].tolist()}"
+        )
+    return PointLabels(places, values)
+
+
+def _whole_numbers(field: str, value: object, expected: str, *, dims: int) -> Ints:
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_POINTS:
+        got = f"{len(value)} of them" if isinstance(value, list | tuple) else type(value).__name__
+        raise ValueError(f"{field}: expected {expected}, 1 to {MAX_POINTS} points, got {got}")
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):  # of different lengths
+        array = np.array(None)
+    if array.ndim != dims or array.dtype.kind not in "iuf":  # no texts, no true and false
+        raise ValueError(f"{field}: expected {expected}, got something else")
+    if not (np.isfinite(array).all() and (array == np.floor(array)).all() and (abs(array) < 2**31).all()):
+        raise ValueError(f"{field}: expected {expected}, got fractions or numbers that are no index")
+    return array.astype(np.int64)
