@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointrend.core.box_sampling import point_sample_boxes
 from pointrend.core.fast_point_head import FastPointHead
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample
+from pointrend.core.sampling import point_sample, point_sample_boxes
 
 BOXES = torch.tensor(
     [

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointrend.core.labelled_points import points_in_boxes, sample_labelled_points
-from pointrend.core.sampling import point_sample, points_in_image
-from pointrend.core.selection import PointSampling
+from pointrend.core.sampling import point_sample, points_in_boxes, points_in_image
+from pointrend.core.selection import PointSampling, sample_labelled_points
 from pointrend.models.mask_heads.base import MaskConfig
 
 

@@ -270,7 +270,7 @@ def at_stored_points(reference, monkeypatch):
         pytest.skip("no losses stored")
     points = torch.from_numpy(reference.stored["loss_points"])
     monkeypatch.setattr(
-        "pointrend.core.labelled_points.sample_training_points",
+        "pointrend.core.point_rend.sample_training_points",
         lambda coarse, *_, **__: points.to(coarse.dtype),
     )
 

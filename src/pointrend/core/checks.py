@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pointrend.core.sampling import Placement
-from pointrend.core.subdivision import Size
+from pointrend.core.subdivision import Size, subdivision_sizes
 
 Features = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 """One map (N, C, H, W), several, or a dictionary of them, whose order counts; (1, C, H, W) is shared by all N."""
@@ -90,11 +90,19 @@ def check_binary_labels(labels: Tensor, ignore_label: int, *, object_seen: bool)
     return object_seen
 
 
-def check_start(coarse: Tensor, size: Size | int) -> Size:
-    """Rows and columns of the output; raise a ValueError for another form, or logits that are not finite."""
+def check_start(
+    coarse: Tensor, size: Size | int, sizes: Sequence[Size] | None
+) -> tuple[Tensor, Sequence[Size]]:
+    """The logits that subdivision starts from, at least float32, and the grids that it passes through.
+
+    Raises:
+        ValueError: another form of ``size``, or logits that are not finite.
+    """
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(pair) != 2 or any(isinstance(side, float | str) for side in pair):
         raise ValueError(f"size: expected rows and columns, or one number of cells, got {size!r}")
     if not torch.compiler.is_compiling() and not bool(coarse.isfinite().all()):
         raise ValueError("coarse: some logits are NaN or infinite; look for the cause in the network before")
-    return pair[0], pair[1]
+    start, output = (coarse.shape[2], coarse.shape[3]), (pair[0], pair[1])
+    steps = subdivision_sizes(start, output) if sizes is None else sizes
+    return coarse.to(torch.promote_types(coarse.dtype, torch.float32)), steps

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pointrend.core.box_sampling import point_sample_boxes
-from pointrend.core.sampling import points_in_image
+from pointrend.core.sampling import point_sample_boxes, points_in_image
 
 
 def bilinear_rows(
@@ -70,7 +69,7 @@ def weighted_rows(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 def sample_rows(
     table: Tensor, size: tuple[int, int], stride: float, boxes: Tensor, image_index: Tensor, points: Tensor
 ) -> Tensor:
-    """:func:`~pointrend.core.box_sampling.point_sample_boxes` on a table of rows (B*H*W, C): (r, P, 2) -> (r*P, C)."""
+    """:func:`point_sample_boxes` on a table of rows (B*H*W, C): (r, P, 2) -> (r*P, C)."""
     index, weights = bilinear_rows(points_in_image(points, boxes) / stride, *size)
     index = index + (image_index * (size[0] * size[1]))[:, None, None]
     return weighted_rows(table, index.flatten(0, 1), weights.flatten(0, 1))

@@ -44,7 +44,6 @@ class LazyGrid(ABC):
 
     @property
     def size(self) -> Size:
-        """H, W."""
         return self.shape[1], self.shape[2]
 
     @abstractmethod
@@ -78,9 +77,9 @@ class LazyGrid(ABC):
             top.add((second - best).flatten(), first * width)
         self.labels = labels
         uncertainty, cells = top.best()
-        return (
-            (cells if min_uncertainty is None else cells[uncertainty > min_uncertainty]).sort().values[None]
-        )
+        if min_uncertainty is not None:
+            cells = cells[uncertainty > min_uncertainty]
+        return cells.sort().values[None]
 
     def put(self, cells: Tensor, values: Tensor) -> LazyGrid:
         """The grid in which the cells (1, P), ascending, hold the logits (1, C, P)."""
@@ -144,12 +143,7 @@ class CroppedLogits(LazyGrid):
 
 
 class UpsampledLogits(LazyGrid):
-    """A grid of any size, interpolated bilinearly from another one (``align_corners=False``), with points put in.
-
-    Args:
-        source: the grid before.
-        size: rows and columns.
-    """
+    """A grid of any size, interpolated bilinearly from another one (``align_corners=False``), with points put in."""
 
     def __init__(self, source: LazyGrid, size: Size) -> None:
         super().__init__((source.shape[0], *size), source.dtype, source.device, source.labels_at)
@@ -169,9 +163,7 @@ class UpsampledLogits(LazyGrid):
 
     def rows(self, first: int, last: int) -> Tensor:
         channels, height, width = self.source.shape
-        top, bottom = (first, last) if height == self.size[0] else (0, height)
-        if height != self.size[0] and (first, last) != (0, self.size[0]):
-            top, bottom = self._between(first, last)
+        top, bottom = self._between(first, last)
         chunk = self.source.rows(top, bottom)  # (C, h, w)
         if width != self.size[1]:
             # One axis at a time: the horizontal one on the fewer rows of the coarser grid.
@@ -186,6 +178,8 @@ class UpsampledLogits(LazyGrid):
     def _between(self, first: int, last: int) -> tuple[int, int]:
         """The rows of the source that these lie between: counted here, since ``above`` may be on a GPU."""
         height, size = self.source.shape[1], self.size[0]
+        if height == size or (first, last) == (0, size):
+            return (first, last) if height == size else (0, height)
         upper, lower = (max(0.0, (row + 0.5) * height / size - 0.5) for row in (first, last - 1))
         # 0.01: more than rounding may move a position.
         return max(0, math.floor(upper - 0.01)), min(height, math.floor(lower + 0.01) + 2)
@@ -213,10 +207,8 @@ class UpsampledLogits(LazyGrid):
         """A GPU would have to wait for the number of points in a chunk: all are put in, those of others aside."""
         cells = (last - first) * self.size[1]
         local = self.index - first * self.size[1]
-        local = torch.where((local >= 0) & (local < cells), local, cells)
-        flat = F.pad(chunk.flatten(1), (0, 1)).index_copy_(
-            1, local, self.values
-        )  # one cell more, for "aside"
+        local = torch.where((local >= 0) & (local < cells), local, cells)  # one cell more, for "aside"
+        flat = F.pad(chunk.flatten(1), (0, 1)).index_copy_(1, local, self.values)
         return flat[:, :cells].view_as(chunk)
 
 
@@ -281,9 +273,8 @@ class _TopCells:
     def add(self, uncertainty: Tensor, start: int) -> None:
         """The cells ``start``, ``start + 1``, ... have these uncertainties (P,)."""
         near = None
-        if (
-            self.least is not None and uncertainty.device.type == "cpu"
-        ):  # a GPU would have to wait for their number
+        # A GPU would have to wait for their number.
+        if self.least is not None and uncertainty.device.type == "cpu":
             near = torch.nonzero(uncertainty > self.least).squeeze(1)
         if near is None or len(near) > self.num_points:
             near = torch.topk(uncertainty, min(self.num_points, len(uncertainty)), sorted=False).indices
@@ -304,8 +295,6 @@ class _TopCells:
         if self.held <= self.num_points:
             return
         uncertainty, order = torch.topk(self.uncertainties[: self.held], self.num_points, sorted=False)
-        self.uncertainties[: self.num_points], self.cells[: self.num_points] = (
-            uncertainty,
-            self.cells[: self.held][order],
-        )
+        self.uncertainties[: self.num_points] = uncertainty
+        self.cells[: self.num_points] = self.cells[: self.held][order]
         self.held, self.least = self.num_points, uncertainty.min()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from pointrend.core.checks import Features, check_binary_labels, check_labels, check_maps, check_start
 from pointrend.core.fast_point_head import predict_in_images
-from pointrend.core.labelled_points import training_points
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
 from pointrend.core.point_head import PointHead
@@ -23,9 +22,11 @@ from pointrend.core.selection import (
     PointSampling,
     Uncertainty,
     multilabel_uncertainty,
+    sample_labelled_points,
+    sample_training_points,
     uncertainty_for,
 )
-from pointrend.core.subdivision import Size, SubdivisionStep, render, subdivide, subdivision_sizes
+from pointrend.core.subdivision import Size, SubdivisionStep, render, subdivide
 
 
 class PointRend(nn.Module):
@@ -134,9 +135,16 @@ class PointRend(nn.Module):
         """
         maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
         labels = self._check_labels(coarse, labels, ignore_label)
-        points = training_points(
-            coarse, labels, self.sampling, self.uncertainty, ignore_label, generator, boxes
-        )  # (N, P, 2)
+        if self.sampling.strategy == "labelled":
+            if boxes is not None or labels.shape[1] != 1:
+                raise ValueError(
+                    "point sampling: 'labelled' is for one label map of the whole image, without boxes"
+                )
+            points = sample_labelled_points(
+                labels[:, 0], self.sampling.num_points, ignore_label=ignore_label, generator=generator
+            )  # (N, P, 2)
+        else:
+            points = sample_training_points(coarse, self.sampling, self.uncertainty, generator=generator)
         logits = predict_in_images(self.head, maps, coarse, placement)(points)  # (N, C, P)
         where = points if placement is None else placement.in_image(points)
         truth = point_sample(labels.float(), where, mode="nearest")  # (N, 1 or C, P)
@@ -180,7 +188,7 @@ class PointRend(nn.Module):
             ValueError: on shapes that do not fit, coarse logits that are not finite, or a side of ``size`` below 1.
         """
         maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
-        exact, steps = _start(coarse, size, sizes)
+        exact, steps = check_start(coarse, size, sizes)
         return subdivide(
             exact,
             predict_in_images(self.head, maps, coarse, placement),
@@ -212,7 +220,7 @@ class PointRend(nn.Module):
             logits = self.refine(coarse, features, size, sizes=sizes, num_points=num_points)
             return [DenseLogits(one) for one in logits]
         maps, _ = self._maps(coarse, features)
-        exact, steps = _start(coarse, size, sizes)
+        exact, steps = check_start(coarse, size, sizes)
         grids: list[LazyGrid] = []
         for number in range(coarse.shape[0]):
             one = slice(number, number + 1)
@@ -253,11 +261,3 @@ class PointRend(nn.Module):
             else:
                 self._object_seen = check_binary_labels(labels, ignore_label, object_seen=self._object_seen)
         return labels
-
-
-def _start(coarse: Tensor, size: Size | int, sizes: Sequence[Size] | None) -> tuple[Tensor, Sequence[Size]]:
-    """The logits that subdivision starts from, at least float32, and the grids that it passes through."""
-    output = check_start(coarse, size)
-    start = (coarse.shape[2], coarse.shape[3])
-    steps = subdivision_sizes(start, output) if sizes is None else sizes
-    return coarse.to(torch.promote_types(coarse.dtype, torch.float32)), steps

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pointrend.core.sampling import point_sample, regular_grid
+from pointrend.core.sampling import cell_centers, point_sample, regular_grid
 
 Uncertainty = Callable[[Tensor], Tensor]
 """Maps logits (N, C, ...) to an uncertainty (N, ...), larger where less sure."""
@@ -118,7 +118,7 @@ class PointSampling:
     importance_ratio: float = 0.75
     """beta in [0, 1]: the share of points chosen by uncertainty."""
     strategy: Literal["biased", "grid", "labelled"] = "biased"
-    """"grid": sqrt(N) x sqrt(N) points instead of random ones; "labelled": of `core/labelled_points.py`."""
+    """"grid": sqrt(N) x sqrt(N) points instead of random ones; "labelled": by :func:`sample_labelled_points`."""
 
     def __post_init__(self) -> None:
         if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_ratio <= 1:
@@ -171,20 +171,12 @@ def sample_training_points(
     """
     regions = len(coarse)
     device = coarse.device
-    if isinstance(generator, Sequence) and len(generator) != regions:
-        raise ValueError(f"generator: expected one for each of {regions} regions, got {len(generator)}")
     if sampling.strategy == "grid":
         side = math.isqrt(sampling.num_points)
         return regular_grid(side, side, regions=regions, device=device)
 
     def uniform(number: int) -> Tensor:
-        if not isinstance(generator, Sequence):
-            where = device if generator is None else generator.device
-            return torch.rand(regions, number, 2, generator=generator, device=where).to(device)
-        drawn = [coarse.new_zeros((0, number, 2), dtype=torch.float32)]
-        for own, same in groupby(generator):  # neighbours that share one draw at once
-            drawn.append(torch.rand(len(list(same)), number, 2, generator=own, device=own.device).to(device))
-        return torch.cat(drawn)
+        return uniform_numbers((regions, number, 2), generator, device)
 
     important = int(sampling.importance_ratio * sampling.num_points)
     if important == 0:
@@ -194,3 +186,33 @@ def sample_training_points(
     chosen = torch.topk(values, k=important, dim=1).indices
     points = torch.gather(candidates, 1, chosen[..., None].expand(-1, -1, 2))
     return torch.cat((points, uniform(sampling.num_points - important)), dim=1)
+
+
+@torch.no_grad()
+def sample_labelled_points(
+    labels: Tensor, num_points: int, *, ignore_label: int = 255, generator: Generators = None
+) -> Tensor:
+    """Centres of labelled pixels, uniformly and each at most once: labels (N, H, W) -> (N, P, 2) in [0, 1].
+
+    P is ``num_points``, or the most labelled pixels that one of the N label maps has (at least 1); the others get
+    ignored pixels besides, which do not count in a loss. ``generator`` as for :func:`sample_training_points`.
+    """
+    height, width = labels.shape[1:]
+    labelled = (labels != ignore_label).flatten(1)
+    keys = uniform_numbers((len(labels), height * width), generator, labels.device)
+    most = max(1, int(labelled.sum(1).max())) if labelled.numel() else 1
+    index = torch.topk(keys.masked_fill(~labelled, -1.0), k=min(num_points, most), dim=1).indices
+    return cell_centers(index, height, width)
+
+
+def uniform_numbers(shape: tuple[int, ...], generator: Generators, device: torch.device) -> Tensor:
+    """(N, ...) float32 in [0, 1); with N generators, a row depends on its own alone."""
+    if not isinstance(generator, Sequence):
+        where = device if generator is None else generator.device
+        return torch.rand(shape, generator=generator, device=where).to(device)
+    if len(generator) != shape[0]:
+        raise ValueError(f"generator: expected one for each of {shape[0]} regions, got {len(generator)}")
+    drawn = [torch.zeros((0, *shape[1:]), device=device)]
+    for own, same in groupby(generator):  # neighbours that share one draw at once
+        drawn.append(torch.rand(len(list(same)), *shape[1:], generator=own, device=own.device).to(device))
+    return torch.cat(drawn)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pointrend.core import PointSampling, binary_point_loss
-from pointrend.core.labelled_points import points_in_boxes
+from pointrend.core.sampling import points_in_boxes
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
 from pointrend.models.paste_masks import crop_batch
