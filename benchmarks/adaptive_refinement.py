@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import pointrend
-from pointrend.models.mask_heads.rendering import AdaptiveRefinement
+from pointrend.models.mask_heads.pointrend import AdaptiveRefinement
 from pointrend.models.paste_masks import paste_masks
 from pointrend.predict import Predictor, find_images
 

@@ -29,9 +29,10 @@ from pointrend.data.label_folders import Pair, SemanticFolder, read_pairs
 from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.models.boxes import Regions
 from pointrend.models.inputs import batch_images
-from pointrend.models.mask_heads.base import MaskConfig, MaskHead, PointsInBoxes
+from pointrend.models.mask_heads.base import MaskConfig, MaskHead
 from pointrend.models.mask_heads.conv import ConvMaskHead
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
+from pointrend.models.mask_heads.targets import MaskTargets, PointsInBoxes, TrueMasks
 from pointrend.models.paste_masks import paste_masks
 from pointrend.structures import InstanceMasks, LabelledPoints
 
@@ -171,16 +172,14 @@ def loss(
 ) -> Tensor:
     """Sum of a head's losses; random points are the same for all heads that draw as many."""
     own, drawing = torch.zeros(len(where), dtype=torch.int64), torch.Generator().manual_seed(seed)
-    if not plan.points:
-        return torch.stack(
-            list(head.loss(maps, where, own, [one.mask for one in persons], generator=drawing).values())
-        ).sum()
-    labelled = []
-    for one in persons:
-        chosen = torch.randperm(plan.points, generator=drawing)[: plan.drawn or None]
-        labelled.append(LabelledPoints(one.points.coords[:, chosen], one.points.labels[:, chosen]))
-    points = PointsInBoxes.of(labelled, where, own)
-    return torch.stack(list(head.point_loss(maps, where, points).values())).sum()
+    targets: MaskTargets = TrueMasks(where, own, [one.mask for one in persons])
+    if plan.points:
+        labelled = []
+        for one in persons:
+            chosen = torch.randperm(plan.points, generator=drawing)[: plan.drawn or None]
+            labelled.append(LabelledPoints(one.points.coords[:, chosen], one.points.labels[:, chosen]))
+        targets = PointsInBoxes.of(labelled, where, own)
+    return torch.stack(list(head.loss(maps, targets, generator=drawing).values())).sum()
 
 
 def train(

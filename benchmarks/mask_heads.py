@@ -37,11 +37,11 @@ class SideBySide(nn.Module):
         super().__init__()
         self.heads = nn.ModuleDict(heads)
 
-    def loss(self, *regions: Any, **options: Any) -> dict[str, Tensor]:
+    def loss(self, *targets: Any, **options: Any) -> dict[str, Tensor]:
         return {
             f"{name}.{part}": value
             for name, head in self.heads.items()
-            for part, value in head.loss(*regions, **options).items()  # type: ignore[operator]
+            for part, value in head.loss(*targets, **options).items()  # type: ignore[operator]
         }
 
 

@@ -90,9 +90,9 @@ def measure(arguments: argparse.Namespace, task: str, variant: str) -> dict[str,
     clock = Clock(device, processor=arguments.processor_time)
 
     def timed(inner: Callable[..., Any]) -> Callable[..., Any]:
-        def loss(features: Any, boxes: Any, *rest: Any, **more: Any) -> Any:
-            regions.append(len(boxes))
-            return clock.measure("head", lambda: inner(features, boxes, *rest, **more))
+        def loss(features: Any, targets: Any, *rest: Any, **more: Any) -> Any:
+            regions.append(len(targets.regions) if task == "instance" else 0)
+            return clock.measure("head", lambda: inner(features, targets, *rest, **more))
 
         return loss
 

@@ -7,14 +7,13 @@ import torch
 from torchvision.ops import roi_align
 
 from pointrend.models.boxes import Regions
+from pointrend.models.mask_heads.targets import TrueMasks
 from pointrend.models.paste_masks import (
     _mean_of_bins,
-    crop_batch,
     crop_masks,
     paste_inside,
     paste_masks,
     paste_window,
-    sample_batch,
 )
 from pointrend.structures import InstanceMasks
 
@@ -37,7 +36,10 @@ def test_soft_labels_are_detectron2s(units):
     points = boxes[:, None, :2] + units("labels/coords") * (boxes[:, None, 2:] - boxes[:, None, :2])
     regions = Regions(boxes, torch.zeros(3, dtype=torch.int64), units("labels/classes"))
     torch.testing.assert_close(
-        sample_batch([masks], regions, torch.arange(3), points), units("labels/out"), rtol=1e-5, atol=1e-5
+        TrueMasks(regions, torch.arange(3), [masks]).sampled(points),
+        units("labels/out"),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -59,7 +61,7 @@ def test_batches_are_cropped_image_by_image(target):
     third = target((20, 40), [(20, 0, 40, 20)]).masks
     boxes = torch.tensor([[10.0, 10, 30, 30], [0, 0, 10, 10], [20, 0, 40, 20]])
     regions = Regions(boxes, torch.tensor([0, 0, 2]), torch.zeros(3, dtype=torch.int64))
-    assert crop_batch([first, second, third], regions, torch.tensor([1, 0, 0]), 7).min() == 1
+    assert TrueMasks(regions, torch.tensor([1, 0, 0]), [first, second, third]).cropped(7).min() == 1
 
 
 def test_cropping_for_no_boxes_gives_no_targets(target):

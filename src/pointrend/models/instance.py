@@ -32,12 +32,12 @@ from pointrend.models.inputs import (
     points_to_learn,
     prepare_images,
 )
-from pointrend.models.mask_heads.base import MaskConfig, MaskHead, PointsInBoxes
+from pointrend.models.mask_heads.base import MaskConfig, MaskHead
 from pointrend.models.mask_heads.coarse import CoarseMaskHead
 from pointrend.models.mask_heads.conv import ConvMaskHead
 from pointrend.models.mask_heads.implicit import ImplicitMaskHead
-from pointrend.models.mask_heads.pointrend import PointRendMaskHead
-from pointrend.models.mask_heads.rendering import MaskTrace, RenderedMaskHead
+from pointrend.models.mask_heads.pointrend import MaskTrace, PointRendMaskHead, RenderedMaskHead
+from pointrend.models.mask_heads.targets import PointsInBoxes, TrueMasks
 from pointrend.models.paste_masks import paste_masks
 from pointrend.models.rpn import ProposalConfig, ProposalNetwork, Proposals
 from pointrend.structures import InstanceResult, InstanceTarget
@@ -224,11 +224,12 @@ class InstanceSegmenter(Pretrained):
         # A predicted box may miss most of the few labelled points.
         on_predicted = self.config.masks.train_on_predicted_boxes and points is None
         regions, matched = self.box_head.positives(sampled, deltas, predicted=on_predicted)
-        if points is None:
-            mask_losses = self.mask_head.loss(features, regions, matched, masks, generator=generator)
-        else:
-            in_boxes = PointsInBoxes.of(points, regions, matched)
-            mask_losses = self.mask_head.point_loss(features, regions, in_boxes)
+        mask_targets = (
+            TrueMasks(regions, matched, masks)
+            if points is None
+            else PointsInBoxes.of(points, regions, matched)
+        )
+        mask_losses = self.mask_head.loss(features, mask_targets, generator=generator)
         losses = rpn_losses | box_losses | mask_losses
         _check_finite(losses)
         counts = dict.fromkeys(rpn_losses, len(images)) | dict.fromkeys(box_losses, len(logits))

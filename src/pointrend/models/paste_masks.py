@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from pointrend.core.gather import neighbours
-from pointrend.models.boxes import Regions
 from pointrend.structures import InstanceMasks
 
 # Probabilities this near to the threshold are interpolated at every pixel: float32 places a pixel on a 1792-cell grid
@@ -108,20 +107,6 @@ def _with_margin(masks: InstanceMasks, number: int, margin: int) -> tuple[Tensor
     if window.numel() == 0:
         return window, (x, y)
     return F.pad(window, (before[0], after[0], before[1], after[1])), (x - before[0], y - before[1])
-
-
-def crop_batch(masks: Sequence[InstanceMasks], regions: Regions, matched: Tensor, side: int) -> Tensor:
-    """:func:`crop_masks` for a batch: (R, side, side). ``matched`` (R,) says the object of each region."""
-    images = len(masks)
-    parts = zip(masks, regions.split(matched, images), regions.split(regions.boxes, images), strict=True)
-    return torch.cat([crop_masks(m, index, boxes, side) for m, index, boxes in parts])
-
-
-def sample_batch(masks: Sequence[InstanceMasks], regions: Regions, matched: Tensor, points: Tensor) -> Tensor:
-    """Soft labels (R, P) of true masks at points (R, P, 2), pixels of the network's input, for a batch."""
-    images = len(masks)
-    parts = zip(masks, regions.split(matched, images), regions.split(points, images), strict=True)
-    return torch.cat([m.sample(index, p) for m, index, p in parts])
 
 
 def paste_masks(

@@ -10,6 +10,7 @@ from pointrend.models.boxes import Regions
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.mask_heads.implicit import ImplicitMaskHead, ImplicitPointHead
+from pointrend.models.mask_heads.targets import TrueMasks
 
 CHANNELS, STRIDES = {"p2": 6}, {"p2": 4}
 
@@ -63,18 +64,18 @@ def test_masks_are_rendered_from_a_square_grid_of_the_points(points):
 def test_losses_reach_every_parameter(target):
     mask_head, features = head(), {"p2": torch.randn(1, 6, 16, 24)}
     masks = [target((64, 96), [(4, 8, 40, 60), (0, 0, 30, 20)]).masks]
-    losses = mask_head.loss(features, regions(), torch.tensor([0, 1]), masks)
+    losses = mask_head.loss(features, TrueMasks(regions(), torch.tensor([0, 1]), masks))
     assert set(losses) == {"mask_points", "mask_parameters"}
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in mask_head.parameters())
-    empty = mask_head.loss(features, regions(0), torch.zeros(0, dtype=torch.int64), masks)
+    empty = mask_head.loss(features, TrueMasks(regions(0), torch.zeros(0, dtype=torch.int64), masks))
     assert all(value.item() == 0 for value in empty.values())
 
 
 def test_the_parameter_loss_is_a_small_mean_square(target):
     mask_head, features = head(), {"p2": torch.randn(1, 6, 16, 24)}
     masks = [target((64, 96), [(4, 8, 40, 60), (0, 0, 30, 20)]).masks]
-    loss = mask_head.loss(features, regions(), torch.tensor([0, 1]), masks)["mask_parameters"]
+    loss = mask_head.loss(features, TrueMasks(regions(), torch.tensor([0, 1]), masks))["mask_parameters"]
     expected = 1e-5 * mask_head.parameters_of(features, regions()).square().mean()
     torch.testing.assert_close(loss, expected)
 

@@ -11,7 +11,8 @@ import torch
 from pointrend.models.boxes import Regions
 from pointrend.models.inputs import points_to_learn
 from pointrend.models.instance import HEADS, InstanceSegmenter
-from pointrend.models.mask_heads.base import MaskConfig, PointsInBoxes, loss_at_labelled_points
+from pointrend.models.mask_heads.base import MaskConfig
+from pointrend.models.mask_heads.targets import PointsInBoxes
 from pointrend.structures import InstanceMasks, InstanceTarget, LabelledPoints
 
 LEVELS = ("p2", "p3", "p4", "p5")
@@ -32,7 +33,8 @@ def head(name):
 
 
 def points(count=3, each=10):
-    return PointsInBoxes(torch.rand(count, each, 2), torch.randint(-1, 2, (count, each)).float())
+    labels = torch.randint(-1, 2, (count, each)).float()
+    return PointsInBoxes(regions(count), torch.rand(count, each, 2), labels)
 
 
 def target(size=(64, 96), boxes=((10, 10, 50, 40),), each=10, **changes):
@@ -54,7 +56,7 @@ def test_the_loss_is_a_mean_over_all_points_ignored_ones_included():
     each = np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x)))
     assert 0 < (t < 0).sum() < 30
     expected = each[t >= 0].sum() / 30
-    assert loss_at_labelled_points(logits, given).item() == pytest.approx(expected, rel=1e-6)
+    assert given.point_loss(lambda _: logits[:, None], None, None).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_points_follow_their_object_into_each_proposal():
@@ -73,7 +75,7 @@ def test_points_follow_their_object_into_each_proposal():
 def test_only_the_true_class_learns_and_every_layer_does(name):
     torch.manual_seed(0)
     mask_head = head(name) if name != "conv224" else head("conv56")
-    losses = mask_head.point_loss(features(), regions(), points())
+    losses = mask_head.loss(features(), points())
     expected = {"pointrend": {"mask_coarse", "mask_points"}, "coarse": {"mask_coarse"}}
     assert set(losses) == expected.get(
         name, {"mask_points", "mask_parameters"} if name == "implicit" else {"mask"}
@@ -82,15 +84,15 @@ def test_only_the_true_class_learns_and_every_layer_does(name):
     assert all(parameter.grad is not None for parameter in mask_head.parameters())
     if name == "conv28":  # of three classes the boxes are of all; without box 0, class 2 gets nothing
         mask_head.zero_grad()
-        part = PointsInBoxes(torch.rand(2, 4, 2), torch.ones(2, 4))
-        mask_head.point_loss(features(), regions()[torch.tensor([1, 2])], part)["mask"].backward()
+        part = PointsInBoxes(regions()[torch.tensor([1, 2])], torch.rand(2, 4, 2), torch.ones(2, 4))
+        mask_head.loss(features(), part)["mask"].backward()
         assert mask_head.predictor.weight.grad.flatten(1).abs().sum(1).ne(0).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("name", ["pointrend", "coarse", "conv28", "implicit"])
 def test_without_a_proposal_the_loss_is_zero_and_keeps_the_graph(name):
     mask_head = head(name)
-    losses = mask_head.point_loss(features(), regions(0), points(0))
+    losses = mask_head.loss(features(), points(0))
     assert all(value.item() == 0 for value in losses.values())
     sum(losses.values()).backward()
 
@@ -101,7 +103,7 @@ def test_the_4x_conv_head_reads_its_masks_bilinearly_with_zeros_beyond():
     logits = mask_head.predict(maps, given)[0]
     centre, edge = [[2.5 / 28, 3.5 / 28]], [[0.0, 3.5 / 28]]
     for coords, value in ((centre, logits[3, 2]), (edge, logits[3, 0] / 2)):
-        loss = mask_head.point_loss(maps, given, PointsInBoxes(torch.tensor([coords]), torch.ones(1, 1)))
+        loss = mask_head.loss(maps, PointsInBoxes(given, torch.tensor([coords]), torch.ones(1, 1)))
         expected = torch.nn.functional.softplus(-value)
         torch.testing.assert_close(loss["mask"], expected, rtol=1e-4, atol=1e-6)
 

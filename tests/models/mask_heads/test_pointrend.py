@@ -7,10 +7,11 @@ import torch
 
 from pointrend.core import PointSampling, binary_uncertainty, regular_grid, subdivide
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import MaskConfig, grid_loss
+from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.mask_heads.coarse import CoarseHead, CoarseMaskHead
 from pointrend.models.mask_heads.conv import ConvMaskHead
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
+from pointrend.models.mask_heads.targets import TrueMasks
 from pointrend.structures import InstanceMasks
 
 LEVELS = {"p2": 4, "p3": 8, "p4": 16, "p5": 32}
@@ -102,7 +103,7 @@ def test_the_coarse_loss_is_detectron2s(units):
     logits = units("coarse_loss/logits").requires_grad_()
     regions = Regions(units("labels/boxes"), torch.zeros(3, dtype=torch.int64), units("labels/classes"))
     masks = [InstanceMasks.from_dense(units("labels/masks"))]
-    loss = grid_loss(regions.own(logits), regions, torch.arange(3), masks)
+    loss = TrueMasks(regions, torch.arange(3), masks).grid_loss(regions.own(logits))
     torch.testing.assert_close(loss, units("coarse_loss/loss"))
     loss.backward()
     torch.testing.assert_close(logits.grad, units("coarse_loss/grad"))
@@ -196,7 +197,7 @@ def test_no_boxes_have_no_masks_and_a_connected_loss_of_zero(kind, memory_format
     assert predicted.shape[0] == 0
     assert predicted.shape[1] == predicted.shape[2] >= 7
     masks = [target((64, 96), []).masks] * 2
-    losses = head.loss(maps(), no_regions(), torch.zeros(0, dtype=torch.int64), masks)
+    losses = head.loss(maps(), TrueMasks(no_regions(), torch.zeros(0, dtype=torch.int64), masks))
     assert all(value.item() == 0 for value in losses.values())
     sum(losses.values()).backward()
     assert all(parameter.grad is not None for parameter in head.parameters())
@@ -209,7 +210,7 @@ def test_losses_reach_every_parameter_and_the_features(kind, target):
         target((64, 96), [(4, 8, 40, 60), (0, 0, 30, 20)]).masks,
         target((64, 96), [(50, 20, 52, 22)]).masks,
     ]
-    losses = head.loss(features, some_regions(), torch.tensor([0, 1, 0]), masks)
+    losses = head.loss(features, TrueMasks(some_regions(), torch.tensor([0, 1, 0]), masks))
     sum(losses.values()).backward()
     assert all(bool(parameter.grad.abs().sum() > 0) for parameter in head.parameters())
     assert features["p2"].grad.abs().sum() > 0
@@ -218,14 +219,9 @@ def test_losses_reach_every_parameter_and_the_features(kind, target):
 def test_training_points_repeat_with_a_generator(target):
     head, features = build(sampling=PointSampling(9)), maps()
     masks = [target((64, 96), [(4, 8, 40, 60)] * 2).masks, target((64, 96), [(50, 20, 52, 22)]).masks]
+    targets = TrueMasks(some_regions(), torch.tensor([0, 1, 0]), masks)
     first, second = (
-        head.loss(
-            features,
-            some_regions(),
-            torch.tensor([0, 1, 0]),
-            masks,
-            generator=torch.Generator().manual_seed(4),
-        )["mask_points"]
+        head.loss(features, targets, generator=torch.Generator().manual_seed(4))["mask_points"]
         for _ in range(2)
     )
     assert torch.equal(first, second)

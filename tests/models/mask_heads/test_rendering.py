@@ -10,8 +10,7 @@ from pointrend.core.selection import uncertain_cells
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import Regions
 from pointrend.models.mask_heads.base import MaskConfig
-from pointrend.models.mask_heads.pointrend import PointRendMaskHead
-from pointrend.models.mask_heads.rendering import AdaptiveRefinement
+from pointrend.models.mask_heads.pointrend import AdaptiveRefinement, PointRendMaskHead
 
 BOXES = torch.tensor([[0.0, 0, 6, 6], [4, 4, 44, 20], [0, 0, 100, 90], [3, 3, 17, 17], [5, 5, 5, 5]])
 

@@ -9,18 +9,20 @@ Shapes: B images, R boxes of all images, K classes, C channels, S side of the ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
-from pointrend.core import PointSampling, binary_point_loss
-from pointrend.core.sampling import points_in_boxes
+from pointrend.core import PointSampling
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
-from pointrend.models.paste_masks import crop_batch
-from pointrend.structures import InstanceMasks, LabelledPoints
+from pointrend.models.mask_heads.targets import MaskTargets
+
+Sizes = Mapping[str, int]
+"""Channels or strides of maps by name."""
+Features = Mapping[str, Tensor]
+"""Maps (B, C, H, W) of the backbone and its pyramid by name."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,7 @@ class MaskHead(nn.Module, ABC):
     """
 
     def __init__(
-        self,
-        channels: Mapping[str, int],
-        strides: Mapping[str, int],
-        num_classes: int,
-        config: MaskConfig | None = None,
+        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig | None = None
     ) -> None:
         super().__init__()
         self.config = config or MaskConfig()
@@ -103,82 +101,15 @@ class MaskHead(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self,
-        features: Mapping[str, Tensor],
-        regions: Regions,
-        matched: Tensor,
-        masks: Sequence[InstanceMasks],
-        *,
-        generator: Generators = None,
+        self, features: Features, targets: MaskTargets, *, generator: Generators = None
     ) -> dict[str, Tensor]:
         """Losses by name, scalars.
 
         Args:
-            features: maps (B, C, H, W) of the backbone and its pyramid by name.
-            regions: the boxes to train on, with their true classes. matched: (R,) their true objects.
-            masks: the true objects' masks, for each image, in pixels of the network's input.
+            targets: the boxes to train on, and what is known of their objects.
             generator: for heads that draw points; one, or one for each image.
         """
 
     @abstractmethod
-    def point_loss(
-        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
-    ) -> dict[str, Tensor]:
-        """Losses by name, scalars, where objects have labelled points in place of masks (PointSup).
-
-        Means over all points, those included that do not count because they lie outside of the box.
-
-        Args:
-            features: as for :meth:`loss`.
-            regions: the boxes to train on, with their true classes. points: of their true objects.
-        """
-
-    @abstractmethod
-    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def predict(self, features: Features, regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class."""
-
-
-@dataclass(frozen=True)
-class PointsInBoxes:
-    """P labelled points in each of R boxes."""
-
-    coords: Tensor
-    """(R, P, 2) float32 in the unit squares of the boxes."""
-    labels: Tensor
-    """(R, P) 1 on the box's object, 0 beside it, -1 where it does not count."""
-
-    @classmethod
-    def of(cls, points: Sequence[LabelledPoints], regions: Regions, matched: Tensor) -> PointsInBoxes:
-        """The points of each box's object, without those strictly outside of the box.
-
-        Args:
-            points: of the true objects, for each image, in pixels of the network's input; as many of each object.
-            regions: the boxes. matched: (R,) their true objects.
-        """
-        count = max(own.labels.shape[1] for own in points)
-        coords = regions.boxes.new_zeros((len(regions), count, 2))
-        labels = regions.boxes.new_full((len(regions), count), -1.0)
-        for image, own in enumerate(points):
-            here = torch.nonzero(regions.image_index == image).squeeze(1)
-            if len(here):
-                coords = coords.index_copy(0, here, own.coords[matched[here]])
-                labels = labels.index_copy(0, here, own.labels[matched[here]])
-        coords = points_in_boxes(coords, regions.boxes)
-        outside = ((coords < 0) | (coords > 1)).any(2)
-        return cls(coords, labels.masked_fill(outside, -1.0))
-
-
-def loss_at_labelled_points(logits: Tensor, points: PointsInBoxes) -> Tensor:
-    """Mean cross-entropy of logits (R, P) with the points' labels, over all points; a scalar."""
-    return binary_point_loss(logits, points.labels, normalize="all")
-
-
-def grid_loss(logits: Tensor, regions: Regions, matched: Tensor, masks: Sequence[InstanceMasks]) -> Tensor:
-    """Mean cross-entropy of mask logits with the true masks, cropped to the boxes and cut at 0.5; a scalar.
-
-    Args:
-        logits: (R, S, S) or (R, 1, S, S), of each box's class.
-        regions, matched, masks: as for :meth:`MaskHead.loss`.
-    """
-    targets = crop_batch(masks, regions, matched, logits.shape[-1])
-    return binary_point_loss(logits.flatten(1), targets.flatten(1))

@@ -5,25 +5,17 @@ Shapes: B images, R boxes of all images, K classes, C channels, S side of the ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointrend.core import point_sample, point_sample_boxes, regular_grid
+from pointrend.core import point_sample_boxes, regular_grid
 from pointrend.core.gather import sample_rows
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import (
-    MaskConfig,
-    MaskHead,
-    PointsInBoxes,
-    grid_loss,
-    loss_at_labelled_points,
-)
+from pointrend.models.mask_heads.base import Features, MaskConfig, MaskHead, Sizes
+from pointrend.models.mask_heads.targets import MaskTargets
 from pointrend.models.weight_init import msra_fill, normal_fill, xavier_fill
-from pointrend.structures import InstanceMasks
 
 
 class CoarseHead(nn.Module):
@@ -81,62 +73,44 @@ class CoarseMaskHead(MaskHead):
     """The coarse prediction alone: 7x7 logits over each box, all there is to paste."""
 
     def __init__(
-        self,
-        channels: Mapping[str, int],
-        strides: Mapping[str, int],
-        num_classes: int,
-        config: MaskConfig | None = None,
+        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig | None = None
     ) -> None:
         super().__init__(channels, strides, num_classes, config)
         outputs = self.masks * self.config.coarse_size**2
         self.coarse_head = CoarseHead(channels["p2"], outputs, self.config)
 
-    def coarse_logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def coarse_logits(self, features: Features, regions: Regions) -> Tensor:
         """(R, K, 7, 7) logits, K = 1 where class-agnostic."""
         return self._masks(self.coarse_head(self._pool(features, regions)))
 
-    def exact_coarse_logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def exact_coarse_logits(self, features: Features, regions: Regions) -> Tensor:
         """:meth:`coarse_logits` in the head's own precision also under autocast: cheap, and masks hang on them."""
         with torch.autocast(regions.boxes.device.type, enabled=False):
             return self._masks(self.coarse_head(self._pool(features, regions)))
 
-    def _pool(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def _pool(self, features: Features, regions: Regions) -> Tensor:
         return self.coarse_head.pool(features["p2"], self.strides["p2"], regions)
 
     def _masks(self, outputs: Tensor) -> Tensor:
         return outputs.unflatten(1, (self.masks, self.config.coarse_size, self.config.coarse_size))
 
     def loss(
-        self,
-        features: Mapping[str, Tensor],
-        regions: Regions,
-        matched: Tensor,
-        masks: Sequence[InstanceMasks],
-        *,
-        generator: Generators = None,
+        self, features: Features, targets: MaskTargets, *, generator: Generators = None
     ) -> dict[str, Tensor]:
-        """``mask_coarse``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5."""
-        own = regions.own(self.coarse_logits(features, regions))
-        return {"mask_coarse": grid_loss(own, regions, matched, masks)}
-
-    def point_loss(
-        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
-    ) -> dict[str, Tensor]:
-        """``mask_coarse``: cross-entropy of the coarse logits of each box's class, read at the labelled points."""
-        own = regions.own(self.coarse_logits(features, regions))
-        return {"mask_coarse": self.coarse_point_loss(own, points)}
+        """``mask_coarse``: cross-entropy of each box's class."""
+        own = targets.regions.own(self.coarse_logits(features, targets.regions))
+        return {"mask_coarse": self.coarse_loss(own, targets)}
 
     @staticmethod
-    def coarse_point_loss(own: Tensor, points: PointsInBoxes) -> Tensor:
+    def coarse_loss(own: Tensor, targets: MaskTargets) -> Tensor:
         """A scalar from (R, 1, 7, 7) logits of each box's class.
 
-        Logits go on beyond the outermost centres ("border"): fading to 0 there, as PointSup's 28x28 masks do in their
-        last 1/56, would take in a seventh of each side here.
+        At labelled points, logits go on beyond the outermost centres ("border"): fading to 0 there, as PointSup's 28x28
+        masks do in their last 1/56, would take in a seventh of each side here.
         """
-        logits = point_sample(own, points.coords, padding="border")[:, 0]
-        return loss_at_labelled_points(logits, points)
+        return targets.grid_loss(own, padding="border")
 
     @torch.no_grad()
-    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def predict(self, features: Features, regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class; here S is 7."""
         return regions.own(self.exact_coarse_logits(features, regions))[:, 0]

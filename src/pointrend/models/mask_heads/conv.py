@@ -7,25 +7,16 @@ Shapes: B images, R boxes of all images, K classes, C channels, S side of the ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointrend.core import point_sample
 from pointrend.core.selection import Generators
 from pointrend.models.box_head import POOLED, pool_regions
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import (
-    MaskConfig,
-    MaskHead,
-    PointsInBoxes,
-    grid_loss,
-    loss_at_labelled_points,
-)
+from pointrend.models.mask_heads.base import Features, MaskConfig, MaskHead, Sizes
+from pointrend.models.mask_heads.targets import MaskTargets
 from pointrend.models.weight_init import msra_fill, normal_fill
-from pointrend.structures import InstanceMasks
 
 
 class ConvMaskHead(MaskHead):
@@ -37,8 +28,8 @@ class ConvMaskHead(MaskHead):
 
     def __init__(
         self,
-        channels: Mapping[str, int],
-        strides: Mapping[str, int],
+        channels: Sizes,
+        strides: Sizes,
         num_classes: int,
         config: MaskConfig | None = None,
         *,
@@ -59,7 +50,7 @@ class ConvMaskHead(MaskHead):
             msra_fill(layer)
         normal_fill(self.predictor, 0.001)
 
-    def pool(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def pool(self, features: Features, regions: Regions) -> Tensor:
         """(R, C, S/2, S/2) from the pyramid level that suits each box."""
         maps, strides = [features[level] for level in POOLED], [self.strides[level] for level in POOLED]
         return pool_regions(maps, strides, regions.boxes, regions.image_index, self.mask_size // 2)
@@ -76,7 +67,7 @@ class ConvMaskHead(MaskHead):
         logits: Tensor = self.predictor(self.hidden(pooled))
         return logits.float()
 
-    def _logits(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def _logits(self, features: Features, regions: Regions) -> Tensor:
         """(R, S, S) for each box's class: the other rows of the last layer are not computed."""
         hidden = self.hidden(self.pool(features, regions))
         rows = regions.channels(self.masks)
@@ -86,29 +77,13 @@ class ConvMaskHead(MaskHead):
         return logits.view(hidden.shape[0], *hidden.shape[2:])
 
     def loss(
-        self,
-        features: Mapping[str, Tensor],
-        regions: Regions,
-        matched: Tensor,
-        masks: Sequence[InstanceMasks],
-        *,
-        generator: Generators = None,
+        self, features: Features, targets: MaskTargets, *, generator: Generators = None
     ) -> dict[str, Tensor]:
-        """``mask``: cross-entropy of each box's class with its true mask, cropped and cut at 0.5."""
-        return {"mask": grid_loss(self._logits(features, regions), regions, matched, masks)}
-
-    def point_loss(
-        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
-    ) -> dict[str, Tensor]:
-        """``mask``: cross-entropy of each box's class at the labelled points (``MaskRCNNConvUpsamplePointSupHead``).
-
-        Logits are read bilinearly, with zeros beyond the box.
-        """
-        logits = point_sample(self._logits(features, regions)[:, None], points.coords)[:, 0]
-        return {"mask": loss_at_labelled_points(logits, points)}
+        """``mask``: cross-entropy of each box's class (at labelled points as ``MaskRCNNConvUpsamplePointSupHead``)."""
+        return {"mask": targets.grid_loss(self._logits(features, targets.regions)[:, None])}
 
     @torch.no_grad()
-    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def predict(self, features: Features, regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class."""
         if torch.compiler.is_compiling():
             return self._logits(features, regions)

@@ -10,22 +10,21 @@ Shapes: R boxes of all images, K classes, C channels, P points, W numbers that m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pointrend.core import point_sample_boxes
+from pointrend.core import PointSampling, point_sample_boxes
 from pointrend.core.fast_point_head import PredictInBoxes
 from pointrend.core.sampling import encode_positions
 from pointrend.core.selection import Generators
 from pointrend.models.boxes import Regions
-from pointrend.models.mask_heads.base import MaskConfig, PointsInBoxes, loss_at_labelled_points
+from pointrend.models.mask_heads.base import Features, MaskConfig, Sizes
 from pointrend.models.mask_heads.coarse import CoarseHead
-from pointrend.models.mask_heads.rendering import RenderedMaskHead, loss_at_points
-from pointrend.structures import InstanceMasks
+from pointrend.models.mask_heads.pointrend import RenderedMaskHead
+from pointrend.models.mask_heads.targets import MaskTargets
 
 FREQUENCIES = 128
 """Random directions of the positional encoding; each gives a sine and a cosine."""
@@ -101,11 +100,7 @@ class ImplicitMaskHead(RenderedMaskHead):
     boxes_at_once = 64
 
     def __init__(
-        self,
-        channels: Mapping[str, int],
-        strides: Mapping[str, int],
-        num_classes: int,
-        config: MaskConfig | None = None,
+        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig | None = None
     ) -> None:
         super().__init__(channels, strides, num_classes, config)
         fine = sum(channels[name] for name in self.config.features)
@@ -119,54 +114,39 @@ class ImplicitMaskHead(RenderedMaskHead):
         """Side of the grid on which every cell is predicted: the first N points are a square."""
         return min(math.isqrt(self.config.num_points), self.config.mask_size)
 
-    def parameters_of(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def parameters_of(self, features: Features, regions: Regions) -> Tensor:
         """A point head for each box: (R, W)."""
         pooled = self.parameter_head.pool(features["p2"], self.strides["p2"], regions)
         parameters: Tensor = self.parameter_head(pooled)
         return parameters
 
     def loss(
-        self,
-        features: Mapping[str, Tensor],
-        regions: Regions,
-        matched: Tensor,
-        masks: Sequence[InstanceMasks],
-        *,
-        generator: Generators = None,
+        self, features: Features, targets: MaskTargets, *, generator: Generators = None
     ) -> dict[str, Tensor]:
-        """``mask_points``: cross-entropy with soft labels at uniform points; ``mask_parameters``: weight decay."""
+        """``mask_points``: cross-entropy at uniform points or the labelled ones; ``mask_parameters``: weight decay."""
+        regions = targets.regions
         parameters = self.parameters_of(features, regions)
-        uniform = type(self.config.sampling).uniform(self.config.sampling.num_points)
+        uniform = PointSampling.uniform(self.config.sampling.num_points)
         nothing = regions.boxes.new_zeros((len(regions), 1, 1, 1))
         predict_at = self.predictor(features, parameters, regions)
-        loss = loss_at_points(predict_at, nothing, uniform, regions, matched, masks, generator=generator)
-        return {"mask_points": loss, "mask_parameters": _parameter_loss(parameters)}
-
-    def point_loss(
-        self, features: Mapping[str, Tensor], regions: Regions, points: PointsInBoxes
-    ) -> dict[str, Tensor]:
-        """As :meth:`loss`, at the labelled points instead of uniform ones (``ImplicitPointRendPointSupHead``)."""
-        parameters = self.parameters_of(features, regions)
-        logits = self.predictor(features, parameters, regions)(points.coords)[:, 0]
-        loss = loss_at_labelled_points(logits, points)
-        return {"mask_points": loss, "mask_parameters": _parameter_loss(parameters)}
+        decay = PARAMETER_DECAY * (parameters.square().sum() / max(parameters.numel(), 1))
+        loss = targets.point_loss(predict_at, nothing, uniform, generator=generator)
+        return {"mask_points": loss, "mask_parameters": decay}
 
     @torch.no_grad()
-    def predict(self, features: Mapping[str, Tensor], regions: Regions) -> Tensor:
+    def predict(self, features: Features, regions: Regions) -> Tensor:
         """Mask logits (R, S, S) of each box's class."""
         predict = super().predict
         if torch.compiler.is_compiling():
             return predict(features, regions)
         return torch.cat([predict(features, part) for part in regions.chunks(self.boxes_at_once)])
 
-    def bind(self, features: Mapping[str, Tensor], regions: Regions) -> tuple[PredictInBoxes, Tensor]:
+    def bind(self, features: Features, regions: Regions) -> tuple[PredictInBoxes, Tensor]:
         """Each box's point head; there is no coarse mask: (R, 0, 0, 0)."""
         nothing = regions.boxes.new_zeros((regions.boxes.shape[0], 0, 0, 0))
         return self.predictor(features, self.parameters_of(features, regions), regions), nothing
 
-    def predictor(
-        self, features: Mapping[str, Tensor], parameters: Tensor, regions: Regions
-    ) -> PredictInBoxes:
+    def predictor(self, features: Features, parameters: Tensor, regions: Regions) -> PredictInBoxes:
         """Each box's point head for its class: from points (r, P, 2) in some of the boxes to logits (r, 1, P)."""
         maps = [features[name] for name in self.config.features]
         strides = [self.strides[name] for name in self.config.features]
@@ -180,7 +160,3 @@ class ImplicitMaskHead(RenderedMaskHead):
             return logits
 
         return predict_at
-
-
-def _parameter_loss(parameters: Tensor) -> Tensor:
-    return PARAMETER_DECAY * (parameters.square().sum() / max(parameters.numel(), 1))
