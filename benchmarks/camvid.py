@@ -21,13 +21,14 @@ from PIL import Image
 from runs import SemanticScores, print_progress, training_parser, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
+from pointrend.checkpoints.imagenet import load_pretrained_backbone
 from pointrend.checkpoints.native import save
 from pointrend.core.point_rend import PointRend
 from pointrend.core.selection import PointSampling
 from pointrend.data.image_io import build_loader
 from pointrend.data.label_folders import Pair, SemanticFolder
 from pointrend.data.transforms import training_transforms
-from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.training.loop import train

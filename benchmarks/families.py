@@ -44,7 +44,8 @@ from pointrend.models.backbones import BackboneConfig
 from pointrend.models.base import with_backbone
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
-from pointrend.models.semantic_model import SemanticModel, SemanticPointRendConfig
+from pointrend.models.semantic_heads import SemanticPointRendConfig
+from pointrend.models.semantic_model import SemanticModel
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from pointrend.checkpoints.imagenet import load_pretrained_backbone
 from pointrend.checkpoints.native import build, load, save
 from pointrend.data.build import open_dataset
 from pointrend.data.shapes import ShapeScenes
@@ -36,7 +37,6 @@ from pointrend.data.transforms import (
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.ground_truth import Subset
-from pointrend.models.backbones import load_pretrained_backbone
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.finetune import change_classes, finetune_recipe
 from pointrend.training.loop import train

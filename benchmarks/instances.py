@@ -15,13 +15,14 @@ from dataclasses import replace
 import torch
 from runs import print_progress, training_parser, write_result
 
+from pointrend.checkpoints.imagenet import load_pretrained_backbone
 from pointrend.checkpoints.native import save
 from pointrend.data.coco import CocoInstances
 from pointrend.data.image_io import build_loader
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.transforms import Compose, RandomFlip, ResizeShortEdge
 from pointrend.evaluation.evaluate_instances import evaluate_instances
-from pointrend.models.backbones import BackboneConfig, load_pretrained_backbone
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter

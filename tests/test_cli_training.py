@@ -15,12 +15,13 @@ from PIL import Image
 
 import pointrend
 from pointrend import train as job
+from pointrend.checkpoints.imagenet import torchvision_name
 from pointrend.cli import main
 from pointrend.cli.train import Train, _summarize
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import RandomCrop, ResizeShortEdge
 from pointrend.evaluation.evaluate_semantic import score_names
-from pointrend.models.backbones import BackboneConfig, torchvision_name
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.feature_maps import build_backbone
 from pointrend.signals import Terminated
 from pointrend.training.presets import preset

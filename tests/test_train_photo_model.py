@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pointrend.checkpoints.imagenet import torchvision_name
 from pointrend.checkpoints.native import load
 from pointrend.data.label_io import read_labels
-from pointrend.models.backbones import torchvision_name
 from pointrend.models.inputs import batch_images
 from pointrend.models.semantic import SemanticSegmenter
 from pointrend.structures import Sample, SemanticTarget

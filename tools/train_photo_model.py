@@ -37,6 +37,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import pad, resize
 
 import pointrend
+from pointrend.checkpoints.imagenet import torchvision_name
 from pointrend.checkpoints.native import load, save
 from pointrend.cli.console import training
 from pointrend.core.selection import Generators, PointSampling
@@ -58,7 +59,7 @@ from pointrend.data.transforms import (
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.metadata import pascal_voc
-from pointrend.models.backbones import BackboneConfig, torchvision_name
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.base import Losses
 from pointrend.models.inputs import Preprocessing, batch_images, resize_to
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pointrend.checkpoints.detectron2 import BACKBONE
-from pointrend.checkpoints.imagenet import CAFFE2, load_imagenet
+from pointrend.checkpoints.imagenet import CAFFE2, load_imagenet, torchvision_name
 from pointrend.checkpoints.key_mapping import reverse, translate
-from pointrend.models.backbones import BackboneConfig, torchvision_name
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.feature_maps import build_backbone
 
 R50 = BackboneConfig("resnet50", stride_in_1x1=True)

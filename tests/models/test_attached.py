@@ -17,9 +17,10 @@ import pointrend
 from pointrend.checkpoints.native import build
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.models.attached import AttachedSegmenter, attach
-from pointrend.models.families import NetworkSource, build_network, require
+from pointrend.models.families import NetworkSource, build_network
 from pointrend.models.inputs import Preprocessing
-from pointrend.models.semantic_model import SemanticPointRendConfig
+from pointrend.models.library_backbones import require
+from pointrend.models.semantic_heads import SemanticPointRendConfig
 from pointrend.structures import SemanticTarget
 from pointrend.train import prepare_finetuning
 from pointrend.training.finetune import change_classes

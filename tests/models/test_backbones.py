@@ -8,15 +8,13 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pointrend.checkpoints.imagenet import load_pretrained_backbone, torchvision_name
 from pointrend.models.backbones import (
     STAGES,
     BackboneConfig,
     FrozenBatchNorm2d,
-    freeze,
-    load_pretrained_backbone,
-    torchvision_name,
 )
-from pointrend.models.feature_maps import build_backbone, build_fpn
+from pointrend.models.feature_maps import FeaturePyramid, build_backbone
 from tests.helpers import DATA
 
 NAMES = ["resnet18", "resnet50", "mobilenet_v2", "resnet10_w16"]
@@ -120,7 +118,7 @@ def test_frozen_norm_stays_in_bfloat16_under_autocast():
 
 def test_freezing_stops_gradients_and_statistics_of_the_first_stages():
     backbone = build_backbone(BackboneConfig("resnet18", norm="batch"))
-    freeze(backbone, 2)
+    backbone.freeze(2)
     backbone.train()
     before = {k: v.clone() for k, v in backbone.state_dict().items()}
     backbone(torch.randn(2, 3, 64, 64))["res5"].sum().backward()
@@ -128,7 +126,7 @@ def test_freezing_stops_gradients_and_statistics_of_the_first_stages():
         assert (p.grad is None) == name.startswith(("stem", "res2"))
     changed = {k.split(".")[0] for k, v in backbone.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"res3", "res4", "res5"}
-    freeze(backbone, 0)
+    backbone.freeze(0)
     assert all(p.requires_grad for p in backbone.parameters())
     assert backbone.stem.training
 
@@ -143,13 +141,13 @@ def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="deep_stem"):
         BackboneConfig("mobilenet_v2", deep_stem=True)
     with pytest.raises(ValueError, match=r"0 \(nothing\) to 5"):
-        freeze(build_backbone(BackboneConfig("resnet18")), 6)
+        build_backbone(BackboneConfig("resnet18")).freeze(6)
 
 
 def test_the_pyramid_keeps_each_levels_size_even_if_odd():
     backbone = build_backbone(BackboneConfig("resnet18")).eval()
     features = backbone(torch.randn(1, 3, 70, 41))
-    maps = build_fpn(backbone.channels, channels=16, extra_level=True)(features)
+    maps = FeaturePyramid(backbone.channels, channels=16, extra_level=True)(features)
     assert list(maps) == ["p2", "p3", "p4", "p5", "p6"]
     for i in "2345":
         assert maps[f"p{i}"].shape == (1, 16, *features[f"res{i}"].shape[-2:])
@@ -158,10 +156,10 @@ def test_the_pyramid_keeps_each_levels_size_even_if_odd():
 
 def test_the_pyramid_takes_consecutive_stages_only():
     channels = build_backbone(BackboneConfig("resnet18")).channels
-    assert list(build_fpn(channels, ("res3", "res4", "res5"))(_features(channels))) == ["p3", "p4", "p5"]
+    assert list(FeaturePyramid(channels, ("res3", "res4", "res5"))(_features(channels))) == ["p3", "p4", "p5"]
     for levels in [(), ("stem", "res2"), ("res2", "res4"), ("res3", "res2"), ("p2",)]:
         with pytest.raises(ValueError, match="consecutive stages"):
-            build_fpn(channels, levels)
+            FeaturePyramid(channels, levels)
 
 
 def _features(channels):

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from pointrend.core.selection import PointSampling
 from pointrend.models.backbones import BackboneConfig, FrozenBatchNorm2d
-from pointrend.models.base import fold_norms
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.feature_maps import build_backbone
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
+from pointrend.models.optimize import fold_norms
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 
 NORMS = FrozenBatchNorm2d | nn.BatchNorm2d

@@ -14,7 +14,7 @@ from pointrend.models.backbones import BackboneConfig
 from pointrend.models.full_resolution import LayerAtPoints, continue_to_size
 from pointrend.models.inputs import Preprocessing, batch_images
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
-from pointrend.models.semantic_model import SemanticPointRendConfig
+from pointrend.models.semantic_heads import SemanticPointRendConfig
 from tests.helpers import random_image
 
 LONG = 64

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import pointrend
-from pointrend.models.backbones import BackboneConfig, freeze
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.base import with_backbone
 from pointrend.models.feature_maps import build_backbone
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
@@ -66,7 +66,7 @@ def test_torchvisions_maps_are_those_of_its_classifier() -> None:
 def test_frozen_stages_are_the_first_ones(name: str) -> None:
     network = backbone(name, norm="batch")
     for stages in (0, 2, 3, 5):
-        freeze(network, stages)
+        network.freeze(stages)
         network.train()
         reached = {}
         maps = network(torch.randn(1, 3, 64, 64))
@@ -78,14 +78,14 @@ def test_frozen_stages_are_the_first_ones(name: str) -> None:
         if stages < 5:
             maps_sum.backward()
     with pytest.raises(ValueError, match="expected 0"):
-        freeze(network, 6)
+        network.freeze(6)
 
 
 def test_a_plain_transformer_is_frozen_whole_or_not_at_all() -> None:
     network = backbone("timm/vit_tiny_patch16_224")
     with pytest.raises(ValueError, match="none to freeze one by one"):
-        freeze(network, 2)
-    freeze(network, 5)
+        network.freeze(2)
+    network.freeze(5)
     assert not any(one.requires_grad for one in network.parameters())
 
 
@@ -94,7 +94,7 @@ def test_norm_frozen_keeps_the_statistics_of_batch_norms() -> None:
     before = {name: one.clone() for name, one in network.state_dict().items()}
     network(torch.randn(2, 3, 64, 64))
     assert all(torch.equal(one, before[name]) for name, one in network.state_dict().items())
-    freeze(network, 0)
+    network.freeze(0)
     norms = [one for one in network.modules() if isinstance(one, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(one.weight.requires_grad or one.training for one in norms)

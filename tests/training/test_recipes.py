@@ -14,7 +14,7 @@ from pointrend.checkpoints.native import build
 from pointrend.cli.evaluate import Evaluate
 from pointrend.core.selection import PointSampling
 from pointrend.data.transforms import ColorJitter, RandomCrop, RandomFit, RandomFlip, ResizeShortEdge
-from pointrend.models.backbones import STAGES, BackboneConfig, freeze
+from pointrend.models.backbones import STAGES, BackboneConfig
 from pointrend.models.feature_maps import build_backbone
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
@@ -178,7 +178,7 @@ def test_exactly_the_published_parameters_are_frozen(name: str) -> None:
 
 def test_freezing_two_stages_leaves_res3_to_res5_to_train() -> None:
     backbone = build_backbone(BackboneConfig("resnet18"))
-    freeze(backbone, RECIPES[COCO_1X[0]].network.freeze_stages)
+    backbone.freeze(RECIPES[COCO_1X[0]].network.freeze_stages)
     trained = {name for name in STAGES if any(p.requires_grad for p in getattr(backbone, name).parameters())}
     assert trained == {"res3", "res4", "res5"}
 

@@ -7,7 +7,8 @@ import hashlib
 import pytest
 import torch
 
-from pointrend.models.backbones import BackboneConfig, torchvision_name
+from pointrend.checkpoints.imagenet import torchvision_name
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.feature_maps import build_backbone
 from pointrend.training.paper import TRAININGS as RECIPES
 from pointrend.zoo import PRETRAINED, fill_backbone

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.models.base import Pretrained, fold_norms, structure_copy
+from pointrend.models.base import Pretrained
 from pointrend.models.inputs import batch_images
 from pointrend.models.instance import InstanceSegmenter
+from pointrend.models.optimize import fold_norms, structure_copy
 from pointrend.models.semantic_model import SemanticModel
 
 

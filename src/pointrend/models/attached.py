@@ -29,12 +29,8 @@ from pointrend.models.families import (
     split_of,
 )
 from pointrend.models.inputs import Preprocessing
-from pointrend.models.semantic_model import (
-    LabelMapConfig,
-    SemanticModel,
-    SemanticPointRendConfig,
-    build_point_rend,
-)
+from pointrend.models.semantic_heads import SemanticPointRendConfig
+from pointrend.models.semantic_model import LabelMapConfig, SemanticModel
 from pointrend.structures import numbered_names
 
 
@@ -61,7 +57,7 @@ class AttachedNetwork(nn.Module):
     """Normalised images (B, 3, H, W) -> the maps (B, channels, h, w) that the point head sees, and "logits"."""
 
     foreign = True
-    """Its modules are not ours: see `models.base.fold_norms`."""
+    """Its modules are not ours: see `models.optimize.fold_norms`."""
 
     def __init__(
         self, network: nn.Module | Callable[[Tensor], Any], split: Split, config: AttachedConfig
@@ -116,7 +112,7 @@ class AttachedSegmenter(SemanticModel):
         self.point_rend: PointRend | None = None
         if config.point_rend is not None:
             channels = {"image": 3, **config.channels}
-            self.point_rend = build_point_rend(config.point_rend, channels, config.num_classes)
+            self.point_rend = config.point_rend.build(channels, config.num_classes)
         self.train(self.training)
 
     @in_own_precision

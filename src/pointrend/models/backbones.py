@@ -1,4 +1,4 @@
-"""Backbones of the published models, and pretrained tensors to fill them with.
+"""Backbones of the published models.
 
 B images, H W rows and columns. A backbone returns one map per stage, named as in Detectron2: "stem" (stride 2),
 "res2" (4), "res3" (8), "res4" (16), "res5" (32; less with `output_stride`).
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, cast
 
 import torch
@@ -16,15 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import mobilenetv2, resnet
 
-__all__ = [
-    "STAGES",
-    "Backbone",
-    "BackboneConfig",
-    "FrozenBatchNorm2d",
-    "freeze",
-    "load_pretrained_backbone",
-    "torchvision_name",
-]
+STAGES = ("stem", "res2", "res3", "res4", "res5")
 
 
 class Backbone(nn.Module):
@@ -60,11 +51,22 @@ class Backbone(nn.Module):
         return features
 
     def freeze(self, stages: int) -> None:
-        """See :func:`freeze`, which checks the number."""
+        """Stop the first stages from training: 0 none, 1 the stem, 2 stem and res2 (Detectron2's FREEZE_AT), .. 5.
+
+        Their parameters need no gradient, their batch norms stay in evaluation mode.
+
+        Raises:
+            ValueError: for a number of stages that there is not.
+        """
+        if not 0 <= stages <= len(STAGES):
+            raise ValueError(f"stages: expected 0 (nothing) to {len(STAGES)} (everything), got {stages}")
         self.frozen_stages = stages
-        for i, name in enumerate(STAGES):
-            getattr(self, name).requires_grad_(i >= stages)
+        self._freeze_parameters()
         self.train(self.training)
+
+    def _freeze_parameters(self) -> None:
+        for i, name in enumerate(STAGES):
+            getattr(self, name).requires_grad_(i >= self.frozen_stages)
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
@@ -73,89 +75,10 @@ class Backbone(nn.Module):
         return self
 
 
-def freeze(backbone: Backbone, stages: int) -> None:
-    """Stop the first `stages` stages from training: 0 none, 1 the stem, 2 stem and res2 (Detectron2's FREEZE_AT), .. 5.
-
-    Their parameters need no gradient, their batch norms stay in evaluation mode.
-
-    Raises:
-        ValueError: for a number of stages that there is not.
-    """
-    if not 0 <= stages <= len(STAGES):
-        raise ValueError(f"stages: expected 0 (nothing) to {len(STAGES)} (everything), got {stages}")
-    backbone.freeze(stages)
-
-
 def _last_channels(stage: nn.Module) -> int:
     """Channels that a stage puts out: those of its last block's last convolution (a shortcut's are the same)."""
     return list(convolutions(stage))[-1].out_channels
 
-
-def load_pretrained_backbone(backbone: Backbone, path: str | Path) -> list[str]:
-    """Fill a backbone from a safetensors file of ImageNet tensors with folded batch norm, names as in torchvision.
-
-    Each convolution of the file has `weight` and `bias`, any float dtype. The kernel goes to the convolution;
-    the norm behind it becomes "add the bias": scale 1, mean 0, variance 1 - eps, so that evaluating it is
-    exactly that. With norm="batch" the first training step replaces these statistics by the batch's; "frozen"
-    keeps them.
-
-    Returns:
-        The backbone's state-dict names that the file does not have, left as they are (such as "res5.*" for a file
-        that ends with layer3).
-
-    Raises:
-        ValueError: for tensors that the backbone has no place for, or of another shape.
-    """
-    from safetensors.torch import load_file
-
-    tensors = load_file(str(path))
-    targets = _folded_targets(backbone)
-    names = {name.rsplit(".", 1)[0] for name in tensors}
-    ignored = {"features.18.0"} if backbone.config.name == "mobilenet_v2" else {"fc"}
-    problems = [
-        f"{name}: no such convolution in this backbone" for name in sorted(names - set(targets) - ignored)
-    ]
-    for name in sorted(names & set(targets)):
-        conv, _ = targets[name]
-        shape = tuple(tensors[f"{name}.weight"].shape) if f"{name}.weight" in tensors else None
-        if shape != tuple(conv.weight.shape) or f"{name}.bias" not in tensors:
-            problems.append(
-                f"{name}: expected weight {tuple(conv.weight.shape)} and a bias, got weight {shape}"
-            )
-    if problems or not names & set(targets):
-        raise ValueError(
-            f"{path}: does not fit {backbone.config.name} (deep_stem={backbone.config.deep_stem}):\n  "
-            + "\n  ".join(problems or ["none of its convolutions is in the file"])
-        )
-    filled: set[int] = set()
-    with torch.no_grad():
-        for name in names & set(targets):
-            conv, norm = targets[name]
-            conv.weight.copy_(tensors[f"{name}.weight"])
-            norm.weight.fill_(1.0)
-            norm.bias.copy_(tensors[f"{name}.bias"])
-            cast(Tensor, norm.running_mean).zero_()
-            cast(Tensor, norm.running_var).fill_(1.0 - norm.eps)
-            filled |= {id(conv), id(norm)}
-    modules = dict(backbone.named_modules())
-    return [key for key in backbone.state_dict() if id(modules[key.rsplit(".", 1)[0]]) not in filled]
-
-
-def _folded_targets(backbone: Backbone) -> dict[str, tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """torchvision's name of each convolution -> that convolution and the norm behind it."""
-    targets = {}
-    modules = dict(backbone.named_modules())
-    names = list(modules)
-    for name, module in modules.items():
-        if isinstance(module, nn.Conv2d):
-            norm = next(n for n in names[names.index(name) + 1 :] if hasattr(modules[n], "running_mean"))
-            if ".conv" in name and backbone.config.name != "mobilenet_v2":  # the norm of conv2 is bn2
-                norm = name.replace(".conv", ".bn")
-            targets[torchvision_name(backbone.config, name)] = (module, cast(nn.BatchNorm2d, modules[norm]))
-    return targets
-
-
-STAGES = ("stem", "res2", "res3", "res4", "res5")
 
 _RESNETS: dict[str, Callable[..., resnet.ResNet]] = {
     "resnet18": resnet.resnet18,
@@ -167,7 +90,7 @@ _RESNETS: dict[str, Callable[..., resnet.ResNet]] = {
 _OTHERS = ("mobilenet_v2", "resnet10_w16")
 # Which of torchvision's `features` make up each stage of MobileNetV2; the last 1x1 (320 -> 1280) is for
 # classifying.
-_MOBILENET_STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7, 14), "res5": (14, 18)}
+MOBILENET_STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7, 14), "res5": (14, 18)}
 
 
 @dataclass(frozen=True)
@@ -282,7 +205,7 @@ def build_stages(config: BackboneConfig) -> tuple[dict[str, nn.Module], nn.Modul
     if config.name == "mobilenet_v2":
         features = mobilenetv2.MobileNetV2(num_classes=1, norm_layer=norm).features
         stages = {
-            name: nn.Sequential(*features[first:last]) for name, (first, last) in _MOBILENET_STAGES.items()
+            name: nn.Sequential(*features[first:last]) for name, (first, last) in MOBILENET_STAGES.items()
         }
         pool: nn.Module = nn.Identity()
     elif config.name == "resnet10_w16":
@@ -363,20 +286,6 @@ def _dilate(stage: nn.Sequential, dilations: Sequence[int]) -> None:
                 conv.stride = (1, 1)
                 if conv.kernel_size == (3, 3):
                     conv.dilation = conv.padding = (dilation, dilation)
-
-
-def torchvision_name(config: BackboneConfig, name: str) -> str:
-    """What torchvision calls a module or tensor of ours: "res3.0.conv1" is "layer2.0.conv1"."""
-    stage, _, rest = name.partition(".")
-    if config.name == "mobilenet_v2":
-        block, _, tail = rest.partition(".")
-        return ".".join(filter(None, ("features", str(int(block) + _MOBILENET_STAGES[stage][0]), tail)))
-    if stage != "stem":
-        return f"layer{int(stage.removeprefix('res')) - 1}.{rest}"
-    if config.deep_stem:
-        return name
-    head, _, tail = rest.partition(".")
-    return ".".join(filter(None, ({"0": "conv1", "1": "bn1"}[head], tail)))
 
 
 def convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pointrend.models.inputs import Preprocessing
+from pointrend.models.library_backbones import normalisation, require
 
 Maps = dict[str, Tensor]
 Split = Callable[[nn.Module, Tensor], tuple[Maps, Tensor]]
@@ -115,30 +116,13 @@ def preprocessing_of(source: NetworkSource, network: nn.Module) -> Preprocessing
         ValueError: it is not known of this network.
     """
     if source.family == "smp" and (encoder := str(source.arguments.get("encoder_name"))).startswith("tu-"):
-        timm = require("timm", "timm")
-        known = timm.get_pretrained_cfg(encoder.removeprefix("tu-"), allow_unregistered=False)
-        return Preprocessing(
-            mean=tuple(255 * value for value in known.mean), std=tuple(255 * value for value in known.std)
-        )
+        mean, std = normalisation(f"timm/{encoder.removeprefix('tu-')}")
+        return Preprocessing(mean=mean, std=std)
     if source.family == "transformers" and not source.name:
         raise ValueError(
             f"preprocessing: not known of {type(network).__name__}; pass pointrend.attach(..., preprocessing=..)"
         )
     return Preprocessing()
-
-
-def require(module: str, extra: str) -> Any:
-    """The module of an optional library.
-
-    Raises:
-        ImportError: in one line, with the command that installs it.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{module} is not installed: pip install 'pointrend[{extra}]'") from error
 
 
 def _check_arguments(value: Any, name: str = "network") -> None:

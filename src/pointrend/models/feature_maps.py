@@ -31,29 +31,7 @@ def build_backbone(config: BackboneConfig) -> Backbone:
 class FeaturePyramid(FeaturePyramidNetwork):
     """torchvision's feature pyramid under Detectron2's names: {"res2": .., "res5": ..} -> {"p2": .., "p5": ..}.
 
-    With ``extra_level`` also "p6" at twice the stride of "p5".
-    """
-
-    def __init__(
-        self, levels: Sequence[str], in_channels: Sequence[int], channels: int, extra_level: bool
-    ) -> None:
-        super().__init__(list(in_channels), channels, LastLevelMaxPool() if extra_level else None)
-        self.levels = tuple(levels)
-        self.channels = channels
-
-    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
-        maps = super().forward({name: x[name] for name in self.levels})
-        first = int(self.levels[0].removeprefix("res"))
-        return {f"p{first + i}": level for i, level in enumerate(maps.values())}
-
-
-def build_fpn(
-    backbone_channels: Mapping[str, int],
-    levels: Sequence[str] = ("res2", "res3", "res4", "res5"),
-    channels: int = 256,
-    extra_level: bool = False,
-) -> FeaturePyramid:
-    """A feature pyramid: 1x1 laterals, nearest upsampling and sum from the top, 3x3 outputs; with bias, no norm.
+    1x1 laterals, nearest upsampling and sum from the top, 3x3 outputs; with bias, no norm.
 
     Args:
         backbone_channels: `Backbone.channels`.
@@ -64,10 +42,26 @@ def build_fpn(
     Raises:
         ValueError: for levels that are no consecutive stages of the backbone.
     """
-    unknown = [name for name in levels if name not in STAGES[1:] or name not in backbone_channels]
-    numbers = [int(name.removeprefix("res")) for name in levels if name not in unknown]
-    if unknown or not levels or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-        raise ValueError(
-            f"levels: expected consecutive stages out of {STAGES[1:]}, finest first, got {tuple(levels)}"
-        )
-    return FeaturePyramid(levels, [backbone_channels[name] for name in levels], channels, extra_level)
+
+    def __init__(
+        self,
+        backbone_channels: Mapping[str, int],
+        levels: Sequence[str] = STAGES[1:],
+        channels: int = 256,
+        *,
+        extra_level: bool = False,
+    ) -> None:
+        stages = STAGES[1:]
+        first = stages.index(levels[0]) if levels and levels[0] in stages else len(stages)
+        if not levels or tuple(levels) != stages[first:][: len(levels)]:
+            raise ValueError(
+                f"levels: expected consecutive stages out of {stages}, finest first, got {tuple(levels)}"
+            )
+        in_channels = [backbone_channels[name] for name in levels]
+        super().__init__(in_channels, channels, LastLevelMaxPool() if extra_level else None)
+        self.levels = tuple(levels)
+
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        maps = super().forward({name: x[name] for name in self.levels})
+        first = int(self.levels[0].removeprefix("res"))
+        return {f"p{first + i}": level for i, level in enumerate(maps.values())}

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from pointrend.core.selection import Generators
-from pointrend.models.backbones import BackboneConfig, freeze
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.base import Losses, Pretrained, choose_config, fill_backbone, in_own_precision
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
-from pointrend.models.feature_maps import build_backbone, build_fpn
+from pointrend.models.feature_maps import FeaturePyramid, build_backbone
 from pointrend.models.inputs import (
     ImageBatch,
     Preprocessing,
@@ -137,8 +137,8 @@ class InstanceSegmenter(Pretrained):
         self.backbone = build_backbone(config.backbone)
         if pretrained:
             fill_backbone(self.backbone, pretrained)
-        freeze(self.backbone, config.freeze_stages)
-        self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels, extra_level=True)
+        self.backbone.freeze(config.freeze_stages)
+        self.fpn = FeaturePyramid(self.backbone.channels, channels=config.fpn_channels, extra_level=True)
         channels = self.backbone.channels | dict.fromkeys(PROPOSED, config.fpn_channels)
         strides = self.backbone.strides | {level: 2 ** int(level[1:]) for level in PROPOSED}
         pooled = [strides[level] for level in POOLED]

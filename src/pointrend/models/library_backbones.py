@@ -6,6 +6,7 @@ map becomes a simple feature pyramid (Li et al., Exploring Plain Vision Transfor
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from pointrend.models.backbones import STAGES, Backbone, BackboneConfig
-from pointrend.models.families import require
 
 STRIDES = (2, 4, 8, 16, 32)
 _PATCH = 16  # of plain transformers; timm resamples weights that were trained with others
@@ -37,7 +37,7 @@ class LibraryBackbone(Backbone):
     """
 
     foreign = True
-    """Its modules are not ours: see `models.base.fold_norms`."""
+    """Its modules are not ours: see `models.optimize.fold_norms`."""
 
     def __init__(self, config: BackboneConfig) -> None:
         nn.Module.__init__(self)
@@ -82,15 +82,12 @@ class LibraryBackbone(Backbone):
             for name, one in maps.items()
         }
 
-    def freeze(self, stages: int) -> None:
-        """See :func:`pointrend.models.backbones.freeze`."""
-        self.frozen_stages = stages
+    def _freeze_parameters(self) -> None:
         frozen = {id(module) for module in self._frozen()}
         for module in self.modules():
             own = isinstance(module, nn.modules.batchnorm._BatchNorm) and self.config.norm == "frozen"
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(id(module) not in frozen and not own)
-        self.train(self.training)
 
     def train(self, mode: bool = True) -> LibraryBackbone:
         nn.Module.train(self, mode)
@@ -171,25 +168,27 @@ class SimplePyramid(nn.Module):
         return {"res2": self.res2(x), "res3": self.res3(x), "res4": x, "res5": self.res5(x)}
 
 
-def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and standard deviation of RGB in 0..255 that the library's weights were trained with.
 
     Raises:
         ValueError: no such network.
     """
-    library, _, network = name.partition("/")
-    mean, std = IMAGENET
-    if library == "timm":
-        known = _timm(network).get_pretrained_cfg(network)
-        mean, std = known.mean, known.std
-    return tuple(255 * value for value in mean), tuple(255 * value for value in std)
+    known = _published(name)
+    mean, std = IMAGENET if known is None else (known.mean, known.std)
+    (r, g, b), (r_std, g_std, b_std) = mean, std
+    return (255 * r, 255 * g, 255 * b), (255 * r_std, 255 * g_std, 255 * b_std)
 
 
 def library_licence(name: str) -> str:
     """What timm knows of the licence of a network's weights."""
+    return str(getattr(_published(name), "license", None) or f"not stated by {name.partition('/')[0]}")
+
+
+def _published(name: str) -> Any:
+    """What timm knows of a network's weights; None of torchvision's."""
     library, _, network = name.partition("/")
-    known = _timm(network).get_pretrained_cfg(network) if library == "timm" else None
-    return str(getattr(known, "license", None) or f"not stated by {library}")
+    return _timm(network).get_pretrained_cfg(network) if library == "timm" else None
 
 
 def _build(
@@ -220,6 +219,18 @@ def _own_part(network: nn.Module, part: str) -> str:
     """What a network that was taken apart calls a part of the original, "stages.0" or "stages_0"."""
     names = dict(network.named_modules())
     return next((name for name in (part, part.replace(".", "_"), f"model.{part}") if name in names), part)
+
+
+def require(module: str, extra: str) -> Any:
+    """The module of an optional library.
+
+    Raises:
+        ImportError: in one line, with the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is not installed: pip install 'pointrend[{extra}]'") from error
 
 
 def _timm(name: str) -> Any:
@@ -260,22 +271,18 @@ class Sliced(nn.Module):
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
-        self.ends: list[int] = []
-        self.strides: list[int] = []
-        self.channels: list[int] = []
+        last: dict[int, tuple[int, int]] = {}  # stride -> number of the last layer of it, channels
         with torch.no_grad():
             x = torch.zeros(1, 3, 64, 96)
             self.eval()
             for number, layer in enumerate(self.layers):
                 x = layer(x)
-                last = 3 * x.shape[2] != 2 * x.shape[3]  # channels, as in Swin: the image is 2:3
-                stride, channels = 64 // x.shape[1 if last else 2], x.shape[3 if last else 1]
-                if self.strides and self.strides[-1] == stride:
-                    del self.ends[-1], self.channels[-1], self.strides[-1]
-                self.ends.append(number)
-                self.channels.append(channels)
-                self.strides.append(stride)
+                channels_last = 3 * x.shape[2] != 2 * x.shape[3]  # as in Swin: the image is 2:3
+                height, channels = (x.shape[1], x.shape[3]) if channels_last else (x.shape[2], x.shape[1])
+                last[64 // height] = (number, channels)
             self.train()
+        self.strides = list(last)
+        self.ends, self.channels = map(list, zip(*last.values(), strict=True))
         self.parts = [f"layers.{end}" for end in self.ends]
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 from pointrend.core.losses import Normalize
 from pointrend.core.point_rend import PointRend
-from pointrend.models.backbones import BackboneConfig, freeze
+from pointrend.models.backbones import BackboneConfig
 from pointrend.models.base import choose_config, fill_backbone, in_own_precision
-from pointrend.models.feature_maps import build_backbone, build_fpn
+from pointrend.models.feature_maps import FeaturePyramid, build_backbone
 from pointrend.models.inputs import Preprocessing
-from pointrend.models.semantic_heads import DecoderNorm, DeepLabV3Head, SemanticFPNHead
-from pointrend.models.semantic_model import (
-    LabelMapConfig,
-    SemanticModel,
+from pointrend.models.semantic_heads import (
+    DecoderNorm,
+    DeepLabV3Head,
+    SemanticFPNHead,
     SemanticPointRendConfig,
-    build_point_rend,
 )
+from pointrend.models.semantic_model import LabelMapConfig, SemanticModel
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class SemanticSegmenter(SemanticModel):
         self.backbone = build_backbone(config.backbone)
         if pretrained:
             fill_backbone(self.backbone, pretrained)
-        freeze(self.backbone, config.freeze_stages)
+        self.backbone.freeze(config.freeze_stages)
         channels = {"image": 3, **self.backbone.channels}
         self.fpn: nn.Module | None = None
         self.decoder: SemanticFPNHead | DeepLabV3Head
         levels = ("p2", "p3", "p4", "p5")
         fine = config.point_rend.features if config.point_rend is not None else ()
         if config.decoder == "fpn" or set(fine) & set(levels):
-            self.fpn = build_fpn(self.backbone.channels, channels=config.fpn_channels)
+            self.fpn = FeaturePyramid(self.backbone.channels, channels=config.fpn_channels)
             channels |= dict.fromkeys(levels, config.fpn_channels)
         if config.decoder == "fpn":
             strides = {level: self.backbone.strides[f"res{level[1:]}"] for level in levels}
@@ -127,7 +127,7 @@ class SemanticSegmenter(SemanticModel):
         channels["coarse"] = config.decoder_channels
         self.point_rend: PointRend | None = None
         if config.point_rend is not None:
-            self.point_rend = build_point_rend(config.point_rend, channels, config.num_classes)
+            self.point_rend = config.point_rend.build(channels, config.num_classes)
 
     def with_output_stride(self, stride: Literal[8, 16, 32]) -> SemanticSegmenter:
         """The same weights in a network whose deepest maps have another stride, in evaluation mode.

@@ -1,4 +1,5 @@
-"""The coarse semantic head on a feature pyramid: SemanticFPN (Kirillov et al., Panoptic Feature Pyramid Networks).
+"""Heads of semantic models: SemanticFPN (Kirillov et al., Panoptic Feature Pyramid Networks), DeepLabV3, and on top of
+them PointRend's.
 
 Shapes: B images, C classes, H W rows and columns of the finest level.
 """
@@ -7,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
+from pointrend.core.point_rend import PointRend
+from pointrend.core.selection import PointSampling, probability_margin_uncertainty
 from pointrend.models.weight_init import msra_fill, normal_fill
 
 DecoderNorm = Literal["GN", "BN"]
@@ -141,3 +145,53 @@ class DeepLabV3Head(nn.Module):
             )
         last = self.conv(self.aspp(deepest))
         return self.predictor(last), last
+
+
+@dataclass(frozen=True)
+class SemanticPointRendConfig:
+    """The point head of a semantic model and how it is used."""
+
+    features: tuple[str, ...] = ("p2",)
+    """Where fine features come from: "p2".."p5", "stem", "res2".."res5", "image" (the normalised pixels) and
+    "coarse" (the coarse head's last features). The paper takes p2, or res2 for DeepLab."""
+    width: int = 256
+    depth: int = 3
+    coarse_each_layer: bool = True
+    residual: bool = False
+    """Correct the interpolated coarse logits instead of predicting outright, see PointHead."""
+    coarse_probabilities: bool = False
+    """The point head sees the coarse prediction as probabilities, as the paper's text has it, instead of as logits."""
+    positions: int = 0
+    """Random directions of a positional encoding that the point head sees; 0: none."""
+    uncertainty: Literal["logits", "probabilities"] = "logits"
+    """What the margin of the two best classes is taken of; probabilities in the paper's text. They are ranked on
+    (C, H, W) logits in memory."""
+    sampling: PointSampling = field(default_factory=lambda: PointSampling(2048))
+    """Points in training."""
+    num_points: int = 8192
+    """Points in each subdivision step."""
+    subdivision_steps: int | None = None
+    """Doublings of the coarse grid, as the published models count; what is missing to the image's size is then
+    resized bilinearly. None: as many as needed, the last one exactly to the image's size."""
+    full_resolution: bool = False
+    """Where the network sees an image shrunk, subdivision goes on to the image's own size, with "image" and "stem" read
+    from its own pixels; otherwise labels are interpolated from the network's size."""
+
+    def build(self, channels: Mapping[str, int], num_classes: int) -> PointRend:
+        """The module on maps with so many channels; ValueError for maps that there are not."""
+        unknown = set(self.features) - set(channels)
+        if unknown or not self.features:
+            raise ValueError(f"point head features: expected some of {sorted(channels)}, got {self.features}")
+        return PointRend(
+            [channels[name] for name in self.features],
+            num_classes,
+            width=self.width,
+            depth=self.depth,
+            coarse_each_layer=self.coarse_each_layer,
+            residual=self.residual,
+            coarse_probabilities=self.coarse_probabilities,
+            positions=self.positions,
+            uncertainty=probability_margin_uncertainty if self.uncertainty == "probabilities" else None,
+            sampling=self.sampling,
+            num_points=self.num_points,
+        )

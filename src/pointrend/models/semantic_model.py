@@ -6,8 +6,7 @@ Shapes: B images, C classes, H W rows and columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,46 +17,16 @@ from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, multiclass_point_loss, points_counted
 from pointrend.core.point_rend import PointRend
 from pointrend.core.sampling import FeatureMap
-from pointrend.core.selection import Generators, PointSampling, probability_margin_uncertainty
+from pointrend.core.selection import Generators
 from pointrend.core.subdivision import Size, SubdivisionStep
 from pointrend.models.base import Losses, Pretrained, in_own_precision
 from pointrend.models.devices import require_memory
 from pointrend.models.full_resolution import LayerAtPoints, continue_to_size
 from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
+from pointrend.models.semantic_heads import SemanticPointRendConfig
 from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class SemanticPointRendConfig:
-    """The point head of a semantic model and how it is used."""
-
-    features: tuple[str, ...] = ("p2",)
-    """Where fine features come from: "p2".."p5", "stem", "res2".."res5", "image" (the normalised pixels) and
-    "coarse" (the coarse head's last features). The paper takes p2, or res2 for DeepLab."""
-    width: int = 256
-    depth: int = 3
-    coarse_each_layer: bool = True
-    residual: bool = False
-    """Correct the interpolated coarse logits instead of predicting outright, see PointHead."""
-    coarse_probabilities: bool = False
-    """The point head sees the coarse prediction as probabilities, as the paper's text has it, instead of as logits."""
-    positions: int = 0
-    """Random directions of a positional encoding that the point head sees; 0: none."""
-    uncertainty: Literal["logits", "probabilities"] = "logits"
-    """What the margin of the two best classes is taken of; probabilities in the paper's text. They are ranked on
-    (C, H, W) logits in memory."""
-    sampling: PointSampling = field(default_factory=lambda: PointSampling(2048))
-    """Points in training."""
-    num_points: int = 8192
-    """Points in each subdivision step."""
-    subdivision_steps: int | None = None
-    """Doublings of the coarse grid, as the published models count; what is missing to the image's size is then
-    resized bilinearly. None: as many as needed, the last one exactly to the image's size."""
-    full_resolution: bool = False
-    """Where the network sees an image shrunk, subdivision goes on to the image's own size, with "image" and "stem" read
-    from its own pixels; otherwise labels are interpolated from the network's size."""
 
 
 class LabelMapConfig:
@@ -338,25 +307,3 @@ class SemanticModel(Pretrained):
     def _fine(self, maps: Mapping[str, T]) -> list[T]:
         assert self.config.point_rend is not None
         return [maps[name] for name in self.config.point_rend.features]
-
-
-def build_point_rend(
-    config: SemanticPointRendConfig, channels: Mapping[str, int], num_classes: int
-) -> PointRend:
-    """The module of this configuration on maps with so many channels; ValueError for maps that there are not."""
-    unknown = set(config.features) - set(channels)
-    if unknown or not config.features:
-        raise ValueError(f"point head features: expected some of {sorted(channels)}, got {config.features}")
-    return PointRend(
-        [channels[name] for name in config.features],
-        num_classes,
-        width=config.width,
-        depth=config.depth,
-        coarse_each_layer=config.coarse_each_layer,
-        residual=config.residual,
-        coarse_probabilities=config.coarse_probabilities,
-        positions=config.positions,
-        uncertainty=probability_margin_uncertainty if config.uncertainty == "probabilities" else None,
-        sampling=config.sampling,
-        num_points=config.num_points,
-    )

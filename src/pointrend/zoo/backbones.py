@@ -140,8 +140,7 @@ def fill_backbone(
         ValueError: a name that does not exist, weights of another network or another stride, a damaged file.
         ConnectionError: it has to be downloaded, and cannot be; says what to fetch and where to put it.
     """
-    from pointrend.checkpoints.imagenet import load_imagenet
-    from pointrend.models.backbones import load_pretrained_backbone
+    from pointrend.checkpoints.imagenet import load_imagenet, load_pretrained_backbone
 
     if backbone.config.library:
         _fill_from_library(backbone, name_or_path)
