@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -80,7 +80,7 @@ def run(out: Path, *, device: str = "cpu") -> list[Scores]:
 def _run(out: Path, device: str) -> list[Scores]:
     started = time.perf_counter()
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    model = load_bundled(MODEL)
+    model = cast("SemanticSegmenter", load_bundled(MODEL))
     Predictor(model, device=device)  # moves it there
     console.print(f"{MODEL}, a model of {len(model.config.class_names)} classes, on one thread:")
     for name, (path, _) in SAMPLES.items():

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pointrend.checkpoints.download import file_hash
 from pointrend.data.build import open_dataset
@@ -34,7 +34,13 @@ from pointrend.evaluation.report import Scores
 from pointrend.metadata.coco import SYNSET_TABLE
 from pointrend.predict import Predictor, output_names
 from pointrend.run_folder import RunFolder
-from pointrend.structures import Dataset, Task
+from pointrend.structures import Dataset, Model, Task
+
+if TYPE_CHECKING:
+    from pointrend.models.base import Pretrained
+    from pointrend.models.instance import InstanceSegmenter
+    from pointrend.models.semantic_model import SemanticModel
+
 
 SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384, 1024)  # pixels, for curves
 WIDTHS = (1, 2, 3, 5, 8, 12, 20)
@@ -141,7 +147,7 @@ class EvaluationJob:
             data = self._on_lvis(data)
         return Subset.first(data, options.limit)
 
-    def _with_classes_of(self, model: Any, data: Subset) -> Subset:
+    def _with_classes_of(self, model: Model, data: Subset) -> Subset:
         """The images with their labels in the order of the model's classes."""
         return Subset(match_classes(data.data, model.config.class_names, of="the model"), data.indices)
 
@@ -155,7 +161,7 @@ class EvaluationJob:
         self.without_lvis = set(data.image_ids) - annotated
         return Subset.with_ids(data, annotated)
 
-    def _variants(self, model: Any, *, compared: bool) -> tuple[Any, dict[str, Options]]:
+    def _variants(self, model: Pretrained, *, compared: bool) -> tuple[Model, dict[str, Options]]:
         options = self.options
         augmented = options.flip or bool(options.scales)
         if self.task == "instance" and augmented:
@@ -165,7 +171,7 @@ class EvaluationJob:
                 )
             from pointrend.models.tta import FlippedInstances
 
-            return FlippedInstances(model), {f"{model.config.mask_head}, flip": {}}
+            return FlippedInstances(cast("InstanceSegmenter", model)), {f"{model.config.mask_head}, flip": {}}
         if self.task == "semantic" and options.mask_sizes:
             raise ValueError("mask_sizes: label maps have the image's own size; leave --mask-sizes out")
         sizes, points = (options.mask_sizes, options.points) if compared else ((), ())
@@ -173,7 +179,9 @@ class EvaluationJob:
         if augmented:
             from pointrend.models.tta import AugmentedSemantic
 
-            seen = AugmentedSemantic(model, scales=options.scales or (1.0,), flip=options.flip)
+            seen = AugmentedSemantic(
+                cast("SemanticModel", model), scales=options.scales or (1.0,), flip=options.flip
+            )
         return seen, variants
 
     def _settings(self, data: Subset) -> dict[str, Any]:
@@ -244,8 +252,8 @@ class EvaluationJob:
 
 
 def variants_of(
-    model: Any, mask_sizes: Sequence[int] = (), points: Sequence[int] = ()
-) -> tuple[Any, dict[str, Options]]:
+    model: Pretrained, mask_sizes: Sequence[int] = (), points: Sequence[int] = ()
+) -> tuple[Model, dict[str, Options]]:
     """The model, as it is to be run, and its rows: name -> options of `predict`."""
     if model.task == "instance":
         if not mask_sizes and not points:
@@ -269,7 +277,7 @@ def _short(models: Sequence[str]) -> list[str]:
     return list(folders) if all(folders) and len(set(files)) == 1 else names
 
 
-def _renders(model: Any) -> bool:
+def _renders(model: Pretrained) -> bool:
     """Whether the model has points, so that there are several ways to render what it predicts."""
     if model.task == "instance":
         return hasattr(getattr(model, "mask_head", None), "point_head")
@@ -281,7 +289,7 @@ def _digest(model: str) -> str | None:
     return file_hash(model) if Path(model).is_file() else None
 
 
-def evaluate_model(model: Any, data: Dataset, *, progress: Progress | None = None) -> list[Scores]:
+def evaluate_model(model: Pretrained, data: Dataset, *, progress: Progress | None = None) -> list[Scores]:
     """Rows of scores with the usual metrics: for a semantic model with PointRend the coarse prediction first."""
     evaluate: Any = evaluate_instances if model.task == "instance" else evaluate_semantic
     rows: list[Scores] = evaluate(model, data, variants_of(model)[1], progress=progress)

@@ -274,6 +274,17 @@ class Dataset(Samples, Protocol):
         raise ValueError("instance ids: only data in Cityscapes' own folders has them")
 
 
+class Model(Protocol):
+    """What predicts: a model of this package, one with views or windows around it, or an exported file."""
+
+    @property
+    def config(self) -> Any:
+        """Its configuration, with `class_names` at least."""
+
+    def predict(self, images: Sequence[Tensor], *args: Any, **options: Any) -> Sequence[Result]:
+        """A result for each image, uint8 (3, H, W) RGB of any sizes."""
+
+
 def indices(index: Index, count: int) -> Tensor:
     """Numbers (int64, on the CPU) that an index chooses among `count` things.
 

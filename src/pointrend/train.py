@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from torch import nn
 
 from pointrend.checkpoints.download import Progress, file_hash
 from pointrend.checkpoints.native import build, save
@@ -40,6 +41,10 @@ from pointrend.training.loop import Report, train
 from pointrend.training.options import TrainingOptions
 from pointrend.training.recipe import Recipe
 from pointrend.zoo.backbones import PRETRAINED, fill_backbone
+
+if TYPE_CHECKING:
+    from pointrend.models.base import Pretrained
+
 
 Bar = Callable[[str, int], AbstractContextManager[Any]]
 """Makes a progress bar, called with (done, total), from its title and total."""
@@ -141,13 +146,13 @@ class Validation:
             )
         self._part = Subset.first(self.images(), self.limit)
 
-    def __call__(self, model: Any) -> Mapping[str, float]:
+    def __call__(self, model: nn.Module) -> Mapping[str, float]:
         assert self._part is not None
         visible = self.bar is not None and main_process()
         with (
             self.bar("scoring", len(self._part)) if visible and self.bar is not None else nullcontext()
         ) as progress:
-            self.rows = evaluate_model(model.eval(), self._part, progress=progress)
+            self.rows = evaluate_model(cast("Pretrained", model.eval()), self._part, progress=progress)
         return {name: 100 * value for name, value in self.rows[-1].numbers.items()}
 
 

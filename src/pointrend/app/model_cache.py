@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from pointrend.app.lru_cache import LRUCache
 from pointrend.models.instance import InstanceSegmenter
@@ -79,7 +80,7 @@ class ModelCache:
             return model
 
     def _load(self, name: str) -> Model:
-        model = load(self._sources[name])
+        model = cast(Model, load(self._sources[name]))
         check_has_points(model, name)
         Predictor(model, device=self.device)  # moves it there
         return model

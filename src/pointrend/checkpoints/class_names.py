@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pointrend.io import read_json
+from pointrend.models.base import Pretrained
 
 
 def read_names(values: Sequence[str]) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def _coco_names(path: Path) -> tuple[str, ...]:
     return tuple(one["name"] for one in sorted(categories, key=lambda one: one["id"]))
 
 
-def name_classes(model: Any, names: Sequence[str]) -> None:
+def name_classes(model: Pretrained, names: Sequence[str]) -> None:
     """Give the classes of a model these names, in the order of its outputs.
 
     Raises:

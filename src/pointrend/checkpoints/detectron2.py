@@ -12,7 +12,6 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -115,7 +114,8 @@ def from_detectron2(
     if config is None:
         config = infer_config(tensors, class_names, source=str(path))
     renamed = rename(tensors, _rows(config), aliases=ALIASES, ignored=IGNORED, source=str(path))
-    model: Any = build_from(config, renamed, source=str(path))
+    model = build_from(config, renamed, source=str(path))
+    assert isinstance(model, InstanceSegmenter | SemanticSegmenter)
     return model
 
 

@@ -74,7 +74,8 @@ def from_mmdetection(
         config = infer_config(tensors, checkpoint.meta.get("meta"), class_names, source=str(path))
     known = {name: tensor for name, tensor in tensors.items() if not name.endswith(".num_batches_tracked")}
     renamed = rename(known, ROWS, ignored=IGNORED, source=str(path))
-    model: Any = build_from(config, renamed, source=str(path))
+    model = build_from(config, renamed, source=str(path))
+    assert isinstance(model, InstanceSegmenter)
     return model
 
 

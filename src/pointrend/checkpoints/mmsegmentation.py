@@ -53,7 +53,8 @@ def from_mmsegmentation(
     if config is None:
         config = infer_config(checkpoint.tensors, checkpoint.meta.get("meta"), class_names, source=str(path))
     renamed = rename(checkpoint.tensors, ROWS, ignored=IGNORED, source=str(path))
-    model: Any = build_from(config, renamed, source=str(path))
+    model = build_from(config, renamed, source=str(path))
+    assert isinstance(model, SemanticSegmenter)
     return model
 
 

@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,10 @@ from pointrend._version import __version__
 from pointrend.checkpoints.config_io import from_dict, rename_fields
 from pointrend.io import atomic_write
 
-M = TypeVar("M", bound=nn.Module)
+if TYPE_CHECKING:
+    from pointrend.models.base import Pretrained
+
+M = TypeVar("M", bound="Pretrained")
 
 FORMAT = "pointrend"
 # The header is read before anything else: a configuration of more than this is none.
@@ -102,14 +105,14 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
         save_file(tensors, part, metadata)
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
     """The model of a file written by `save`, in evaluation mode on `device`.
 
     Raises FileNotFoundError, and ValueError naming the reason for a file that is none of ours, is damaged, or
     whose tensors are not exactly those of the model it describes.
     """
     info, tensors = read(path)
-    model: Any = build_from(info.config, tensors, source=str(path))
+    model = build_from(info.config, tensors, source=str(path))
     model.origin = info.extra
     return model.to(device)
 
@@ -233,14 +236,14 @@ def load_into(make: Callable[[Any], M], path: str | Path) -> M:
     For a network that cannot be built by name. Raises as `load`.
     """
     info, tensors = read(path)
-    model: Any = make(info.config)
+    model = make(info.config)
     compare(model.state_dict(), tensors, source=str(path))
     model.load_state_dict(tensors)
     model.origin = info.extra
     return model.eval()
 
 
-def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> nn.Module:
+def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> Pretrained:
     """The model with exactly these tensors, in evaluation mode.
 
     Raises ValueError, beginning with `source`, for a configuration that no model has, and listing tensors that do not
@@ -268,7 +271,7 @@ class _WithoutInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build(config: Any) -> nn.Module:
+def build(config: Any) -> Pretrained:
     """A freshly initialised model of this configuration."""
     from pointrend.models.attached import AttachedConfig, AttachedSegmenter
     from pointrend.models.instance import InstanceConfig, InstanceSegmenter

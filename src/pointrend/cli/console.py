@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +22,11 @@ from rich.progress import (
 from rich.table import Column
 
 from pointrend.evaluation.options import Precision
+
+if TYPE_CHECKING:
+    from pointrend.models.base import Pretrained
+    from pointrend.models.semantic_model import SemanticModel
+    from pointrend.structures import Model
 
 
 def announce(text: str) -> None:
@@ -133,7 +138,7 @@ def load_model(
     names_if_none: Sequence[str] = (),
     output_stride: int | None = None,
     full_resolution: bool = False,
-) -> Any:
+) -> Pretrained:
     """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
 
     class_names: names of the model's classes, or one file of them, instead of its own.
@@ -167,14 +172,14 @@ def load_model(
     if output_stride is not None:
         if not hasattr(model, "with_output_stride"):
             raise ValueError("output_stride: expected a semantic model of ours (DeepLabV3)")
-        model = model.with_output_stride(output_stride)
+        model = cast(Any, model).with_output_stride(output_stride)
     if full_resolution:
         own_size = replace(model.config.preprocessing, short_edge=None, long_edge=None)
         model.config = replace(model.config, preprocessing=own_size)
     return model if optimize is None else model.optimize(optimize)
 
 
-def with_sliding_windows(model: Any, window: tuple[int, int] | None) -> Any:
+def with_sliding_windows(model: Pretrained, window: tuple[int, int] | None) -> Model:
     """The model, looking through overlapping windows of so many rows and columns if there are some."""
     if window is None:
         return model
@@ -182,7 +187,7 @@ def with_sliding_windows(model: Any, window: tuple[int, int] | None) -> Any:
         raise ValueError("window: expected a semantic model; objects would be cut at the windows' edges")
     from pointrend.models.tta import SlidingSemantic
 
-    return SlidingSemantic(model, window)
+    return SlidingSemantic(cast("SemanticModel", model), window)
 
 
 @contextmanager

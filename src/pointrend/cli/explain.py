@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tyro.conf import Positional
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
+    from pointrend.models.instance import InstanceSegmenter
+    from pointrend.models.semantic_model import SemanticModel
     from pointrend.visualize import Explanation, Window
 
 
@@ -52,7 +54,7 @@ class Explain:
         from pointrend.predict import Predictor
         from pointrend.visualize import animate_steps, explain, save_figure, write_gif
 
-        model = load_model(self.model)
+        model = cast("InstanceSegmenter | SemanticModel", load_model(self.model))
         if not hasattr(model, "loss"):
             raise ValueError(f"{self.model}: expected a checkpoint; an exported file shows no steps")
         predictor = Predictor(model, device=self.device)
@@ -61,7 +63,7 @@ class Explain:
         window = self._window(explanation)
         files = [self.out / "steps.gif"]
         write_gif(animate_steps(explanation, window=window), files[0])
-        for name, figure in self._figures(predictor.model, image, explanation, window):
+        for name, figure in self._figures(model, image, explanation, window):
             files += save_figure(figure, self.out / name)
         print(f"{self.image}: {explanation.title}, explained in {self.out}")
         print("  " + ", ".join(sorted(file.name for file in files)))
@@ -78,7 +80,11 @@ class Explain:
         return Window.around(*self.at, max(24, min(size) // 4), size)
 
     def _figures(
-        self, model: Any, image: Tensor, explanation: Explanation, window: Window | None
+        self,
+        model: InstanceSegmenter | SemanticModel,
+        image: Tensor,
+        explanation: Explanation,
+        window: Window | None,
     ) -> Iterator[tuple[str, Figure]]:
         from pointrend.visualize import (
             plot_features,
@@ -112,7 +118,9 @@ class Explain:
         else:
             yield "uncertainty", plot_uncertainty(explanation.image, uncertainty[0], box=explanation.box)
 
-    def _comparison(self, model: Any, image: Tensor, window: Window | None) -> Figure:
+    def _comparison(
+        self, model: InstanceSegmenter | SemanticModel, image: Tensor, window: Window | None
+    ) -> Figure:
         """4x conv (or whatever --baseline names), coarse, PointRend."""
         from pointrend.cli.console import load_model
         from pointrend.visualize import compare_results, variants
@@ -121,7 +129,9 @@ class Explain:
         own = variants(model, image, scale=scale)
         others: dict[str, Any] = {}
         if self.baseline is not None:
-            other = load_model(self.baseline).to(model.device).eval()
+            other = cast(
+                "InstanceSegmenter | SemanticModel", load_model(self.baseline).to(model.device).eval()
+            )
             if other.task != model.task:
                 raise ValueError(f"--baseline: expected a model for {model.task!r}, got {other.task!r}")
             name, found = list(variants(other, image, scale=scale).items())[-1]

@@ -20,7 +20,7 @@ from pointrend.evaluation.ground_truth import (
 from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.formats.coco_results import Records, consumed
-from pointrend.structures import Dataset, Sample, Samples
+from pointrend.structures import Dataset, Model, Sample, Samples
 
 __all__ = ["INSTANCE_METRICS", "evaluate_detections", "evaluate_instances"]
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def evaluate_instances(
-    model: Any,
+    model: Model | None,
     dataset: Samples,
     variants: Mapping[str, Options] | None = None,
     *,
@@ -182,5 +182,5 @@ def _whole(parts: Iterable[Mapping[int, T]]) -> list[T]:
     return [together[index] for index in sorted(together)]
 
 
-def _class_names(model: Any, dataset: Dataset) -> tuple[str, ...]:
+def _class_names(model: Model | None, dataset: Dataset) -> tuple[str, ...]:
     return tuple(dataset.class_names if model is None else model.config.class_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from pointrend.evaluation.coco_ap import CocoEvaluator
 from pointrend.evaluation.loop import Options, Progress, Store, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.evaluation.semantic_metrics import BoundaryIoU, LabelMapEvaluator, MeanIoU, TrimapIoU
-from pointrend.structures import Sample, Samples, SemanticTarget
+from pointrend.structures import Model, Sample, Samples, SemanticTarget
 
 SemanticMetric = Literal["miou", "categories", "trimap", "boundary"]
 SEMANTIC_METRICS: tuple[SemanticMetric, ...] = ("miou", "trimap", "boundary")
@@ -53,7 +53,7 @@ def semantic_evaluators(
 
 
 def evaluate_semantic(
-    model: Any,
+    model: Model | None,
     dataset: Samples,
     variants: Mapping[str, Options] | None = None,
     *,
@@ -83,7 +83,13 @@ def evaluate_semantic(
         ValueError: naming the image, if a target or result does not fit.
     """
     variants = {"model": {}} if variants is None else variants
-    names = tuple(class_names if class_names is not None else model.config.class_names)
+    if class_names is None:
+        if model is None:
+            raise ValueError(
+                "class_names: expected the names of the classes where there is no model to say them"
+            )
+        class_names = model.config.class_names
+    names = tuple(class_names)
     wanted = tuple(metrics)
     evaluators = {variant: semantic_evaluators(names, wanted, widths) for variant in variants}
     shard = Shard.current()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from pointrend.distributed import Shard
-from pointrend.structures import Sample, Samples
+from pointrend.structures import Model, Sample, Samples
 
 __all__ = ["InstanceStore", "Options", "Progress", "Store", "each_image", "merged"]
 
@@ -43,7 +43,7 @@ class InstanceStore(Store, Protocol):
 
 
 def each_image(
-    model: Any,
+    model: Model | None,
     dataset: Samples,
     variants: Mapping[str, Options],
     *,
@@ -99,7 +99,7 @@ def merged(parts: Sequence[Mergeable]) -> Mergeable:
     return first
 
 
-def _predict(model: Any, sample: Sample, options: Options) -> Any:
+def _predict(model: Model | None, sample: Sample, options: Options) -> Any:
     if model is None:
         raise ValueError("there is no saved prediction, and no model to make one")
     return model.predict([sample.image], **options)[0]

@@ -22,6 +22,7 @@ from pointrend.export.graphs import SemanticGraph, build_graph
 from pointrend.export.onnx_file import drop_assertions, trace, write_onnx
 from pointrend.export.verify import CHECKED_SIZES, EXACT, HALF, Check, photograph
 from pointrend.io import atomic_write
+from pointrend.models.base import Pretrained
 from pointrend.runtime.sessions import FORMAT
 
 TRACED_SIZE = (131, 165)
@@ -30,7 +31,7 @@ SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 def export(
-    model: Any,
+    model: Pretrained,
     to: str | Path,
     *,
     size: tuple[int, int] | None = None,
@@ -110,7 +111,7 @@ def _require_packages(to: Path, int8: bool) -> None:
         raise ImportError(f"{to}: needs {', '.join(missing)}: pip install 'pointrend[{extra}]'")
 
 
-def describe(model: Any, size: tuple[int, int] | None, logits: bool) -> dict[str, Any]:
+def describe(model: Pretrained, size: tuple[int, int] | None, logits: bool) -> dict[str, Any]:
     """What a reader of the file needs to know, as the file holds it."""
     config = model.config
     return {

@@ -51,6 +51,7 @@ class Pretrained(nn.Module):
     """A model of ours that can be fetched and kept."""
 
     task: ClassVar[Literal["instance", "semantic"]]
+    config: Any
     origin: dict[str, Any]
     """Where the weights come from (name, URL, licence, scores ..), as far as their file says; empty for new ones."""
 
@@ -71,7 +72,7 @@ class Pretrained(nn.Module):
         """Training losses of images uint8 (3, h, w) with their targets."""
         raise NotImplementedError
 
-    def predict(self, images: Sequence[Tensor]) -> Sequence[Result]:
+    def predict(self, images: Sequence[Tensor], *args: Any, **options: Any) -> Sequence[Result]:
         """A result for each image uint8 (3, H, W) RGB, of any sizes."""
         raise NotImplementedError
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pointrend.core.lazy_grid import LazyGrid
 from pointrend.core.subdivision import Size
+from pointrend.models.base import Pretrained
 from pointrend.models.box_head import Detections
 from pointrend.models.boxes import clip_boxes, grouped_nms
 from pointrend.models.inputs import batch_images, check_image, resize_image, resize_to
@@ -96,9 +97,10 @@ class _ModelWrapper:
     options: tuple[Any, ...] = ()
     """What else its predictions depend on."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Pretrained) -> None:
         self.model = model
         self.config = model.config
+        self.task = model.task
 
     @property
     def training(self) -> bool:
@@ -122,6 +124,8 @@ class _ModelWrapper:
 
 class _SemanticWrapper(_ModelWrapper, ABC):
     """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
+
+    model: SemanticModel
 
     @abstractmethod
     def grid(self, image: Tensor, *, refine: bool = True, num_points: int | None = None) -> LazyGrid:
@@ -226,6 +230,8 @@ class FlippedInstances(_ModelWrapper):
     is left in both views, and the two mask probabilities, S x S over the box, are averaged before pasting.
     """
 
+    model: InstanceSegmenter
+
     def __init__(self, model: InstanceSegmenter) -> None:
         super().__init__(model)
 
@@ -235,7 +241,7 @@ class FlippedInstances(_ModelWrapper):
         return [self._predict(image, uncertainty) for image in images]
 
     def _predict(self, image: Tensor, uncertainty: bool) -> InstanceResult:
-        model: InstanceSegmenter = self.model
+        model = self.model
         check_image(image)
         resized = resize_image(image, self.config.preprocessing)
         width = resized.shape[-1]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pointrend.formats.coco_json import read_coco
 from pointrend.formats.file_names import FileNames
 from pointrend.metadata.coco import CATEGORIES
 from pointrend.predict.inputs import Source
+from pointrend.structures import Model
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ids:
 
 
 def choose_ids(
-    sources: Sequence[Source], model: Any, *, like: Path | None = None, classes: Sequence[str] = ()
+    sources: Sequence[Source], model: Model, *, like: Path | None = None, classes: Sequence[str] = ()
 ) -> Ids:
     """The ids to write.
 
@@ -72,7 +72,7 @@ def _images_like(
     return tuple(chosen)
 
 
-def _known_categories(model: Any, names: Sequence[str]) -> tuple[int, ...]:
+def _known_categories(model: Model, names: Sequence[str]) -> tuple[int, ...]:
     noted = getattr(model, "origin", {}).get("category_ids")
     if (
         isinstance(noted, list)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from pointrend.predict.results import Failure, Prediction, Report
 from pointrend.predict.resume import RunRecord, fingerprint
 from pointrend.predict.writers import Output, Writer, track
 from pointrend.run_folder import RunFolder
-from pointrend.structures import InstanceResult, Result, class_number
+from pointrend.structures import InstanceResult, Model, Result, class_number
 
 # A network's features are held at once: 33 million pixels and a ResNet-50 are 10 GB and more.
 MAX_PIXELS = 2**25
@@ -47,15 +47,6 @@ WAITING = 2
 Image = Tensor | np.ndarray | PILImage.Image | bytes | str | Path
 """What `to_image` takes."""
 T = TypeVar("T")
-
-
-class Model(Protocol):
-    """What a predictor needs: `InstanceSegmenter` and `SemanticSegmenter` both have it."""
-
-    config: Any
-
-    def predict(self, images: Sequence[Tensor]) -> Sequence[Result]:
-        """Images, uint8 (3, H, W) RGB of any sizes, to one result each."""
 
 
 class Predictor:

@@ -13,6 +13,7 @@ from pointrend.predict.inputs import Source
 from pointrend.predict.results import Failure, Prediction
 from pointrend.predict.writers import Writer
 from pointrend.run_folder import RunFolder
+from pointrend.structures import Model
 
 
 class RunRecord:
@@ -60,7 +61,7 @@ class RunRecord:
         return "files" in noted and all((self.writer.out / file).is_file() for file in noted["files"])
 
 
-def fingerprint(model: Any) -> str:
+def fingerprint(model: Model) -> str:
     """A few digits that tell models apart: of its settings and, for a network, of all its weights.
 
     Of a stand-in for a model (`models.tta`), its options and the model.

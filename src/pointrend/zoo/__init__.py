@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pointrend.checkpoints.download import Progress, cache_folder, exclusive, fetch, file_hash
 from pointrend.zoo.backbones import PRETRAINED, PretrainedBackbone, fill_backbone
 from pointrend.zoo.bundled import BUNDLED, load_bundled
 from pointrend.zoo.entries import ZOO, Entry
+
+if TYPE_CHECKING:
+    from pointrend.models.base import Pretrained
+
 
 __all__ = ["BUNDLED", "PRETRAINED", "ZOO", "Entry", "PretrainedBackbone", "fill_backbone", "load"]
 
@@ -26,7 +30,7 @@ def load(
     *,
     device: str = "cpu",
     progress: Progress | None = None,
-) -> Any:
+) -> Pretrained:
     """A model, ready to predict: an `InstanceSegmenter` or a `SemanticSegmenter` in evaluation mode.
 
     Args:
@@ -61,7 +65,7 @@ def load(
     return _load_published(entry, progress).to(device)
 
 
-def _load_published(entry: Entry, progress: Progress | None) -> Any:
+def _load_published(entry: Entry, progress: Progress | None) -> Pretrained:
     from pointrend.checkpoints import native
 
     if not entry.url:
@@ -85,7 +89,7 @@ def _load_published(entry: Entry, progress: Progress | None) -> Any:
         raise ValueError(f"{error}; remove {converted}, and it is converted again") from error
 
 
-def _convert(entry: Entry, path: Path) -> Any:
+def _convert(entry: Entry, path: Path) -> Pretrained:
     """The published file as our model; ValueError if its tensors are not exactly those of the entry's network."""
     try:
         model = _reader(entry.project)(path, config=entry.config())
@@ -116,7 +120,7 @@ def _find_file(name: str | Path) -> Path:
     raise FileNotFoundError(f"{path}: no such file, and no name of the zoo: {_similar(path)}")
 
 
-def _load_path(path: Path) -> Any:
+def _load_path(path: Path) -> Pretrained:
     from pointrend.checkpoints import native
 
     if path.suffix == ".safetensors":
@@ -124,7 +128,7 @@ def _load_path(path: Path) -> Any:
     if path.suffix in (".onnx", ".xml"):
         from pointrend.zoo.exported import ExportedSegmenter
 
-        return ExportedSegmenter(path)
+        return cast("Pretrained", ExportedSegmenter(path))  # all that prediction asks of one
     if (entry := _published_as(path)) is not None:
         return _convert(entry, path)
     model = _reader(_project_of(path))(path)

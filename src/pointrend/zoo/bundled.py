@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pointrend.models.base import Pretrained
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ REFINER = Bundled(
 """What `pointrend.refine_mask` uses; `load` does not take it, since it is no segmenter."""
 
 
-def load_bundled(name: str, *, device: str = "cpu") -> Any:
+def load_bundled(name: str, *, device: str = "cpu") -> Pretrained:
     """A bundled `SemanticSegmenter` or `InstanceSegmenter` in evaluation mode, float32.
 
     Raises:
