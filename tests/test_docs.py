@@ -69,7 +69,9 @@ def test_every_source_of_numbers_is_on_a_page(monkeypatch: pytest.MonkeyPatch) -
     assert read == {path.stem for path in fill_docs.RESULTS.iterdir()}
 
 
-@pytest.mark.parametrize("name", ["deploy", "evaluation", "performance", "results", "training"])
+@pytest.mark.parametrize(
+    "name", ["deploy", "evaluation", "performance", "reliability", "results", "training"]
+)
 def test_tables_of_numbers_come_from_files_or_say_that_they_do_not(name: str) -> None:
     text = fill_docs.REGION.sub("", (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
     before = re.findall(r"^(.*)\n\n\|.*\n\| ---.*---:", text, re.M)

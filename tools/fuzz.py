@@ -895,6 +895,7 @@ def run(count: int, seed: int, keep: Path | None, only: str = "", *, say: bool =
     families = [family for family in FAMILIES if only in family.name]
     total = sum(family.weight for family in families)
     findings = 0
+    print("| files | read | refused | findings |\n| --- | ---: | ---: | ---: |")
     for family in families:
         for number in range(-1, max(1, round(count * family.weight / total))):
             with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
@@ -918,16 +919,13 @@ def run(count: int, seed: int, keep: Path | None, only: str = "", *, say: bool =
                         (target / Path(family.target).name).write_bytes((folder / family.target).read_bytes())
         show(family.name, family.counts)
     every = sum((family.counts for family in families), Counter())
-    show("all", every)
+    show("**all**", every)
     return findings
 
 
 def show(name: str, row: Counter[str]) -> None:
-    """A line of the table."""
-    print(
-        f"{name:28s} read {row['read']:5d}, refused {row['refused']:5d}, findings {row['finding']:3d}",
-        flush=True,
-    )
+    """A row of the table."""
+    print(f"| {name} | {row['read']} | {row['refused']} | {row['finding']} |", flush=True)
 
 
 def main() -> int:
