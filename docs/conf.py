@@ -44,7 +44,11 @@ nitpicky = True
 # Types of other libraries: their inventories would have to be fetched.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|np|numpy|PIL|nn|Image|os|collections|typing|pathlib|Path)(\..*)?"),
-    ("py:.*", r"tuple\[.*|pointrend\..*\.[A-Z]"),  # a nested tuple, and type variables
+    ("py:.*", r"Figure|Pretrained|Progress"),  # names that only type checkers import
+    (
+        "py:.*",
+        r"tuple\[.*|pointrend\..*\.[A-Z]|pointrend\.models\.base\.Model",
+    ),  # a nested tuple, and type variables
 ]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -78,6 +82,13 @@ def restore_attribute(
         lines[:] = attributes.pop(name)
 
 
+def readable_defaults(
+    app: object, what: str, name: str, obj: object, options: object, signature: str | None, returned: str
+) -> tuple[str | None, str]:
+    """ "<factory>", a dataclass's default that is made anew, is no Python: the signature would be shown unparsed."""
+    return signature and signature.replace("<factory>", "..."), returned
+
+
 def formula(translator: Any, node: nodes.Element) -> None:
     """Formulas as MathML: browsers draw it themselves, without a script from elsewhere."""
     translator.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
@@ -94,6 +105,7 @@ def dashes(app: object, page: nodes.document) -> None:
 def setup(app: Any) -> None:
     app.connect("doctree-read", dashes)
     app.connect("source-read", links_to_files)
+    app.connect("autodoc-process-signature", readable_defaults)
     app.connect("autodoc-process-docstring", keep_attribute, priority=400)
     app.connect("autodoc-process-docstring", restore_attribute, priority=600)
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))

@@ -129,6 +129,19 @@ def test_the_reference_has_every_public_name() -> None:
     assert not missing
 
 
+def test_the_reference_has_the_methods_that_public_classes_inherit() -> None:
+    reference = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    heirs = [
+        name
+        for name in pointrend.__all__
+        if isinstance(value := getattr(pointrend, name), type)
+        and any(base.__module__.startswith("pointrend.") for base in value.__mro__[1:])
+    ]
+    assert {"SemanticSegmenter", "SemanticResult"} <= {*heirs}
+    directive = ":: pointrend.{}\n   :members:\n   :inherited-members:"
+    assert [name for name in heirs if directive.format(name) not in reference] == []
+
+
 def test_no_public_name_or_parameter_goes_or_comes_unnoticed() -> None:
     promised = (ROOT / "docs" / "public_api.txt").read_text(encoding="utf-8").splitlines()
     assert public_api() == promised, (

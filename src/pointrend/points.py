@@ -72,7 +72,7 @@ def get_uncertain_point_coords_with_randomness(
     Args:
         coarse_logits: (R, C, H, W).
         uncertainty_func: logits (R, C, P) -> (R, 1, P).
-        num_points: P.
+        num_points: P, for each region.
         oversample_ratio: candidates for each point, k >= 1.
         importance_sample_ratio: share of the points chosen by uncertainty, beta in [0, 1].
         generator: torch's own if not given.

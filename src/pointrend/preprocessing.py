@@ -27,12 +27,13 @@ MAX_RESIZED_PIXELS = 2**27
 class Preprocessing:
     """What happens to an image before the network sees it.
 
-    mean, std: per channel of RGB (whatever `channel_order` is), in units of 0..255.
-    channel_order: of the network's input. Images are always handed over as RGB.
-    short_edge: length in pixels to which the shorter side is scaled; None leaves it.
-    long_edge: limit for the longer side after that. Alone, it only ever shrinks.
-    resize: "pil" or "cv2", see the module.
-    divisor: the batch is zero-padded (after normalisation) on the right and at the bottom to multiples of it.
+    Args:
+        mean, std: per channel of RGB (whatever `channel_order` is), in units of 0..255.
+        channel_order: of the network's input. Images are always handed over as RGB.
+        short_edge: length in pixels to which the shorter side is scaled; None leaves it.
+        long_edge: limit for the longer side after that. Alone, it only ever shrinks.
+        resize: "pil" is Pillow's BILINEAR, "cv2" OpenCV's INTER_LINEAR.
+        divisor: the batch is zero-padded (after normalisation) on the right and at the bottom to multiples of it.
     """
 
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

@@ -333,10 +333,12 @@ class Detection:
 
 @dataclass(frozen=True, repr=False)
 class InstanceResult(InstanceMethods):
-    """The objects found in one image, best first, in the original image's pixels.
+    """The objects found in one image, best first, in the original image's pixels::
 
-    result[0]                one `Detection`; also `for detection in result`
-    result[:3], result[flags], result["person"], result.above(0.5)     results of fewer objects
+        result[0]                # one `Detection`; also `for detection in result`
+        result[:3], result[flags], result["person"], result.above(0.5)    # results of fewer objects
+
+    Row n of `boxes`, `labels`, `scores` and `masks` is the same object.
     """
 
     boxes: Tensor
@@ -432,10 +434,12 @@ class InstanceResult(InstanceMethods):
 
 @dataclass(frozen=True, repr=False)
 class SemanticResult(ResultMethods):
-    """The label of each pixel of one image.
+    """The label of each pixel of one image::
 
-    result["person"]        (H, W) bool, where that class is
-    for name in result      the classes that occur
+        result["person"]        # (H, W) bool, where that class is
+        for name in result      # the classes that occur
+
+    The label map has the image's own size.
     """
 
     labels: Tensor

@@ -107,8 +107,10 @@ def from_detectron2(
             the published ones; `dataclasses.replace(model.config, ..)` of a first attempt is a way to get it.
         class_names: in the order of the file's outputs. It does not name them: "class 0", "class 1", .. if not given.
 
-    Raises FileNotFoundError, and ValueError for an unreadable file, an architecture that is not here, and
-    names or shapes that do not fit exactly, all of which it lists.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unreadable file, an architecture that is not here, or names or shapes that do not fit
+            exactly, all of which it lists.
     """
     tensors = read_foreign(path).tensors
     if config is None:

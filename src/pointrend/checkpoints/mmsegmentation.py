@@ -43,11 +43,15 @@ def from_mmsegmentation(
 ) -> SemanticSegmenter:
     """The model of an MMSegmentation checkpoint, zip or older serialisation, in evaluation mode.
 
-    config: instead of the one read off the file by `infer_config`.
-    class_names: instead of those in the file's metadata; "class 0", "class 1", .. where neither says them.
+    Args:
+        path: of the file.
+        config: instead of the one read off the file by `infer_config`.
+        class_names: instead of those in the file's metadata; "class 0", "class 1", .. where neither says them.
 
-    Raises FileNotFoundError, and ValueError for an unreadable file, another model than PointRend on
-    SemanticFPN, and names or shapes that do not fit exactly, all of which it lists.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an unreadable file, another model than PointRend on SemanticFPN, or names or shapes that do not
+            fit exactly, all of which it lists.
     """
     checkpoint = read_foreign(path)
     if config is None:

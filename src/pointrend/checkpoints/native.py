@@ -80,10 +80,14 @@ class FileInfo:
 def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
     """Write a model of ours so that `load` can build it again, in the tensors' own dtypes.
 
-    The file appears under its name only when it is complete. extra: plain JSON values kept beside the
-    configuration; if not given, what the model's own file said (`model.origin`), such as its licence.
+    Args:
+        model: of this package.
+        path: the file, which appears under its name only when it is complete.
+        extra: plain JSON values kept beside the configuration; if not given, what the model's own file said
+            (`model.origin`), such as its licence.
 
-    Raises ValueError for another module than ours, and for one made by `optimize`, whose weights are folded.
+    Raises:
+        ValueError: another module than ours, or one made by `optimize`, whose weights are folded.
     """
     from safetensors.torch import save_file
 

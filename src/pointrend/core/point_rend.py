@@ -35,9 +35,9 @@ class PointRend(nn.Module):
     Args:
         fine_channels: channels of the feature map, or of each of several maps.
         num_classes: C channels of the coarse logits; 1 means a binary mask (sigmoid), more exclusive classes.
-        width, depth, coarse_each_layer, residual: of the :class:`~pointrend.core.point_head.PointHead`.
-            ``residual`` is on by default here: on networks trained from scratch or fine-tuned it was better at
-            every number of points (docs/results.md). Turn it off for the paper's head.
+        width, depth, coarse_each_layer: of the :class:`~pointrend.core.point_head.PointHead`.
+        residual: of the point head, and on by default here: on networks trained from scratch or fine-tuned it was
+            better at every number of points (docs/results.md). Turn it off for the paper's head.
         sampling: how training points are chosen.
         num_points: points predicted in each subdivision step at inference (8192 for a street scene in the paper).
         uncertainty: which points come first, in training and at inference; the distance of the logit from 0 for one

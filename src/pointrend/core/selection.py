@@ -118,7 +118,7 @@ class PointSampling:
     importance_ratio: float = 0.75
     """beta in [0, 1]: the share of points chosen by uncertainty."""
     strategy: Literal["biased", "grid", "labelled"] = "biased"
-    """"grid": sqrt(N) x sqrt(N) points instead of random ones; "labelled": by :func:`sample_labelled_points`."""
+    """"grid": sqrt(N) x sqrt(N) points instead of random ones; "labelled": at labelled pixels alone."""
 
     def __post_init__(self) -> None:
         if self.num_points < 1 or self.oversample_ratio < 1 or not 0 <= self.importance_ratio <= 1:

@@ -97,21 +97,22 @@ MOBILENET_STAGES = {"stem": (0, 2), "res2": (2, 4), "res3": (4, 7), "res4": (7, 
 class BackboneConfig:
     """Which network, and in which of its published variants.
 
-    name: torchvision's, or "resnet10_w16": one basic block a stage with 16 to 128 channels, 0.3 million
-        parameters; nobody published weights for it, it is for models that are shipped and for demonstrations.
-        "timm/NAME" and "torchvision/NAME": any network of these libraries with maps of strides 4, 8, 16 and 32, or a
-        plain vision transformer of timm.
-    norm: "frozen" (statistics and affine fixed, as Detectron2 trains) or "batch" (nn.BatchNorm2d).
-    stride_in_1x1: the stride of res3..res5 sits in the first 1x1 of their first block, as in the MSRA models
-        of Detectron2's zoo; otherwise in the 3x3, as in torchvision, ResNeXt and MMSegmentation. Bottlenecks
-        only.
-    deep_stem: three 3x3 convolutions instead of one 7x7: MMSegmentation's ResNetV1c, and with a wider stem the
-        "ResNet-103" of the paper's DeepLab experiments.
-    stem_width: channels of a deep stem's first two convolutions, half those of its third: 32 (ResNetV1c) or 64
-        (Detectron2's R-103; res2 then sees 128).
-    output_stride: 32, or 16 / 8 with dilated res5 / res4 and res5 (DeepLab).
-    multi_grid: of a dilated res5, a factor of the dilation for each block, such as (1, 2, 4) in DeepLabV3; () dilates
-        all of them alike, and the first as the stage before.
+    Args:
+        name: torchvision's, or "resnet10_w16": one basic block a stage with 16 to 128 channels, 0.3 million
+            parameters; nobody published weights for it, it is for models that are shipped and for demonstrations.
+            "timm/NAME" and "torchvision/NAME": any network of these libraries with maps of strides 4, 8, 16 and 32, or
+            a plain vision transformer of timm.
+        norm: "frozen" (statistics and affine fixed, as Detectron2 trains) or "batch" (nn.BatchNorm2d).
+        stride_in_1x1: the stride of res3..res5 sits in the first 1x1 of their first block, as in the MSRA models
+            of Detectron2's zoo; otherwise in the 3x3, as in torchvision, ResNeXt and MMSegmentation. Bottlenecks
+            only.
+        deep_stem: three 3x3 convolutions instead of one 7x7: MMSegmentation's ResNetV1c, and with a wider stem the
+            "ResNet-103" of the paper's DeepLab experiments.
+        stem_width: channels of a deep stem's first two convolutions, half those of its third: 32 (ResNetV1c) or 64
+            (Detectron2's R-103; res2 then sees 128).
+        output_stride: 32, or 16 / 8 with dilated res5 / res4 and res5 (DeepLab).
+        multi_grid: of a dilated res5, a factor of the dilation for each block, such as (1, 2, 4) in DeepLabV3; ()
+            dilates all of them alike, and the first as the stage before.
     """
 
     name: str = "resnet50"

@@ -43,10 +43,11 @@ _LARGEST = 2**20  # no width, depth or size of these networks is near it
 class NetworkSource:
     """A network by name, so that a file can say which it holds.
 
-    family: the library; "own" for what only its author can build.
-    name: torchvision's function, or the class of the others; empty if it cannot be built by name.
-    arguments: of that function or class, plain JSON values; transformers' whole configuration.
-    binary: its only channel is the second of two classes.
+    Args:
+        family: the library; "own" for what only its author can build.
+        name: torchvision's function, or the class of the others; empty if it cannot be built by name.
+        arguments: of that function or class, plain JSON values; transformers' whole configuration.
+        binary: its only channel is the second of two classes.
     """
 
     family: Literal["torchvision", "transformers", "smp", "own"] = "own"

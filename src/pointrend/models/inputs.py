@@ -31,8 +31,9 @@ from pointrend.structures import (
 class ImageBatch:
     """The network's input.
 
-    tensor: float32 (B, 3, H, W), normalised, zero-padded on the right and at the bottom.
-    sizes: (height, width) of each image inside it, without padding.
+    Args:
+        tensor: float32 (B, 3, H, W), normalised, zero-padded on the right and at the bottom.
+        sizes: (height, width) of each image inside it, without padding.
     """
 
     tensor: Tensor

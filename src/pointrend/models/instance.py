@@ -113,9 +113,9 @@ HEADS: dict[str, Callable[..., MaskHead]] = {
 
 
 class InstanceSegmenter(Pretrained):
-    """A two-stage detector with a mask head; see the module for its parts.
+    """Mask R-CNN, a two-stage detector, with a PointRend or another mask head.
 
-    Args: as for :class:`~pointrend.models.semantic.SemanticSegmenter`.
+    Arguments as for :class:`~pointrend.models.semantic.SemanticSegmenter`.
 
     >>> InstanceSegmenter(classes=("person", "car"), backbone="resnet18").config.mask_head
     'pointrend'

@@ -135,7 +135,7 @@ class SemanticModel(Pretrained):
         num_points: int | None = None,
         trace: list[SubdivisionStep] | None = None,
     ) -> Tensor:
-        """Logits (B, C, *size) float32: coarse ones (B, C, h, w) with uncertain points predicted anew from the maps."""
+        """Logits (B, C, H, W) float32: coarse ones (B, C, h, w) with uncertain points predicted anew from the maps."""
         assert self.point_rend is not None
         logits = self.point_rend.refine(
             coarse,

@@ -162,11 +162,11 @@ class Predictor:
         fresh: bool = False,
         progress: bool = False,
     ) -> Report:
-        """Predict every image of `sources` and write into the folder `out`.
+        """Predict every image of `sources` and write into the folder `out`::
 
-        overlays/NAME.png    the prediction drawn on the image
-        labels/NAME.png      semantic models: the label map, class numbers with a palette
-        predictions.json     instance models: one COCO file (images, categories, annotations with scores)
+            overlays/NAME.png    the prediction drawn on the image
+            labels/NAME.png      semantic models: the label map, class numbers with a palette
+            predictions.json     instance models: one COCO file (images, categories, annotations with scores)
 
         and what else `output` asks for. NAME keeps the folders below the images' common parent, so equal names in
         different folders stay apart. A run that did not come to its end is continued, with the same model and settings;

@@ -50,7 +50,7 @@ class MaskConfig:
     """Channels of PointRend's point head, if not ``width``."""
     coarse_each_layer: bool = True
     residual: bool = False
-    """The point head predicts a correction instead of the logits; see :class:`pointrend.core.PointHead`."""
+    """The point head predicts a correction instead of the logits; see :class:`~pointrend.core.point_head.PointHead`."""
     coarse_probabilities: bool = False
     """The point head sees the coarse masks as probabilities, as the paper's text has it, instead of as logits."""
     point_loss_weight: float = 1.0
