@@ -6,20 +6,22 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from pointrend.data.cityscapes import Cityscapes
-from pointrend.data.class_table import ClassTable, infer_classes, read_class_file, refuse_masks
+from pointrend.data.class_table import ClassTable, infer_classes, read_class_file, read_classes, refuse_masks
 from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
 from pointrend.data.exports import ObjectSource, describe, find_objects, find_points
-from pointrend.data.label_folders import SemanticFolder, find_semantic_pairs
-from pointrend.data.remote import is_url
+from pointrend.data.label_folders import SemanticFolder, find_semantic_pairs, read_pairs
+from pointrend.data.remote import ObjectFile, is_missing, is_url, opened
 from pointrend.data.shapes import ShapeScenes
 from pointrend.data.splits import SPLIT_NAMES, held_out
-from pointrend.data.streamed import find_objects_at, label_maps_at
 from pointrend.data.voc_folder import VocFolder
-from pointrend.formats.records import checked
+from pointrend.formats.coco_json import inspect_coco
+from pointrend.formats.records import CocoFile, Inspection, checked
 from pointrend.metadata import ade20k, coco
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task
@@ -52,6 +54,10 @@ with an optional DIR/classes.json for label maps (palette: for maps in colour):
    "palette": [colours]}"""
 
 POINTS = re.compile(r":points(?:_(n\d+_v\d+))?$")
+LARGEST_ANNOTATIONS = 2**31
+"""Bytes of an annotation file or a list behind an address; those of COCO's training part are 450 MB."""
+COCO_FILES = (("instances_{}.json", "{}"), ("annotations/instances_{}2017.json", "{}2017"))
+"""Behind an address: annotation file and folder of images of a split."""
 SCENES = {"train": (0, 20_000), "val": (1_000_000, 200)}  # first scene and how many
 
 
@@ -82,13 +88,15 @@ def open_dataset(
     name = POINTS.sub("", name)
     if (lvis or points) and task == "semantic":
         raise ValueError(f"{data}: LVIS and labelled points are data for instance segmentation, not semantic")
+    opening = _Opening(split, task, transforms, categories, allow_missing)
     found: Dataset | None
     if is_url(name):
         if lvis or points:
             raise ValueError(f"{data}: LVIS and labelled points are read from this computer's disk only")
-        found = _streamed(name.rstrip("/"), split, task, transforms, categories, allow_missing)
+        found = opening.address(name.rstrip("/"))
     elif name == "shapes" and not Path(name).exists():
-        found = _shapes(split, task or "semantic", transforms)
+        first, count = SCENES[split]
+        found = ShapeScenes(count, task or "semantic", first=first, transforms=transforms)
     elif Path(name).is_dir():
         root = Path(name)
         if points is not None and split == "train":
@@ -98,10 +106,10 @@ def open_dataset(
                     f"{data}: found no file of labelled points (*_n10_v1_without_masks.json) beside its images; "
                     "`pointrend data sample-points` draws them from masks"
                 )
-            return _objects(source, split, transforms, categories, allow_missing)
-        found = None if lvis else _folder(root, split, task, transforms, categories, allow_missing)
+            return opening.objects(source)
+        found = None if lvis else opening.folder(root)
         if found is None and task != "semantic":
-            found = _lvis(root, split, transforms, categories)
+            found = opening.lvis(root)
     elif Path(name).is_file():
         raise ValueError(
             f"{name}: expected a folder, got a file; give the folder that holds it and its images, archives unpacked. "
@@ -133,7 +141,7 @@ def _other(data: str | Path, split: Split) -> str:
     ):
         with suppress(ValueError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if _folder(folder, part, task, None, None, True) is not None:
+            if _Opening(part, task, allow_missing=True).folder(folder) is not None:
                 return text
     return ""
 
@@ -146,114 +154,115 @@ def _split_task(data: str) -> tuple[str, Task | None]:
     return data, None
 
 
-def _shapes(split: Split, task: Task, transforms: Transforms | None) -> ShapeScenes:
-    first, count = SCENES[split]
-    return ShapeScenes(count, task, first=first, transforms=transforms)
+@dataclass(frozen=True)
+class _Opening:
+    """What was asked of a data set, for each kind of place that it may lie in; see `open_dataset`."""
 
+    split: Split
+    task: Task | None
+    transforms: Transforms | None = None
+    categories: Sequence[str] | None = None
+    allow_missing: bool = False
 
-def _folder(
-    root: Path,
-    split: Split,
-    task: Task | None,
-    transforms: Transforms | None,
-    categories: Sequence[str] | None,
-    allow_missing: bool,
-) -> Dataset | None:
-    if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
-        return Cityscapes(root, split, task or "semantic", transforms=transforms, allow_missing=allow_missing)
-    voc = VocFolder.find(root)
-    if voc is not None and task != "instance":
-        return _voc_maps(voc, split, transforms)
-    if task == "semantic":  # label maps come first, where a folder has both
-        maps = _label_maps(root, split, transforms, allow_missing)
-        if maps is not None:
-            return maps
-    source = find_objects(root, split) if voc is None else voc.objects(split)
-    if source is None:
-        return _label_maps(root, split, transforms, allow_missing)
-    return _objects(source, split, transforms, categories, allow_missing)
+    def folder(self, root: Path) -> Dataset | None:
+        """The data in a folder, None where it has none."""
+        if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
+            task = self.task or "semantic"
+            return Cityscapes(
+                root, self.split, task, transforms=self.transforms, allow_missing=self.allow_missing
+            )
+        voc = VocFolder.find(root)
+        if voc is not None and self.task != "instance":
+            pairs = [(voc.images / image, labels) for image, labels, _ in voc.files(self.split)]
+            return SemanticFolder(pairs, voc.classes(), transforms=self.transforms) if pairs else None
+        if self.task == "semantic":  # label maps come first, where a folder has both
+            maps = self.label_maps(root)
+            if maps is not None:
+                return maps
+        source = find_objects(root, self.split) if voc is None else voc.objects(self.split)
+        return self.label_maps(root) if source is None else self.objects(source)
 
+    def address(self, address: str) -> Dataset:
+        """The data below an address: annotations are read once, each image when it is its turn, and nothing is listed
+        or kept.
+        """
+        for name, images in COCO_FILES if self.task != "semantic" else ():
+            file = _file_at(f"{address}/{name.format(self.split)}")
+            if file is not None:
+                inspect = partial(inspect_coco, file, file_names=True)
+                return self.objects(
+                    ObjectSource("COCO file", f"{address}/{images.format(self.split)}", inspect)
+                )
+        listed = None if self.task == "instance" else _file_at(f"{address}/{self.split}.txt")
+        if listed is None:
+            raise ValueError(
+                f"{address}: found no annotations of {self.split!r} there (or they may not be read): expected "
+                f"instances_{self.split}.json, annotations/instances_{self.split}2017.json or, for label maps, "
+                f"{self.split}.txt"
+            )
+        table = _file_at(f"{address}/classes.json")
+        if table is None:  # not every label map is read to infer the classes
+            raise ValueError(
+                f"{address}/classes.json: not there; label maps behind an address need a file that names their classes"
+            )
+        classes = read_classes(table)
+        return SemanticFolder(read_pairs(listed), classes, transforms=self.transforms, address=address)
 
-def _streamed(
-    address: str,
-    split: Split,
-    task: Task | None,
-    transforms: Transforms | None,
-    categories: Sequence[str] | None,
-    allow_missing: bool,
-) -> Dataset:
-    source = None if task == "semantic" else find_objects_at(address, split)
-    if source is not None:
-        return _objects(source, split, transforms, categories, allow_missing)
-    maps = None if task == "instance" else label_maps_at(address, split, transforms)
-    if maps is None:
-        raise ValueError(
-            f"{address}: found no annotations of {split!r} there (or they may not be read): expected "
-            f"instances_{split}.json, annotations/instances_{split}2017.json or, for label maps, {split}.txt"
+    def objects(self, source: ObjectSource) -> CocoInstances:
+        """Annotated objects; ValueError where there is none to learn from."""
+        inspection = source.inspect()
+        file = inspection.file if self.allow_missing else checked(inspection)
+        if source.both_splits:
+            file = file.part(held_out(list(file.images), self.split))
+        data = self._coco(source.images, file, inspection)
+        if not len(data) and not self.allow_missing:
+            objects = [item for items in file.objects.values() for item in items]
+            crowds = sum(item.crowd for item in objects)
+            why = f", {crowds} of them crowds (iscrowd 1), which are not learnt from" if crowds else ""
+            raise ValueError(
+                f"{file.source}: expected an image with an object of {', '.join(data.class_names[:10])}; it has "
+                f"{len(file.images)} images and {len(objects)} objects{why}; `pointrend data check` says more"
+            )
+        return data
+
+    def lvis(self, root: Path) -> CocoInstances | None:
+        """LVIS's annotations of COCO's images."""
+        found = find_lvis(root, self.split)
+        return None if found is None else self._coco(root, read_lvis_as_coco(found))
+
+    def label_maps(self, root: Path) -> SemanticFolder | None:
+        """Images with label maps."""
+        pairs = find_semantic_pairs(root, allow_missing=self.allow_missing)
+        if not pairs[self.split]:
+            return None
+        # Both splits' label maps count: a class may occur in one of them only.
+        label_paths = [label_path for _, label_path in [*pairs["train"], *pairs["val"]]]
+        classes = _classes(root, label_paths, self.allow_missing)
+        return SemanticFolder(pairs[self.split], classes, transforms=self.transforms)
+
+    def _coco(
+        self, images: Path | str, file: CocoFile, inspection: Inspection | None = None
+    ) -> CocoInstances:
+        return CocoInstances(
+            images,
+            file,
+            transforms=self.transforms,
+            categories=self.categories,
+            keep_empty=self.split != "train",
+            inspection=inspection,
         )
-    return maps
 
 
-def _objects(
-    source: ObjectSource,
-    split: Split,
-    transforms: Transforms | None,
-    categories: Sequence[str] | None,
-    allow_missing: bool,
-) -> CocoInstances:
-    inspection = source.inspect()
-    file = inspection.file if allow_missing else checked(inspection)
-    if source.both_splits:
-        file = file.part(held_out(list(file.images), split))
-    data = CocoInstances(
-        source.images,
-        file,
-        transforms=transforms,
-        categories=categories,
-        keep_empty=split != "train",
-        inspection=inspection,
-    )
-    if not len(data) and not allow_missing:
-        objects = [item for items in file.objects.values() for item in items]
-        crowds = sum(item.crowd for item in objects)
-        why = f", {crowds} of them crowds (iscrowd 1), which are not learnt from" if crowds else ""
-        raise ValueError(
-            f"{file.source}: expected an image with an object of {', '.join(data.class_names[:10])}; it has "
-            f"{len(file.images)} images and {len(objects)} objects{why}; `pointrend data check` says more"
-        )
-    return data
-
-
-def _voc_maps(voc: VocFolder, split: Split, transforms: Transforms | None) -> SemanticFolder | None:
-    pairs = [(voc.images / image, labels) for image, labels, _ in voc.files(split)]
-    return SemanticFolder(pairs, voc.classes(), transforms=transforms) if pairs else None
-
-
-def _label_maps(
-    root: Path, split: Split, transforms: Transforms | None, allow_missing: bool
-) -> SemanticFolder | None:
-    pairs = find_semantic_pairs(root, allow_missing=allow_missing)
-    if not pairs[split]:
-        return None
-    # Both splits' label maps count: a class may occur in one of them only.
-    label_paths = [label_path for _, label_path in [*pairs["train"], *pairs["val"]]]
-    return SemanticFolder(pairs[split], _classes(root, label_paths, allow_missing), transforms=transforms)
-
-
-def _lvis(
-    root: Path, split: Split, transforms: Transforms | None, categories: Sequence[str] | None
-) -> Dataset | None:
-    found = find_lvis(root, split)
-    if found is None:
-        return None
-    images, annotations = found
-    return CocoInstances(
-        images,
-        read_lvis_as_coco(annotations),
-        transforms=transforms,
-        categories=categories,
-        keep_empty=split != "train",
-    )
+def _file_at(address: str) -> ObjectFile | None:
+    """An annotation file or a list; None where it is not there."""
+    try:
+        file = opened(address, LARGEST_ANNOTATIONS)
+    except ConnectionError as error:
+        if is_missing(error):
+            return None
+        raise
+    assert isinstance(file, ObjectFile)
+    return file
 
 
 def _classes(root: Path, maps: Sequence[Path], allow_missing: bool) -> ClassTable:

@@ -279,10 +279,7 @@ def _released(image: ImageRecord) -> ImageRecord:
     return replace(image, file_name="/".join(parts))
 
 
-def find_lvis(root: Path, split: str) -> tuple[Path, Path] | None:
-    """The folder that holds COCO's, and the annotation file, if they are there."""
-    for name in FILES[split]:
-        for folder in (root, root / "annotations"):
-            if (folder / name).is_file():
-                return root, folder / name
-    return None
+def find_lvis(root: Path, split: str) -> Path | None:
+    """The annotation file, if it is there."""
+    paths = (folder / name for name in FILES[split] for folder in (root, root / "annotations"))
+    return next((path for path in paths if path.is_file()), None)
