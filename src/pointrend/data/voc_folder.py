@@ -15,8 +15,8 @@ from pointrend.data.exports import ObjectSource
 from pointrend.data.label_io import read_labels
 from pointrend.data.splits import SPLIT_NAMES, child, first_child, held_out, split_of
 from pointrend.formats.file_names import has_files, visible_files
-from pointrend.formats.image_annotations import AnnotatedImage, mask_shape, together
-from pointrend.formats.records import Fault, Inspection
+from pointrend.formats.image_annotations import AnnotatedImage, Collection, mask_shape
+from pointrend.formats.records import Inspection
 from pointrend.metadata import pascal_voc
 from pointrend.structures import RGB
 
@@ -109,34 +109,29 @@ class VocFolder:
     def _inspect(self, split: str) -> Inspection:
         """Each object of an object map as a mask, its class that of most of its pixels in the class map."""
         table = self.classes()
-        images: list[AnnotatedImage] = []
-        faults: list[Fault] = []
+        found = Collection()
         for name, class_path, object_path in self.files(split):
-            try:
+            with found.noting("unreadable annotation", object_path.name):
                 labels = to_contiguous(read_labels(class_path, table.colors), table, class_path).numpy()
                 objects = read_labels(object_path, _AnyColor()).numpy()
                 if labels.shape != objects.shape:
                     raise ValueError(f"{object_path}: expected the size of {class_path}, got {objects.shape}")
-            except ValueError as error:
-                faults.append(Fault("unreadable annotation", object_path.name, str(error)))
-                continue
-            image = AnnotatedImage(name, (labels.shape[0], labels.shape[1]))
-            images.append(image)
-            for number in np.unique(objects[(objects != 0) & (objects != VOID)]).tolist():
-                rows, columns = np.nonzero(objects == number)
-                counts = np.bincount(labels[rows, columns], minlength=VOID + 1)[:VOID]
-                counts[0] = 0
-                label = int(counts.argmax())
-                if not counts[label] or label >= len(table.names):
-                    place = f"{object_path.name}, object {number}"
-                    faults.append(Fault("object without a class", place, "has no class pixel"))
-                    continue
-                top, left = int(rows.min()), int(columns.min())
-                mask = objects[top : rows.max() + 1, left : columns.max() + 1] == number
-                shape = mask_shape(mask, (left, top), image.size)
-                assert shape is not None
-                image.objects.append((table.names[label], shape))
-        return together(str(self.root), images, faults, table.names[1:])
+                image = AnnotatedImage(name, (labels.shape[0], labels.shape[1]))
+                found.images.append(image)
+                for number in np.unique(objects[(objects != 0) & (objects != VOID)]).tolist():
+                    with found.noting("object without a class", f"{object_path.name}, object {number}"):
+                        rows, columns = np.nonzero(objects == number)
+                        counts = np.bincount(labels[rows, columns], minlength=VOID + 1)[:VOID]
+                        counts[0] = 0
+                        label = int(counts.argmax())
+                        if not counts[label] or label >= len(table.names):
+                            raise ValueError("has no class pixel")
+                        top, left = int(rows.min()), int(columns.min())
+                        mask = objects[top : rows.max() + 1, left : columns.max() + 1] == number
+                        shape = mask_shape(mask, (left, top), image.size)
+                        assert shape is not None
+                        image.objects.append((table.names[label], shape))
+        return found.together(str(self.root), table.names[1:])
 
 
 def _with_files(folder: Path, names: tuple[str, ...]) -> Path | None:

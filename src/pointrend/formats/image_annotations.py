@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,30 +49,47 @@ class AnnotatedImage:
     objects: list[tuple[str, Shape]] = field(default_factory=list)
 
 
-def together(
-    source: str, images: Iterable[AnnotatedImage], faults: list[Fault], class_names: Sequence[str] = ()
-) -> Inspection:
-    """The images as one file; categories are numbered from 1 in the order of `class_names`, or of the names found."""
-    listed = list(images)
-    names = list(class_names) or sorted({name for image in listed for name, _ in image.objects} - NO_OBJECTS)
-    ids = {name: number for number, name in enumerate(names, start=1)}
-    records: dict[int | str, ImageRecord] = {
-        number: ImageRecord(number, image.file_name, *image.size)
-        for number, image in enumerate(listed, start=1)
-    }
-    objects: dict[int | str, list[Annotation]] = {}
-    count = 0
-    for number, image in enumerate(listed, start=1):
-        objects[number] = []
-        for name, shape in image.objects:
-            if name not in ids:
-                continue
-            count += 1
-            x1, y1, x2, y2 = extent_of(shape)
-            box = np.array([x1, y1, x2 - x1, y2 - y1], dtype=np.float64)
-            objects[number].append(Annotation(count, number, ids[name], box, shape, shape.area, False))
-    categories = {number: Category(number, name) for name, number in ids.items()}
-    return Inspection(CocoFile(source, records, categories, objects), faults, {})
+class Collection:
+    """The images that were read of a data set, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.images: list[AnnotatedImage] = []
+        self.faults: list[Fault] = []
+        self.without_area: Counter[str] = Counter()
+        """Kinds of shapes that were left out, since they have no area."""
+
+    @contextmanager
+    def noting(self, kind: str, place: str) -> Iterator[None]:
+        """A ValueError of what is read here is noted as a fault, and ends only that."""
+        try:
+            yield
+        except ValueError as error:
+            self.faults.append(Fault(kind, place, str(error)))
+
+    def together(self, source: str, class_names: Sequence[str] = ()) -> Inspection:
+        """The images as one file; categories are numbered from 1, in the order of `class_names` or of the names found."""
+        for kind, count in self.without_area.items():
+            text = f"of kind {kind} are left out"
+            self.faults.append(Fault("shape without area", f"{count} shapes", text, certain=True))
+        names = list(class_names) or sorted(
+            {name for image in self.images for name, _ in image.objects} - NO_OBJECTS
+        )
+        ids = {name: number for number, name in enumerate(names, start=1)}
+        records: dict[int | str, ImageRecord] = {}
+        objects: dict[int | str, list[Annotation]] = {}
+        numbers = itertools.count(1)
+        for image_id, image in enumerate(self.images, start=1):
+            records[image_id] = ImageRecord(image_id, image.file_name, *image.size)
+            objects[image_id] = []
+            for name, shape in image.objects:
+                if name in ids:
+                    x1, y1, x2, y2 = extent_of(shape)
+                    box = np.array([x1, y1, x2 - x1, y2 - y1], dtype=np.float64)
+                    objects[image_id].append(
+                        Annotation(next(numbers), image_id, ids[name], box, shape, shape.area, False)
+                    )
+        categories = {number: Category(number, name) for name, number in ids.items()}
+        return Inspection(CocoFile(source, records, categories, objects), self.faults, {})
 
 
 def checked_size(height: object, width: object) -> tuple[int, int]:
@@ -82,14 +102,6 @@ def checked_size(height: object, width: object) -> tuple[int, int]:
     if len(sides) == 2 and min(sides) > 0 and sides[0] * sides[1] <= MAX_PIXELS:
         return sides[0], sides[1]
     raise ValueError(f"height, width: expected 1 to {MAX_PIXELS} pixels in all, got {brief((height, width))}")
-
-
-def without_area(left_out: Mapping[str, int]) -> list[Fault]:
-    """Shapes of these kinds, which have no area, were left out."""
-    return [
-        Fault("shape without area", f"{count} shapes", f"of kind {kind} are left out", certain=True)
-        for kind, count in left_out.items()
-    ]
 
 
 def png_mask(png: bytes, size: tuple[int, int]) -> np.ndarray:

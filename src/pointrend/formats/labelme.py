@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -16,15 +15,14 @@ import torch
 from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
+    Collection,
     ImageSize,
     checked_size,
     mask_shape,
     png_mask,
     polygon_shape,
-    together,
-    without_area,
 )
-from pointrend.formats.records import Fault, Inspection, Shape, brief
+from pointrend.formats.records import Inspection, Shape, brief
 from pointrend.io import read_json
 from pointrend.masks.export import instance_result
 from pointrend.masks.polygons import Polygons, fill
@@ -52,20 +50,14 @@ def inspect_labelme(folder: Path, image_size: ImageSize) -> Inspection:
     points and lines, which have no area, are left out and said. An image that is not where its file says is the one
     of the same name beside it.
     """
-    images: list[AnnotatedImage] = []
-    faults: list[Fault] = []
-    left_out: Counter[str] = Counter()
+    found = Collection()
     for path in visible_files(folder, ".json"):
-        if path.name == "classes.json":
-            continue
-        try:
-            content = read_json(path)
-            if isinstance(content, Mapping) and "shapes" in content:
-                images.append(_image(folder, path, content, image_size, faults, left_out))
-        except ValueError as error:
-            faults.append(Fault("unreadable annotation", str(path.relative_to(folder)), str(error)))
-    faults += without_area(left_out)
-    return together(str(folder), images, faults)
+        if path.name != "classes.json":
+            with found.noting("unreadable annotation", str(path.relative_to(folder))):
+                content = read_json(path)
+                if isinstance(content, Mapping) and "shapes" in content:
+                    found.images.append(_image(folder, path, content, image_size, found))
+    return found.together(str(folder))
 
 
 def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -> InstanceResult:
@@ -84,13 +76,13 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
     if not isinstance(document, Mapping):
         raise ValueError(f"expected LabelMe's JSON, got {brief(document)}")
     size = checked_size(document.get("imageHeight"), document.get("imageWidth"))
-    left_out: Counter[str] = Counter()
-    faults: list[Fault] = []
-    objects = _objects(document.get("shapes"), size, "", faults, left_out)
-    if faults:
-        raise ValueError(str(faults[0]))
-    if left_out:
-        warnings.warn(f"labelme: {_counted(left_out)} left out, which have no area", stacklevel=2)
+    noted = Collection()
+    objects = _objects(document.get("shapes"), size, "", noted)
+    if noted.faults:
+        raise ValueError(str(noted.faults[0]))
+    if noted.without_area:
+        counted = ", ".join(f"{count} of kind {kind}" for kind, count in noted.without_area.items())
+        warnings.warn(f"labelme: {counted} left out, which have no area", stacklevel=2)
     windows = [
         fill([[ring] for ring in shape.rings], size)
         if isinstance(shape, Polygons)
@@ -109,12 +101,7 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
 
 
 def _image(
-    folder: Path,
-    path: Path,
-    content: Mapping[str, Any],
-    image_size: ImageSize,
-    faults: list[Fault],
-    left_out: Counter[str],
+    folder: Path, path: Path, content: Mapping[str, Any], image_size: ImageSize, found: Collection
 ) -> AnnotatedImage:
     name = content.get("imagePath")
     if not isinstance(name, str):
@@ -132,13 +119,13 @@ def _image(
     size = checked_size(height, width)
     image = AnnotatedImage(name if parent == "." else f"{parent}/{name}", size)
     where = f"{path.relative_to(folder)}, "
-    for label, shape, _ in _objects(content.get("shapes"), image.size, where, faults, left_out):
+    for label, shape, _ in _objects(content.get("shapes"), image.size, where, found):
         image.objects.append((label, shape))
     return image
 
 
 def _objects(
-    shapes: object, size: tuple[int, int], where: str, faults: list[Fault], left_out: Counter[str]
+    shapes: object, size: tuple[int, int], where: str, noted: Collection
 ) -> list[tuple[str, Shape, float]]:
     """Label, area and score of each object; what cannot be read is noted."""
     if not isinstance(shapes, list):
@@ -148,22 +135,15 @@ def _objects(
     for number, shape in enumerate(shapes):
         kind = shape.get("shape_type", "polygon") if isinstance(shape, Mapping) else None
         if kind in WITHOUT_AREA:
-            left_out[str(kind)] += 1
+            noted.without_area[str(kind)] += 1
             continue
-        try:
+        with noted.noting("malformed shape", f"{where}shapes[{number}]"):
             label, found = read_shape(shape, size)
-        except ValueError as error:
-            faults.append(Fault("malformed shape", f"{where}shapes[{number}]", str(error)))
-            continue
-        group, score = shape.get("group_id"), shape.get("score")
-        key = (label, number) if group is None else (label, "group", brief(group))
-        groups.setdefault(key, []).append(found)
-        scores[key] = float(score) if isinstance(score, int | float) and 0 <= score <= 1 else 1.0
+            group, score = shape.get("group_id"), shape.get("score")
+            key = (label, number) if group is None else (label, "group", brief(group))
+            groups.setdefault(key, []).append(found)
+            scores[key] = float(score) if isinstance(score, int | float) and 0 <= score <= 1 else 1.0
     return [(str(key[0]), union(parts, size), scores[key]) for key, parts in groups.items()]
-
-
-def _counted(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} of kind {kind}" for kind, count in left_out.items())
 
 
 def read_shape(shape: object, size: tuple[int, int]) -> tuple[str, Shape]:

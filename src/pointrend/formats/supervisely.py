@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
+    Collection,
     checked_size,
     mask_shape,
     png_mask,
     polygon_shape,
-    together,
-    without_area,
 )
-from pointrend.formats.records import Fault, Inspection, Shape, brief
+from pointrend.formats.records import Inspection, Shape, brief
 from pointrend.io import read_json
 from pointrend.masks import polygons
 
@@ -30,9 +28,7 @@ MAX_BYTES = 2**26
 
 def inspect_supervisely(root: Path, folders: list[Path]) -> Inspection:
     """The objects of these data sets, folders with `img` and `ann`; image names as seen from `root`."""
-    images: list[AnnotatedImage] = []
-    faults: list[Fault] = []
-    left_out: Counter[str] = Counter()
+    found = Collection()
     for folder in folders:
         photos = {path.stem: path for path in sorted((folder / "img").iterdir())}
         for path in visible_files(folder / "ann", ".json"):
@@ -40,15 +36,12 @@ def inspect_supervisely(root: Path, folders: list[Path]) -> Inspection:
             if not own.is_file():  # older exports leave the image's suffix out
                 own = photos.get(path.stem, own)
             name = own.relative_to(root).as_posix()
-            try:
-                images.append(_image(name, read_json(path), faults, left_out))
-            except ValueError as error:
-                faults.append(Fault("unreadable annotation", str(path.relative_to(root)), str(error)))
-    faults += without_area(left_out)
-    return together(str(root), images, faults)
+            with found.noting("unreadable annotation", str(path.relative_to(root))):
+                found.images.append(_image(name, read_json(path), found))
+    return found.together(str(root))
 
 
-def _image(name: str, content: Any, faults: list[Fault], left_out: Counter[str]) -> AnnotatedImage:
+def _image(name: str, content: Any, found: Collection) -> AnnotatedImage:
     size = content.get("size") if isinstance(content, Mapping) else None
     if not isinstance(size, Mapping):
         raise ValueError(f"size: expected height and width, got {brief(size)}")
@@ -60,12 +53,10 @@ def _image(name: str, content: Any, faults: list[Fault], left_out: Counter[str])
     for number, item in enumerate(objects):
         kind = item.get("geometryType") if isinstance(item, Mapping) else None
         if isinstance(kind, str) and kind in WITHOUT_AREA:
-            left_out[kind] += 1
+            found.without_area[kind] += 1
             continue
-        try:
+        with found.noting("malformed shape", f"{name}, objects[{number}]"):
             image.objects.append(_object(item, image.size))
-        except ValueError as error:
-            faults.append(Fault("malformed shape", f"{name}, objects[{number}]", str(error)))
     return image
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pointrend.formats.image_annotations import AnnotatedImage, ImageSize, together
+from pointrend.formats.image_annotations import AnnotatedImage, Collection, ImageSize
 from pointrend.formats.records import Fault, Inspection, brief
 from pointrend.masks.polygons import Polygons
 
@@ -81,33 +81,30 @@ def inspect_yolo(
         image_size: of an image file.
         without_image: text files beside which there is no image.
     """
-    images: list[AnnotatedImage] = []
-    faults: list[Fault] = []
+    found = Collection()
     for name, image_path, labels in pairs:
-        try:
-            size = image_size(image_path)
-        except ValueError as error:
-            faults.append(Fault("unreadable image", name, str(error)))
-            continue
-        image = AnnotatedImage(name, size)
-        images.append(image)
-        try:
-            lines = labels.read_text(encoding="utf-8-sig").splitlines() if labels.is_file() else []
-        except (OSError, UnicodeDecodeError) as error:
-            faults.append(Fault("unreadable annotation", labels.name, str(error)))
-            continue
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                image.objects.append(_object(line, class_names, size))
-            except ValueError as error:
-                kind = "missing mask" if "box" in str(error) else "malformed line"
-                faults.append(Fault(kind, f"{labels.name}, line {number}", str(error)))
+        with found.noting("unreadable image", name):
+            image = AnnotatedImage(name, image_size(image_path))
+            found.images.append(image)
+            with found.noting("unreadable annotation", labels.name):
+                for number, line in enumerate(_lines(labels), start=1):
+                    try:
+                        if line.strip():
+                            image.objects.append(_object(line, class_names, image.size))
+                    except ValueError as error:
+                        kind = "missing mask" if "box" in str(error) else "malformed line"
+                        found.faults.append(Fault(kind, f"{labels.name}, line {number}", str(error)))
     for path in without_image:
         if path.name not in NO_LABELS:
-            faults.append(Fault("labels without an image", path.name, "left out", certain=True))
-    return together(source, images, faults, class_names)
+            found.faults.append(Fault("labels without an image", path.name, "left out", certain=True))
+    return found.together(source, class_names)
+
+
+def _lines(labels: Path) -> list[str]:
+    try:
+        return labels.read_text(encoding="utf-8-sig").splitlines() if labels.is_file() else []
+    except OSError as error:  # bad text is a ValueError
+        raise ValueError(str(error)) from error
 
 
 def _object(line: str, names: list[str], size: tuple[int, int]) -> tuple[str, Polygons]:
