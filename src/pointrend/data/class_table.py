@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,25 +81,24 @@ def find_classes(folder: Path, pairs: Iterable[tuple[Path, Path]]) -> ClassTable
     """The table in `classes.json` or `labelmap.txt` of this folder or the two above it, else inferred from all label
     maps.
     """
-    for candidate in (folder, folder.parent, folder.parent.parent):
-        found = read_class_file(candidate)
-        if found is not None:
-            return found
-    return infer_classes(label_path for _, label_path in pairs)
+    tables = map(read_class_file, (folder, folder.parent, folder.parent.parent))
+    found = next((table for table in tables if table is not None), None)
+    return found or infer_classes(label_path for _, label_path in pairs)
 
 
 def read_class_file(folder: Path) -> ClassTable | None:
     """The table in the folder's `classes.json`, in the `labelmap.txt` of CVAT's exports, the `class_names.txt` of
     labelme's or the `_classes.csv` of Roboflow's; None without any.
     """
-    if (folder / "classes.json").is_file():
-        return read_classes(folder / "classes.json")
-    if (folder / "labelmap.txt").is_file():
-        return read_labelmap(folder / "labelmap.txt")
-    if (folder / "class_names.txt").is_file():
-        return read_class_names(folder / "class_names.txt")
-    if (folder / "_classes.csv").is_file():
-        return read_classes_csv(folder / "_classes.csv")
+    readers: dict[str, Callable[[Path], ClassTable]] = {
+        "classes.json": read_classes,
+        "labelmap.txt": read_labelmap,
+        "class_names.txt": read_class_names,
+        "_classes.csv": read_classes_csv,
+    }
+    for name, read in readers.items():
+        if (folder / name).is_file():
+            return read(folder / name)
     return None
 
 

@@ -60,6 +60,10 @@ class Findings:
         """Classes that occur nowhere."""
         return tuple(name for name, count in zip(self.class_names, self.images_of, strict=True) if count == 0)
 
+    def add(self, kind: str, place: str, text: str) -> None:
+        """Note a problem."""
+        self.problems.append(Fault(kind, place, text))
+
     def by_kind(self) -> dict[str, list[Fault]]:
         """Problems, each kind together."""
         found: dict[str, list[Fault]] = defaultdict(list)
@@ -96,7 +100,7 @@ def check_dataset(
         try:
             sample = data[index]
         except (ValueError, OSError) as error:
-            findings.problems.append(Fault("unreadable", f"image {index}", str(error)))
+            findings.add("unreadable", f"image {index}", str(error))
             continue
         finally:
             if progress is not None:
@@ -111,7 +115,7 @@ def check_dataset(
             _look_at_labels(findings, sample.target, name)
             if sample.path is not None and exif_turns(sample.path):
                 text = "its EXIF orientation turns the image; labels must be drawn on the image as a viewer shows it"
-                findings.problems.append(Fault("EXIF orientation", name, text))
+                findings.add("EXIF orientation", name, text)
     if findings.task == "semantic" and findings.images:
         findings.problems += _implausible_labels(findings)
     if isinstance(data, SemanticFolder) and data.classes.colors is None:
@@ -237,7 +241,7 @@ def _note_duplicate(findings: Findings, seen: dict[bytes, str], sample: Sample, 
     digest = hashlib.sha256(Path(sample.path).read_bytes()).digest()
     first = seen.setdefault(digest, name)
     if first != name:
-        findings.problems.append(Fault("duplicate", name, f"the same file as {first}"))
+        findings.add("duplicate", name, f"the same file as {first}")
 
 
 def _annotated(data: Dataset, sample: Sample) -> int | None:
@@ -249,18 +253,18 @@ def _look_at_labels(findings: Findings, target: SemanticTarget, name: str) -> No
     counts = torch.bincount(target.labels.flatten().long(), minlength=256)
     findings.ignored += int(counts[IGNORE_LABEL])
     if int(counts[:IGNORE_LABEL].sum()) == 0:
-        findings.problems.append(Fault("empty", name, "every pixel of the label map is ignored"))
+        findings.add("empty", name, "every pixel of the label map is ignored")
     _count(findings, counts[: len(findings.class_names)])
 
 
 def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, annotated: int | None) -> None:
     counted = ~target.crowd
     if not bool(counted.any()):
-        findings.problems.append(Fault("empty", name, "no object, crowds aside"))
+        findings.add("empty", name, "no object, crowds aside")
     if annotated is not None and annotated > len(target):
         lost = annotated - len(target)
         text = f"{lost} of {annotated} objects have no pixel or no box inside the image"
-        findings.problems.append(Fault("object", name, text))
+        findings.add("object", name, text)
     _count(findings, torch.bincount(target.labels[counted], minlength=len(findings.class_names)))
     if target.points is not None:
         findings.problems += _misplaced_points(target.boxes, target.points, counted, name)
@@ -269,21 +273,17 @@ def _look_at_objects(findings: Findings, target: InstanceTarget, name: str, anno
             continue
         rows, columns = torch.where(window != 0)
         if len(rows) == 0:
-            findings.problems.append(Fault("object", name, f"object {number} has an empty mask"))
+            findings.add("object", name, f"object {number} has an empty mask")
             continue
         x, y = target.masks.offsets[number].tolist()
-        tight = [
-            x + int(columns.min()),
-            y + int(rows.min()),
-            x + int(columns.max()) + 1,
-            y + int(rows.max()) + 1,
-        ]
+        x, y, right, bottom = x + columns.min(), y + rows.min(), x + columns.max() + 1, y + rows.max() + 1
+        tight = [int(side) for side in (x, y, right, bottom)]
         allowed = max(2.0, FIT * max(box[2] - box[0], box[3] - box[1]))
         if max(abs(a - b) for a, b in zip(box, tight, strict=True)) > allowed:
             shown = ", ".join(f"{value:.0f}" for value in box)
             label = findings.class_names[int(target.labels[number])]
             text = f"object {number} ({label}): the box ({shown}) does not fit the mask, which spans {tuple(tight)}"
-            findings.problems.append(Fault("box", name, text))
+            findings.add("box", name, text)
 
 
 def _misplaced_points(boxes: Tensor, points: LabelledPoints, counted: Tensor, name: str) -> Iterator[Fault]:

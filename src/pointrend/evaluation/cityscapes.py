@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from faster_coco_eval.core import mask as rle
 from torch import Tensor
 
 from pointrend.evaluation.semantic_metrics import MeanIoU
+from pointrend.masks.rle import decode_window
 from pointrend.metadata.cityscapes import GROUP, INSTANCE_LABELS, LABELS, TRAIN_LABELS
 from pointrend.structures import InstanceMasks
 
@@ -106,9 +106,8 @@ class CityscapesAP:
         classes, confidence, ids = self._checked(masks, labels, scores, truth)
         regions, pixels = np.unique(ids, return_counts=True)
         void = np.isin(regions, [label.id for label in LABELS if label.ignored])
-        overlap = np.zeros(
-            (len(masks), len(regions)), dtype=np.int64
-        )  # pixels each detection shares with each id
+        # Pixels that each detection shares with each id.
+        overlap = np.zeros((len(masks), len(regions)), dtype=np.int64)
         for number, (window, (x, y)) in enumerate(zip(masks.windows, masks.offsets.tolist(), strict=True)):
             inside = window.detach().cpu().numpy() != 0
             under = ids[y : y + inside.shape[0], x : x + inside.shape[1]][inside]
@@ -139,7 +138,7 @@ class CityscapesAP:
         unknown = [record["category_id"] for record in records if record["category_id"] not in ids]
         if unknown:
             raise ValueError(f"category_id: expected some of {ids}, got {unknown[0]!r}")
-        masks = decode_masks([record["segmentation"] for record in records], (truth.shape[0], truth.shape[1]))
+        masks = _masks_of(records, (truth.shape[0], truth.shape[1]))
         labels = [ids.index(record["category_id"]) for record in records]
         self.update(masks, labels, [record["score"] for record in records], truth)
 
@@ -242,16 +241,11 @@ class CityscapesAP:
         return classes, confidence, ids.astype(np.int64)
 
 
-def decode_masks(encoded: Sequence[Any], image_size: tuple[int, int]) -> InstanceMasks:
-    """COCO run lengths (checked ones) as masks on their windows, one full-image mask at a time."""
-    windows: list[Tensor] = []
-    offsets: list[Tensor] = []
-    for mask in encoded:
-        own = InstanceMasks.from_dense(torch.from_numpy(rle.decode(mask))[None])
-        windows += own.windows
-        offsets.append(own.offsets)
-    where = torch.cat(offsets) if offsets else torch.zeros((0, 2), dtype=torch.int64)
-    return InstanceMasks(windows, where, image_size)
+def _masks_of(records: Sequence[Mapping[str, Any]], image_size: tuple[int, int]) -> InstanceMasks:
+    """The records' run lengths as masks on their windows."""
+    found = [decode_window(record["segmentation"]["counts"], image_size) for record in records]
+    offsets = torch.tensor([offset for _, offset in found], dtype=torch.int64).reshape(-1, 2)
+    return InstanceMasks([window for window, _ in found], offsets, image_size)
 
 
 def _average_precision(tally: _Tally, detected: bool) -> float:

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from faster_coco_eval.core import mask as rle
-from PIL import Image
 
-from pointrend.evaluation.prediction_store import Records, file_name_of
+from pointrend.evaluation.prediction_store import Records, file_name_of, read_numbers
 from pointrend.io import write_png, write_text
 from pointrend.masks.rle import encode_windows
 from pointrend.metadata.cityscapes import INSTANCE_LABELS
@@ -74,7 +73,7 @@ class CityscapesResults:
                     f"category_id: expected one of {sorted(LABEL_IDS)}, got {record['category_id']}"
                 )
             mask = f"masks/{name}_{number:03d}.png"
-            _write_mask(rle.decode(record["segmentation"]), self.folder / mask)
+            write_png(rle.decode(record["segmentation"]) * np.uint8(255), self.folder / mask)
             lines.append(f"{mask} {record['category_id']} {record['score']!r}\n")
         write_text(self._list_file(sample), "".join(lines))
 
@@ -99,24 +98,6 @@ class CityscapesResults:
         mask = (self.folder / words[0]).resolve()
         if not mask.is_relative_to(self.folder.resolve()):
             raise ValueError(f"{where}: {words[0]} lies outside of {self.folder}")
-        masks = InstanceMasks.from_dense(torch.from_numpy(_read_mask(mask, size, where))[None])
+        inside = read_numbers(mask, size, f"{where}: {mask.name}", ("1", "L", "P", "I", "I;16")) != 0
+        masks = InstanceMasks.from_dense(torch.from_numpy(inside)[None])
         return {"category_id": label, "score": score, "segmentation": next(encode_windows(masks))}
-
-
-def _write_mask(mask: np.ndarray, file: Path) -> None:
-    write_png((mask != 0).astype(np.uint8) * 255, file)
-
-
-def _read_mask(file: Path, size: tuple[int, int], where: str) -> np.ndarray:
-    """(H, W) bool."""
-    try:
-        with Image.open(file, formats=("PNG",)) as image:
-            if (image.height, image.width) != size:  # before anything is decoded
-                raise ValueError(
-                    f"expected the image's height and width {size}, got {(image.height, image.width)}"
-                )
-            if image.mode not in ("1", "L", "P", "I", "I;16"):
-                raise ValueError(f"expected one number per pixel, got mode {image.mode}")
-            return np.array(image) != 0
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"{where}: {file.name}: {error}") from error

@@ -22,7 +22,7 @@ from pointrend.io import read_json, write_png, write_text
 from pointrend.run_folder import RunFolder
 from pointrend.structures import Sample
 
-__all__ = ["SavedDetections", "SavedLabels", "file_name_of"]
+__all__ = ["SavedDetections", "SavedLabels", "file_name_of", "read_numbers"]
 
 
 class SavedDetections:
@@ -125,17 +125,8 @@ class SavedLabels:
         self._seen.add(file.name)
         if not file.exists():
             return None
-        try:
-            with Image.open(file, formats=("PNG",)) as image:
-                size = (image.height, image.width)
-                expected = tuple(sample.image.shape[-2:])
-                if size != expected:  # before anything is decoded
-                    raise ValueError(f"expected the image's height and width {expected}, got {size}")
-                if image.mode not in ("L", "P"):
-                    raise ValueError(f"expected 8 bits per pixel, grey or palette, got mode {image.mode}")
-                labels = np.array(image)
-        except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ...
-            raise ValueError(f"{file}: {error}") from error
+        size = (sample.image.shape[-2], sample.image.shape[-1])
+        labels = read_numbers(file, size, str(file), ("L", "P"))
         return torch.from_numpy(self._to_labels(labels, file))
 
     def save(self, sample: Sample, prediction: Tensor) -> None:
@@ -169,3 +160,27 @@ class SavedLabels:
 def file_name_of(image_id: int | str) -> str:
     """An image's id as a file name without suffix: "/" and the like as %2F."""
     return quote(str(image_id), safe=" ()[]{}+,=@#&!$'~^;")
+
+
+def read_numbers(file: Path, size: tuple[int, int], where: str, modes: Sequence[str]) -> np.ndarray:
+    """The numbers (H, W) in a PNG file.
+
+    Args:
+        size: (H, W) that the file must have; looked at before anything is decoded.
+        where: the file's place, for messages.
+        modes: of Pillow's that it may have.
+
+    Raises:
+        ValueError: no readable PNG file, or one of another size or mode.
+    """
+    try:
+        with Image.open(file, formats=("PNG",)) as image:
+            if (image.height, image.width) != size:
+                raise ValueError(
+                    f"expected the image's height and width {size}, got {(image.height, image.width)}"
+                )
+            if image.mode not in modes:
+                raise ValueError(f"expected one number per pixel (mode {', '.join(modes)}), got {image.mode}")
+            return np.array(image)
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"{where}: {error}") from error

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def to_markdown(
 
 def to_json(rows: Sequence[Scores]) -> str:
     """Everything at full precision; NaN becomes null, since JSON has no NaN."""
-    return json.dumps([_plain(row) for row in rows], indent=1, allow_nan=False) + "\n"
+    return json.dumps([_plain(asdict(row)) for row in rows], indent=1, allow_nan=False) + "\n"
 
 
 def to_csv(scores: Scores) -> str:
@@ -150,18 +150,10 @@ def _cells(row: Scores, columns: Sequence[str], digits: int = 1) -> list[str]:
     return ["–" if math.isnan(value) else f"{100 * value:.{digits}f}" for value in values]
 
 
-def _plain(row: Scores) -> dict[str, Any]:
-    def number(value: float) -> float | None:
-        return None if math.isnan(value) else value
-
-    return {
-        "name": row.name,
-        "numbers": {key: number(value) for key, value in row.numbers.items()},
-        "per_class": {key: [number(value) for value in column] for key, column in row.per_class.items()},
-        "class_names": list(row.class_names),
-        "images": row.images,
-        "seconds": row.seconds,
-        "curves": {
-            key: [[pixels, number(value)] for pixels, value in points] for key, points in row.curves.items()
-        },
-    }
+def _plain(value: Any) -> Any:
+    """What JSON can hold."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

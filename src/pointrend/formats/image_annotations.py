@@ -67,7 +67,7 @@ class Collection:
             self.faults.append(Fault(kind, place, str(error)))
 
     def together(self, source: str, class_names: Sequence[str] = ()) -> Inspection:
-        """The images as one file; categories are numbered from 1, in the order of `class_names` or of the names found."""
+        """The images as one file; categories are numbered from 1 in the order of `class_names`, or by name."""
         for kind, count in self.without_area.items():
             text = f"of kind {kind} are left out"
             self.faults.append(Fault("shape without area", f"{count} shapes", text, certain=True))

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pointrend.masks.export import BACKGROUND
-from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result, class_name
+from pointrend.masks.export import BACKGROUND, label_map
+from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result
 
 EDGE = 0.5
 """Least opacity of a mask's outermost pixels, so that an object of one pixel does not vanish."""
@@ -30,10 +30,7 @@ def check_foreground(class_names: Sequence[str]) -> None:
 def foreground(result: Result) -> Tensor:
     """(H, W) bool: all objects; of a label map every class but background and ignored pixels."""
     if isinstance(result, InstanceResult):
-        mask = torch.zeros(result.masks.image_size, dtype=torch.bool)
-        for window, (x, y) in zip(result.masks.windows, result.masks.offsets.tolist(), strict=True):
-            mask[y : y + window.shape[0], x : x + window.shape[1]] |= window.cpu() != 0
-        return mask
+        return label_map(result, nothing=-1) >= 0
     labels = result.labels.cpu()
     nothing = [n for n, name in enumerate(result.class_names) if name.lower() in BACKGROUND]
     return ~torch.isin(labels, torch.tensor([*nothing, IGNORE_LABEL], dtype=labels.dtype))
@@ -64,9 +61,6 @@ def object_cutouts(image: Tensor, result: InstanceResult) -> list[tuple[str, NDA
         if window.numel():
             height, width = window.shape
             whole = cutout(image, detection.mask.cpu())
-            name = "".join(
-                c if c.isalnum() or c in "-_ " else "_"
-                for c in class_name(result.class_names, detection.label)
-            )
+            name = "".join(c if c.isalnum() or c in "-_ " else "_" for c in detection.class_name)
             found.append((f"{number + 1}-{name}", whole[y : y + height, x : x + width]))
     return found

@@ -121,10 +121,8 @@ def _from_run_lengths(mask: Mapping[str, Any]) -> Tensor:
     height, width = size  # type: ignore[misc]
     if not 0 < height * width <= MAX_PIXELS or height < 0:
         raise ValueError(f"mask: expected a size of 1 to {MAX_PIXELS:,} pixels, got {size}")
-    window, (x, y) = decode_window(counts, (height, width))
-    whole = torch.zeros((height, width), dtype=torch.bool)
-    whole[y : y + window.shape[0], x : x + window.shape[1]] = window
-    return whole
+    window, offset = decode_window(counts, (height, width))
+    return InstanceMasks([window], torch.tensor([offset]), (height, width)).full(0)
 
 
 def _check_proportions(mask: tuple[int, int], image: tuple[int, int]) -> None:
