@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from pointrend.distributed import Shard
 from pointrend.io import write_text
 
-__all__ = ["RunFolder", "other_run"]
+__all__ = ["RunFolder", "locked", "other_run"]
 
 Key = int | str
 
@@ -51,7 +51,12 @@ class RunFolder:
         self.folder, self.shard = Path(folder), shard or Shard()
         self._own = self.folder / f"{time.time_ns()}-{self.shard.index}-of-{self.shard.count}.jsonl"
         self._lock: FileLock | None = None
-        problem = self._claim(dict(settings or {}), fresh) if self.shard.first else None
+        problem = None
+        try:
+            if self.shard.first:
+                self._claim(dict(settings or {}), fresh)
+        except (ValueError, OSError) as error:  # for the other processes, which wait for this one
+            problem = str(error)
         problem = self.shard.gather(problem)[0]
         try:
             if problem is not None:
@@ -124,26 +129,41 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
 
-    def _claim(self, settings: Mapping[str, Any], fresh: bool) -> str | None:
-        """Lock the folder and make it this run's; what is wrong, or None."""
+    def _claim(self, settings: Mapping[str, Any], fresh: bool) -> None:
+        """Lock the folder and make it this run's."""
+        busy = "another run is writing to this folder; wait for it, or choose another"
+        self._lock = locked(self.folder, ".lock", busy)
         file, mine = self.folder / "run.json", json.loads(json.dumps(settings))
+        if fresh and file.exists():
+            _empty(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(self.folder / ".lock")
-            self._lock.acquire(timeout=0)
-            if fresh and file.exists():
-                _empty(self.folder)
-            theirs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else mine
-            if problem := other_run(self.folder, theirs, mine):
-                return problem
-            write_text(file, json.dumps(mine, indent=1) + "\n")
-        except Timeout:
-            return f"{self.folder}: another run is writing to this folder; wait for it, or choose another"
-        except OSError as error:
-            return f"{self.folder}: cannot be made into a folder for predictions ({error.strerror})"
-        except (ValueError, TypeError, AttributeError) as error:
-            return f"{file}: expected the settings of a run, {error}; start over with --fresh (fresh=True)"
-        return None
+            theirs = dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else mine
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{file}: expected the settings of a run, {error}; start over with --fresh (fresh=True)"
+            ) from error
+        if problem := other_run(self.folder, theirs, mine):
+            raise ValueError(problem)
+        write_text(file, json.dumps(mine, indent=1) + "\n")
+
+
+def locked(folder: Path, name: str, busy: str) -> FileLock:
+    """The folder's lock of this name, taken; the folder is made if it is not there.
+
+    Raises:
+        ValueError: another process has it, in the words of `busy`; or the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / name)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{folder}: {busy}") from None
+    except OSError as error:
+        raise ValueError(
+            f"{folder}: cannot be made into a folder for predictions ({error.strerror or error})"
+        ) from error
+    return lock
 
 
 def other_run(folder: str | Path, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:

@@ -27,7 +27,6 @@ from pointrend.distributed import Shard
 from pointrend.models.devices import peak_memory
 from pointrend.predict.ids import choose_ids
 from pointrend.predict.inputs import Source
-from pointrend.predict.out_folder import OutFolder
 from pointrend.predict.parts import Parts, digest
 from pointrend.predict.predictor import WAITING, Predictor
 from pointrend.predict.prefetch import BackgroundWorker, prefetch
@@ -159,7 +158,7 @@ def run_job(
     classes = predictor.model.config.class_names
     ids = choose_ids([], predictor.model).categories
     parts = Parts(
-        OutFolder(out),
+        out,
         options.format,
         {
             "model": fingerprint(predictor.model),

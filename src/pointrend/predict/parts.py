@@ -16,18 +16,19 @@ import logging
 import re
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
+from pointrend.data.remote import explained, file_system, is_store, retried
 from pointrend.distributed import Shard
+from pointrend.io import atomic_write
 from pointrend.predict.inputs import MARKER
-from pointrend.predict.out_folder import OutFolder
 from pointrend.predict.rows import SUFFIXES, PartFormat, Row, drop_rows, encode_rows, row_versions
 from pointrend.predict.tasks import key_of
-from pointrend.run_folder import other_run
+from pointrend.run_folder import locked, other_run
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 PART_BYTES = 2**26
 """Of run lengths: a part is written when it has more, however few its images are."""
@@ -42,7 +43,7 @@ class Parts:
     Memory: the rows of a part, and some 150 bytes for each image of the shard.
 
     Args:
-        folder: of the job, shared by its shards.
+        out: the job's folder, or its address in an object store, shared by its shards.
         settings: all that decides the rows; other ones than the folder's are refused.
         size: images in a part.
         categories: for COCO files, `id` and `name` of each class.
@@ -55,7 +56,7 @@ class Parts:
 
     def __init__(
         self,
-        folder: OutFolder,
+        out: str | Path,
         kind: PartFormat,
         settings: Mapping[str, Any],
         *,
@@ -66,7 +67,7 @@ class Parts:
     ) -> None:
         if size < 1:
             raise ValueError(f"part_size: expected 1 image or more, got {size}")
-        self.folder, self.kind, self.shard, self.size = folder, kind, shard, size
+        self.folder, self.kind, self.shard, self.size = OutFolder(out), kind, shard, size
         self.categories = categories
         self.own = f"{shard.index:05d}-of-{shard.count:05d}"
         self.written: list[str] = []
@@ -78,7 +79,9 @@ class Parts:
         """Key -> the number of its part (from bit 32 on) and a digest of its version."""
         self._names: list[str] = []
         self._outdated: dict[str, set[int]] = {}
-        self._lock = self._locked()
+        local, busy = self.folder.local, f"another process is writing shard {self.own} here; wait for it"
+        # Stores have no locks: there the scheduler takes care that a shard runs once.
+        self._lock = None if local is None else locked(local, f".lock-{self.own}", busy)
         try:
             self._claim({"format": kind, **settings}, fresh)
             self._read()
@@ -195,22 +198,6 @@ class Parts:
             self.folder.write("run.json", (json.dumps(mine, indent=1) + "\n").encode())
             self.folder.write(MARKER, b"")
 
-    def _locked(self) -> FileLock | None:
-        """Stores have no locks: there the scheduler takes care that a shard runs once."""
-        if self.folder.local is None:
-            return None
-        try:
-            self.folder.local.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder.local / f".lock-{self.own}")
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"{self.folder}: another process is writing shard {self.own} here; wait for it"
-            ) from None
-        except OSError as error:
-            raise ValueError(f"{self.folder}: cannot be written ({error.strerror or error})") from error
-        return lock
-
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
@@ -219,3 +206,73 @@ class Parts:
 def digest(version: str) -> int:
     """32 bits that stand for a version of an image."""
     return zlib.crc32(version.encode())
+
+
+class OutFolder:
+    """Files by name. Each appears when it is complete; errors of a store that may pass are tried again.
+
+    Raises:
+        ImportError: the store's package is not installed.
+        OSError: as its methods do, where a file cannot be read or written.
+    """
+
+    def __init__(self, out: str | Path) -> None:
+        self.out = str(out).rstrip("/")
+        self.store: Any
+        self.store, root = file_system(self.out) if is_store(self.out) else (None, self.out)
+        self.root = root.rstrip("/")
+
+    def __str__(self) -> str:
+        return self.out
+
+    @property
+    def local(self) -> Path | None:
+        """The folder, where it is on this computer's disk."""
+        return Path(self.root) if self.store is None else None
+
+    def names(self) -> list[str]:
+        """What is in it, sorted."""
+        if self.store is None:
+            return sorted(path.name for path in Path(self.root).glob("*"))
+
+        def listed() -> list[str]:
+            try:
+                return self.store.ls(self.root, detail=False)
+            except FileNotFoundError:
+                return []
+
+        return sorted(name.rpartition("/")[2] for name in self._asked(listed))
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        path = f"{self.root}/{name}"
+        return (
+            Path(path).read_bytes() if self.store is None else self._asked(lambda: self.store.cat_file(path))
+        )
+
+    def write(self, name: str, content: bytes) -> None:
+        """A whole file, in place of one of this name."""
+        path = f"{self.root}/{name}"
+        if self.store is None:
+            try:
+                with atomic_write(path, durable=True) as unfinished:
+                    unfinished.write_bytes(content)
+            except OSError as error:
+                raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
+        else:
+            self._asked(lambda: self.store.pipe_file(path, content))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        path = f"{self.root}/{name}"
+        if self.store is None:
+            Path(path).unlink(missing_ok=True)
+        else:
+            self._asked(lambda: self.store.rm_file(path))
+
+    def _asked(self, call: Callable[[], T]) -> T:
+        def once() -> T:
+            with explained(self.out):
+                return call()
+
+        return retried(once)
