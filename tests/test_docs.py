@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -69,13 +70,18 @@ def test_every_source_of_numbers_is_on_a_page(monkeypatch: pytest.MonkeyPatch) -
     assert read == {path.stem for path in fill_docs.RESULTS.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "name", ["deploy", "evaluation", "performance", "reliability", "results", "training"]
-)
-def test_tables_of_numbers_come_from_files_or_say_that_they_do_not(name: str) -> None:
-    text = fill_docs.REGION.sub("", (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
-    before = re.findall(r"^(.*)\n\n\|.*\n\| ---.*---:", text, re.M)
-    assert {*before} <= {"<!-- by hand -->"}
+@pytest.mark.parametrize("page", [*fill_docs.PAGES], ids=lambda page: page.name)
+def test_tables_of_numbers_come_from_files_or_say_that_they_do_not(page: Path) -> None:
+    """Those of the paper's page have published numbers."""
+    blocks = fill_docs.REGION.sub("generated", page.read_text(encoding="utf-8")).split("\n\n")
+    unsaid = [
+        table
+        for before, table in pairwise(blocks)
+        if re.match(r"\|.*\n\| ---.*---:", table)
+        and "generated" not in table
+        and not before.startswith("<!-- by hand")
+    ]
+    assert unsaid == [] or page.stem == "paper"
 
 
 def test_the_commands_of_results_are_on_the_pages() -> None:
