@@ -97,9 +97,12 @@ def test_the_commands_of_results_are_on_the_pages() -> None:
 
 
 def test_a_number_is_that_of_one_row() -> None:
-    assert fill_docs.number("mask_branch", "100, 80, textbook", "classes", ".1f") == "80.0"
+    assert fill_docs.number("mask_branch", "100; 80; textbook", "classes", ".1f") == "80.0"
+    assert fill_docs.number("mask_branch", "100; 80; textbook", "classes", None) == "80"
     with pytest.raises(ValueError, match="one row that begins with '100', got"):
         fill_docs.number("mask_branch", "100", "seconds", ".1f")
+    with pytest.raises(ValueError, match="expected a number in the column 'seconds', got"):
+        fill_docs.number("mask_branch", "100; 80; textbook", "seconds", "%")
 
 
 def test_seeds_are_averaged_and_compared_with_all_labels(monkeypatch: pytest.MonkeyPatch) -> None:

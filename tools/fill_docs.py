@@ -7,7 +7,8 @@ something else. NAME is one of
 
 - the name of a file benchmarks/results/NAME.md: its tables, or with a number behind it one of them;
 - a name in BLOCKS or PHRASES below: what is computed from such files, or what a bundled model's file says of itself;
-- `NAME: ROW [COLUMN] FORMAT`: a number of one of these tables. ROW are the first cells of its row, FORMAT is Python's.
+- `NAME: ROW [COLUMN] FORMAT`: a number of one of these tables. ROW are the first cells of its row, with "; " between
+  them. FORMAT is Python's for the cell's first number, or "%" for the one before a per cent sign; without it, the cell.
 
 A file has the command on top, indented, and then the tables that the benchmark printed (or the scores.md of
 `pointrend eval --out`). Sentences around the numbers are by hand: read them again when numbers change.
@@ -219,7 +220,7 @@ def network_gains() -> str:
 
 def mask_branch_memory() -> str:
     ways = ("textbook", "fast")
-    before, now = (float(number("mask_branch", f"100, 80, {way}", "peak MiB", ".0f")) for way in ways)
+    before, now = (float(number("mask_branch", f"100; 80; {way}", "peak MiB", ".0f")) for way in ways)
     return f"1/{before / now:.0f} of the memory"
 
 
@@ -288,23 +289,23 @@ def block(name: str) -> str:
 
 
 def number(source: str, row: str, column: str, format: str | None) -> str:
-    """A number of a table: of the one row that begins with these cells, joined by commas; a cell's first number with
-    ``format``, and without it the cell.
+    """What stands in a table, see above.
 
     Raises:
-        ValueError: no row, or several, begin so, or there is no number.
+        ValueError: no row, or several, begin so, or there is no such number.
     """
     header, _, *rows = cells(block(source))
-    found = [cells for cells in rows if f"{', '.join(cells)}, ".startswith(f"{row}, ")]
+    first = row.split("; ")
+    found = [cells for cells in rows if cells[: len(first)] == first]
     if len(found) != 1:
         raise ValueError(f"{source}: expected one row that begins with {row!r}, got {len(found)}")
     text = found[0][header.index(column)]
     if format is None:
         return text
-    first = re.match(r"[-+]?[\d,.]*\d", text)
-    if first is None:
+    value = re.search(r"([-+]?[\d,.]*\d) %" if format == "%" else r"([-+]?[\d,.]*\d)", text)
+    if value is None:
         raise ValueError(f"{source}: {row}: expected a number in the column {column!r}, got {text!r}")
-    return f"{float(first[0].replace(',', '')):{format}}"
+    return value[1] if format == "%" else f"{float(value[1].replace(',', '')):{format}}"
 
 
 def fill(text: str) -> str:
