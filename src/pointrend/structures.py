@@ -167,7 +167,7 @@ class InstanceTarget:
     """The objects of one image, in that image's pixels."""
 
     boxes: Tensor
-    """(G, 4) float32."""
+    """(G, 4) float32, x1, y1, x2, y2."""
     labels: Tensor
     """(G,) int64 in 0..K-1."""
     masks: InstanceMasks
@@ -335,14 +335,14 @@ class Detection:
 class InstanceResult(InstanceMethods):
     """The objects found in one image, best first, in the original image's pixels::
 
-        result[0]                # one `Detection`; also `for detection in result`
-        result[:3], result[flags], result["person"], result.above(0.5)    # results of fewer objects
+        result[0]  # one `Detection`; also `for detection in result`
+        result[:3], result[flags], result["person"], result.above(0.5)  # fewer objects
 
     Row n of `boxes`, `labels`, `scores` and `masks` is the same object.
     """
 
     boxes: Tensor
-    """(D, 4) float32."""
+    """(D, 4) float32, x1, y1, x2, y2."""
     labels: Tensor
     """(D,) int64 in 0..K-1."""
     scores: Tensor
@@ -436,8 +436,8 @@ class InstanceResult(InstanceMethods):
 class SemanticResult(ResultMethods):
     """The label of each pixel of one image::
 
-        result["person"]        # (H, W) bool, where that class is
-        for name in result      # the classes that occur
+        result["person"]  # (H, W) bool, where that class is
+        for name in result:  # the classes that occur
 
     The label map has the image's own size.
     """
