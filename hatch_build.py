@@ -17,9 +17,9 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 
 def absolute_links(text: str, repository: str, revision: str) -> str:
-    """Markdown whose relative links lead to the files of a repository in the layout of GitHub and GitLab."""
-    text = re.sub(r"(!\[[^\]]*\])\((?!https?:|#)", rf"\1({repository}/raw/{revision}/", text)
-    return re.sub(r"(?<!!)(\[[^\]]*\])\((?!https?:|#)", rf"\1({repository}/blob/{revision}/", text)
+    """Markdown whose relative links and images lead to the files of a repository on GitHub."""
+    text = re.sub(r'(<img src=")(?!https?:)', rf"\1{repository}/raw/{revision}/", text)
+    return re.sub(r"(\[[^\]]*\])\((?!https?:|#)", rf"\1({repository}/blob/{revision}/", text)
 
 
 class CustomMetadataHook(MetadataHookInterface):

@@ -82,7 +82,8 @@ def test_the_long_description_has_links_that_lead_somewhere_from_an_index(
     monkeypatch.setenv("REVISION", "v0.1.0")
     hook.update(released := {})
     assert released["urls"] == {"Source": "https://example.org/someone/pointrend"}
-    targets = re.findall(r"\]\((.*?)\)", released["readme"]["text"])
+    targets = re.findall(r"\]\((.*?)\)|<img src=\"(.*?)\"", released["readme"]["text"])
+    targets = [link or image for link, image in targets]
     assert "https://example.org/someone/pointrend/raw/v0.1.0/docs/images/demo.jpg" in targets
     assert "https://example.org/someone/pointrend/blob/v0.1.0/docs/start.md#your-own-network" in targets
     assert [target for target in targets if not target.startswith("https://")] == []
