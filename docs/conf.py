@@ -29,6 +29,7 @@ html_theme = "furo"
 html_title = "PointRend"
 html_copy_source = False
 html_static_path = ["_static"]
+html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_use_index = html_domain_indices = False  # the search finds names, too
 smartquotes_action = "qe"  # quotes and ellipses; "--data" is an option, not a dash
