@@ -132,7 +132,7 @@ class LvisToCoco:
 
     def run(self) -> int:
         """Convert."""
-        from pointrend.evaluation.lvis import write_cocofied_lvis
+        from pointrend.formats.lvis import write_cocofied_lvis
         from pointrend.metadata.coco import SYNSET_TABLE
 
         made = write_cocofied_lvis(

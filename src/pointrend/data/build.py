@@ -13,7 +13,7 @@ from typing import Literal
 
 from pointrend.data.cityscapes import Cityscapes
 from pointrend.data.class_table import ClassTable, infer_classes, read_class_file, read_classes, refuse_masks
-from pointrend.data.coco import CocoInstances, find_lvis, read_lvis_as_coco
+from pointrend.data.coco import CocoInstances
 from pointrend.data.exports import ObjectSource, describe, find_objects, find_points
 from pointrend.data.label_folders import SemanticFolder, find_semantic_pairs, read_pairs
 from pointrend.data.remote import ObjectFile, is_missing, is_url, opened
@@ -21,6 +21,7 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.data.splits import SPLIT_NAMES, held_out
 from pointrend.data.voc_folder import VocFolder
 from pointrend.formats.coco_json import inspect_coco
+from pointrend.formats.lvis import find_lvis, read_lvis_as_coco
 from pointrend.formats.records import CocoFile, Inspection, checked
 from pointrend.metadata import ade20k, coco
 from pointrend.metadata.colors import default_palette

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from pointrend.data.transforms import finished
 from pointrend.formats.coco_json import read_coco
 from pointrend.formats.file_names import FileFinder
 from pointrend.formats.image_annotations import NO_OBJECTS
-from pointrend.formats.records import Annotation, Category, CocoFile, ImageRecord, Inspection
-from pointrend.metadata import coco
+from pointrend.formats.records import Annotation, CocoFile, ImageRecord, Inspection
 from pointrend.metadata.colors import default_palette
 from pointrend.structures import Dataset, Sample, Task
 
@@ -231,55 +229,3 @@ def read_annotated(path: Path | ObjectFile, img: ImageRecord) -> Tensor:
         f"{path}: the annotation file says {size[0]}x{size[1]} (height x width) for image {img.id}, the "
         f"file has {image.shape[-2]}x{image.shape[-1]}; annotate the file as it is, or restore the original"
     )
-
-
-FILES = {split: (f"lvis_v1_{split}.json", f"lvis_v0.5_{split}.json") for split in ("train", "val")}
-"""Released names, the newer first."""
-
-
-def read_lvis_as_coco(path: str | Path) -> CocoFile:
-    """The objects of an LVIS file whose category is one of COCO's, by WordNet synset, under COCO's names and ids.
-
-    All 80 classes are there, also the two that LVIS v0.5 does not have (oven and hot dog). Images are named by the
-    folder and file of COCO 2017 that their address says, "train2017/000000000009.jpg": v1's validation part has
-    images of both. LVIS does not outline every object of a class in every image; scores need its own protocol
-    (`pointrend eval --lvis`).
-
-    Raises:
-        ValueError: the file is malformed, or its categories have no synsets.
-    """
-    file = read_coco(path, file_names=True)
-    if not any(category.synset for category in file.categories.values()):
-        raise ValueError(f"{path}, categories: expected a synset of each, as LVIS has them, got none")
-    own = {category.synset: category.id for category in coco.CATEGORIES}
-    known = {
-        number: own[category.synset]
-        for number, category in file.categories.items()
-        if category.synset is not None and category.synset in own
-    }
-    return CocoFile(
-        file.source,
-        {number: _released(image) for number, image in file.images.items()},
-        {category.id: Category(category.id, category.name) for category in coco.CATEGORIES},
-        {
-            number: [
-                replace(item, category_id=known[item.category_id])
-                for item in objects
-                if item.category_id in known
-            ]
-            for number, objects in file.objects.items()
-        },
-    )
-
-
-def _released(image: ImageRecord) -> ImageRecord:
-    parts = image.url.split("/")[-2:]
-    if len(parts) < 2 or parts[0] not in ("train2017", "val2017"):
-        return image  # no address: as the file says
-    return replace(image, file_name="/".join(parts))
-
-
-def find_lvis(root: Path, split: str) -> Path | None:
-    """The annotation file, if it is there."""
-    paths = (folder / name for name in FILES[split] for folder in (root, root / "annotations"))
-    return next((path for path in paths if path.is_file()), None)

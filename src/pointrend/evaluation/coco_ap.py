@@ -21,9 +21,9 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 
 from pointrend.evaluation.coco_summary import coco_numbers, lvis_numbers, mean_of
-from pointrend.evaluation.lvis import check_lvis
 from pointrend.formats.coco_json import read_coco
 from pointrend.formats.coco_results import Scored, check_records, consumed
+from pointrend.formats.lvis import check_lvis
 from pointrend.formats.records import CocoFile, brief
 from pointrend.io import read_json
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["FREQUENCIES", "coco_numbers", "lvis_numbers", "mean_of"]
+from pointrend.formats.lvis import FREQUENCIES
 
-FREQUENCIES = ("r", "c", "f")  # LVIS: categories in fewer than 10, fewer than 100, more training images
+__all__ = ["coco_numbers", "lvis_numbers", "mean_of"]
+
 _SIZES = {"s": 1, "m": 2, "l": 3}  # -> position on the scorer's area axis, whose 0 is "all"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pointrend.evaluation.lvis import cocofy_lvis, write_cocofied_lvis
+from pointrend.formats.lvis import cocofy_lvis, write_cocofied_lvis
 from tests.helpers import DATA
 
 SAMPLE = DATA / "lvis_sample"

@@ -1,18 +1,31 @@
-"""LVIS ground truth: what its protocol needs, and that of AP*, COCO's categories in LVIS's annotations."""
+"""LVIS's annotations: what its protocol of scores needs, and COCO's categories in them, for AP* and for training."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pointrend.evaluation.coco_summary import FREQUENCIES
-from pointrend.formats.records import CocoFile, brief
+from pointrend.formats.coco_json import inspect_coco
+from pointrend.formats.records import Category, CocoFile, ImageRecord, brief, checked
 from pointrend.io import read_json, write_text
+from pointrend.metadata import coco
 
-__all__ = ["check_lvis", "cocofy_lvis", "write_cocofied_lvis"]
+__all__ = [
+    "FREQUENCIES",
+    "check_lvis",
+    "cocofy_lvis",
+    "find_lvis",
+    "read_lvis_as_coco",
+    "write_cocofied_lvis",
+]
 
+FREQUENCIES = ("r", "c", "f")
+"""Of categories: in fewer than 10, fewer than 100, more training images."""
+FILES = ("lvis_v1_{}.json", "lvis_v0.5_{}.json")
+"""Released names, the newer first."""
 VERDICTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
@@ -28,7 +41,7 @@ def cocofy_lvis(
     if synsets and ids agree.
 
     Args:
-        lvis: LVIS v0.5 file or its content (two COCO categories, oven and hot dog, have no synset there).
+        lvis: LVIS file or its content (in v0.5 two COCO categories, oven and hot dog, have no synset there).
         coco_to_synset: LVIS's own table, COCO name -> {"coco_cat_id", "synset"}, file or content.
 
     Raises:
@@ -95,6 +108,39 @@ def write_cocofied_lvis(
     content = cocofy_lvis(lvis, coco_to_synset)
     write_text(output, json.dumps(content))
     return content
+
+
+def read_lvis_as_coco(path: str | Path) -> CocoFile:
+    """The objects of an LVIS file whose category is one of COCO's, by WordNet synset, under COCO's names and ids.
+
+    All 80 classes are there, also the two that LVIS v0.5 does not have (oven and hot dog). Images are named by the
+    folder and file of COCO 2017 that their address says, "train2017/000000000009.jpg": v1's validation part has
+    images of both. LVIS does not outline every object of a class in every image; scores need its own protocol
+    (`pointrend eval --lvis`).
+
+    Raises:
+        ValueError: the file is malformed, or a category has no synset.
+    """
+    content = cocofy_lvis(path, coco.SYNSET_TABLE)
+    file = checked(inspect_coco(content, file_names=True, name=str(path)))
+    return replace(
+        file,
+        images={number: _released(image) for number, image in file.images.items()},
+        categories={category.id: Category(category.id, category.name) for category in coco.CATEGORIES},
+    )
+
+
+def _released(image: ImageRecord) -> ImageRecord:
+    parts = image.url.split("/")[-2:]
+    if len(parts) < 2 or parts[0] not in ("train2017", "val2017"):
+        return image  # no address: as the file says
+    return replace(image, file_name="/".join(parts))
+
+
+def find_lvis(root: Path, split: str) -> Path | None:
+    """The annotation file of a split in COCO's folder, if it is there."""
+    paths = (folder / name.format(split) for name in FILES for folder in (root, root / "annotations"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def check_lvis(truth: CocoFile) -> None:
