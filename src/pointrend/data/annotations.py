@@ -154,7 +154,7 @@ class PlacedObjects:
         kept: list[int] = []
         windows, corners = [], []
         for number, shape in enumerate(self.shapes):
-            bits, top, left = (EMPTY, 0, 0) if shape is None else _tight(*self._rasterized(shape))
+            bits, top, left = (EMPTY, 0, 0) if shape is None else tight(*self._rasterized(shape))
             bottom, right = top + bits.shape[0], left + bits.shape[1]
             if self.tight_boxes and self.points is None:
                 boxes[number] = (left, top, right, bottom)
@@ -224,7 +224,7 @@ def rasterized(rings: Sequence[Floats], size: tuple[int, int]) -> RunLengths:
     return RunLengths(decompress(merged["counts"]), size)
 
 
-def _tight(bits: Bits, top: int, left: int) -> tuple[Bits, int, int]:
+def tight(bits: Bits, top: int, left: int) -> tuple[Bits, int, int]:
     """The window without empty rows and columns round it; 0x0 if nothing is inside."""
     rows, columns = np.flatnonzero(bits.any(axis=1)), np.flatnonzero(bits.any(axis=0))
     if len(rows) == 0:

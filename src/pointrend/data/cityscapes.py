@@ -42,6 +42,8 @@ class Cityscapes(Dataset):
     has no labels, and on reading a sample if a file is missing or unreadable, holds an unknown id, or the sizes differ.
     """
 
+    task: Task = "semantic"
+
     def __init__(
         self,
         root: str | Path,
@@ -53,15 +55,10 @@ class Cityscapes(Dataset):
     ) -> None:
         if task not in ("semantic", "instance"):
             raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
-        self._task, self.transforms = task, transforms
+        self.task, self.transforms = task, transforms
         kind = "labelIds" if task == "semantic" else "instanceIds"
         self.pairs = find_pairs(Path(root), split, kind, allow_missing=allow_missing)
         self._classes = TRAIN_LABELS if task == "semantic" else INSTANCE_LABELS
-
-    @property
-    def task(self) -> Task:
-        """What its targets are."""
-        return self._task
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ class CocoInstances(Dataset):
     if the image is unreadable or has another size than the file says; ConnectionError if it cannot be fetched.
     """
 
+    task: Task = "instance"
+
     def __init__(
         self,
         images: str | Path,
@@ -76,11 +78,6 @@ class CocoInstances(Dataset):
             for number in self.file.images
             if keep_empty or any(not o.crowd for o in self._objects[number])
         ]
-
-    @property
-    def task(self) -> Task:
-        """What its targets are."""
-        return "instance"
 
     @property
     def image_ids(self) -> list[int | str]:

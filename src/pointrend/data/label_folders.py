@@ -36,6 +36,8 @@ class SemanticFolder(Dataset):
         address: that the paths are below, in an object store or behind a web server; they are files if not given.
     """
 
+    task: Task = "semantic"
+
     def __init__(
         self,
         pairs: Sequence[Pair],
@@ -74,11 +76,6 @@ class SemanticFolder(Dataset):
         """A text file with "image labels" in each line, relative to its folder; see `find_classes`."""
         pairs = read_pairs(Path(file))
         return cls(pairs, classes or find_classes(Path(file).parent, pairs), transforms=transforms)
-
-    @property
-    def task(self) -> Task:
-        """What its targets are."""
-        return "semantic"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from pointrend.data import shape_drawing
+from pointrend.data.annotations import tight
 from pointrend.data.shape_drawing import PATTERNS, Texture, background, blurred
 from pointrend.data.transforms import finished
 from pointrend.masks import polygons
@@ -157,6 +158,8 @@ class ShapeScenes(Dataset):
     something else (docs/training.md).
     """
 
+    task: Task = "semantic"
+
     def __init__(
         self,
         count: int,
@@ -175,14 +178,9 @@ class ShapeScenes(Dataset):
             raise ValueError(f"count: expected at least one scene, got {count}")
         if task not in ("semantic", "instance"):
             raise ValueError(f'task: expected "semantic" or "instance", got {task!r}')
-        self.count, self._task, self.first, self.seed = count, task, first, seed
+        self.count, self.task, self.first, self.seed = count, task, first, seed
         self.size, self.objects, self.hue_spread, self.min_area = size, objects, hue_spread, min_area
         self.patterned, self.transforms = patterned, transforms
-
-    @property
-    def task(self) -> Task:
-        """What its targets are."""
-        return self._task
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -238,25 +236,20 @@ class ShapeScenes(Dataset):
 def visible_objects(scene: Scene, min_area: int = 1, *, patterned: bool = False) -> InstanceTarget:
     """The visible part of each object with at least `min_area` visible pixels, with its tight box."""
     owner = scene.objects_at(scene.height, scene.width)
-    windows, offsets, boxes, labels = [], [], [], []
+    windows, boxes, labels = [], [], []
     for number, item in enumerate(scene.objects, start=1):
         top, left, height, width = polygons.bounds(item.contours, scene.height, scene.width)
         mask = owner[top : top + height, left : left + width] == number
         if mask.sum() < max(min_area, 1):
             continue
-        rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-        y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        windows.append(torch.from_numpy(mask[y0:y1, x0:x1].astype(np.uint8)))
-        offsets.append((left + x0, top + y0))
-        boxes.append((left + x0, top + y0, left + x1, top + y1))
+        bits, y, x = tight(mask.astype(np.uint8), top, left)
+        windows.append(torch.from_numpy(bits))
+        boxes.append((x, y, x + bits.shape[1], y + bits.shape[0]))
         labels.append(item.label(patterned))
+    corners = torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4)
     return InstanceTarget(
-        boxes=torch.tensor(np.array(boxes).reshape(-1, 4), dtype=torch.float32),
+        boxes=corners.float(),
         labels=torch.tensor(labels, dtype=torch.int64),
-        masks=InstanceMasks(
-            windows,
-            torch.tensor(np.array(offsets).reshape(-1, 2), dtype=torch.int64),
-            (scene.height, scene.width),
-        ),
+        masks=InstanceMasks(windows, corners[:, :2], (scene.height, scene.width)),
         crowd=torch.zeros(len(labels), dtype=torch.bool),
     )

@@ -163,7 +163,7 @@ class Writer:
             return files
         if one == "labels":
             file = f"labels/{name}.png"
-            write_labels(as_label_map(result), self.out / file)
+            write_png(labels_image(as_label_map(result)), self.out / file)
         elif one == "yolo":
             file = f"yolo/labels/{name}.txt"
             write_text(self.out / file, result.to_yolo())
@@ -262,11 +262,6 @@ def as_label_map(result: InstanceResult | SemanticResult) -> SemanticResult:
     labels = label_map(result)
     many = len(result.class_names) > 255
     return SemanticResult(labels if many else labels.to(torch.uint8), result.class_names)
-
-
-def write_labels(result: SemanticResult, path: Path) -> None:
-    """The label map as PNG, see `labels_image`."""
-    write_png(labels_image(result), path)
 
 
 def labels_image(result: SemanticResult) -> Image.Image:
