@@ -99,10 +99,8 @@ def to_image(image: Any, *, channel_order: ChannelOrder = "rgb") -> Tensor:
         return read_image(io.BytesIO(image))
     if isinstance(image, Image.Image):
         return from_pillow(image)
-    if isinstance(image, Tensor):
-        return _from_tensor(image, channel_order)
-    if isinstance(image, np.ndarray):
-        return _from_array(image, channel_order)
+    if isinstance(image, Tensor | np.ndarray):
+        return _from_pixels(image, channel_order)
     raise ValueError(f"image: expected {FORMS}; got {type(image).__name__}")
 
 
@@ -129,54 +127,37 @@ def local_path(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _from_tensor(image: Tensor, order: ChannelOrder) -> Tensor:
-    shape = tuple(image.shape)
-    if image.ndim == 3 and shape[0] not in (1, 3) and shape[2] in (1, 3):
-        raise ValueError(f"image: expected a tensor (3, H, W), got {shape}: use image.permute(2, 0, 1)")
-    planes = image[None] if image.ndim == 2 else image
-    if planes.ndim != 3 or planes.shape[0] not in (1, 3):
-        raise ValueError(
-            f"image: expected a tensor (3, H, W) or (H, W), got {shape}; give several images as a list"
-        )
-    if image.is_meta or image.layout != torch.strided:
+def _from_pixels(image: Tensor | np.ndarray, order: ChannelOrder) -> Tensor:
+    """(3, H, W) RGB of a tensor (3, H, W) or (H, W), or of an array (H, W, 3) or (H, W)."""
+    shape, tensor = tuple(image.shape), isinstance(image, Tensor)
+    form, channels, other = ("a tensor (3, H, W)", 0, 2) if tensor else ("an array (H, W, 3)", 2, 0)
+    if len(shape) == 3 and shape[channels] not in (1, 3):
+        way = None
+        if shape[other] in (1, 3):
+            way = f"use image.{'permute(2, 0, 1)' if tensor else 'transpose(1, 2, 0)'}"
+        elif shape[channels] == 4:
+            way = f"leave the alpha channel out, image{'[:3]' if tensor else '[..., :3]'}"
+        if way is not None:
+            raise ValueError(f"image: expected {form}, got {shape}: {way}")
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[channels] not in (1, 3)):
+        raise ValueError(f"image: expected {form} or (H, W), got {shape}; give several images as a list")
+    if isinstance(image, Tensor) and (image.is_meta or image.layout != torch.strided):
         raise ValueError(
             f"image: expected a dense tensor with values, got one of {image.device}, {image.layout}"
         )
-    _check_values(image.dtype, image.dtype == torch.uint8, shape, ".to(torch.uint8)")
-    return _in_order(planes.detach(), order)
-
-
-def _from_array(image: np.ndarray, order: ChannelOrder) -> Tensor:
-    shape = image.shape
-    if image.ndim == 3 and shape[2] not in (1, 3) and shape[0] in (1, 3):
-        raise ValueError(f"image: expected an array (H, W, 3), got {shape}: use image.transpose(1, 2, 0)")
-    if image.ndim == 3 and shape[2] == 4:
-        raise ValueError(
-            f"image: expected an array (H, W, 3), got {shape}: leave the alpha channel out, image[..., :3]"
-        )
-    if image.ndim not in (2, 3) or (image.ndim == 3 and shape[2] not in (1, 3)):
-        raise ValueError(
-            f"image: expected an array (H, W, 3) or (H, W), got {shape}; give several images as a list"
-        )
-    _check_values(image.dtype, image.dtype == np.uint8, shape, ".astype(np.uint8)")
-    planes = torch.from_numpy(np.array(image.reshape(shape[0], shape[1], -1)))
-    return _in_order(planes.permute(2, 0, 1), order)
-
-
-def _in_order(planes: Tensor, order: ChannelOrder) -> Tensor:
-    planes = planes.flip(0) if order == "bgr" else planes
-    return planes.expand(3, -1, -1).contiguous()
-
-
-def _check_values(dtype: object, right: bool, shape: tuple[int, ...], cast: str) -> None:
-    if not right:
-        integers = "int" in str(dtype)
-        way = f"for values 0..255: image{cast}; for 0..65535: (image // 257){cast}"
-        if not integers:
-            way = f"for values 0..1: (image * 255).round(){cast}; for 0..255: image.round(){cast}"
-        raise ValueError(f"image: expected uint8 values 0..255, got {dtype}; {way}")
+    if image.dtype not in (torch.uint8, np.uint8):
+        cast = ".to(torch.uint8)" if tensor else ".astype(np.uint8)"
+        way = f"for values 0..1: (image * 255).round(){cast}; for 0..255: image.round(){cast}"
+        if "int" in str(image.dtype):
+            way = f"for values 0..255: image{cast}; for 0..65535: (image // 257){cast}"
+        raise ValueError(f"image: expected uint8 values 0..255, got {image.dtype}; {way}")
     if 0 in shape:
         raise ValueError(f"image: expected at least one pixel, got the shape {shape}")
+    if isinstance(image, Tensor):
+        planes = image.detach().reshape(-1, *shape[-2:])
+    else:
+        planes = torch.from_numpy(np.array(image.reshape(*shape[:2], -1))).permute(2, 0, 1)
+    return (planes.flip(0) if order == "bgr" else planes).expand(3, -1, -1).contiguous()
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[object], list[Sample]]:
