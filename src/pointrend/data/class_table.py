@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,11 @@ class ClassTable:
             raise ValueError(f"palette: expected {len(self.names)} colours, got {len(self.palette)}")
         if self.ids is not None and not (len(self.ids) == len(set(self.ids)) == len(self.names)):
             raise ValueError(f"ids: expected {len(self.names)} different numbers, got {len(self.ids)}")
+
+    @classmethod
+    def in_colors(cls, names: Sequence[str], palette: Sequence[RGB]) -> ClassTable:
+        """Of label files in these colours, in the order of the classes."""
+        return cls(tuple(names), tuple(palette), colors={color: n for n, color in enumerate(palette)})
 
 
 def to_contiguous(labels: Tensor, classes: ClassTable, path: object) -> Tensor:
@@ -131,8 +136,7 @@ def read_class_names(path: Path) -> ClassTable:
     names = [name for name in names if name not in ("", "__ignore__")]
     if not 1 <= len(names) <= MOST_CLASSES:
         raise ValueError(f"{path}: expected a class name in each line, got {len(names)} names")
-    palette = pascal_voc.palette(len(names))
-    return ClassTable(tuple(names), palette, colors={color: number for number, color in enumerate(palette)})
+    return ClassTable.in_colors(names, pascal_voc.palette(len(names)))
 
 
 def read_labelmap(path: Path) -> ClassTable:
@@ -156,7 +160,7 @@ def read_labelmap(path: Path) -> ClassTable:
         raise ValueError(
             f"{path}: expected 1 to {MOST_CLASSES} classes of different colours, got {len(names)}"
         )
-    return ClassTable(tuple(names), tuple(palette), colors={color: n for n, color in enumerate(palette)})
+    return ClassTable.in_colors(names, palette)
 
 
 def read_lines(path: Path | BinaryIO) -> list[str]:

@@ -66,7 +66,7 @@ class CocoInstances(Dataset):
         )
         if not self.file.categories:
             raise ValueError(f"{self.file.source}, categories: expected at least one category, got none")
-        self.transforms, self.inspection = transforms, inspection
+        self.transforms, self.inspection = transforms, inspection or Inspection(self.file, [], {})
         self.classes = choose_classes(self.file, categories)
         self._label_of = {member: label for label, (_, ids) in enumerate(self.classes) for member in ids}
         self._objects = {

@@ -44,13 +44,9 @@ def write_repaired(data: CocoInstances, split: str, out: Path) -> str:
     target = out / f"instances_{split}.json"
     if target.exists():
         raise ValueError(f"{target}: is there already; choose another folder")
-    content = data.inspection.content if data.inspection is not None else {}
-    mended = (
-        [fault for fault in data.inspection.faults if fault.certain] if data.inspection is not None else []
-    )
-    left = len(data.inspection.faults) - len(mended) if data.inspection is not None else 0
-    if not content:  # from another format
-        content = data.as_coco()
+    mended = [fault for fault in data.inspection.faults if fault.certain]
+    left = len(data.inspection.faults) - len(mended)
+    content = data.inspection.content or data.as_coco()  # the second from another format
     records: dict[Any, dict[str, Any]] = {
         record["id"]: record for record in content["annotations"] if _is_record(record)
     }
@@ -162,8 +158,7 @@ def _table(data: SemanticFolder, out: Path) -> ClassTable:
     paths = [path for _, path in data.pairs if path.is_file()]
     colors = sorted(set[RGB]().union(*(_colors(path) for path in paths)))
     if colors:
-        names = numbered_names(len(colors))
-        return ClassTable(names, tuple(colors), colors={color: n for n, color in enumerate(colors)})
+        return ClassTable.in_colors(numbered_names(len(colors)), colors)
     return ClassTable(MASKS, default_palette(2)) if paths and all(map(_is_mask, paths)) else own
 
 

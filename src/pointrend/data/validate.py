@@ -125,8 +125,7 @@ def check_dataset(
 
 def annotation_problems(data: CocoInstances) -> list[Fault]:
     """Faults of the annotation file, and what is implausible in it; no image is read."""
-    faults = data.inspection.faults if data.inspection is not None else []
-    problems = list(faults)
+    problems = list(data.inspection.faults)
     if not any(data.file.objects.values()):
         problems.append(Fault("no objects", "annotations", f"none in {len(data.file.images)} images"))
     elif all(item.crowd for objects in data.file.objects.values() for item in objects):

@@ -31,24 +31,22 @@ def semantic_evaluators(
             "boundary" at 2 % of the diagonal.
         widths: in pixels, for "trimap" instead of its own, and for "boundary" besides its own.
     """
-    wanted = list(metrics)
-    unknown = [metric for metric in wanted if metric not in ("miou", "categories", "trimap", "boundary")]
-    if unknown:
-        raise ValueError(
-            f"metrics: expected some of {', '.join(SEMANTIC_METRICS)}, categories, got {unknown}"
-        )
     names, count = tuple(class_names), len(class_names)
     made: list[LabelMapEvaluator] = []
-    for metric in wanted:
+    for metric in metrics:
         if metric == "miou":
             made.append(MeanIoU(count, class_names=names))
         elif metric == "categories":
             made.append(CityscapesIoU(class_names=names))
         elif metric == "trimap":
             made.append(TrimapIoU(count, widths or (1, 3, 5), class_names=names))
-        else:
+        elif metric == "boundary":
             made.append(BoundaryIoU(count, class_names=names))
             made.extend(BoundaryIoU(count, width=width, class_names=names) for width in widths or ())
+        else:
+            raise ValueError(
+                f"metrics: expected some of {', '.join(SEMANTIC_METRICS)}, categories, got {metric!r}"
+            )
     return made
 
 

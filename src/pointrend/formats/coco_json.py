@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pointrend.formats.records import (
     MAX_PIXELS,
@@ -254,10 +254,9 @@ class _Record:
         except (ValueError, OverflowError):  # of different lengths
             array = np.array(None)
         if array.dtype.kind == "U" and isinstance(values, list):
-            with_numbers = _parsed(array)
-            if with_numbers is not None:
+            with suppress(ValueError):
+                array = array.astype(np.float64)
                 self.note("text for a number", field, brief(values))
-                array = with_numbers
         if array.ndim == 2 and array.shape[1] == 2 and len(array) > 2:
             self.note("pairs for a flat list", field, brief(values))
             array = array.ravel()
@@ -270,13 +269,6 @@ class _Record:
         if not np.isfinite(array.astype(np.float64)).all():
             raise self.wrong(field, "a flat list of finite numbers", values)
         return array.astype(np.float64)
-
-
-def _parsed(texts: NDArray[np.str_]) -> Floats | None:
-    try:
-        return texts.astype(np.float64)
-    except ValueError:
-        return None
 
 
 def _image(record: _Record, file_names: bool) -> ImageRecord:
