@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -75,9 +76,7 @@ class RenumberedClasses(Dataset):
     def category_ids(self) -> list[int]:
         """The data set's ids; of classes that it lacks, ids that it has not."""
         own = dict(zip(self.data.class_names, self.data.category_ids, strict=True))
-        free = iter(
-            range(max(own.values(), default=0) + 1, max(own.values(), default=0) + 1 + len(self._names))
-        )
+        free = itertools.count(max(own.values(), default=0) + 1)
         return [own[name] if name in own else next(free) for name in self._names]
 
     @property

@@ -106,17 +106,14 @@ def _is_heif(path: str | Path | BinaryIO) -> str | None:
             head = file.read(12)
     except OSError:
         return None
-    if head[4:8] != b"ftyp":
-        return None
-    if head[8:12] in (b"avif", b"avis"):
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis") and "AVIF" not in formats():
+        return "an AVIF image, which Pillow reads from version 11.3 on: pip install -U pillow"
+    if brand in HEIF_BRANDS and "HEIF" not in formats():
         return (
-            None
-            if "AVIF" in formats()
-            else "an AVIF image, which Pillow reads from version 11.3 on: pip install -U pillow"
+            "a HEIC image, which Pillow reads with a plugin: pip install pillow-heif, or convert it to JPEG"
         )
-    if "HEIF" in formats() or head[8:12] not in HEIF_BRANDS:
-        return None
-    return "a HEIC image, which Pillow reads with a plugin: pip install pillow-heif, or convert it to JPEG"
+    return None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -229,10 +230,9 @@ def describe(root: Path, most: int = 12) -> str:
 
 
 def _counted(folder: Path) -> str:
-    counts: dict[str, int] = {}
-    for path in folder.iterdir():
-        kind = "folders" if path.is_dir() else path.suffix.lower() or "without suffix"
-        counts[kind] = counts.get(kind, 0) + 1
+    counts = Counter(
+        "folders" if path.is_dir() else path.suffix.lower() or "without suffix" for path in folder.iterdir()
+    )
     taken = "".join(f"; {path.name}: {_taken_for(path)}" for path in sorted(folder.glob("*.json"))[:3])
     return (", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "empty") + taken
 
