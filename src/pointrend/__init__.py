@@ -14,8 +14,8 @@ from pointrend._version import __version__
 
 if TYPE_CHECKING:
     from pointrend.checkpoints.detectron2 import from_detectron2
-    from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
     from pointrend.checkpoints.native import save
+    from pointrend.checkpoints.openmmlab import from_mmsegmentation
     from pointrend.core.losses import binary_point_loss, multiclass_point_loss
     from pointrend.core.point_head import PointHead
     from pointrend.core.point_rend import PointRend
@@ -54,7 +54,7 @@ _HOME = {
     "binary_point_loss": "pointrend.core.losses",
     "binary_uncertainty": "pointrend.core.selection",
     "from_detectron2": "pointrend.checkpoints.detectron2",
-    "from_mmsegmentation": "pointrend.checkpoints.mmsegmentation",
+    "from_mmsegmentation": "pointrend.checkpoints.openmmlab",
     "load": "pointrend.zoo",
     "margin_uncertainty": "pointrend.core.selection",
     "multiclass_point_loss": "pointrend.core.losses",

@@ -69,6 +69,12 @@ class TrainingRun:
     broken: int = field(default=0, init=False)
     """Images that could not be read."""
 
+    def __post_init__(self) -> None:
+        if self.options.wandb is not None:
+            require_wandb()
+        if self.options.evaluate:
+            self.validation.check(self.recipe.metric, self.data.task)
+
     def run(self, report: Report | None = None, bar: Bar | None = None) -> None:
         """Train; OUT gets the models, the log, checkpoints and scores.json.
 
@@ -186,7 +192,7 @@ def prepare_training(
     _fill(model, config.pretrained if weights is None else weights, options, progress)
     recipe = options.apply_to(config.recipe)
     known = {"data": options.data, "recipe": config.name, "seed": options.seed, "steps": recipe.steps}
-    return _run(model, train_part, validation, recipe, options, known)
+    return TrainingRun(model, train_part, validation, recipe, options, known)
 
 
 def prepare_finetuning(model: Any, name: str, options: TrainingOptions) -> tuple[TrainingRun, Transfer]:
@@ -202,7 +208,7 @@ def prepare_finetuning(model: Any, name: str, options: TrainingOptions) -> tuple
     changed, transfer = change_classes(model, train_part.class_names, train_part.palette)
     recipe = options.apply_to(finetune_recipe(len(train_part), config.task, options.steps))
     known = {"data": options.data, "from": Path(name).name, "seed": options.seed}
-    return _run(changed, train_part, validation, recipe, options, known), transfer
+    return TrainingRun(changed, train_part, validation, recipe, options, known), transfer
 
 
 def _adapted(config: TrainingConfig, options: TrainingOptions) -> TrainingConfig:
@@ -233,21 +239,6 @@ def _open(
         return match_classes(part, data.class_names, of="the training part")
 
     return data, Validation(validation, limit)
-
-
-def _run(
-    model: Any,
-    data: Dataset,
-    validation: Validation,
-    recipe: Recipe,
-    options: TrainingOptions,
-    known: dict[str, Any],
-) -> TrainingRun:
-    if options.wandb is not None:
-        require_wandb()
-    if options.evaluate:
-        validation.check(recipe.metric, data.task)
-    return TrainingRun(model, data, validation, recipe, options, known)
 
 
 def _fill(

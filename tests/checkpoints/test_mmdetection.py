@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pointrend.checkpoints.key_mapping import reverse, translate
-from pointrend.checkpoints.mmdetection import ROWS, from_mmdetection, infer_config
+from pointrend.checkpoints.openmmlab import INSTANCE, from_mmdetection, infer_instance
 from pointrend.core import subdivision_sizes
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.zoo import ZOO
@@ -21,14 +21,14 @@ def theirs():
     """The published architecture under MMDetection's names, on the meta device: shapes alone."""
     with torch.device("meta"):
         state = InstanceSegmenter(ZOO[NAME].config()).state_dict()
-    return {translate(name, reverse(ROWS)): tensor for name, tensor in state.items()}
+    return {translate(name, reverse(INSTANCE)): tensor for name, tensor in state.items()}
 
 
 def test_the_published_architecture_is_read_off_its_shapes(theirs):
     assert None not in theirs
     published = ZOO[NAME].config()
-    assert infer_config(theirs, {"CLASSES": list(published.class_names)}) == published
-    assert infer_config(theirs).class_names[:2] == ("class 0", "class 1")
+    assert infer_instance(theirs, {"CLASSES": list(published.class_names)}) == published
+    assert infer_instance(theirs).class_names[:2] == ("class 0", "class 1")
 
 
 def test_a_small_one_loads_exactly(tmp_path):
@@ -41,7 +41,7 @@ def test_a_small_one_loads_exactly(tmp_path):
         masks=replace(published.masks, width=8, coarse_width=8),
     )
     model = InstanceSegmenter(config)
-    state = {translate(name, reverse(ROWS)): tensor for name, tensor in model.state_dict().items()}
+    state = {translate(name, reverse(INSTANCE)): tensor for name, tensor in model.state_dict().items()}
     state["backbone.bn1.num_batches_tracked"] = torch.tensor(0)
     torch.save({"meta": {"CLASSES": ("a", "b")}, "state_dict": state}, tmp_path / "x.pth")
     loaded = from_mmdetection(tmp_path / "x.pth")
@@ -51,7 +51,7 @@ def test_a_small_one_loads_exactly(tmp_path):
 
 def test_other_models_are_refused(theirs):
     with pytest.raises(ValueError, match="not a PointRend of MMDetection"):
-        infer_config({name: t for name, t in theirs.items() if "point_head" not in name})
+        infer_instance({name: t for name, t in theirs.items() if "point_head" not in name})
 
 
 def test_their_subdivision_from_7x7_predicts_points_on_the_same_grids():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pointrend.checkpoints.key_mapping import reverse, translate
-from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation, infer_config
+from pointrend.checkpoints.openmmlab import SEMANTIC, from_mmsegmentation, infer_semantic
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
@@ -39,7 +39,7 @@ def model():
 @pytest.fixture
 def state(model):
     """The model's tensors under MMSegmentation's names."""
-    return {translate(name, reverse(ROWS)): tensor.clone() for name, tensor in model.state_dict().items()}
+    return {translate(name, reverse(SEMANTIC)): tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def write(tmp_path, state, meta=None, **options):
@@ -91,7 +91,7 @@ def test_a_plain_stem_loads(tmp_path):
         name = name.replace("backbone.stem.0.", "backbone.conv1.").replace(
             "backbone.stem.1.", "backbone.bn1."
         )
-        plain[translate(name, reverse(ROWS)) or name] = tensor
+        plain[translate(name, reverse(SEMANTIC)) or name] = tensor
     assert from_mmsegmentation(write(tmp_path, plain)).config == config
 
 
@@ -114,7 +114,7 @@ def test_the_published_architectures_are_read_off_their_shapes(reference, name):
     shapes = json.loads(found[0].read_text())
     tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     published = ZOO[name].config()
-    found = infer_config(tensors, {"PALETTE": published.palette}, published.class_names)
+    found = infer_semantic(tensors, {"PALETTE": published.palette}, published.class_names)
     # ADE20K's test size leaves no trace.
     assert replace(found, preprocessing=published.preprocessing) == published
-    assert infer_config(tensors).class_names[:2] == ("class 0", "class 1")
+    assert infer_semantic(tensors).class_names[:2] == ("class 0", "class 1")

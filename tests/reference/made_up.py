@@ -16,7 +16,7 @@ import torch
 from pointrend.checkpoints.detectron2 import from_detectron2, to_detectron2
 from pointrend.checkpoints.external import read_foreign
 from pointrend.checkpoints.key_mapping import reverse, translate
-from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation
+from pointrend.checkpoints.openmmlab import SEMANTIC, from_mmsegmentation
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing, batch_images, resize_image
@@ -197,7 +197,7 @@ def write_mmsegmentation(folder: Path, make: Path, seed: int) -> None:
         preprocessing=Preprocessing(short_edge=512, long_edge=2048, resize="cv2", divisor=1), fpn_channels=16,
         decoder_channels=16, decoder_norm="BN", loss_normalize="all", point_rend=rend,
     )  # fmt: skip
-    names = reverse(ROWS)
+    names = reverse(SEMANTIC)
     state = SemanticSegmenter(config).state_dict()
     shapes = {translate(name, names): list(tensor.shape) for name, tensor in state.items()}
     (folder / "shapes_tiny_ade20k.json").write_text(json.dumps(shapes))

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from pointrend.checkpoints.key_mapping import translate
-from pointrend.checkpoints.mmsegmentation import ROWS, from_mmsegmentation
+from pointrend.checkpoints.openmmlab import SEMANTIC, from_mmsegmentation
 from pointrend.core import PointSampling, margin_uncertainty, point_sample, sample_training_points
 from pointrend.models.inputs import batch_images, resize_image
 from pointrend.models.tta import AugmentedSemantic, SlidingSemantic
@@ -335,16 +335,16 @@ def check_gradients(gradients, exact, norms, stored):
     Rounding moves a ReLU or a max-pool from one cell to the next, and batch statistics spread what follows: in the
     backbone 0.4 to 1.7 %, by another pattern on each processor, and 1e-5 in the point head.
     """
-    assert {translate(name, ROWS) for name in norms} == set(exact)
+    assert {translate(name, SEMANTIC) for name in norms} == set(exact)
     rounding = {name: distance(gradients[name], exact[name]) for name in exact}
     assert max(rounding.values()) < 0.05
     allowed = {name: 1e-4 + 3 * error for name, error in rounding.items()}
     for name, norm in norms.items():
-        ours = translate(name, ROWS)
+        ours = translate(name, SEMANTIC)
         assert float(exact[ours].norm()) == pytest.approx(norm, rel=allowed[ours], abs=1e-6), name
     for key, (name, part) in STORED_GRADIENTS.items():
         if key in stored:
-            ours = translate(name, ROWS)
+            ours = translate(name, SEMANTIC)
             mine, theirs = thinned(part(exact[ours]), stored[key])
             assert distance(theirs.double(), mine) < allowed[ours], name
 

@@ -205,19 +205,19 @@ def test_classes_and_points_are_exchanged_without_touching_the_rest() -> None:
     config = published.config(("cat",))
     assert config.class_names == ("cat",)
     assert replace(config, class_names=published.network.class_names) == published.network
-    changed = published.with_points(
+    changed = published.with_point_head(
         sampling=vars(PointSampling.heavily_biased()), num_points=196, subdivision_steps=4
     ).network
     assert isinstance(changed, InstanceConfig)
     assert changed.masks.sampling.oversample_ratio == 10
     assert (changed.masks.start_size, changed.masks.mask_size) == (14, 224)
-    rend = RECIPES[SEMANTIC_FPN].with_points(num_points=100, subdivision_steps=1).network
+    rend = RECIPES[SEMANTIC_FPN].with_point_head(num_points=100, subdivision_steps=1).network
     assert isinstance(rend, SemanticConfig)
     assert rend.point_rend is not None
     assert (rend.point_rend.num_points, rend.point_rend.subdivision_steps) == (100, 1)
     coarse = replace(RECIPES[SEMANTIC_FPN], network=replace(rend, point_rend=None))
     with pytest.raises(ValueError, match="no points"):
-        coarse.with_points(num_points=1)
+        coarse.with_point_head(num_points=1)
 
 
 def test_every_row_of_the_tables_has_its_training() -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from pointrend.training.data_loading import Draw, PartSampler, Plan, derive_seed
+from pointrend.training.data_loading import Draw, Plan, derive_seed
 
 
 def parts(plan: Plan, count: int, update: int = 0) -> list[list[Draw]]:
@@ -33,15 +33,15 @@ def test_starting_at_an_update_gives_what_would_have_come_there(wide: list[bool]
 
 def test_processes_share_an_update_and_together_see_what_one_would() -> None:
     alone = parts(Plan(9, 6), 4)
-    ranks = [list(islice(PartSampler(Plan(9, 6, parts=3), rank=r, processes=3), 4)) for r in range(3)]
+    ranks = [list(islice(Plan(9, 6, parts=3).parts_from(0, rank=r, processes=3), 4)) for r in range(3)]
     assert [[*one, *two, *three] for one, two, three in zip(*ranks, strict=True)] == alone
-    later = PartSampler(Plan(9, 6, parts=3), first_update=2, rank=1, processes=3)
+    later = Plan(9, 6, parts=3).parts_from(2, rank=1, processes=3)
     assert next(iter(later)) == ranks[1][2]
 
 
 def test_an_accumulating_process_sees_the_parts_that_two_processes_see() -> None:
     accumulated = parts(Plan(9, 6, parts=2), 4)
-    ranks = [list(islice(PartSampler(Plan(9, 6, parts=2), rank=r, processes=2), 2)) for r in range(2)]
+    ranks = [list(islice(Plan(9, 6, parts=2).parts_from(0, rank=r, processes=2), 2)) for r in range(2)]
     assert [part for update in zip(*ranks, strict=True) for part in update] == accumulated
 
 

@@ -89,11 +89,7 @@ def _fetch(url: str, target: Path, checksum: str, progress: Progress | None) -> 
         continued = part.exists()
         try:
             _download(url, part, progress)
-        except (
-            OSError,
-            ValueError,
-            http.client.HTTPException,
-        ) as error:  # URLError and time-outs are OSErrors
+        except (OSError, ValueError, http.client.HTTPException) as error:  # URLError, time-outs: OSErrors
             kept = f"; {part.stat().st_size} bytes are kept, run again to continue" if part.exists() else ""
             reason = str(error) or type(error).__name__
             raise ConnectionError(
@@ -155,9 +151,7 @@ def _download(url: str, part: Path, progress: Progress | None) -> None:
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            if (
-                error.code != 416
-            ):  # a range behind the end: what is there is the whole file, or of another one
+            if error.code != 416:  # a range behind the end: there is the whole file, or one of another
                 raise
         total = (error.headers.get("Content-Range") or "").rpartition("/")[2]
         if total != str(have):

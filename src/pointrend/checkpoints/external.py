@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointrend.checkpoints.native import refuse_nonfinite, refuse_placeholder
 from pointrend.checkpoints.safe_pickle import ForbiddenClass, PickledArray, read_pickle
 
 _PREFIXES = re.compile(r"^(?:(?:module|model|_orig_mod|net)\.)+")
@@ -197,9 +196,7 @@ def _torch_load(path: Path, use_mmap: bool) -> Any:
         except pickle.UnpicklingError as error:
             find = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
             names = set(find(str(path))) if find is not None and use_mmap else set()
-            if (
-                not names
-            ):  # the older serialisation, and torch 2.5: its advice is cut off, the name of one stays
+            if not names:  # the older serialisation, and torch 2.5: its advice is cut off, one name stays
                 names = set(re.findall(r"GLOBAL ([\w.]+)", str(error)))
             if not names - skipped.keys():
                 raise
@@ -222,3 +219,49 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+
+
+OTHER_FILES = {
+    b"\x1f\x8b": "a gzip archive (unpack it)",
+    b"7z\xbc\xaf": "a 7z archive (unpack it)",
+    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+}
+
+
+def refuse_placeholder(path: Path) -> None:
+    """Raise a ValueError for what is often found under a checkpoint's name: a Git LFS pointer, a web page, an answer in
+    JSON, an archive, an image.
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    head = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path}: a Git LFS pointer, not the checkpoint itself; fetch it with `git lfs pull`, or download the file"
+        )
+    # Without zeros: a safetensors file, which begins with a length, may begin with any letter.
+    if b"\0" not in head and head.startswith((b"<", b'{"', b"{ ", b"{\n", b"[")):
+        what = "a web page" if head.startswith(b"<") else "a text in JSON"
+        raise ValueError(
+            f"{path}: {what}, not a checkpoint; download the file itself (its raw or resolve link)"
+        )
+    for magic, what in OTHER_FILES.items():
+        if start.startswith(magic):
+            raise ValueError(f"{path}: {what}, not a checkpoint")
+
+
+def refuse_nonfinite(tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise a ValueError that names tensors with NaN or infinite values: such a model predicts nothing."""
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all()
+    ]
+    if bad:
+        shown = ", ".join(bad[:5]) + (f", .. ({len(bad)} in all)" if len(bad) > 5 else "")
+        raise ValueError(
+            f"{source}: weights that are NaN or infinite: {shown}. The training diverged before this was saved; "
+            "take an earlier checkpoint"
+        )

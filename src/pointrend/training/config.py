@@ -59,45 +59,50 @@ class TrainingConfig:
         )
         return replace(self, recipe=recipe)
 
-    def with_points(
+    def with_point_head(
         self,
         *,
         sampling: Mapping[str, Any] | None = None,
         num_points: int | None = None,
         subdivision_steps: int | None = None,
+        depth: int | None = None,
+        width: int | None = None,
+        residual: bool | None = None,
     ) -> TrainingConfig:
-        """The same training with other points.
+        """The same training with another point head, or other points.
 
         Args:
             sampling: fields of `PointSampling`: how training points are chosen (N, k, beta, strategy).
             num_points: points of each subdivision step at inference.
             subdivision_steps: doublings at inference; for boxes they start from the grid that `num_points` cover.
+            depth, width: hidden layers, and channels of each.
+            residual: predict a correction of the interpolated coarse logits instead of the logits (the paper's).
 
         Raises:
-            ValueError: if the network has no point head.
+            ValueError: if the network has no such point head.
         """
         network = self.network
+        given = {"num_points": num_points, "depth": depth, "residual": residual}
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if isinstance(network, InstanceConfig):
-            if network.mask_head not in ("pointrend", "implicit"):
-                raise ValueError(f"{self.name}: a network without point head has no points to choose")
+            own_layers = (
+                depth is None and width is None and residual is None
+            )  # Implicit PointRend's are predicted
+            if network.mask_head != "pointrend" and not (network.mask_head == "implicit" and own_layers):
+                raise ValueError(f"{self.name}: expected PointRend's mask head, got {network.mask_head!r}")
+            changes |= {"sampling": replace(network.masks.sampling, **(sampling or {}))}
             masks = replace(
-                network.masks,
-                sampling=replace(network.masks.sampling, **(sampling or {})),
-                num_points=network.masks.num_points if num_points is None else num_points,
+                network.masks, **changes, point_width=network.masks.point_width if width is None else width
             )
             if subdivision_steps is not None:
                 masks = replace(masks, mask_size=masks.start_size * 2**subdivision_steps)
             return replace(self, network=replace(network, masks=masks))
-        if network.point_rend is None:
-            raise ValueError(f"{self.name}: a network without point head has no points to choose")
-        rend = replace(
-            network.point_rend,
-            sampling=replace(network.point_rend.sampling, **(sampling or {})),
-            num_points=network.point_rend.num_points if num_points is None else num_points,
-            subdivision_steps=network.point_rend.subdivision_steps
-            if subdivision_steps is None
-            else subdivision_steps,
-        )
+        rend = network.point_rend
+        if rend is None:
+            raise ValueError(f"{self.name}: a network without point head has no points to change")
+        steps = rend.subdivision_steps if subdivision_steps is None else subdivision_steps
+        changes |= {"sampling": replace(rend.sampling, **(sampling or {})), "subdivision_steps": steps}
+        rend = replace(rend, **changes, width=rend.width if width is None else width)
         return replace(self, network=replace(network, point_rend=rend))
 
     def with_sampled_points(self, count: int) -> TrainingConfig:
@@ -115,32 +120,6 @@ class TrainingConfig:
             )
         steps = tuple(step for step in self.augmentation if not isinstance(step, SamplePoints))
         return replace(self, augmentation=(*steps, SamplePoints(count)) if count else steps)
-
-    def with_point_head(
-        self, *, depth: int | None = None, width: int | None = None, residual: bool | None = None
-    ) -> TrainingConfig:
-        """The same training with another point head.
-
-        Args:
-            depth: hidden layers.
-            width: channels of each.
-            residual: predict a correction of the interpolated coarse logits instead of the logits (the paper's).
-
-        Raises:
-            ValueError: if the network has no such point head.
-        """
-        network = self.network
-        given = {"depth": depth, "residual": residual}
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        if isinstance(network, InstanceConfig):
-            if network.mask_head != "pointrend":
-                raise ValueError(f"{self.name}: expected PointRend's mask head, got {network.mask_head!r}")
-            changes |= {} if width is None else {"point_width": width}
-            return replace(self, network=replace(network, masks=replace(network.masks, **changes)))
-        if network.point_rend is None:
-            raise ValueError(f"{self.name}: a network without point head has none to change")
-        changes |= {} if width is None else {"width": width}
-        return replace(self, network=replace(network, point_rend=replace(network.point_rend, **changes)))
 
     def with_backbone(self, name: str) -> TrainingConfig:
         """The same training of another backbone, all of it trained from random weights unless others are given.

@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from pointrend.data.image_io import collate
@@ -118,7 +119,7 @@ class TrainingLoader:
         plan = Plan(len(self.images), self.recipe.batch_size, parts, self.recipe.seed, self.wide)
         loader: DataLoader[Any] = DataLoader(
             SeededDraws(self.images, self.recipe.seed),
-            batch_sampler=PartSampler(plan, first_update=first_update, rank=rank, processes=processes),
+            batch_sampler=plan.parts_from(first_update, rank=rank, processes=processes),
             num_workers=self.workers,
             collate_fn=_collate,
             worker_init_fn=_leave_signals_to_the_training,
@@ -191,8 +192,11 @@ class Plan:
         """The n-th draw, from 0, without grouping."""
         return Draw(number, _order(self.seed, number // self.size, self.size)[number % self.size])
 
-    def parts_from(self, update: int) -> Iterator[list[Draw]]:
-        """All parts, one after the other, from the first one of this update; endless."""
+    def parts_from(self, update: int, *, rank: int = 0, processes: int = 1) -> Iterator[list[Draw]]:
+        """The parts of one of these processes, one after the other, from this update on; endless."""
+        return islice(self._parts(update), rank, None, processes)
+
+    def _parts(self, update: int) -> Iterator[list[Draw]]:
         length = self.batch_size // self.parts
         if self.wide is None:
             number = update * self.batch_size
@@ -223,21 +227,6 @@ def _order(seed: int, epoch: int, size: int) -> list[int]:
     generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
     order: list[int] = torch.randperm(size, generator=generator).tolist()
     return order
-
-
-class PartSampler(Sampler[list[Draw]]):
-    """The parts of one process, from some update on, as a batch sampler of a `DataLoader`."""
-
-    def __init__(self, plan: Plan, *, first_update: int = 0, rank: int = 0, processes: int = 1) -> None:
-        self.plan = plan
-        self.first_update = first_update
-        self.rank = rank
-        self.processes = processes
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        for number, part in enumerate(self.plan.parts_from(self.first_update)):
-            if number % self.processes == self.rank:
-                yield part
 
 
 class TargetWatch:

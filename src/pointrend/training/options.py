@@ -89,15 +89,14 @@ class TrainingOptions:
         Raises:
             ValueError: for numbers that no training has.
         """
-        given = {
-            "batch_size": self.batch_size,
-            "learning_rate": self.lr,
-            "evaluate_every": self.evaluate_every,
-            "metric": self.metric,
-            "patience": self.patience,
-            "state_every": self.checkpoint_every,
-        }
-        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        changes = _given(
+            batch_size=self.batch_size,
+            learning_rate=self.lr,
+            evaluate_every=self.evaluate_every,
+            metric=self.metric,
+            patience=self.patience,
+            state_every=self.checkpoint_every,
+        )
         if self.batch_size and self.lr is None and recipe.optimizer == "sgd":
             # A learning rate belongs to its batch size (Goyal et al., 2017).
             changes["learning_rate"] = recipe.learning_rate * self.batch_size / recipe.batch_size
@@ -153,12 +152,9 @@ class PointOptions:
         Raises:
             ValueError: points for a network without a point head.
         """
-        sampling: dict[str, Any] = {
-            "num_points": self.train_points,
-            "oversample_ratio": self.oversample,
-            "importance_ratio": self.importance,
-        }
-        given = {name: value for name, value in sampling.items() if value is not None}
+        sampling = _given(
+            num_points=self.train_points, oversample_ratio=self.oversample, importance_ratio=self.importance
+        )
         if self.sampling is not None:
             if self.oversample is not None or self.importance is not None:
                 raise ValueError(
@@ -166,19 +162,21 @@ class PointOptions:
                 )
             from pointrend.training.paper import sampling_fields
 
-            given |= sampling_fields(self.sampling.replace("-", "_"))
-        head: dict[str, Any] = {
-            "depth": self.head_depth,
-            "width": self.head_width,
-            "residual": None if self.point_head is None else self.point_head == "residual",
-        }
-        changed_head = {name: value for name, value in head.items() if value is not None}
-        points = {"num_points": self.points, "subdivision_steps": self.subdivision_steps}
-        chosen = {name: value for name, value in points.items() if value is not None}
+            sampling |= sampling_fields(self.sampling.replace("-", "_"))
+        changes = _given(
+            num_points=self.points,
+            subdivision_steps=self.subdivision_steps,
+            depth=self.head_depth,
+            width=self.head_width,
+            residual=None if self.point_head is None else self.point_head == "residual",
+        )
         if not self.pointrend:
-            if given or chosen or changed_head:
+            if sampling or changes:
                 raise ValueError("points: --no-pointrend trains a network without a point head")
             return config.without_points()
-        if given or chosen:
-            config = config.with_points(sampling=given, **chosen)
-        return config.with_point_head(**changed_head) if changed_head else config
+        return config.with_point_head(sampling=sampling, **changes) if sampling or changes else config
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that are not None."""
+    return {name: value for name, value in values.items() if value is not None}

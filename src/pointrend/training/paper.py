@@ -51,7 +51,7 @@ def _trainings() -> Iterator[TrainingConfig]:
                     yield replace(baseline, name=f"{baseline.name}_{size}x{size}", network=network)
         if name in (COCO_1X, CITYSCAPES_1X):  # Table 4
             for strategy in STRATEGIES:
-                sampled = published.with_points(sampling=sampling_fields(strategy))
+                sampled = published.with_point_head(sampling=sampling_fields(strategy))
                 yield replace(sampled, name=f"{name}_{strategy}")
     deeplab = RECIPES[DEEPLAB]
     yield replace(deeplab.without_points(), name="deeplabv3_R_103_cityscapes")  # Table 6

@@ -159,8 +159,7 @@ def _project_of(path: Path) -> str:
 
 def _reader(project: str) -> Any:
     from pointrend.checkpoints.detectron2 import from_detectron2
-    from pointrend.checkpoints.mmdetection import from_mmdetection
-    from pointrend.checkpoints.mmsegmentation import from_mmsegmentation
+    from pointrend.checkpoints.openmmlab import from_mmdetection, from_mmsegmentation
 
     readers: dict[str, Any] = {"MMSegmentation": from_mmsegmentation, "MMDetection": from_mmdetection}
     return readers.get(project, from_detectron2)
