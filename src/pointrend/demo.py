@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -27,6 +26,7 @@ from pointrend.visualize import (
     as_image,
     draw_chosen,
     draw_labels,
+    enlarge,
     largest_differences,
     save_figure,
     side_by_side,
@@ -122,8 +122,7 @@ def predict_and_draw(model: SemanticSegmenter, name: str, path: Path) -> tuple[T
     large = as_image(Image.fromarray(as_image(image)).resize((SCALE * width, SCALE * height)))
 
     def overlay(labels: torch.Tensor) -> RGBImage:
-        enlarged = np.kron(labels.numpy(), np.ones((SCALE, SCALE), dtype=np.uint8))
-        return draw_labels(large, enlarged, model.config.palette)
+        return draw_labels(large, enlarge(labels.numpy(), SCALE), model.config.palette)
 
     panels = {
         "photograph": large,

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from pointrend.app.types import Rendering, tensor_bytes
-from pointrend.app.views import css_color, object_index
+from pointrend.app.views import object_index
 from pointrend.io import png_bytes
 from pointrend.masks.export import as_objects
 from pointrend.metadata.colors import default_palette
 from pointrend.predict.writers import labels_image
 from pointrend.structures import InstanceResult, SemanticResult, class_name
+from pointrend.visualize.colors import css_color
 
 
 @dataclass(frozen=True)

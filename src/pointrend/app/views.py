@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from PIL import Image
 
 from pointrend.app.types import Rendering
 from pointrend.structures import InstanceResult, Result, SemanticResult, class_name
-from pointrend.visualize import as_image, draw_instances, draw_labels, draw_uncertainty
-from pointrend.visualize.colors import RGBImage, as_palette
-from pointrend.visualize.overlays import instance_colors, present_classes
+from pointrend.visualize import as_image, draw, draw_uncertainty
+from pointrend.visualize.colors import RGBImage, css_color
+from pointrend.visualize.overlays import class_legend, present_classes
 from pointrend.visualize.points import draw_dots
 
 NOTHING = 255
@@ -46,18 +45,11 @@ def draw_panels(rendering: Rendering) -> dict[str, RGBImage]:
         for step in rendering.steps
     ]
     return {
-        "PointRend": draw_result(rendering, rendering.result, captions=True),
-        "Coarse": draw_result(rendering, rendering.coarse, captions=False),
+        "PointRend": draw(rendering.image, rendering.result),
+        "Coarse": draw(rendering.image, rendering.coarse, captions=False),
         "Points": draw_dots(as_image(rendering.image), dots),
         "Uncertainty": draw_uncertainty(rendering.image, rendering.uncertainty),
     }
-
-
-def draw_result(rendering: Rendering, result: Result, *, captions: bool) -> RGBImage:
-    """The image under a result, with class names and scores beside objects if `captions`."""
-    if isinstance(result, SemanticResult):
-        return draw_labels(rendering.image, result.labels, result.palette)
-    return draw_instances(rendering.image, result, captions=captions)
 
 
 def hover_map(rendering: Rendering) -> dict[str, Any]:
@@ -105,18 +97,11 @@ def object_index(result: InstanceResult, *, nothing: int, most: int) -> npt.NDAr
 
 def legend(result: Result) -> list[dict[str, Any]]:
     """Name and colour ("#rrggbb") of each class found; for instances with their number."""
-    present = present_classes(result)
-    if isinstance(result, SemanticResult):
-        colors = as_palette(result.palette, max(present, default=-1) + 1)
-        return [{"name": class_name(result.class_names, i), "color": css_color(colors[i])} for i in present]
-    labels, colors = result.labels.tolist(), instance_colors(result)
-    return [
-        {
-            "name": f"{labels.count(i)} × {class_name(result.class_names, i)}",
-            "color": css_color(colors[labels.index(i)]),
-        }
-        for i in present
-    ]
+    names, colors = class_legend(result)
+    if isinstance(result, InstanceResult):
+        counts = [int((result.labels == label).sum()) for label in present_classes(result)]
+        names = [f"{count} × {name}" for count, name in zip(counts, names, strict=True)]
+    return [{"name": n, "color": css_color(color)} for n, color in zip(names, colors, strict=True)]
 
 
 def numbers(rendering: Rendering) -> list[dict[str, str]]:
@@ -145,11 +130,6 @@ def summary(result: Result) -> str:
 def milliseconds(seconds: float) -> str:
     """A duration to be read at a glance."""
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
-
-
-def css_color(color: Sequence[int] | np.ndarray) -> str:
-    """RGB as "#rrggbb"."""
-    return "#{:02x}{:02x}{:02x}".format(*(int(part) for part in color))
 
 
 def packed(values: np.ndarray) -> str:

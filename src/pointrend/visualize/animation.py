@@ -14,8 +14,9 @@ from pointrend.io import atomic_write
 from pointrend.visualize.colors import RGBImage
 from pointrend.visualize.comparison import Window
 from pointrend.visualize.explain import Explanation
-from pointrend.visualize.explain_figures import EMPTY, draw_result, view_of
+from pointrend.visualize.explain_figures import EMPTY, view_of
 from pointrend.visualize.figures import extent_of, show
+from pointrend.visualize.overlays import draw
 from pointrend.visualize.points import color_logits, draw_points
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def animate_steps(
         frames.append(frame(image, "image", after, predicted=f"predicted there, {grid}"))
     last = color_logits(explanation.grids[-1], palette)
     rows, columns = explanation.grids[-1].shape[1:]
-    frames.append(frame(draw_result(explanation), explanation.title, last, predicted=f"{rows}×{columns}"))
+    drawn = draw(image, explanation.result, captions=False)
+    frames.append(frame(drawn, explanation.title, last, predicted=f"{rows}×{columns}"))
     return frames
 
 

@@ -58,6 +58,11 @@ def as_labels(labels: torch.Tensor | np.ndarray) -> npt.NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def css_color(color: Sequence[int] | np.ndarray) -> str:
+    """RGB as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*(int(part) for part in color))
+
+
 def color_labels(
     labels: torch.Tensor | np.ndarray, palette: Colors | None = None, *, ignore: int = 255
 ) -> RGBImage:

@@ -23,6 +23,7 @@ from pointrend.visualize.overlays import (
     as_image,
     draw_instances,
     draw_labels,
+    enlarge,
     present_classes,
 )
 
@@ -195,9 +196,8 @@ def _drawn(
     """The prediction on the image, each pixel of both `scale` times as large; lines are one pixel of the outcome."""
     if isinstance(result, InstanceResult):
         drawn = draw_instances(image, result, min_score=min_score, captions=False)
-        return drawn.repeat(scale, axis=0).repeat(scale, axis=1)
-    labels = as_labels(result.labels).repeat(scale, axis=0).repeat(scale, axis=1)
-    return draw_labels(image.repeat(scale, axis=0).repeat(scale, axis=1), labels, result.palette)
+        return enlarge(drawn, scale)
+    return draw_labels(enlarge(image, scale), enlarge(as_labels(result.labels), scale), result.palette)
 
 
 def _as_large_as(image: RGBImage, results: Sequence[InstanceResult | SemanticResult]) -> RGBImage:

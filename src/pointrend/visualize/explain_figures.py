@@ -24,7 +24,7 @@ from pointrend.visualize.figures import (
     show,
 )
 from pointrend.visualize.label_placement import Box, Mask
-from pointrend.visualize.overlays import draw_instances, draw_labels, fill_mask, instance_colors
+from pointrend.visualize.overlays import draw, fill_mask, instance_colors
 from pointrend.visualize.points import color_logits, draw_step
 
 if TYPE_CHECKING:
@@ -125,14 +125,6 @@ def plot_features(explanation: Explanation) -> Figure:
     return figure
 
 
-def draw_result(explanation: Explanation) -> RGBImage:
-    """What the model says, on the image; of an instance model the one object, without its name."""
-    result = explanation.result
-    if isinstance(result, InstanceResult):
-        return draw_instances(explanation.image, result, captions=False)
-    return draw_labels(explanation.image, result.labels, result.palette)
-
-
 def view_of(explanation: Explanation, window: Window | None = None) -> Extent:
     """The part of the image that an object's figures show, or a whole image's `window` (by default where the steps
     change most).
@@ -155,7 +147,13 @@ def _overview(explanation: Explanation, view: Extent, panels: list[Axes]) -> Non
     image, result = explanation.image, explanation.result
     show(panels[0], image, extent_of(image, None), "image", smooth=True)
     frame(panels[0], view)
-    show(panels[1], draw_result(explanation), extent_of(image, None), "prediction", smooth=True)
+    show(
+        panels[1],
+        draw(explanation.image, explanation.result, captions=False),
+        extent_of(image, None),
+        "prediction",
+        smooth=True,
+    )
     uncertainty = result.uncertainty
     assert uncertainty is not None
     if isinstance(result, InstanceResult):

@@ -14,16 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pointrend.io import atomic_write
-from pointrend.structures import InstanceResult, Result, SemanticResult, class_name
-from pointrend.visualize.colors import Colors, RGBImage, as_palette
-from pointrend.visualize.label_placement import Box, rgb
-from pointrend.visualize.overlays import (
-    Drawable,
-    draw_instances,
-    draw_labels,
-    instance_colors,
-    present_classes,
-)
+from pointrend.structures import InstanceResult, Result, SemanticResult
+from pointrend.visualize.colors import Colors, RGBImage, css_color
+from pointrend.visualize.label_placement import Box
+from pointrend.visualize.overlays import Drawable, class_legend, draw_instances, draw_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,11 +48,8 @@ def plot_instances(
     The image keeps its own pixels: `figure.savefig(path, dpi=...)` scales the text, not the masks.
     """
     drawn = draw_instances(image, result, min_score=min_score, color_by=color_by, boxes=boxes)
-    present = present_classes(result, min_score) if color_by == "class" else []
-    colors = instance_colors(result)
-    first = {label: number for number, label in reversed(list(enumerate(result.labels.tolist())))}
-    names = [class_name(result.class_names, label) for label in present]
-    return _figure(drawn, names, colors[[first[label] for label in present]], width)
+    names, colors = class_legend(result, min_score) if color_by == "class" else ([], ())
+    return _figure(drawn, names, colors, width)
 
 
 def plot_semantic(
@@ -66,9 +57,7 @@ def plot_semantic(
 ) -> Figure:
     """`draw_labels` in a figure `width` inches wide, with a legend of the classes found."""
     drawn = draw_labels(image, result.labels, result.palette, opacity=opacity)
-    present = present_classes(result)
-    colors = as_palette(result.palette, max(present, default=-1) + 1)[present]
-    return _figure(drawn, [class_name(result.class_names, label) for label in present], colors, width)
+    return _figure(drawn, *class_legend(result), width)
 
 
 def plot_result(result: Result, image: Drawable | None = None, **options: Any) -> Figure:
@@ -90,7 +79,7 @@ def plot_result(result: Result, image: Drawable | None = None, **options: Any) -
     return plot_instances(shown, result, **options)
 
 
-def _figure(image: RGBImage, names: Sequence[str], colors: np.ndarray, width: float) -> Figure:
+def _figure(image: RGBImage, names: Sequence[str], colors: Colors, width: float) -> Figure:
     figure = new_figure(width, width * image.shape[0] / image.shape[1] + 0.4, dpi=120)
     axes = figure.subplots()
     axes.imshow(image, interpolation="antialiased")
@@ -117,7 +106,7 @@ def add_class_legend(figure: Figure, names: Sequence[str], colors: Colors, *, co
     from matplotlib.patches import Patch
 
     handles = [
-        Patch(facecolor="#{:02x}{:02x}{:02x}".format(*rgb(color)), edgecolor="#444444", label=name)
+        Patch(facecolor=css_color(color), edgecolor="#444444", label=name)
         for name, color in zip(names, colors, strict=False)
     ]
     if handles:

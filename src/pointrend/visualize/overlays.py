@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pointrend.data.image_io import to_image
 from pointrend.io import png_bytes
 from pointrend.structures import IGNORE_LABEL, InstanceResult, Result, SemanticResult, class_name
-from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels
+from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels, heatmap
 from pointrend.visualize.label_placement import Box, Mask, draw_captions, rgb, text_size, visible_part
 
 Drawable = torch.Tensor | np.ndarray | Image.Image | str | Path
@@ -27,6 +27,11 @@ Drawable = torch.Tensor | np.ndarray | Image.Image | str | Path
 def as_image(image: Drawable) -> RGBImage:
     """A fresh (H, W, 3) uint8 copy of an image in any form that `to_image` takes; ValueError for others."""
     return np.array(to_image(image).cpu().permute(1, 2, 0).numpy())
+
+
+def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
+    """An image (H, W, 3) or map (H, W) with each pixel repeated `factor` times along both axes."""
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def outline(mask: Mask, width: int = 1) -> Mask:
@@ -120,20 +125,35 @@ def draw(
     result: Result,
     *,
     min_score: float = 0.0,
+    captions: bool = True,
     legend: bool = False,
 ) -> RGBImage:
     """The overlay that fits the result; with `legend` a strip under the image names its classes."""
     drawn = (
         draw_labels(image, result.labels, result.palette)
         if isinstance(result, SemanticResult)
-        else draw_instances(image, result, min_score=min_score)
+        else draw_instances(image, result, min_score=min_score, captions=captions)
     )
-    if not legend:
-        return drawn
+    return add_legend(drawn, *class_legend(result, min_score)) if legend else drawn
+
+
+def class_legend(result: Result, min_score: float = 0.0) -> tuple[list[str], npt.NDArray[np.uint8]]:
+    """Names of the classes that occur in the result, in order, and their colours (K, 3)."""
     present = present_classes(result, min_score)
     palette = result.palette if isinstance(result, SemanticResult) else None
     colors = as_palette(palette, max(present, default=-1) + 1)[present]
-    return add_legend(drawn, [class_name(result.class_names, label) for label in present], colors)
+    return [class_name(result.class_names, label) for label in present], colors
+
+
+def draw_uncertainty(image: Drawable, uncertainty: torch.Tensor, *, opacity: float = 0.7) -> RGBImage:
+    """The greyed image under its uncertainty map (H, W) with values in [0, 1], as an array (H, W, 3)."""
+    photo = as_image(image)
+    if photo.shape[:2] != tuple(uncertainty.shape):
+        raise ValueError(
+            f"uncertainty: expected the image's size {photo.shape[:2]}, got {tuple(uncertainty.shape)}"
+        )
+    grey = photo.mean(axis=2, keepdims=True)
+    return np.rint(grey * (1 - opacity) + heatmap(uncertainty, 0.0, 1.0) * opacity).astype(np.uint8)
 
 
 def present_classes(result: Result, min_score: float = 0.0) -> list[int]:

@@ -21,10 +21,10 @@ from pointrend.core.selection import (
 )
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.inputs import Preprocessing, resized_size
-from pointrend.visualize.colors import Colors, RGBImage, as_palette, color_labels, heatmap, step_colors
+from pointrend.visualize.colors import Colors, RGBImage, as_palette, color_labels, step_colors
 from pointrend.visualize.figures import Extent, extent_of, inside_of, new_figure, show
 from pointrend.visualize.label_placement import Box
-from pointrend.visualize.overlays import Drawable, as_image
+from pointrend.visualize.overlays import Drawable, as_image, enlarge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,13 +46,6 @@ def color_logits(logits: torch.Tensor, palette: Colors | None = None) -> RGBImag
         return color_labels(logits.argmax(0), as_palette(palette, logits.shape[0]))
     grey = np.rint(logits[0].detach().float().sigmoid().cpu().numpy() * 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)
-
-
-def chosen_cells(step: SubdivisionStep, region: int = 0) -> npt.NDArray[np.bool_]:
-    """Which cells (H, W) of the step's grid were re-predicted in this region."""
-    cells = np.zeros(step.size[0] * step.size[1], dtype=bool)
-    cells[step.index[region].cpu().numpy()] = True
-    return cells.reshape(step.size)
 
 
 def plot_steps(
@@ -83,9 +76,7 @@ def plot_steps(
         raise ValueError("trace: no step to draw; pass `trace=[]` to subdivide or refine, and that list here")
     if not 0 <= region < len(trace[0].logits):
         raise ValueError(f"region: the trace has regions 0..{len(trace[0].logits) - 1}, got {region}")
-    photo = None if image is None else as_image(image)
-    extent = extent_of(photo, box)
-    shown = extent if photo is None else inside_of(extent, photo)
+    photo, extent, shown = _planes(image, box)
     rows = 2 if photo is None else 3
     aspect = abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
     figure = new_figure(2.9 * len(trace), (2.9 * aspect + 0.28) * rows + 0.45)
@@ -97,6 +88,13 @@ def plot_steps(
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
+
+
+def _planes(image: Drawable | None, box: Box | None) -> tuple[RGBImage | None, Extent, Extent]:
+    """The image, what the region covers of its plane, and the part of that which is shown: without the padding."""
+    photo = None if image is None else as_image(image)
+    extent = extent_of(photo, box)
+    return photo, extent, extent if photo is None else inside_of(extent, photo)
 
 
 def draw_step(
@@ -164,14 +162,14 @@ def draw_chosen(
     Colours go from yellow (first step, largest dots) to red (last step). `box` is where the region lies in the image,
     as for `plot_steps`.
     """
-    photo = enlarge(image, scale)
-    left, right, bottom, top = (scale * side for side in extent_of(as_image(image), box))
+    photo = as_image(image)
+    left, right, bottom, top = (scale * side for side in extent_of(photo, box))
     dots = []
     for step in trace:
         points = step.points[region].cpu().numpy() * (right - left, bottom - top) + (left, top)
         cell = min((right - left) / step.size[1], (bottom - top) / step.size[0])
         dots.append((points, np.full(len(points), np.clip(0.3 * cell, 0.8, 1.2 * scale))))
-    return draw_dots(photo, dots)
+    return draw_dots(enlarge(photo, scale), dots)
 
 
 def draw_dots(
@@ -213,11 +211,6 @@ def traced_box(image: Drawable, preprocessing: Preprocessing) -> Box:
     return 0.0, 0.0, width * padded_columns / columns, height * padded_rows / rows
 
 
-def enlarge(image: Drawable, factor: int) -> RGBImage:
-    """The image with each pixel repeated `factor` times along both axes."""
-    return as_image(image).repeat(factor, axis=0).repeat(factor, axis=1)
-
-
 def plot_uncertainty(
     image: Drawable,
     uncertainty: torch.Tensor | np.ndarray,
@@ -244,17 +237,6 @@ def plot_uncertainty(
     right.set(title="uncertainty", xticks=[], yticks=[])
     figure.colorbar(shown, ax=right, shrink=0.85)
     return figure
-
-
-def draw_uncertainty(image: Drawable, uncertainty: torch.Tensor, *, opacity: float = 0.7) -> RGBImage:
-    """The greyed image under its uncertainty map (H, W) with values in [0, 1], as an array (H, W, 3)."""
-    photo = as_image(image)
-    if photo.shape[:2] != tuple(uncertainty.shape):
-        raise ValueError(
-            f"uncertainty: expected the image's size {photo.shape[:2]}, got {tuple(uncertainty.shape)}"
-        )
-    grey = photo.mean(axis=2, keepdims=True)
-    return np.rint(grey * (1 - opacity) + heatmap(uncertainty, 0.0, 1.0) * opacity).astype(np.uint8)
 
 
 def training_choices(
@@ -301,9 +283,7 @@ def plot_training_points(
         image, box: for a second row, with the points on the image; as in `plot_steps`.
     """
     background = color_logits(coarse[region], palette)
-    photo = None if image is None else as_image(image)
-    extent = extent_of(photo, box)
-    shown = extent if photo is None else inside_of(extent, photo)
+    photo, extent, shown = _planes(image, box)
     ratio = coarse.shape[2] / coarse.shape[3] if photo is None else 1.0
     aspect = ratio * abs((shown[2] - shown[3]) / (shown[1] - shown[0]))
     columns, rows = max(len(choices), 1), 1 if photo is None else 2
