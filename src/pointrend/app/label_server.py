@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from pointrend.app.label_session import LabelSession
-from pointrend.app.limits import read_body
-from pointrend.app.server import CALL_BYTES, in_thread, page_app
+from pointrend.app.server import Body, in_thread, page_app, parsed
 from pointrend.formats.records import MAX_POINTS
 
 STATIC = {
@@ -21,12 +20,6 @@ STATIC = {
     "label.js": ("label.js", "text/javascript"),
 }
 """Path -> file of the page, and its media type."""
-
-
-class Body(BaseModel):
-    """Of any request."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Answer(Body):
@@ -55,9 +48,6 @@ class Finish(Body):
     """No further box on this image."""
 
     image: int
-
-
-B = TypeVar("B", bound=Body)
 
 
 def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = None) -> FastAPI:
@@ -113,15 +103,3 @@ def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = No
         return await in_thread(session.task)
 
     return app
-
-
-async def parsed(request: Request, kind: type[B]) -> B:
-    """The body of a request.
-
-    Raises:
-        ValueError: it is not of this kind; in words for the visitor.
-    """
-    try:
-        return kind.model_validate_json(await read_body(request, CALL_BYTES))
-    except ValidationError as error:
-        raise ValueError("This request is not understood. Reload the page.") from error

@@ -17,14 +17,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.routing import Route
 
-from pointrend.app.limits import READERS, UPLOADS, read_body
-from pointrend.app.request_filter import RequestFilter
+from pointrend.app.limits import READERS, UPLOADS, RequestFilter, read_body
 from pointrend.app.service import Service
 from pointrend.app.types import Settings
 
 T = TypeVar("T")
 CALL_BYTES = 2**16
-"""Of a request to `/render`, which has a few hundred."""
+"""Of a request without an image, which has a few hundred."""
 STATIC = {
     "": ("index.html", "text/html"),
     "app.css": ("app.css", "text/css"),
@@ -38,10 +37,18 @@ class BusyError(Exception):
     """Too many requests of a kind at once; says so in words for the visitor."""
 
 
-class RenderRequest(BaseModel):
-    """The body of a request to `/render`; the model's own settings where numbers are missing."""
+class Body(BaseModel):
+    """Of any request."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+B = TypeVar("B", bound=Body)
+
+
+class RenderRequest(Body):
+    """The body of a request to `/render`; the model's own settings where numbers are missing."""
+
     model: str
     image: str
     resolution: int | None = Field(None, ge=0, lt=2**31)
@@ -105,10 +112,7 @@ def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str]
 
     @app.post("/render")
     async def render(request: Request) -> dict[str, Any]:
-        try:
-            wanted = RenderRequest.model_validate_json(await read_body(request, CALL_BYTES))
-        except ValidationError as error:
-            raise ValueError("This request is not understood. Reload the page.") from error
+        wanted = await parsed(request, RenderRequest)
         if network.statistics().tasks_waiting >= max_waiting:
             raise BusyError("many visitors are waiting")
         settings = Settings(wanted.resolution, wanted.points, wanted.min_score)
@@ -127,6 +131,18 @@ def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str]
         return Response(content, media_type=media_type, headers=headers)
 
     return app
+
+
+async def parsed(request: Request, kind: type[B]) -> B:
+    """The body of a request.
+
+    Raises:
+        ValueError: it is not of this kind; in words for the visitor.
+    """
+    try:
+        return kind.model_validate_json(await read_body(request, CALL_BYTES))
+    except ValidationError as error:
+        raise ValueError("This request is not understood. Reload the page.") from error
 
 
 async def in_thread(

@@ -14,8 +14,7 @@ from typing import Any
 from pointrend.app.exports import DOWNLOADS, Exportable, exportable
 from pointrend.app.instance_session import InstanceSession
 from pointrend.app.limits import Limits
-from pointrend.app.lru_cache import LRUCache
-from pointrend.app.model_cache import ModelCache
+from pointrend.app.model_cache import LRUCache, ModelCache
 from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Session, Settings
 from pointrend.app.uploads import EXAMPLES, NamedImage, example, read_upload, shrink

@@ -22,8 +22,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from pointrend.app.limits import READERS, UPLOADS, Limits, TooManyPixelsError, header_size, read_body
-from pointrend.app.request_filter import RequestFilter
+from pointrend.app.limits import (
+    READERS,
+    UPLOADS,
+    Limits,
+    RequestFilter,
+    TooManyPixelsError,
+    header_size,
+    read_body,
+)
 from pointrend.serve.answers import AnswerFormat, MaskFormat
 from pointrend.serve.backends import Backend
 from pointrend.serve.batcher import Batcher, BusyError, cancelled

@@ -147,13 +147,8 @@ def _overview(explanation: Explanation, view: Extent, panels: list[Axes]) -> Non
     image, result = explanation.image, explanation.result
     show(panels[0], image, extent_of(image, None), "image", smooth=True)
     frame(panels[0], view)
-    show(
-        panels[1],
-        draw(explanation.image, explanation.result, captions=False),
-        extent_of(image, None),
-        "prediction",
-        smooth=True,
-    )
+    drawn = draw(image, result, captions=False)
+    show(panels[1], drawn, extent_of(image, None), "prediction", smooth=True)
     uncertainty = result.uncertainty
     assert uncertainty is not None
     if isinstance(result, InstanceResult):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pointrend.app.lru_cache import LRUCache
+from pointrend.app.model_cache import LRUCache
 
 
 def test_the_least_recently_used_goes_first() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from pointrend.app.request_filter import SECURITY_HEADERS, RequestFilter
+from pointrend.app.limits import SECURITY_HEADERS, RequestFilter
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
 
