@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointrend.models.box_head import BoxHead, BoxHeadConfig, pool_regions, select_detections
+from pointrend.models.box_head import (
+    BoxHead,
+    BoxHeadConfig,
+    SampledProposals,
+    pool_regions,
+    select_detections,
+)
 
 STRIDES = (4, 8, 16, 32)
 
@@ -48,14 +54,13 @@ def test_coordinates_stay_float32_when_features_are_bfloat16():
         assert torch.equal(pool_regions([ramp], [4], box, index, 7), exact)
 
 
+def sampled(boxes, labels, truth):
+    return [SampledProposals(boxes, labels, torch.zeros_like(labels), truth)]
+
+
 def test_the_losses_are_detectron2s(units):
-    losses = head().loss(
-        units("box_loss/cls_logits"),
-        units("box_loss/deltas"),
-        units("box_loss/proposals"),
-        units("box_loss/gt_classes"),
-        units("box_loss/gt_boxes"),
-    )
+    given = sampled(units("box_loss/proposals"), units("box_loss/gt_classes"), units("box_loss/gt_boxes"))
+    losses = head().loss(units("box_loss/cls_logits"), units("box_loss/deltas"), given)
     torch.testing.assert_close(losses["box_class"], units("box_loss/loss_cls"))
     torch.testing.assert_close(losses["box_regression"], units("box_loss/loss_box_reg"))
 
@@ -63,7 +68,7 @@ def test_the_losses_are_detectron2s(units):
 def test_background_alone_has_a_connected_box_loss_of_zero():
     branch = head()
     logits, deltas = branch(torch.randn(4, 3, 7, 7))
-    losses = branch.loss(logits, deltas, torch.rand(4, 4), torch.full((4,), 5), torch.zeros(4, 4))
+    losses = branch.loss(logits, deltas, sampled(torch.rand(4, 4), torch.full((4,), 5), torch.zeros(4, 4)))
     assert losses["box_regression"].item() == 0
     sum(losses.values()).backward()
     assert branch.deltas.weight.grad is not None
@@ -73,7 +78,7 @@ def test_no_proposals_have_losses_of_zero():
     branch = head()
     logits, deltas = branch(torch.zeros(0, 3, 7, 7))
     empty = torch.zeros(0, 4)
-    losses = branch.loss(logits, deltas, empty, torch.zeros(0, dtype=torch.int64), empty)
+    losses = branch.loss(logits, deltas, sampled(empty, torch.zeros(0, dtype=torch.int64), empty))
     assert [value.item() for value in losses.values()] == [0, 0]
 
 
@@ -122,25 +127,25 @@ def test_few_and_many_classes_detect(classes):
 
 def test_true_boxes_join_the_proposals():
     truth, classes = [torch.tensor([[5.0, 5, 25, 25]])], [torch.tensor([3])]
-    (sampled,) = head().sample([torch.tensor([[40.0, 40, 60, 60]])], truth, classes)
-    assert sampled.boxes.tolist() == [[5, 5, 25, 25], [40, 40, 60, 60]]
-    assert sampled.labels.tolist() == [3, 5]  # 5 is background
-    assert sampled.matched[0] == 0
+    (found,) = head().sample([torch.tensor([[40.0, 40, 60, 60]])], truth, classes)
+    assert found.boxes.tolist() == [[5, 5, 25, 25], [40, 40, 60, 60]]
+    assert found.labels.tolist() == [3, 5]  # 5 is background
+    assert found.matched[0] == 0
 
 
 def test_at_most_a_quarter_of_the_samples_are_positive():
     boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(100, 1)
     boxes[50:] += 50
-    (sampled,) = head(samples=32).sample([boxes], [boxes[:1]], [torch.tensor([0])])
-    assert (sampled.labels == 0).sum() == 8
-    assert len(sampled.labels) == 32
+    (found,) = head(samples=32).sample([boxes], [boxes[:1]], [torch.tensor([0])])
+    assert (found.labels == 0).sum() == 8
+    assert len(found.labels) == 32
 
 
 def test_without_objects_all_samples_are_background():
-    (sampled,) = head(samples=4).sample(
+    (found,) = head(samples=4).sample(
         [torch.rand(9, 4)], [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
     )
-    assert sampled.labels.tolist() == [5] * 4
+    assert found.labels.tolist() == [5] * 4
 
 
 def test_the_box_of_a_class_is_neither_clipped_nor_differentiated():

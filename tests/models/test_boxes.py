@@ -12,7 +12,6 @@ from pointrend.models.boxes import (
     BoxCoder,
     Regions,
     balanced_sample,
-    box_regression_loss,
     clip_boxes,
     grouped_nms,
     has_area,
@@ -120,12 +119,6 @@ def test_a_generator_makes_sampling_repeat():
     assert torch.equal(draws[0][0], draws[1][0])
     assert torch.equal(draws[0][1], draws[1][1])
     assert not torch.equal(draws[0][1], draws[2][1])
-
-
-def test_the_regression_loss_is_l1_unless_a_beta_is_given():
-    a, b = torch.tensor([0.0, 0.0]), torch.tensor([0.5, -2.0])
-    assert box_regression_loss(a, b).item() == 2.5
-    assert box_regression_loss(a, b, beta=1.0).item() == pytest.approx(0.125 + 1.5)
 
 
 @pytest.mark.parametrize("limit", [3, 20, 1000])

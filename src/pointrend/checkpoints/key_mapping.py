@@ -1,9 +1,7 @@
 """Tables of names: how another project calls each tensor, and what it is called here.
 
-A row is a pair of templates, theirs and ours. In both, `{rest}` stands for anything and other braces for a
-number, on one
-side with an offset: ("fpn_lateral{i}.{rest}", "fpn.inner_blocks.{i-2}.0.{rest}") says that fpn_lateral5.bias
-    is
+A row is a pair of templates, theirs and ours. In both, `{rest}` stands for anything and other braces for a number, on
+one side with an offset: ("fpn_lateral{i}.{rest}", "fpn.inner_blocks.{i-2}.0.{rest}") says that fpn_lateral5.bias is
 fpn.inner_blocks.3.0.bias. Rows are read both ways, so the table that loads a checkpoint also writes one.
 """
 
@@ -32,6 +30,13 @@ def reverse(rows: Iterable[Row]) -> list[Row]:
     return [(target, source) for source, target in rows]
 
 
+def renewed(name: str, aliases: Iterable[Row]) -> str:
+    """An older name of theirs as it is today; aliases are applied as often as one matches."""
+    while (newer := translate(name, aliases)) is not None:
+        name = newer
+    return name
+
+
 def rename(
     tensors: Mapping[str, Tensor],
     rows: Sequence[Row],
@@ -42,18 +47,14 @@ def rename(
 ) -> dict[str, Tensor]:
     """Every tensor under our name.
 
-    aliases: older names of theirs -> today's, applied as often as one matches. ignored: templates of names
-        that are
-    known and not needed.
+    aliases: older names of theirs -> today's. ignored: templates of names that are known and not needed.
 
     Raises ValueError listing the names that are in no row, and names that mean the same tensor twice.
     """
     renamed: dict[str, Tensor] = {}
     unknown, twice = [], []
     for name, tensor in tensors.items():
-        today = name
-        while (newer := translate(today, aliases)) is not None:
-            today = newer
+        today = renewed(name, aliases)
         ours = translate(today, rows)
         if ours is None:
             if not any(_pattern(template).fullmatch(today) for template in ignored):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import Backbone, BackboneConfig
 from pointrend.models.devices import faster_precision
+from pointrend.models.feature_maps import build_backbone
+from pointrend.models.library_backbones import normalisation
 from pointrend.models.optimize import optimized
 from pointrend.structures import Result, numbered_names
 
@@ -216,19 +218,26 @@ def with_backbone(config: Config, backbone: BackboneConfig) -> Config:
     """The configuration with another backbone, and pixels normalised as those of a library want them."""
     if not backbone.library:
         return replace(config, backbone=backbone)  # type: ignore[type-var]
-    from pointrend.models.library_backbones import normalisation
-
     mean, std = normalisation(backbone.name)
     pixels = replace(config.preprocessing, mean=mean, std=std, channel_order="RGB")  # type: ignore[attr-defined]
     return replace(config, backbone=backbone, preprocessing=pixels)  # type: ignore[type-var]
 
 
-def fill_backbone(backbone: Backbone, pretrained: bool | str) -> None:
-    """ImageNet weights: torchvision's (True), or of a name or path; see :func:`pointrend.zoo.fill_backbone`."""
-    from pointrend import zoo
+def prepared_backbone(config: Any, pretrained: bool | str) -> Backbone:
+    """The backbone of a model's configuration, its first stages frozen.
 
-    name = backbone.config.name if backbone.config.library else f"torchvision/{backbone.config.name}"
-    zoo.fill_backbone(backbone, name if pretrained is True else str(pretrained))
+    Args:
+        pretrained: fill it with ImageNet weights: torchvision's (True), or of a name or path; see
+            :func:`pointrend.zoo.fill_backbone`.
+    """
+    backbone = build_backbone(config.backbone)
+    if pretrained:
+        from pointrend import zoo
+
+        name = backbone.config.name if backbone.config.library else f"torchvision/{backbone.config.name}"
+        zoo.fill_backbone(backbone, name if pretrained is True else str(pretrained))
+    backbone.freeze(config.freeze_stages)
+    return backbone
 
 
 def load_into(make: Callable[[Any], Model], path: str | Path) -> Model:

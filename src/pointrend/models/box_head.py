@@ -21,7 +21,6 @@ from pointrend.models.boxes import (
     BoxCoder,
     Regions,
     balanced_sample,
-    box_regression_loss,
     clip_boxes,
     generator_of,
     grouped_nms,
@@ -63,6 +62,8 @@ class SampledProposals:
     """(R,) int64 class to predict; K is background."""
     matched: Tensor
     """(R,) int64 index of the true object of each; meaningless for background."""
+    truth: Tensor
+    """(R, 4) its box."""
 
 
 @dataclass(frozen=True)
@@ -187,25 +188,27 @@ class BoxHead(nn.Module):
             chosen = torch.cat([positive, negative])
             label = torch.full((len(chosen),), self.num_classes, dtype=torch.int64, device=chosen.device)
             label[: len(positive)] = classes[matched[positive]]
-            sampled.append(SampledProposals(candidates[chosen], label, matched[chosen]))
+            found = matched[chosen]
+            boxes = truth[found] if len(truth) else truth.new_zeros((len(found), 4))
+            sampled.append(SampledProposals(candidates[chosen], label, found, boxes))
         return sampled
 
-    def loss(
-        self, logits: Tensor, deltas: Tensor, boxes: Tensor, labels: Tensor, targets: Tensor
-    ) -> dict[str, Tensor]:
+    def loss(self, logits: Tensor, deltas: Tensor, sampled: Sequence[SampledProposals]) -> dict[str, Tensor]:
         """``box_class`` (cross-entropy) and ``box_regression`` (L1, true class), means over all proposals.
 
         Args:
-            logits: (R, K + 1). deltas: (R, 4 * K). boxes: (R, 4) the proposals. labels: (R,), K is
-            background.
-            targets: (R, 4) true box of each proposal; not looked at for background.
+            logits: (R, K + 1). deltas: (R, 4 * K), of all ``sampled`` together.
         """
-        sampled = max(len(labels), 1)
-        classification = F.cross_entropy(logits, labels, reduction="sum") / sampled
+        boxes, labels, truth = (
+            torch.cat(parts)
+            for parts in zip(*((one.boxes, one.labels, one.truth) for one in sampled), strict=True)
+        )
+        count = max(len(labels), 1)
+        classification = F.cross_entropy(logits, labels, reduction="sum") / count
         positive = torch.nonzero(labels < self.num_classes).squeeze(1)
         own = deltas.unflatten(1, (-1, 4))[positive, labels[positive]]  # (positives, 4)
-        wanted = self.coder.encode(boxes[positive], targets[positive])
-        regression = box_regression_loss(own, wanted) / sampled + deltas.sum() * 0
+        wanted = self.coder.encode(boxes[positive], truth[positive])
+        regression = F.l1_loss(own.float(), wanted, reduction="sum") / count + deltas.sum() * 0
         return {"box_class": classification, "box_regression": regression}
 
     @torch.no_grad()

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.ops import box_iou, nms
 
 from pointrend.core.selection import Generators
@@ -192,13 +191,6 @@ def _draw(index: Tensor, count: int, generator: torch.Generator | None) -> Tenso
     device = index.device if generator is None else generator.device
     order = torch.randperm(len(index), generator=generator, device=device)
     return index[order[:count].to(index.device)]
-
-
-def box_regression_loss(deltas: Tensor, targets: Tensor, beta: float = 0.0) -> Tensor:
-    """Summed smooth L1 of any two equal shapes; ``beta`` 0 is plain L1, which all published models use."""
-    if beta == 0:
-        return F.l1_loss(deltas.float(), targets, reduction="sum")
-    return F.smooth_l1_loss(deltas.float(), targets, reduction="sum", beta=beta)
 
 
 def grouped_nms(boxes: Tensor, scores: Tensor, group: Tensor, threshold: float, limit: int) -> Tensor:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.base import Losses, Pretrained, choose_config, fill_backbone, in_own_precision
+from pointrend.models.base import Losses, Pretrained, choose_config, in_own_precision, prepared_backbone
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
-from pointrend.models.feature_maps import FeaturePyramid, build_backbone
+from pointrend.models.feature_maps import FeaturePyramid
 from pointrend.models.inputs import (
     ImageBatch,
     Preprocessing,
@@ -134,10 +134,7 @@ class InstanceSegmenter(Pretrained):
         super().__init__()
         config = choose_config(InstanceConfig, config, classes, backbone)
         self.config = config
-        self.backbone = build_backbone(config.backbone)
-        if pretrained:
-            fill_backbone(self.backbone, pretrained)
-        self.backbone.freeze(config.freeze_stages)
+        self.backbone = prepared_backbone(config, pretrained)
         self.fpn = FeaturePyramid(self.backbone.channels, channels=config.fpn_channels, extra_level=True)
         channels = self.backbone.channels | dict.fromkeys(PROPOSED, config.fpn_channels)
         strides = self.backbone.strides | {level: 2 ** int(level[1:]) for level in PROPOSED}
@@ -214,13 +211,7 @@ class InstanceSegmenter(Pretrained):
         proposals = self.rpn.propose(anchors, batch.sizes, training=True)
         sampled = self.box_head.sample([p.boxes for p in proposals], boxes, labels, generator=generator)
         logits, deltas = self.box_head(self.box_head.pool(self._pooled(features), [s.boxes for s in sampled]))
-        box_losses = self.box_head.loss(
-            logits,
-            deltas,
-            torch.cat([s.boxes for s in sampled]),
-            torch.cat([s.labels for s in sampled]),
-            torch.cat([_rows(b, s.matched) for b, s in zip(boxes, sampled, strict=True)]),
-        )
+        box_losses = self.box_head.loss(logits, deltas, sampled)
         # A predicted box may miss most of the few labelled points.
         on_predicted = self.config.masks.train_on_predicted_boxes and points is None
         regions, matched = self.box_head.positives(sampled, deltas, predicted=on_predicted)
@@ -317,11 +308,6 @@ class InstanceSegmenter(Pretrained):
 
     def _pooled(self, features: Features) -> list[Tensor]:
         return [features[level] for level in POOLED]
-
-
-def _rows(boxes: Tensor, index: Tensor) -> Tensor:
-    """``boxes[index]``; zeros where there is no box to point to."""
-    return boxes[index] if len(boxes) else boxes.new_zeros((len(index), 4))
 
 
 def _check_regions(regions: Regions, num_classes: int) -> None:

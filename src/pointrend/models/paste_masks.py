@@ -109,12 +109,10 @@ def _with_margin(masks: InstanceMasks, number: int, margin: int) -> tuple[Tensor
     return F.pad(window, (before[0], after[0], before[1], after[1])), (x - before[0], y - before[1])
 
 
-def paste_masks(
-    probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int], *, threshold: float = 0.5
-) -> InstanceMasks:
+def paste_masks(probabilities: Tensor, boxes: Tensor, image_size: tuple[int, int]) -> InstanceMasks:
     """Put mask probabilities (D, S, S) into their boxes (D, 4): binary masks on windows, on the CPU.
 
-    A pixel belongs to the object where the probability interpolated at its centre is at least ``threshold``;
+    A pixel belongs to the object where the probability interpolated at its centre is at least 0.5;
     outside of the S x S grid probabilities fade to zero within half a cell (Detectron2
     ``paste_masks_in_image``).
 
@@ -124,7 +122,7 @@ def paste_masks(
     """
     windows, offsets = [], []
     for probability, box in zip(probabilities, boxes, strict=True):
-        window, offset = paste_inside(probability.float(), box, image_size, threshold)
+        window, offset = paste_inside(probability.float(), box, image_size, 0.5)
         windows.append(window.cpu())
         offsets.append(offset)
     return InstanceMasks(windows, torch.tensor(offsets, dtype=torch.int64).reshape(-1, 2), image_size)

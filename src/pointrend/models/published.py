@@ -71,15 +71,12 @@ def mmdetection_instance(class_names: Sequence[str], backbone: BackboneConfig = 
     )
 
 
-def detectron2_semantic(
-    class_names: Sequence[str], palette: Palette = (), backbone: BackboneConfig = R_101
-) -> SemanticConfig:
+def detectron2_semantic(class_names: Sequence[str], backbone: BackboneConfig = R_101) -> SemanticConfig:
     """SemanticFPN with PointRend as in Detectron2."""
     return SemanticConfig(
         tuple(class_names),
-        tuple(palette),
-        backbone,
-        replace(BGR, short_edge=1024, long_edge=2048),
+        backbone=backbone,
+        preprocessing=replace(BGR, short_edge=1024, long_edge=2048),
         point_rend=SemanticPointRendConfig(coarse_each_layer=False, num_points=8192, subdivision_steps=2),
     )
 
@@ -106,16 +103,15 @@ def mmsegmentation_semantic(
     )
 
 
-def deeplab(class_names: Sequence[str], palette: Palette = ()) -> SemanticConfig:
+def deeplab(class_names: Sequence[str]) -> SemanticConfig:
     """DeepLabV3 with PointRend, output stride 16 (paper, section 5 and appendix B).
 
     The backbone is Detectron2's R-103 with multi-grid. Training points are the cells of a 768 crop at stride 16.
     """
     return SemanticConfig(
         tuple(class_names),
-        tuple(palette),
-        R_103,
-        Preprocessing(short_edge=1024, long_edge=2048),
+        backbone=R_103,
+        preprocessing=Preprocessing(short_edge=1024, long_edge=2048),
         decoder="deeplab",
         decoder_channels=256,
         point_rend=SemanticPointRendConfig(

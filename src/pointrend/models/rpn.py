@@ -20,7 +20,6 @@ from pointrend.core.selection import Generators
 from pointrend.models.boxes import (
     BoxCoder,
     balanced_sample,
-    box_regression_loss,
     clip_boxes,
     generator_of,
     grouped_nms,
@@ -213,7 +212,7 @@ class ProposalNetwork(nn.Module):
             objectness = objectness + F.binary_cross_entropy_with_logits(chosen, target, reduction="sum")
             if len(positive):
                 wanted = self.coder.encode(anchors[positive], truth[matched[positive]])
-                box = box + box_regression_loss(deltas[image, positive], wanted)
+                box = box + F.l1_loss(deltas[image, positive].float(), wanted, reduction="sum")
         samples = self.config.samples * len(objects)
         return {"rpn_objectness": objectness / samples, "rpn_box": box / samples}
 

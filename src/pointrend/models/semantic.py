@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from pointrend.core.losses import Normalize
 from pointrend.core.point_rend import PointRend
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.base import choose_config, fill_backbone, in_own_precision
-from pointrend.models.feature_maps import FeaturePyramid, build_backbone
+from pointrend.models.base import choose_config, in_own_precision, prepared_backbone
+from pointrend.models.feature_maps import FeaturePyramid
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.semantic_heads import (
     DecoderNorm,
@@ -89,10 +89,7 @@ class SemanticSegmenter(SemanticModel):
                 f"class_names: expected at least two exclusive classes, got {config.class_names}"
             )
         self.config = config
-        self.backbone = build_backbone(config.backbone)
-        if pretrained:
-            fill_backbone(self.backbone, pretrained)
-        self.backbone.freeze(config.freeze_stages)
+        self.backbone = prepared_backbone(config, pretrained)
         channels = {"image": 3, **self.backbone.channels}
         self.fpn: nn.Module | None = None
         self.decoder: SemanticFPNHead | DeepLabV3Head

@@ -84,7 +84,6 @@ class TrainingLoader:
         images: what to train on.
         recipe: batch size, parts, seed and grouping.
         workers: processes that read images beside the training; what they read does not depend on them.
-        wide: for each image whether it is wider than tall; found out if not given, see `wide_images`.
         tolerate: different images that may be unreadable, in each process; 1 % of them, or 5, if not given. Each is
             named in a warning; another one takes its place.
     """
@@ -95,15 +94,12 @@ class TrainingLoader:
         recipe: Recipe,
         *,
         workers: int = 0,
-        wide: Sequence[bool] | None = None,
         tolerate: int | None = None,
     ) -> None:
         self.images = images
         self.recipe = recipe
         self.workers = workers
-        self.wide = None
-        if recipe.group_by_aspect:
-            self.wide = wide_images(images) if wide is None else wide
+        self.wide = wide_images(images) if recipe.group_by_aspect else None
         self.tolerate = max(5, len(images) // 100) if tolerate is None else tolerate
         self.broken: dict[int, str] = {}
         """What was wrong with each image that could not be read, by index."""
