@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import pointrend
 from pointrend.checkpoints.native import build
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
+from pointrend.models import require
 from pointrend.models.attached import AttachedSegmenter, attach
 from pointrend.models.families import NetworkSource, build_network
 from pointrend.models.inputs import Preprocessing
-from pointrend.models.library_backbones import require
 from pointrend.models.semantic_heads import SemanticPointRendConfig
 from pointrend.structures import SemanticTarget
 from pointrend.train import prepare_finetuning

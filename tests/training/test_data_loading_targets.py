@@ -32,10 +32,10 @@ def test_a_target_is_an_object_that_is_no_crowd_or_a_labelled_pixel() -> None:
 
 def test_the_first_update_without_a_target_is_said_and_their_number_in_the_end() -> None:
     watch = TargetWatch()
-    watch.look([objects(0), objects(1)], 0)
+    watch.check([objects(0), objects(1)], 0)
     with pytest.warns(UserWarning, match=r"update 2: none of its images has an object .*data check"):
-        watch.look([objects(0)], 1)
-    watch.look([objects(0)], 2)
+        watch.check([objects(0)], 1)
+    watch.check([objects(0)], 2)
     with pytest.warns(UserWarning, match="2 of 3 updates had no target"):
         watch.finish(3)
 
@@ -44,5 +44,5 @@ def test_nothing_is_said_where_every_update_has_one() -> None:
     watch = TargetWatch()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        watch.look([labels(255), labels(1)], 0)
+        watch.check([labels(255), labels(1)], 0)
         watch.finish(1)

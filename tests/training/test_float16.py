@@ -29,7 +29,7 @@ from pointrend.training import loop
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.nonfinite import NonFiniteLoss
-from pointrend.training.processes import start
+from pointrend.training.processes import create_accelerator
 from pointrend.training.recipe import Recipe
 
 RECIPE = Recipe(steps=6, batch_size=2, precision="float16", learning_rate=0.01, log_every=1, seed=4)
@@ -43,13 +43,13 @@ def half(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[Accelerator]
         made: list[Accelerator] = []
 
         def pretend(recipe: Recipe, device: str | None) -> Accelerator:
-            accelerator = start(replace(recipe, precision="bfloat16"), device)
+            accelerator = create_accelerator(replace(recipe, precision="bfloat16"), device)
             accelerator.state._mixed_precision = "fp16"
             accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=3)
             made.append(accelerator)
             return accelerator
 
-        monkeypatch.setattr(loop, "start", pretend)
+        monkeypatch.setattr(loop, "create_accelerator", pretend)
         return made
 
     return enable

@@ -19,7 +19,7 @@ from pointrend.training import loggers
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loggers import Log, Pace, open_trackers
 from pointrend.training.loop import train
-from pointrend.training.processes import start
+from pointrend.training.processes import create_accelerator
 from pointrend.training.recipe import Recipe
 
 IMAGE = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
@@ -117,7 +117,7 @@ def test_tensorboard_gets_numbers_and_images(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
     monkeypatch.setattr(torch.utils, "tensorboard", module, raising=False)
     monkeypatch.setattr(loggers, "is_tensorboard_available", lambda: True)
-    start(Recipe(), "cpu")
+    create_accelerator(Recipe(), "cpu")
     log = Log(None, Recipe(), trackers=open_trackers(tmp_path, Recipe()))
     log.write({"step": 3, "loss": 0.5})
     log.draw(4, {"predictions": IMAGE})
@@ -157,7 +157,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setitem(sys.modules, "wandb", module)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr(loggers, "is_tensorboard_available", lambda: False)
-    start(Recipe(), "cpu")
+    create_accelerator(Recipe(), "cpu")
     return told
 
 

@@ -18,7 +18,7 @@ from pointrend.signals import sigterm
 from pointrend.structures import SemanticTarget
 from pointrend.training.data_loading import Plan
 from pointrend.training.loggers import MEASURES
-from pointrend.training.processes import place, start, synchronise_norms
+from pointrend.training.processes import create_accelerator, prepare_model, synchronise_norms
 from pointrend.training.recipe import Recipe
 from tests.training.scenarios import FILLED, SCENARIOS, TwoHeads
 
@@ -99,7 +99,7 @@ def test_one_process_may_train_twice_in_different_precisions() -> None:
     for precision in ("bfloat16", "float32"):
         recipe = replace(Recipe(), precision=precision)
         expected = {"bfloat16": "bf16", "float32": "no"}[precision]
-        assert start(recipe, device="cpu").mixed_precision == expected
+        assert create_accelerator(recipe, device="cpu").mixed_precision == expected
 
 
 def test_parts_without_a_loss_are_found_before_anything_is_compiled() -> None:
@@ -111,7 +111,9 @@ def test_parts_without_a_loss_are_found_before_anything_is_compiled() -> None:
         return graph.forward
 
     two = SimpleNamespace(num_processes=2, device=torch.device("cpu"), prepare=lambda *parts: parts)
-    loss, _ = place(two, model, torch.optim.SGD(model.parameters(), 0.1), Recipe(steps=1, compile=backend))
+    loss, _ = prepare_model(
+        two, model, torch.optim.SGD(model.parameters(), 0.1), Recipe(steps=1, compile=backend)
+    )
     assert not compiled
     trained = {name for name, one in model.network.module.named_parameters() if one.requires_grad}
     assert trained == {"body.weight", "body.bias", "head.weight", "head.bias"}
@@ -126,7 +128,7 @@ def test_parts_without_a_loss_are_found_before_anything_is_compiled() -> None:
 def test_a_device_that_is_not_there_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match="device: "):
-        start(Recipe(), name)
+        create_accelerator(Recipe(), name)
 
 
 def test_synchronised_norms_keep_names_and_results() -> None:

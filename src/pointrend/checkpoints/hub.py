@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -68,7 +68,7 @@ def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any
 
 def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = None) -> str:
     """Markdown with the Hub's header. extra: where the weights come from, plain values by name."""
-    task, config = task_of(model), _config(model)
+    task, config = task_of(model), cast(Any, model.config)
     names = config.class_names
     shown = ", ".join(names[:40]) + (f", .. {len(names)} in all" if len(names) > 40 else "")
     known = list(origin_lines(extra or {}))
@@ -150,7 +150,3 @@ def describe(config: Any) -> str:
     if rend is not None and rend.subdivision_steps is not None:
         points += f", {rend.subdivision_steps} steps"
     return f"Semantic segmentation: {network}, {backbone.name}{stem}, {points}, {config.num_classes} classes"
-
-
-def _config(model: nn.Module) -> Any:
-    return model.config

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pointrend.checkpoints.config_io import from_dict
-from pointrend.checkpoints.native import compare
+from pointrend.checkpoints.native import compare, open_safetensors
 from pointrend.io import atomic_write
 from pointrend.models.mask_refiner import MaskRefiner, MaskRefinerConfig
 
@@ -38,18 +37,14 @@ def load_refiner(path: str | Path) -> MaskRefiner:
         FileNotFoundError: no such file.
         ValueError: a file that holds no refiner.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = open_safetensors(path)
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its metadata lacks format={FORMAT!r}")
         config = from_dict(MaskRefinerConfig, json.loads(metadata["config"]))
         refiner = MaskRefiner(config)
         compare(refiner.state_dict(), tensors, source=str(path))
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: expected a mask refiner: {error}") from error
     refiner.load_state_dict(tensors)
     return refiner.eval()

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -90,8 +92,6 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None 
     Raises:
         ValueError: another module than ours, or one made by `optimize`, whose weights are folded.
     """
-    from safetensors.torch import save_file
-
     if getattr(model, "only_predicts", False):
         raise ValueError("this model was made by optimize(): save the one that it was made from")
 
@@ -129,23 +129,7 @@ def read_info(path: str | Path) -> FileInfo:
 
 def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict[str, Tensor]]:
     """Header and tensors of a file written by `save`. Raises as `load`."""
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint file")
-    with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-    refuse_placeholder(path)
-    if not 2 <= header_size <= min(_MAX_HEADER, path.stat().st_size - 8):
-        raise ValueError(f"{path}: not a safetensors file; convert other formats first (`pointrend convert`)")
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-            names = file.keys() if with_tensors else []
-            tensors = {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
+    metadata, tensors = open_safetensors(path, with_tensors=with_tensors)
     if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path}: no checkpoint of this package (its metadata lacks format={FORMAT!r}); for files of "
@@ -171,6 +155,27 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
             for name, tensor in tensors.items()
         }
     return FileInfo(metadata.get("version", "unknown"), task, config, extra), tensors
+
+
+def open_safetensors(
+    path: str | Path, *, with_tensors: bool = True
+) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; FileNotFoundError, or ValueError for another file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint file")
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+    refuse_placeholder(path)
+    if not 2 <= header_size <= min(_MAX_HEADER, path.stat().st_size - 8):
+        raise ValueError(f"{path}: not a safetensors file; convert other formats first (`pointrend convert`)")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            names = file.keys() if with_tensors else []
+            return metadata, {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file, or a damaged one ({error})") from error
 
 
 def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -133,7 +133,7 @@ def infer_semantic(
         point_inputs = shapes["decode_head.1.fc_seg.weight"][1]
         fpn_channels = shapes["neck.lateral_convs.0.conv.weight"][0]
         backbone = _infer_backbone(shapes)
-    names, palette = described(meta, classes)
+    names, palette = classes_in_metadata(meta, classes)
     config = mmsegmentation_semantic(named(class_names or names, classes), palette)
     assert config.point_rend is not None
     rend = replace(
@@ -166,7 +166,7 @@ def infer_instance(
         hidden, flat = shapes["roi_head.mask_head.fcs.0.weight"]
         point_inputs = shapes["roi_head.point_head.fc_logits.weight"][1]
         backbone = {6: R_50, 23: R_101}[count(shapes, "backbone.layer3.{b}.conv3.weight")]
-    names = class_names or described(meta, classes - 1)[0]
+    names = class_names or classes_in_metadata(meta, classes - 1)[0]
     config = mmdetection_instance(named(names, classes - 1), backbone)
     masks = replace(
         config.masks,
@@ -205,7 +205,7 @@ def _infer_backbone(shapes: Mapping[str, tuple[int, ...]]) -> BackboneConfig:
     raise ValueError(f"a ResNet with {blocks} blocks")
 
 
-def described(meta: Any, classes: int) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+def classes_in_metadata(meta: Any, classes: int) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
     """Class names and palette of the metadata; empty where they are absent or not what they should be."""
     meta = meta if isinstance(meta, Mapping) else {}
     inner = meta.get("dataset_meta")

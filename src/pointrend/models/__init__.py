@@ -42,4 +42,16 @@ def _import_torchvision() -> None:
                 del sys.modules[name]
 
 
+def require(module: str, extra: str) -> Any:
+    """The module of an optional library.
+
+    Raises:
+        ImportError: in one line, with the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is not installed: pip install 'pointrend[{extra}]'") from error
+
+
 _import_torchvision()

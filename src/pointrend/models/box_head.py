@@ -120,14 +120,14 @@ class BoxHead(nn.Module):
     pool_size = 7
 
     def __init__(
-        self, channels: int, num_classes: int, strides: Sequence[int], config: BoxHeadConfig | None = None
+        self, channels: int, num_classes: int, strides: Sequence[int], config: BoxHeadConfig
     ) -> None:
         super().__init__()
-        self.config = config or BoxHeadConfig()
+        self.config = config
         self.num_classes = num_classes
         self.strides = tuple(strides)
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))
-        width = self.config.width
+        width = config.width
         self.fc1 = nn.Linear(channels * self.pool_size**2, width)
         self.fc2 = nn.Linear(width, width)
         self.classes = nn.Linear(width, num_classes + 1)

@@ -58,6 +58,17 @@ class Regions:
         """The regions with these indices."""
         return Regions(self.boxes[index], self.image_index[index], self.labels[index])
 
+    def check(self, num_classes: int) -> None:
+        """Raise a ValueError for a box that is not finite, or of no such class."""
+        if torch.compiler.is_compiling():
+            return
+        wrong = ~torch.isfinite(self.boxes).all(1) | (self.labels < 0) | (self.labels >= num_classes)
+        if bool(wrong.any()):
+            box, label = self.boxes[wrong][0].tolist(), int(self.labels[wrong][0])
+            raise ValueError(
+                f"expected finite boxes and labels 0..{num_classes - 1}, got box {box} of class {label}; leave it out"
+            )
+
     def chunks(self, at_once: int) -> Iterator[Regions]:
         """The regions in pieces of at most ``at_once``; one empty piece where there is none."""
         for first in range(0, max(len(self), 1), at_once):

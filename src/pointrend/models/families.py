@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pointrend.models import require
 from pointrend.models.inputs import Preprocessing
-from pointrend.models.library_backbones import normalisation, require
+from pointrend.models.library_backbones import normalisation
 
 Maps = dict[str, Tensor]
 Split = Callable[[nn.Module, Tensor], tuple[Maps, Tensor]]

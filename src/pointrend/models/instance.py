@@ -270,7 +270,7 @@ class InstanceSegmenter(Pretrained):
             ValueError: on boxes that are not finite, and on labels outside of 0..K-1.
         """
         regions = Regions.from_lists(boxes, labels)
-        _check_regions(regions, self.config.num_classes)
+        regions.check(self.config.num_classes)
         return regions.split(self.mask_head.predict(features, regions), len(boxes))
 
     def finish(
@@ -308,17 +308,6 @@ class InstanceSegmenter(Pretrained):
 
     def _pooled(self, features: Features) -> list[Tensor]:
         return [features[level] for level in POOLED]
-
-
-def _check_regions(regions: Regions, num_classes: int) -> None:
-    if torch.compiler.is_compiling():
-        return
-    wrong = ~torch.isfinite(regions.boxes).all(1) | (regions.labels < 0) | (regions.labels >= num_classes)
-    if bool(wrong.any()):
-        box, label = regions.boxes[wrong][0].tolist(), int(regions.labels[wrong][0])
-        raise ValueError(
-            f"expected finite boxes and labels 0..{num_classes - 1}, got box {box} of class {label}; leave it out"
-        )
 
 
 def _check_finite(losses: dict[str, Tensor]) -> None:

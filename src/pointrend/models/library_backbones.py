@@ -6,7 +6,6 @@ map becomes a simple feature pyramid (Li et al., Exploring Plain Vision Transfor
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation
 
+from pointrend.models import require
 from pointrend.models.backbones import STAGES, Backbone, BackboneConfig
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -219,18 +219,6 @@ def _own_part(network: nn.Module, part: str) -> str:
     """What a network that was taken apart calls a part of the original, "stages.0" or "stages_0"."""
     names = dict(network.named_modules())
     return next((name for name in (part, part.replace(".", "_"), f"model.{part}") if name in names), part)
-
-
-def require(module: str, extra: str) -> Any:
-    """The module of an optional library.
-
-    Raises:
-        ImportError: in one line, with the command that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{module} is not installed: pip install 'pointrend[{extra}]'") from error
 
 
 def _timm(name: str) -> Any:

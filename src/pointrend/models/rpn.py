@@ -106,9 +106,8 @@ class ProposalNetwork(nn.Module):
         config: anchors, selection and loss; one anchor size per level.
     """
 
-    def __init__(self, channels: int, strides: Sequence[int], config: ProposalConfig | None = None) -> None:
+    def __init__(self, channels: int, strides: Sequence[int], config: ProposalConfig) -> None:
         super().__init__()
-        config = config or ProposalConfig()
         if len(strides) != len(config.anchor_sizes):
             raise ValueError(
                 f"anchor_sizes: expected one for each of the {len(strides)} levels, got {config.anchor_sizes}"

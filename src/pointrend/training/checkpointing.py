@@ -140,7 +140,7 @@ class Training:
         self.step, self.best, self.stale = content["step"], content["best"], content["stale"]
         torch.set_rng_state(content["random"])
 
-    def judge(self, scores: Mapping[str, float]) -> bool:
+    def update_best(self, scores: Mapping[str, float]) -> bool:
         """Take note of an evaluation; whether it is the best so far by the recipe's metric.
 
         Raises:

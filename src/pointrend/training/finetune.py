@@ -91,7 +91,7 @@ def change_classes(
             else:
                 reinitialised.append(shapes)
     known = tuple(class_names[new] for new, _ in places)
-    changed.origin = descends_from(model)
+    changed.origin = inherited_origin(model)
     return changed.train(), Transfer(
         known,
         tuple(name for name in class_names if name not in known),
@@ -102,7 +102,7 @@ def change_classes(
     )
 
 
-def descends_from(model: Model) -> dict[str, Any]:
+def inherited_origin(model: Model) -> dict[str, Any]:
     """The `origin` of a model that is trained further from this one: all that is known of it, its licence first.
 
     Weights under a licence, or made from data whose terms bind, stay so when they are trained further.

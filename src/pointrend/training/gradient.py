@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from pointrend.models.base import Pretrained
 from pointrend.training.data_loading import Batch, derive_seed
 from pointrend.training.nonfinite import FailedBatch, NonFiniteLoss, describe, save_batch
-from pointrend.training.processes import anyone, sum_over_processes
+from pointrend.training.processes import any_process, sum_over_processes
 from pointrend.training.recipe import Recipe
 
 SMALLEST_SCALE = 2.0**-10
@@ -128,7 +128,7 @@ class Updates:
         seed, seeds = self._seeds(batch, part, step)
         torch.manual_seed(seed)  # dropout's; points and proposals are drawn image by image
         outcome = _losses(network, images, targets, seeds)
-        if anyone(self.accelerator, bool(outcome.wrong)):
+        if any_process(self.accelerator, bool(outcome.wrong)):
             failed = FailedBatch(images, targets, self.model.state_dict(), seed, seeds)
             self._give_up(outcome.wrong, failed, samples, step)
         return outcome

@@ -136,7 +136,7 @@ def open_trackers(
 ) -> tuple[GeneralTracker, ...]:
     """TensorBoard in the folder, where it is installed, and the project of Weights & Biases, if one is named.
 
-    Call it after the processes have been joined (`processes.start`), in the first of them.
+    Call it after the processes have been joined (`processes.create_accelerator`), in the first of them.
 
     Raises:
         ValueError: Weights & Biases is asked for and not installed, or there is no folder.

@@ -25,13 +25,13 @@ from pointrend.training.gradient import Updates
 from pointrend.training.loggers import Image, Log, Pace, open_trackers
 from pointrend.training.nonfinite import NonFiniteLoss
 from pointrend.training.processes import (
-    anyone,
+    any_process,
+    broadcast_buffers,
     check_same_start,
+    create_accelerator,
     evaluate_together,
     mean_over_processes,
-    place,
-    share_buffers,
-    start,
+    prepare_model,
 )
 from pointrend.training.recipe import Recipe, build_optimizer
 
@@ -87,11 +87,11 @@ def train(
     if recipe.metric is not None and evaluate is None:
         raise ValueError(f"metric: {recipe.metric!r} is a score, and this training is not evaluated")
     torch.manual_seed(recipe.seed)
-    accelerator = start(recipe, device)
+    accelerator = create_accelerator(recipe, device)
     main = accelerator.is_main_process
     optimizer = build_optimizer(model, recipe)
     base_rates = [recipe.learning_rate * group.pop("factor") for group in optimizer.param_groups]
-    network, optimizer = place(accelerator, model, optimizer, recipe)
+    network, optimizer = prepare_model(accelerator, model, optimizer, recipe)
     training = Training(model, optimizer, recipe, accelerator.scaler)
     checkpoints = Checkpoints(out, recipe.keep)
     if not resume:
@@ -113,19 +113,19 @@ def train(
 
     def score() -> dict[str, float]:
         assert evaluate is not None
-        share_buffers(accelerator, training.scored)
+        broadcast_buffers(accelerator, training.scored)
         found = evaluate_together(evaluate, training.scored.eval(), terminated)
         if found is None:
             return scores
         log.write({"step": training.step, **found})
-        if training.judge(found) and main and save is not None and out:
+        if training.update_best(found) and main and save is not None and out:
             save(training.scored, out / "best.safetensors")
         return found
 
     with sigterm() as terminated:
         for step in range(training.step, recipe.steps):
             asked = stop is not None and stop()
-            if anyone(accelerator, asked or terminated() or training.stalled):
+            if any_process(accelerator, asked or terminated() or training.stalled):
                 break
             started = time.perf_counter()
             factor = recipe.factor(step)
@@ -135,7 +135,7 @@ def train(
             model.train()
             parts = [next(batches) for _ in range(recipe.accumulate)]
             waited = time.perf_counter() - started
-            watch.look([target for _, targets, _ in parts for target in targets], step)
+            watch.check([target for _, targets, _ in parts for target in targets], step)
             losses, norm = updates.gradient(parts, step)
             optimizer.step()
             optimizer.zero_grad()
@@ -165,10 +165,10 @@ def train(
             if main and _due(done, recipe.state_every):
                 checkpoints.save(training)
 
-        ended, asked = anyone(accelerator, terminated()), anyone(accelerator, asked)
+        ended, asked = any_process(accelerator, terminated()), any_process(accelerator, asked)
         if not ended and not asked and evaluate is not None and scored != training.step:
             scores = score()
-            ended = anyone(accelerator, terminated())
+            ended = any_process(accelerator, terminated())
         if main and (ended or asked) and not _due(training.step, recipe.state_every):
             checkpoints.save(training)
         accelerator.wait_for_everyone()

@@ -43,7 +43,7 @@ class LossModule(nn.Module):
         return dict(losses), losses.counts
 
 
-def start(recipe: Recipe, device: str | None = None) -> Accelerator:
+def create_accelerator(recipe: Recipe, device: str | None = None) -> Accelerator:
     """Join the processes that torchrun or accelerate started (or be the only one), in the recipe's precision.
 
     device: "cpu", "cuda", "cuda:1", ..; a GPU if there is one, when not given.
@@ -96,7 +96,7 @@ def _device(name: str | None) -> str | None:
     return device.type
 
 
-def place(
+def prepare_model(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
 ) -> tuple[nn.Module, Any]:
     """The model's loss and its optimiser, ready for these processes; the model itself moves to the device."""
@@ -119,7 +119,7 @@ def synchronise_norms(model: nn.Module) -> None:
         setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
 
 
-def anyone(accelerator: Accelerator, flag: bool) -> bool:
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
     """Whether the flag is set in any process; all get the same answer, so that all take the same way."""
     if accelerator.num_processes == 1:
         return flag
@@ -185,7 +185,7 @@ def check_same_start(step: int, out: Path | None) -> None:
         )
 
 
-def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
+def broadcast_buffers(accelerator: Accelerator, model: nn.Module) -> None:
     """Give all processes the first one's buffers, among them the batch norms' running statistics.
 
     Without SyncBatchNorm each process has those of its own images.

@@ -13,12 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pointrend.core.selection import (
-    PointSampling,
-    Uncertainty,
-    sample_training_points,
-    uncertainty_for,
-)
+from pointrend.core.selection import PointSampling, sample_training_points, uncertainty_for
 from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.inputs import Preprocessing, resized_size
 from pointrend.visualize.colors import Colors, RGBImage, as_palette, color_labels, step_colors
@@ -239,14 +234,11 @@ def plot_uncertainty(
     return figure
 
 
-def training_choices(
-    coarse: torch.Tensor, count: int = 196, *, seed: int = 0, uncertainty: Uncertainty | None = None
-) -> dict[str, torch.Tensor]:
+def training_choices(coarse: torch.Tensor, count: int = 196) -> dict[str, torch.Tensor]:
     """The paper's four ways to choose training points, on the same coarse logits (N, C, H, W) (figure 5, table 4).
 
     Args:
         count: points for each region, 14 x 14 as in the paper; must be a square for the regular grid.
-        uncertainty: by the number of channels if not given.
 
     Returns:
         name -> points (N, count, 2) in the unit square, as `sample_training_points` draws them.
@@ -257,10 +249,10 @@ def training_choices(
         "mildly biased\nk = 3, β = 0.75": PointSampling.mildly_biased(count),
         "heavily biased\nk = 10, β = 1": PointSampling.heavily_biased(count),
     }
-    measure = uncertainty_for(coarse.shape[1]) if uncertainty is None else uncertainty
+    measure = uncertainty_for(coarse.shape[1])
     return {
         name: sample_training_points(
-            coarse, sampling, measure, generator=torch.Generator().manual_seed(seed)
+            coarse, sampling, measure, generator=torch.Generator().manual_seed(0)
         ).cpu()
         for name, sampling in strategies.items()
     }

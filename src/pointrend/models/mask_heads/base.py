@@ -86,11 +86,9 @@ class MaskHead(nn.Module, ABC):
         num_classes: K.
     """
 
-    def __init__(
-        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig | None = None
-    ) -> None:
+    def __init__(self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig) -> None:
         super().__init__()
-        self.config = config or MaskConfig()
+        self.config = config
         self.strides = dict(strides)
         self.masks = 1 if self.config.class_agnostic else num_classes
         unknown = [name for name in self.config.features if name not in channels]

@@ -72,9 +72,7 @@ class CoarseHead(nn.Module):
 class CoarseMaskHead(MaskHead):
     """The coarse prediction alone: 7x7 logits over each box, all there is to paste."""
 
-    def __init__(
-        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig | None = None
-    ) -> None:
+    def __init__(self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig) -> None:
         super().__init__(channels, strides, num_classes, config)
         outputs = self.masks * self.config.coarse_size**2
         self.coarse_head = CoarseHead(channels["p2"], outputs, self.config)

@@ -23,21 +23,13 @@ class ConvMaskHead(MaskHead):
     """The 4x conv baseline of Mask R-CNN: RoIAlign, four 3x3 convolutions, one upsampling by 2.
 
     Args: as for :class:`~pointrend.models.mask_heads.base.MaskHead`, "p2".."p5" among the maps.
-        mask_size: S of the mask, 28 (from 14x14 features) or 224 (from 112x112, the costly head of Table 2).
+        mask_size: S of the mask, even: 28 (from 14x14 features) or 224 (from 112x112, the costly head of Table 2).
     """
 
     def __init__(
-        self,
-        channels: Sizes,
-        strides: Sizes,
-        num_classes: int,
-        config: MaskConfig | None = None,
-        *,
-        mask_size: int = 28,
+        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig, *, mask_size: int
     ) -> None:
         super().__init__(channels, strides, num_classes, config)
-        if mask_size < 2 or mask_size % 2:
-            raise ValueError(f"mask_size: expected an even number of cells (28 or 224), got {mask_size}")
         self.mask_size = mask_size
         width = self.config.width
         self.convs = nn.ModuleList(

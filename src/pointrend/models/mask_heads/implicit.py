@@ -99,9 +99,7 @@ class ImplicitMaskHead(RenderedMaskHead):
     # A box's points take 4 MB at a time, its own point head 1 MB.
     boxes_at_once = 64
 
-    def __init__(
-        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig | None = None
-    ) -> None:
+    def __init__(self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig) -> None:
         super().__init__(channels, strides, num_classes, config)
         fine = sum(channels[name] for name in self.config.features)
         self.point_head = ImplicitPointHead(

@@ -186,9 +186,7 @@ def in_pieces(predict_at: PredictAt, pieces: int) -> PredictAt:
 class PointRendMaskHead(RenderedMaskHead, CoarseMaskHead):
     """Coarse masks, rendered by subdivision: the point head predicts where the mask is uncertain."""
 
-    def __init__(
-        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig | None = None
-    ) -> None:
+    def __init__(self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig) -> None:
         super().__init__(channels, strides, num_classes, config)
         self.point_head = PointHead(
             sum(channels[name] for name in self.config.features),
