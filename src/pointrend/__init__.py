@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from pointrend.checkpoints.detectron2 import from_detectron2
     from pointrend.checkpoints.native import save
     from pointrend.checkpoints.openmmlab import from_mmsegmentation
+    from pointrend.core.gather import point_sample_boxes
     from pointrend.core.losses import binary_point_loss, multiclass_point_loss
     from pointrend.core.point_head import PointHead
     from pointrend.core.point_rend import PointRend
-    from pointrend.core.sampling import point_sample, point_sample_boxes, regular_grid
+    from pointrend.core.sampling import point_sample, regular_grid
     from pointrend.core.selection import (
         PointSampling,
         binary_uncertainty,
@@ -59,7 +60,7 @@ _HOME = {
     "margin_uncertainty": "pointrend.core.selection",
     "multiclass_point_loss": "pointrend.core.losses",
     "point_sample": "pointrend.core.sampling",
-    "point_sample_boxes": "pointrend.core.sampling",
+    "point_sample_boxes": "pointrend.core.gather",
     "refine_mask": "pointrend.predict.refine",
     "regular_grid": "pointrend.core.sampling",
     "sample_training_points": "pointrend.core.selection",

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from pointrend.core.fast_point_head import FastPointHead
+from pointrend.core.gather import point_sample_boxes
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample, point_sample_boxes
+from pointrend.core.sampling import point_sample
 
 BOXES = torch.tensor(
     [

@@ -313,7 +313,7 @@ def test_on_a_gpu_labels_are_looked_at_once() -> None:
     with FakeTensorMode(), torch.device("cuda"):
         for classes, options in ((3, {}), (1, {}), (3, {"multilabel": True})):
             module = refiner(classes, **options)
-            module._labels_checked = True
+            module._check_labels.done = True
             coarse, maps = (
                 torch.zeros(2, classes, 5, 6),
                 [torch.zeros(2, 4, 10, 12), torch.zeros(2, 2, 20, 24)],
@@ -327,7 +327,7 @@ def test_a_wrong_binary_label_that_was_not_looked_at_makes_the_loss_nan(
 ) -> None:
     coarse, maps = inputs(1)
     module = refiner(1)
-    monkeypatch.setattr("pointrend.core.point_rend.check_binary_labels", lambda *_, **__: False)
+    monkeypatch.setattr(module._check_labels, "_check_binary", lambda *_: None)
     assert module.loss(coarse, maps, torch.full((2, 9, 9), 7)).isnan()
 
 

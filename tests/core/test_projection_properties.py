@@ -10,8 +10,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pointrend.core.fast_point_head import FastPointHead
+from pointrend.core.gather import point_sample_boxes
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import point_sample, point_sample_boxes
+from pointrend.core.sampling import point_sample
 from pointrend.core.selection import binary_uncertainty
 from pointrend.core.subdivision import PredictAt, SubdivisionStep, subdivide
 

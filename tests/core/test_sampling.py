@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pointrend.core.sampling import point_sample, point_sample_boxes, regular_grid, sample_maps
+from pointrend.core.gather import point_sample_boxes
+from pointrend.core.sampling import point_sample, regular_grid, sample_maps
 
 
 def linear_field(height: int, width: int) -> torch.Tensor:

@@ -1,12 +1,12 @@
 """PointRend itself, on torch alone: points, features at points, which points, the point head, subdivision."""
 
+from pointrend.core.gather import point_sample_boxes
 from pointrend.core.losses import binary_point_loss, multiclass_point_loss
 from pointrend.core.point_head import PointHead
 from pointrend.core.point_rend import PointRend
 from pointrend.core.sampling import (
     cell_centers,
     point_sample,
-    point_sample_boxes,
     points_in_image,
     regular_grid,
     sample_maps,

@@ -74,20 +74,48 @@ def check_labels(labels: Tensor, num_classes: int, ignore_label: int) -> None:
         )
 
 
-def check_binary_labels(labels: Tensor, ignore_label: int, *, object_seen: bool) -> bool:
-    """Raise a ValueError where a label is not in 0..1 nor ignored; whether an object was seen by now."""
-    inside = labels[labels != ignore_label]
-    if bool((inside > 1).any()):
-        check_labels(labels.ceil(), 2, ignore_label)
-    check_labels(labels, 2, ignore_label)
-    object_seen = object_seen or bool((inside > 0).any())
-    if not object_seen and ignore_label == 255 and 0 < inside.numel() < labels.numel():
-        raise ValueError(
-            "labels: only 0 and 255 occur, and 255 is ignored. If it marks the object, divide the labels by "
-            "255; if these pixels are to be ignored, give them another number and pass it as ignore_label, such as "
-            "-1"
-        )
-    return object_seen
+class LabelCheck:
+    """Looks at the labels of a loss; on a GPU at the first ones alone, since that waits for the device.
+
+    Args:
+        num_classes: C. multilabel: a sigmoid for each of them.
+    """
+
+    def __init__(self, num_classes: int, multilabel: bool) -> None:
+        self.num_classes, self.multilabel = num_classes, multilabel
+        self.done = self.object_seen = False
+
+    def __call__(self, labels: Tensor, images: int, ignore_label: int) -> Tensor:
+        """The labels as (N, 1 or C, H, W); ValueError for another shape or type, and for others than 0..C-1."""
+        channels = self.num_classes if self.multilabel else 1
+        exclusive = self.num_classes > 1 and not self.multilabel
+        if labels.ndim == 3 and channels == 1:
+            labels = labels[:, None]
+        if labels.ndim != 4 or labels.shape[:2] != (images, channels):
+            shape = f"(N, {channels}, H, W)" if self.multilabel else "(N, H, W)"
+            raise ValueError(f"labels: expected {shape} with N = {images}, got {tuple(labels.shape)}")
+        if exclusive and labels.is_floating_point():
+            raise ValueError(f"labels: expected integers, got {labels.dtype}; convert them with .long()")
+        if not torch.compiler.is_compiling() and (labels.device.type == "cpu" or not self.done):
+            self.done = True
+            if exclusive:
+                check_labels(labels, self.num_classes, ignore_label)
+            else:
+                self._check_binary(labels, ignore_label)
+        return labels
+
+    def _check_binary(self, labels: Tensor, ignore_label: int) -> None:
+        inside = labels[labels != ignore_label]
+        if bool((inside > 1).any()):
+            check_labels(labels.ceil(), 2, ignore_label)
+        check_labels(labels, 2, ignore_label)
+        self.object_seen = self.object_seen or bool((inside > 0).any())
+        if not self.object_seen and ignore_label == 255 and 0 < inside.numel() < labels.numel():
+            raise ValueError(
+                "labels: only 0 and 255 occur, and 255 is ignored. If it marks the object, divide the labels by "
+                "255; if these pixels are to be ignored, give them another number and pass it as ignore_label, such "
+                "as -1"
+            )
 
 
 def check_start(

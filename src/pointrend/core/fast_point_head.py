@@ -28,9 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointrend.core.gather import FineMap, bilinear_rows, weighted_rows
+from pointrend.core.gather import FineMap, bilinear_rows, point_sample_boxes, weighted_rows
 from pointrend.core.point_head import PointHead
-from pointrend.core.sampling import FeatureMap, Placement, point_sample, point_sample_boxes, sample_maps
+from pointrend.core.sampling import FeatureMap, Placement, point_sample, sample_maps
 from pointrend.core.subdivision import PredictAt
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pointrend.core.checks import Features, check_binary_labels, check_labels, check_maps, check_start
+from pointrend.core.checks import Features, LabelCheck, check_maps, check_start
 from pointrend.core.fast_point_head import predict_in_images
 from pointrend.core.lazy_grid import DenseLogits, LazyGrid
 from pointrend.core.losses import Normalize, binary_point_loss, multiclass_point_loss, points_counted
@@ -99,8 +99,7 @@ class PointRend(nn.Module):
             coarse_activation=activation if coarse_probabilities else None,
             positions=positions,
         )
-        self._labels_checked = False
-        self._object_seen = False
+        self._check_labels = LabelCheck(num_classes, multilabel)
 
     def loss(
         self,
@@ -134,7 +133,7 @@ class PointRend(nn.Module):
                 first call alone, since that waits for the device; later, wrong ones make the loss NaN or fail in torch.
         """
         maps, placement = self._maps(coarse, features, boxes, image_size, image_index)
-        labels = self._check_labels(coarse, labels, ignore_label)
+        labels = self._check_labels(labels, coarse.shape[0], ignore_label)
         if self.sampling.strategy == "labelled":
             if boxes is not None or labels.shape[1] != 1:
                 raise ValueError(
@@ -240,24 +239,3 @@ class PointRend(nn.Module):
         self, coarse: Tensor, features: Features, *where: Any
     ) -> tuple[Sequence[Tensor], Placement | None]:
         return check_maps(coarse, features, self.num_classes, self.head.fine_channels, *where)
-
-    def _check_labels(self, coarse: Tensor, labels: Tensor, ignore_label: int) -> Tensor:
-        """Labels (N, 1 or C, H, W), looked at."""
-        channels = self.num_classes if self.multilabel else 1
-        if labels.ndim == 3 and channels == 1:
-            labels = labels[:, None]
-        if labels.ndim != 4 or labels.shape[:2] != (coarse.shape[0], channels):
-            shape = f"(N, {channels}, H, W)" if self.multilabel else "(N, H, W)"
-            raise ValueError(
-                f"labels: expected {shape} with N = {coarse.shape[0]}, got {tuple(labels.shape)}"
-            )
-        if self.num_classes > 1 and not self.multilabel and labels.is_floating_point():
-            raise ValueError(f"labels: expected integers, got {labels.dtype}; convert them with .long()")
-        on_cpu = labels.device.type == "cpu"
-        if not torch.compiler.is_compiling() and (on_cpu or not self._labels_checked):
-            self._labels_checked = True
-            if self.num_classes > 1 and not self.multilabel:
-                check_labels(labels, self.num_classes, ignore_label)
-            else:
-                self._object_seen = check_binary_labels(labels, ignore_label, object_seen=self._object_seen)
-        return labels
