@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -225,35 +225,21 @@ def build_service(
     async def refused(request: Request, error: StarletteHTTPException) -> Response:
         return refusal(request, error.status_code, str(error.detail), **dict(error.headers or {}))
 
-    @app.exception_handler(RequestValidationError)
-    async def misunderstood(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return refusal(request, 422, f"{first['loc'][-1]}: {first['msg']}")
+    def refuse(kind: type[Exception], status: int, say: Callable[[Any], str] = str, **headers: str) -> None:
+        """Have these errors answered by a status and a line."""
 
-    @app.exception_handler(ValueError)
-    async def unfit(request: Request, error: ValueError) -> Response:
-        return refusal(request, 422, str(error))
+        async def handle(request: Request, error: Exception) -> Response:
+            return refusal(request, status, say(error), **headers)
 
-    @app.exception_handler(TooManyPixelsError)
-    async def too_large(request: Request, error: TooManyPixelsError) -> Response:
-        return refusal(request, 413, str(error))
+        app.add_exception_handler(kind, handle)
 
-    @app.exception_handler(ConnectionError)
-    async def away(request: Request, error: ConnectionError) -> Response:
-        return refusal(request, 502, str(error))
-
-    @app.exception_handler(BusyError)
-    async def busy(request: Request, error: BusyError) -> Response:
-        return refusal(request, 503, f"busy: {error}; try again in a few seconds", **{"retry-after": "3"})
-
-    @app.exception_handler(TimeoutError)
-    async def late(request: Request, error: TimeoutError) -> Response:
-        return refusal(request, 504, f"not done within {limits.seconds:g} s")
-
-    @app.exception_handler(ClientGoneError)
-    async def gone(request: Request, error: ClientGoneError) -> Response:
-        return refusal(request, GONE, "the client went away")
-
+    refuse(RequestValidationError, 422, lambda e: f"{e.errors()[0]['loc'][-1]}: {e.errors()[0]['msg']}")
+    refuse(ValueError, 422)
+    refuse(TooManyPixelsError, 413)
+    refuse(ConnectionError, 502)
+    refuse(BusyError, 503, lambda e: f"busy: {e}; try again in a few seconds", **{"retry-after": "3"})
+    refuse(TimeoutError, 504, lambda _: f"not done within {limits.seconds:g} s")
+    refuse(ClientGoneError, GONE, lambda _: "the client went away")
     return app
 
 
