@@ -15,7 +15,7 @@ from pointrend.data.exports import ObjectSource
 from pointrend.data.label_io import read_labels
 from pointrend.data.splits import SPLIT_NAMES, child, first_child, held_out, split_of
 from pointrend.formats.file_names import has_files, visible_files
-from pointrend.formats.image_annotations import AnnotatedImage, Collection, mask_shape
+from pointrend.formats.image_annotations import AnnotatedImage, ImageAnnotations, mask_shape
 from pointrend.formats.records import Inspection
 from pointrend.metadata import pascal_voc
 from pointrend.structures import RGB
@@ -109,7 +109,7 @@ class VocFolder:
     def _inspect(self, split: str) -> Inspection:
         """Each object of an object map as a mask, its class that of most of its pixels in the class map."""
         table = self.classes()
-        found = Collection()
+        found = ImageAnnotations()
         for name, class_path, object_path in self.files(split):
             with found.noting("unreadable annotation", object_path.name):
                 labels = to_contiguous(read_labels(class_path, table.colors), table, class_path).numpy()

@@ -22,7 +22,7 @@ from faster_coco_eval.core import mask as rle
 
 from pointrend.evaluation.coco_summary import coco_numbers, lvis_numbers, mean_of
 from pointrend.formats.coco_json import read_coco
-from pointrend.formats.coco_results import Scored, check_records, consumed
+from pointrend.formats.coco_results import KnownIds, check_records, consumed
 from pointrend.formats.lvis import check_lvis
 from pointrend.formats.records import CocoFile, brief
 from pointrend.io import read_json
@@ -129,7 +129,7 @@ class CocoEvaluator:
         """
         checked = check_records(
             records,
-            Scored.of(self.truth),
+            KnownIds.of(self.truth),
             source=source,
             boxes="box" in self.metrics,
             masks=self._needs_masks(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pointrend.evaluation.ground_truth import full_dataset
-from pointrend.formats.coco_results import Records, Scored, check_records
+from pointrend.formats.coco_results import KnownIds, Records, check_records
 from pointrend.formats.file_names import FileNames
 from pointrend.formats.records import brief
 from pointrend.io import read_json
@@ -192,7 +192,7 @@ class ExternalDetections:
     def load(self, sample: Sample) -> Records:
         """The image's detections, checked; none if the file has none."""
         height, width = sample.image.shape[-2:]
-        truth = Scored("the data set", {sample.image_id: (int(height), int(width))}, self.category_ids)
+        truth = KnownIds("the data set", {sample.image_id: (int(height), int(width))}, self.category_ids)
         found = self._of.pop(sample.image_id, [])
         return check_records(
             [record for _, record in found],

@@ -12,7 +12,7 @@ import numpy as np
 from pointrend.formats.records import CocoFile, Id, brief
 from pointrend.masks.rle import FAULTY, checked_runs, compress, measure
 
-__all__ = ["Records", "Scored", "check_records", "consumed"]
+__all__ = ["KnownIds", "Records", "check_records", "consumed"]
 
 Records = list[dict[str, Any]]
 """Detections in the format of COCO's results, as `InstanceResult.to_coco` gives them."""
@@ -21,7 +21,7 @@ AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Scored:
+class KnownIds:
     """The images and categories that detections may belong to."""
 
     source: str
@@ -31,14 +31,14 @@ class Scored:
     categories: Collection[int]
 
     @classmethod
-    def of(cls, file: CocoFile) -> Scored:
+    def of(cls, file: CocoFile) -> KnownIds:
         """Those of an annotation file."""
         return cls(file.source, {image.id: image.size for image in file.images.values()}, file.categories)
 
 
 def check_records(
     records: Iterable[Mapping[str, Any]],
-    truth: Scored,
+    truth: KnownIds,
     *,
     source: str = "predictions",
     boxes: bool = True,

@@ -49,7 +49,7 @@ class AnnotatedImage:
     objects: list[tuple[str, Shape]] = field(default_factory=list)
 
 
-class Collection:
+class ImageAnnotations:
     """The images that were read of a data set, and what is wrong with it."""
 
     def __init__(self) -> None:

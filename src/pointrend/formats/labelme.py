@@ -15,7 +15,7 @@ import torch
 from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
-    Collection,
+    ImageAnnotations,
     ImageSize,
     checked_size,
     mask_shape,
@@ -50,7 +50,7 @@ def inspect_labelme(folder: Path, image_size: ImageSize) -> Inspection:
     points and lines, which have no area, are left out and said. An image that is not where its file says is the one
     of the same name beside it.
     """
-    found = Collection()
+    found = ImageAnnotations()
     for path in visible_files(folder, ".json"):
         if path.name != "classes.json":
             with found.noting("unreadable annotation", str(path.relative_to(folder))):
@@ -76,7 +76,7 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
     if not isinstance(document, Mapping):
         raise ValueError(f"expected LabelMe's JSON, got {brief(document)}")
     size = checked_size(document.get("imageHeight"), document.get("imageWidth"))
-    noted = Collection()
+    noted = ImageAnnotations()
     objects = _objects(document.get("shapes"), size, "", noted)
     if noted.faults:
         raise ValueError(str(noted.faults[0]))
@@ -101,7 +101,7 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
 
 
 def _image(
-    folder: Path, path: Path, content: Mapping[str, Any], image_size: ImageSize, found: Collection
+    folder: Path, path: Path, content: Mapping[str, Any], image_size: ImageSize, found: ImageAnnotations
 ) -> AnnotatedImage:
     name = content.get("imagePath")
     if not isinstance(name, str):
@@ -125,7 +125,7 @@ def _image(
 
 
 def _objects(
-    shapes: object, size: tuple[int, int], where: str, noted: Collection
+    shapes: object, size: tuple[int, int], where: str, noted: ImageAnnotations
 ) -> list[tuple[str, Shape, float]]:
     """Label, area and score of each object; what cannot be read is noted."""
     if not isinstance(shapes, list):

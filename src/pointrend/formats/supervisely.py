@@ -11,7 +11,7 @@ from typing import Any
 from pointrend.formats.file_names import visible_files
 from pointrend.formats.image_annotations import (
     AnnotatedImage,
-    Collection,
+    ImageAnnotations,
     checked_size,
     mask_shape,
     png_mask,
@@ -28,7 +28,7 @@ MAX_BYTES = 2**26
 
 def inspect_supervisely(root: Path, folders: list[Path]) -> Inspection:
     """The objects of these data sets, folders with `img` and `ann`; image names as seen from `root`."""
-    found = Collection()
+    found = ImageAnnotations()
     for folder in folders:
         photos = {path.stem: path for path in sorted((folder / "img").iterdir())}
         for path in visible_files(folder / "ann", ".json"):
@@ -41,7 +41,7 @@ def inspect_supervisely(root: Path, folders: list[Path]) -> Inspection:
     return found.together(str(root))
 
 
-def _image(name: str, content: Any, found: Collection) -> AnnotatedImage:
+def _image(name: str, content: Any, found: ImageAnnotations) -> AnnotatedImage:
     size = content.get("size") if isinstance(content, Mapping) else None
     if not isinstance(size, Mapping):
         raise ValueError(f"size: expected height and width, got {brief(size)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pointrend.formats.image_annotations import AnnotatedImage, Collection, ImageSize
+from pointrend.formats.image_annotations import AnnotatedImage, ImageAnnotations, ImageSize
 from pointrend.formats.records import Fault, Inspection, brief
 from pointrend.masks.polygons import Polygons
 
@@ -81,7 +81,7 @@ def inspect_yolo(
         image_size: of an image file.
         without_image: text files beside which there is no image.
     """
-    found = Collection()
+    found = ImageAnnotations()
     for name, image_path, labels in pairs:
         with found.noting("unreadable image", name):
             image = AnnotatedImage(name, image_size(image_path))
