@@ -28,10 +28,10 @@ from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.loop import Options, Progress
 from pointrend.evaluation.options import EvaluationOptions
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
-from pointrend.evaluation.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.evaluation.report import Scores
 from pointrend.formats.lvis import cocofy_lvis
 from pointrend.metadata.coco import SYNSET_TABLE
+from pointrend.models.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.predict import Predictor, output_names
 from pointrend.run_folder import RunFolder
 from pointrend.structures import Dataset, Model, Task

@@ -91,7 +91,7 @@ def _windows(length: int, window: int, stride: int) -> list[slice]:
 MERGE_THRESHOLD = 1e-8
 
 
-class _ModelWrapper:
+class ModelWrapper:
     """What a stand-in shares with its model: configuration, training mode and device."""
 
     options: tuple[Any, ...] = ()
@@ -107,22 +107,22 @@ class _ModelWrapper:
         """Of the model."""
         return bool(self.model.training)
 
-    def train(self, mode: bool = True) -> _ModelWrapper:
+    def train(self, mode: bool = True) -> ModelWrapper:
         """Put the model into training mode, or out of it."""
         self.model.train(mode)
         return self
 
-    def eval(self) -> _ModelWrapper:
+    def eval(self) -> ModelWrapper:
         """Put the model into evaluation mode."""
         return self.train(False)
 
-    def to(self, device: torch.device | str) -> _ModelWrapper:
+    def to(self, device: torch.device | str) -> ModelWrapper:
         """Move the model."""
         self.model.to(device)
         return self
 
 
-class _SemanticWrapper(_ModelWrapper, ABC):
+class _SemanticWrapper(ModelWrapper, ABC):
     """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
 
     model: SemanticModel
@@ -223,7 +223,7 @@ class SlidingSemantic(_SemanticWrapper):
         return SlidingGrid(views, (height, width)).resize((image.shape[1], image.shape[2]))
 
 
-class FlippedInstances(_ModelWrapper):
+class FlippedInstances(ModelWrapper):
     """An instance model that sees each image and its mirror image.
 
     Boxes of both views are put together and suppressed within each class; the mask head then predicts each box that

@@ -13,6 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointrend.models.base import Pretrained
+from pointrend.models.instance import InstanceSegmenter, InstanceTrace
+from pointrend.models.mask_heads.pointrend import RenderedMaskHead
+from pointrend.models.tta import ModelWrapper
+from pointrend.structures import InstanceResult
+
 __all__ = ["MaskVariants", "mask_variants", "semantic_variants"]
 
 
@@ -41,7 +47,7 @@ def mask_variants(
     return variants
 
 
-class MaskVariants:
+class MaskVariants(ModelWrapper):
     """An instance model with PointRend whose `predict` takes options for how to render the masks.
 
     Boxes, classes and scores are found once for each image and shared by the variants, so they differ in their masks
@@ -49,29 +55,17 @@ class MaskVariants:
     that is shared.) The model is left as it was.
     """
 
-    def __init__(self, model: Any) -> None:
-        if not hasattr(model.mask_head, "point_head"):
+    model: InstanceSegmenter
+
+    def __init__(self, model: Pretrained) -> None:
+        if not isinstance(model, InstanceSegmenter) or not isinstance(model.mask_head, RenderedMaskHead):
             raise ValueError(
-                f"expected a model with a point head, got the mask head {model.config.mask_head!r}; "
+                f"expected a model with a point head, got the mask head {getattr(model.config, 'mask_head', None)!r}; "
                 "its masks have one resolution"
             )
-        self.model = model
-        self.config = model.config
-        self._seen: tuple[Tensor, Any] | None = None  # the last image and all there is to know about it
-
-    @property
-    def training(self) -> bool:
-        """Of the model."""
-        return bool(self.model.training)
-
-    def train(self, mode: bool = True) -> MaskVariants:
-        """Put the model into training mode, or out of it."""
-        self.model.train(mode)
-        return self
-
-    def eval(self) -> MaskVariants:
-        """Put the model into evaluation mode."""
-        return self.train(False)
+        super().__init__(model)
+        self._seen: tuple[Tensor, InstanceTrace] | None = None
+        """The last image and all there is to know about it."""
 
     @torch.no_grad()
     def predict(
@@ -81,7 +75,7 @@ class MaskVariants:
         refine: bool = True,
         mask_size: int | None = None,
         num_points: int | None = None,
-    ) -> list[Any]:
+    ) -> list[InstanceResult]:
         """The objects of each image, as the model's own `predict` gives them.
 
         Args:
@@ -92,17 +86,18 @@ class MaskVariants:
         """
         return [self._predict(image, refine, mask_size, num_points) for image in images]
 
-    def _predict(self, image: Tensor, refine: bool, mask_size: int | None, num_points: int | None) -> Any:
+    def _predict(
+        self, image: Tensor, refine: bool, mask_size: int | None, num_points: int | None
+    ) -> InstanceResult:
         if self._seen is None or self._seen[0] is not image:
             self._seen = (image, self.model.trace([image]))
         trace = self._seen[1]
         logits = self._rendered(trace, mask_size, num_points) if refine else _coarse(trace)
         return self.model.finish([image], trace.batch, trace.detections, [logits])[0]
 
-    def _rendered(self, trace: Any, mask_size: int | None, num_points: int | None) -> Tensor:
+    def _rendered(self, trace: InstanceTrace, mask_size: int | None, num_points: int | None) -> Tensor:
         if mask_size is None and num_points is None:
-            logits: Tensor = trace.logits
-            return logits
+            return trace.logits
         head, found = self.model.mask_head, trace.detections[0]
         configured = head.config
         head.config = replace(
@@ -111,13 +106,12 @@ class MaskVariants:
             num_points=num_points or configured.num_points,
         )
         try:
-            rendered: Tensor = self.model.masks_for_boxes(trace.features, [found.boxes], [found.labels])[0]
+            return self.model.masks_for_boxes(trace.features, [found.boxes], [found.labels])[0]
         finally:
             head.config = configured
-        return rendered
 
 
-def _coarse(trace: Any) -> Tensor:
+def _coarse(trace: InstanceTrace) -> Tensor:
     """(R, 7, 7) coarse logits of each box's class."""
-    own: Tensor = trace.regions.own(trace.masks.coarse)
-    return own[:, 0]
+    assert trace.masks is not None
+    return trace.regions.own(trace.masks.coarse)[:, 0]

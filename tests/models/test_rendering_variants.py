@@ -10,12 +10,12 @@ import torch
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.ground_truth import SampleList
-from pointrend.evaluation.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
+from pointrend.models.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
 from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 from tests.helpers import random_image
