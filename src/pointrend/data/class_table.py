@@ -232,9 +232,7 @@ def _color(value: object, path: object) -> RGB:
     raise ValueError(f"{path}, palette: expected [red, green, blue] of 0..255, got {value!r}")
 
 
-def infer_classes(
-    label_paths: Iterable[Path], ignore_label: int = IGNORE_LABEL, *, allow_missing: bool = False
-) -> ClassTable:
+def infer_classes(label_paths: Iterable[Path], *, allow_missing: bool = False) -> ClassTable:
     """As many classes as the largest label needs; every file is read. Names are "class 0", "class 1", ...
 
     Raises ValueError if no label is found, if there are none but 0 and 255 (a mask of an object, or one class with
@@ -250,7 +248,7 @@ def infer_classes(
             colors |= here
             in_colour = path if here and in_colour is None else in_colour
             if not colors:  # else no file is read for more than its colours
-                found |= _labels_of(path, ignore_label)
+                found |= _labels_of(path)
         except ValueError:
             if not allow_missing:
                 raise
@@ -260,13 +258,13 @@ def infer_classes(
             "colours to class numbers (`pointrend data check DIR --fix OUT`), or name the classes of all "
             f"{len(colors)} colours of the label maps in classes.json, in this order: {palette_to_name(colors)}"
         )
-    labels = found - {ignore_label}
+    labels = found - {IGNORE_LABEL}
     if not labels and not allow_missing:
         raise ValueError("expected at least one labelled pixel to infer the classes from, got none")
-    if found == {0, ignore_label} and not allow_missing:
-        raise ValueError(MASKS.format(ignore_label))
+    if found == {0, IGNORE_LABEL} and not allow_missing:
+        raise ValueError(MASKS.format(IGNORE_LABEL))
     names = numbered_names(max(labels, default=0) + 1)
-    return ClassTable(names, default_palette(len(names)), ignore_label)
+    return ClassTable(names, default_palette(len(names)))
 
 
 def refuse_masks(table: ClassTable, label_paths: Iterable[Path]) -> None:
@@ -285,14 +283,14 @@ def refuse_masks(table: ClassTable, label_paths: Iterable[Path]) -> None:
         raise ValueError(MASKS.format(IGNORE_LABEL))
 
 
-def _labels_of(path: Path, ignore_label: int) -> set[int]:
+def _labels_of(path: Path) -> set[int]:
     """The numbers in a file; the first look at most of these files."""
     found = {int(label) for label in torch.unique(read_labels(path))}
-    labels = sorted(found - {ignore_label})
+    labels = sorted(found - {IGNORE_LABEL})
     if labels and not 0 <= labels[0] <= labels[-1] < MOST_CLASSES:
         ids = f' with "ids": {labels}' if len(labels) <= 30 else ""
         raise ValueError(
-            f"{path}: expected labels 0..{MOST_CLASSES - 1} or {ignore_label} (ignored), got "
+            f"{path}: expected labels 0..{MOST_CLASSES - 1} or {IGNORE_LABEL} (ignored), got "
             f"{labels[0]}..{labels[-1]}; name the classes in classes.json{ids}"
         )
     return found

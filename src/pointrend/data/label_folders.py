@@ -28,7 +28,7 @@ Folders = tuple[Path, Path]
 class SemanticFolder(Dataset):
     """Images and label maps as `Sample`s with a `SemanticTarget`: labels 0..K-1, 255 ignored.
 
-    Build it by `from_folders` or `from_list`, or from pairs of paths (image, label map). Reading raises
+    Build it by `from_list`, or from pairs of paths (image, label map), see `match_folders`. Reading raises
     ValueError, naming the files, if an image is unreadable, if its label map has another size, or if a label
     is neither a class nor the ignore label; ConnectionError if an address cannot be fetched.
 
@@ -53,29 +53,15 @@ class SemanticFolder(Dataset):
         self.transforms, self.address = transforms, address
 
     @classmethod
-    def from_folders(
-        cls,
-        images: str | Path,
-        labels: str | Path,
-        classes: ClassTable | None = None,
-        *,
-        transforms: Callable[[Sample], Sample] | None = None,
-    ) -> SemanticFolder:
-        """`images/a/b.jpg` belongs to `labels/a/b.png`. Without `classes`, see `find_classes`."""
-        pairs = match_folders(Path(images), Path(labels))
-        return cls(pairs, classes or find_classes(Path(labels), pairs), transforms=transforms)
-
-    @classmethod
     def from_list(
         cls,
         file: str | Path,
-        classes: ClassTable | None = None,
         *,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> SemanticFolder:
         """A text file with "image labels" in each line, relative to its folder; see `find_classes`."""
         pairs = read_pairs(Path(file))
-        return cls(pairs, classes or find_classes(Path(file).parent, pairs), transforms=transforms)
+        return cls(pairs, find_classes(Path(file).parent, pairs), transforms=transforms)
 
     @property
     def class_names(self) -> tuple[str, ...]:

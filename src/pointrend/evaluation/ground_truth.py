@@ -25,11 +25,8 @@ __all__ = [
 class SampleList(Dataset):
     """Samples without a data set's names: a list, or any class with a length and samples by index."""
 
-    def __init__(
-        self, samples: Samples, class_names: Sequence[str] = (), category_ids: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, samples: Samples, class_names: Sequence[str] = ()) -> None:
         self.samples, self.names = samples, tuple(class_names)
-        self._category_ids = range(len(self.names)) if category_ids is None else category_ids
 
     @property
     def task(self) -> Task:
@@ -40,11 +37,6 @@ class SampleList(Dataset):
     def class_names(self) -> tuple[str, ...]:
         """As given; empty if they were not."""
         return self.names
-
-    @property
-    def category_ids(self) -> Sequence[int]:
-        """As given."""
-        return self._category_ids
 
     @property
     def image_ids(self) -> list[int | str]:

@@ -105,16 +105,10 @@ def to_table(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, ti
     return table
 
 
-def to_markdown(
-    rows: Sequence[Scores], columns: Sequence[str] | None = None, *, header: bool = True, digits: int = 1
-) -> str:
-    """Rows of a Markdown table in per cent, ready for the docs; without header to add to a table that is
-    there.
-    """
+def to_markdown(rows: Sequence[Scores], columns: Sequence[str] | None = None, *, digits: int = 1) -> str:
+    """A Markdown table in per cent, ready for the docs."""
     columns = _columns(rows, columns)
-    lines = []
-    if header:
-        lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    lines = [f"| | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for row in rows:
         lines.append(
             f"| {row.name.replace('|', chr(92) + '|')} | {' | '.join(_cells(row, columns, digits))} |"

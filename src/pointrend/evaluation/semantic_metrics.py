@@ -24,6 +24,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pointrend.structures import IGNORE_LABEL
+
 
 class LabelMapEvaluator:
     """Whole-number counts over a stream of label maps; the evaluators below say which and what they mean.
@@ -38,18 +40,14 @@ class LabelMapEvaluator:
         count_shape: tuple[int, ...],
         *,
         class_names: Sequence[str] | None = None,
-        ignore_label: int = 255,
     ) -> None:
-        if num_classes < 1 or num_classes > 32000:
-            raise ValueError(f"num_classes: expected 1 to 32000, got {num_classes}")
-        if 0 <= ignore_label < num_classes:
+        if not 1 <= num_classes <= IGNORE_LABEL:
             raise ValueError(
-                f"ignore_label: {ignore_label} is one of the {num_classes} classes; choose a label outside"
+                f"num_classes: expected 1 to {IGNORE_LABEL}, since label {IGNORE_LABEL} is ignored, got {num_classes}"
             )
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(f"class_names: expected {num_classes} names, got {len(class_names)}")
         self.num_classes = num_classes
-        self.ignore_label = ignore_label
         self.class_names = (
             tuple(class_names) if class_names is not None else tuple(map(str, range(num_classes)))
         )
@@ -60,7 +58,7 @@ class LabelMapEvaluator:
 
         Args:
             prediction: (H, W) labels 0..C-1, any integer type; free at ignored pixels.
-            target: (H, W) labels 0..C-1 or the ignore label.
+            target: (H, W) labels 0..C-1, or 255 where ignored.
 
         Raises:
             ValueError: for other shapes, labels out of range or maps of different sizes.
@@ -93,7 +91,7 @@ class LabelMapEvaluator:
         raise NotImplementedError
 
     def _settings(self) -> tuple[object, ...]:
-        return (self.num_classes, self.ignore_label, tuple(self.counts.shape))
+        return (self.num_classes, tuple(self.counts.shape))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}{self._settings()}"
@@ -112,13 +110,13 @@ class LabelMapEvaluator:
                 f" got {tuple(prediction.shape)}; resize the logits or, by nearest neighbour, the labels"
             )
         target = target.to(prediction.device, torch.int64)
-        valid = target != self.ignore_label
+        valid = target != IGNORE_LABEL
         prediction = prediction.to(torch.int64)
         for name, labels in (("prediction", prediction), ("target", target)):
             seen = labels[valid]
             if seen.numel() and (seen.min() < 0 or seen.max() >= self.num_classes):
                 raise ValueError(
-                    f"{name}: expected labels 0..{self.num_classes - 1} ({self.ignore_label} in the target),"
+                    f"{name}: expected labels 0..{self.num_classes - 1} ({IGNORE_LABEL} in the target),"
                     f" got {int(seen.min())}..{int(seen.max())}; check the class list"
                 )
         ignored = torch.full((), -1, dtype=torch.int16, device=prediction.device)
@@ -128,12 +126,8 @@ class LabelMapEvaluator:
 class MeanIoU(LabelMapEvaluator):
     """Mean IoU and accuracies from a confusion matrix; `counts[t, p]`: pixels of class t predicted as p."""
 
-    def __init__(
-        self, num_classes: int, *, class_names: Sequence[str] | None = None, ignore_label: int = 255
-    ) -> None:
-        super().__init__(
-            num_classes, (num_classes, num_classes), class_names=class_names, ignore_label=ignore_label
-        )
+    def __init__(self, num_classes: int, *, class_names: Sequence[str] | None = None) -> None:
+        super().__init__(num_classes, (num_classes, num_classes), class_names=class_names)
 
     def _count(self, prediction: Tensor, target: Tensor) -> Tensor:
         return _confusion(prediction, target, target >= 0, self.num_classes)
@@ -170,13 +164,12 @@ class TrimapIoU(LabelMapEvaluator):
         widths: Sequence[int] = (1, 3, 5),
         *,
         class_names: Sequence[str] | None = None,
-        ignore_label: int = 255,
     ) -> None:
         if not widths or any(int(w) != w or w < 1 for w in widths) or len(set(widths)) != len(widths):
             raise ValueError(f"widths: expected different whole pixels of at least 1, got {tuple(widths)}")
         self.widths = tuple(int(w) for w in widths)
         shape = (len(self.widths), num_classes, num_classes)
-        super().__init__(num_classes, shape, class_names=class_names, ignore_label=ignore_label)
+        super().__init__(num_classes, shape, class_names=class_names)
 
     def _settings(self) -> tuple[object, ...]:
         return (*super()._settings(), self.widths)
@@ -219,7 +212,6 @@ class BoundaryIoU(LabelMapEvaluator):
         dilation_ratio: float = 0.02,
         width: int | None = None,
         class_names: Sequence[str] | None = None,
-        ignore_label: int = 255,
     ) -> None:
         if not 0 < dilation_ratio <= 1:
             raise ValueError(
@@ -229,7 +221,7 @@ class BoundaryIoU(LabelMapEvaluator):
             raise ValueError(f"width: expected a pixel or more, got {width}")
         self.dilation_ratio = dilation_ratio
         self.width = width
-        super().__init__(num_classes, (3, num_classes), class_names=class_names, ignore_label=ignore_label)
+        super().__init__(num_classes, (3, num_classes), class_names=class_names)
 
     def _settings(self) -> tuple[object, ...]:
         return (*super()._settings(), self.dilation_ratio, self.width)
