@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pointrend.core.lazy_grid import LazyGrid
 from pointrend.core.subdivision import Size
@@ -91,35 +91,19 @@ def _windows(length: int, window: int, stride: int) -> list[slice]:
 MERGE_THRESHOLD = 1e-8
 
 
-class ModelWrapper:
-    """What a stand-in shares with its model: configuration, training mode and device."""
+class ModelWrapper(nn.Module):
+    """A stand-in for a model, which is a part of it: it is moved, and put into evaluation mode, with it."""
 
+    model: Any
     options: tuple[Any, ...] = ()
     """What else its predictions depend on."""
 
     def __init__(self, model: Pretrained) -> None:
+        super().__init__()
         self.model = model
         self.config = model.config
         self.task = model.task
-
-    @property
-    def training(self) -> bool:
-        """Of the model."""
-        return bool(self.model.training)
-
-    def train(self, mode: bool = True) -> ModelWrapper:
-        """Put the model into training mode, or out of it."""
-        self.model.train(mode)
-        return self
-
-    def eval(self) -> ModelWrapper:
-        """Put the model into evaluation mode."""
-        return self.train(False)
-
-    def to(self, device: torch.device | str) -> ModelWrapper:
-        """Move the model."""
-        self.model.to(device)
-        return self
+        self.train(model.training)
 
 
 class _SemanticWrapper(ModelWrapper, ABC):

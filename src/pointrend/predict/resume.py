@@ -66,9 +66,9 @@ def fingerprint(model: Model) -> str:
 
     Of a stand-in for a model (`models.tta`), its options and the model.
     """
-    inner = getattr(model, "model", None)
-    if inner is not None and not isinstance(model, torch.nn.Module):
-        return f"{type(model).__name__} {getattr(model, 'options', ())} {fingerprint(inner)}"
+    options, inner = (getattr(model, name, None) for name in ("options", "model"))
+    if options is not None and inner is not None:
+        return f"{type(model).__name__} {options} {fingerprint(inner)}"
     settings = (getattr(model, "config", None), getattr(model, "precision", None))
     digest = zlib.crc32(repr(settings).encode())
     if isinstance(model, torch.nn.Module):
