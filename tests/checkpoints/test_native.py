@@ -87,7 +87,7 @@ def test_a_failed_save_leaves_the_old_file(model, path, monkeypatch):
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("pointrend.checkpoints.native.save_file", full)
     with pytest.raises(OSError, match="no space"):
         save(model, path)
     assert path.read_bytes() == before

@@ -20,7 +20,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,11 +32,12 @@ from pointrend._version import __version__
 from pointrend.checkpoints.config_io import from_dict, rename_fields
 from pointrend.checkpoints.external import refuse_nonfinite, refuse_placeholder
 from pointrend.io import atomic_write
+from pointrend.models.attached import AttachedConfig, AttachedSegmenter
+from pointrend.models.base import Pretrained
+from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 
-if TYPE_CHECKING:
-    from pointrend.models.base import Pretrained
-
-M = TypeVar("M", bound="Pretrained")
+M = TypeVar("M", bound=Pretrained)
 
 FORMAT = "pointrend"
 # The header is read before anything else: a configuration of more than this is none.
@@ -200,11 +201,9 @@ def load_into(make: Callable[[Any], M], path: str | Path) -> M:
     For a network that cannot be built by name. Raises as `load`.
     """
     info, tensors = read(path)
-    model = make(info.config)
-    compare(model.state_dict(), tensors, source=str(path))
-    model.load_state_dict(tensors)
+    model = _filled(make(info.config), tensors, source=str(path))
     model.origin = info.extra
-    return model.eval()
+    return model
 
 
 def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> Pretrained:
@@ -220,7 +219,11 @@ def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> Pr
     except ValueError as error:
         raise ValueError(f"{source}: its model cannot be built: {error}") from error
     compare(expected, tensors, source=source)
-    model = build(config)
+    return _filled(build(config), tensors, source=source)
+
+
+def _filled(model: M, tensors: Mapping[str, Tensor], *, source: str) -> M:
+    compare(model.state_dict(), tensors, source=source)
     model.load_state_dict(tensors)
     return model.eval()
 
@@ -237,10 +240,6 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 def build(config: Any) -> Pretrained:
     """A freshly initialised model of this configuration."""
-    from pointrend.models.attached import AttachedConfig, AttachedSegmenter
-    from pointrend.models.instance import InstanceConfig, InstanceSegmenter
-    from pointrend.models.semantic import SemanticSegmenter
-
     if isinstance(config, AttachedConfig):
         return AttachedSegmenter(config)
     return InstanceSegmenter(config) if isinstance(config, InstanceConfig) else SemanticSegmenter(config)
@@ -248,23 +247,17 @@ def build(config: Any) -> Pretrained:
 
 def task_of(model: nn.Module) -> str:
     """ "instance" or "semantic"; ValueError for anything else."""
-    from pointrend.models.base import Pretrained
-
     if isinstance(model, Pretrained):
         return model.task
     raise ValueError(f"expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}")
 
 
 def _config_class(task: str, values: Any = None) -> type:
-    from pointrend.models.attached import AttachedConfig
-    from pointrend.models.instance import InstanceConfig
-    from pointrend.models.semantic import SemanticConfig
-
-    classes: dict[str, type] = {"instance": InstanceConfig, "semantic": SemanticConfig}
-    if task not in classes:
+    if task == "instance":
+        return InstanceConfig
+    if task != "semantic":
         raise ValueError(f"task: expected 'instance' or 'semantic', got {task!r}")
-    attached = task == "semantic" and isinstance(values, Mapping) and "network" in values
-    return AttachedConfig if attached else classes[task]
+    return AttachedConfig if isinstance(values, Mapping) and "network" in values else SemanticConfig
 
 
 def _intact(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bool:

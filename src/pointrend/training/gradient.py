@@ -96,14 +96,7 @@ class Updates:
         # With float16 a gradient may overflow now and then: the scaler leaves that update out and scales less.
         scaler = self.accelerator.scaler
         if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < SMALLEST_SCALE):
-            images, targets, samples = (
-                list(chain.from_iterable(column)) for column in zip(*batches, strict=True)
-            )
-            seeds = [seed for part, batch in enumerate(batches) for seed in self._seeds(batch, part, step)[1]]
-            failed = FailedBatch(
-                images, targets, self.model.state_dict(), self._seeds(batches[0], 0, step)[0], seeds
-            )
-            self._give_up({"gradient": norm}, failed, samples, step)
+            self._give_up({"gradient": norm}, dict(enumerate(batches)), step)
         return norm
 
     @torch.no_grad()
@@ -124,13 +117,12 @@ class Updates:
 
     def _forward(self, network: Any, batch: Batch, part: int, step: int) -> Outcome:
         """The losses of a part; the same random numbers each time. All processes give up together."""
-        images, targets, samples = batch
+        images, targets, _ = batch
         seed, seeds = self._seeds(batch, part, step)
         torch.manual_seed(seed)  # dropout's; points and proposals are drawn image by image
         outcome = _losses(network, images, targets, seeds)
         if any_process(self.accelerator, bool(outcome.wrong)):
-            failed = FailedBatch(images, targets, self.model.state_dict(), seed, seeds)
-            self._give_up(outcome.wrong, failed, samples, step)
+            self._give_up(outcome.wrong, {part: batch}, step)
         return outcome
 
     def _seeds(self, batch: Batch, part: int, step: int) -> tuple[int, list[int]]:
@@ -140,9 +132,14 @@ class Updates:
         seeds = [derive_seed(self.recipe.seed, step, place, 1) for place in places]
         return derive_seed(self.recipe.seed, step, number), seeds
 
-    def _give_up(
-        self, wrong: Mapping[str, float] | str, failed: FailedBatch, samples: Sequence[Any], step: int
-    ) -> NoReturn:
+    def _give_up(self, wrong: Mapping[str, float] | str, parts: Mapping[int, Batch], step: int) -> NoReturn:
+        """Save these parts of an update, by number, and say what is wrong; nothing where it was another process."""
+        images, targets, samples = (
+            list(chain.from_iterable(column)) for column in zip(*parts.values(), strict=True)
+        )
+        drawn = [self._seeds(batch, part, step) for part, batch in parts.items()]
+        seeds = [seed for _, of_images in drawn for seed in of_images]
+        failed = FailedBatch(images, targets, self.model.state_dict(), drawn[0][0], seeds)
         folder = self.out if wrong else None  # where it was another process, that one saves
         path = save_batch(folder, failed, step=step, rank=self.accelerator.process_index)
         raise NonFiniteLoss(describe(step, wrong or "of another process", samples, path))
