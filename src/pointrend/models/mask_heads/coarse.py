@@ -79,18 +79,14 @@ class CoarseMaskHead(MaskHead):
 
     def coarse_logits(self, features: Features, regions: Regions) -> Tensor:
         """(R, K, 7, 7) logits, K = 1 where class-agnostic."""
-        return self._masks(self.coarse_head(self._pool(features, regions)))
+        size = self.config.coarse_size
+        pooled = self.coarse_head.pool(features["p2"], self.strides["p2"], regions)
+        return self.coarse_head(pooled).unflatten(1, (self.masks, size, size))
 
     def exact_coarse_logits(self, features: Features, regions: Regions) -> Tensor:
         """:meth:`coarse_logits` in the head's own precision also under autocast: cheap, and masks hang on them."""
         with torch.autocast(regions.boxes.device.type, enabled=False):
-            return self._masks(self.coarse_head(self._pool(features, regions)))
-
-    def _pool(self, features: Features, regions: Regions) -> Tensor:
-        return self.coarse_head.pool(features["p2"], self.strides["p2"], regions)
-
-    def _masks(self, outputs: Tensor) -> Tensor:
-        return outputs.unflatten(1, (self.masks, self.config.coarse_size, self.config.coarse_size))
+            return self.coarse_logits(features, regions)
 
     def loss(
         self, features: Features, targets: MaskTargets, *, generator: Generators = None
