@@ -27,7 +27,7 @@ class ConvMaskHead(MaskHead):
     """
 
     def __init__(
-        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig, *, mask_size: int
+        self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig, *, mask_size: int = 28
     ) -> None:
         super().__init__(channels, strides, num_classes, config)
         self.mask_size = mask_size
