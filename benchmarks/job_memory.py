@@ -26,7 +26,8 @@ from PIL import Image
 from pointrend.predict import Predictor
 from pointrend.predict.job import JobOptions, run_job
 from pointrend.predict.tasks import Task, find_tasks
-from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceMasks
 
 
 @dataclass

@@ -22,7 +22,8 @@ from timing import resident
 from torch import Tensor
 
 from pointrend.predict import Output, Predictor
-from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceMasks
 
 
 @dataclass

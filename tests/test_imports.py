@@ -30,14 +30,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "distributed": (set(), {"torch"}),
     "signals": ({"distributed"}, set()),
     "run_folder": ({"io", "distributed"}, {"filelock"}),
-    "result_methods": (set(), set()),
-    "structures": ({"result_methods"}, {"torch"}),
-    "masks": ({"structures"}, {"torch", "numpy", "supervision", "pandas"}),
-    "formats": ({"masks", "structures", "metadata", "io"}, {"numpy", "PIL", "torch", "yaml"}),
+    "structures": (set(), {"torch"}),
+    "results": ({"structures"}, {"torch"}),
+    "masks": ({"structures", "results"}, {"torch", "numpy", "supervision", "pandas"}),
+    "formats": ({"masks", "structures", "results", "metadata", "io"}, {"numpy", "PIL", "torch", "yaml"}),
     "preprocessing": (set(), {"numpy", "PIL"}),
     "runtime": ({"data", "preprocessing"}, {"numpy", "PIL", "onnxruntime", "openvino"}),
     "models": (
-        {"core", "structures", "preprocessing"},
+        {"core", "structures", "results", "preprocessing"},
         {"torch", "torchvision", "numpy", "safetensors", "psutil"},
     ),
     "checkpoints": (
@@ -49,7 +49,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "torchvision", "numpy", "PIL", "faster_coco_eval", "pillow_heif", "fsspec"},
     ),
     "evaluation": (
-        {"core", "metadata", "structures", "masks", "formats", "io", "run_folder", "distributed"},
+        {"core", "metadata", "structures", "results", "masks", "formats", "io", "run_folder", "distributed"},
         {"torch", "numpy", "PIL", "faster_coco_eval", "cityscapesscripts", "rich"},
     ),
     "training": (
@@ -68,7 +68,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy", "PIL", "accelerate", "wandb"},
     ),
     "zoo": (
-        {"metadata", "structures", "preprocessing", "runtime", "models", "checkpoints"},
+        {"metadata", "structures", "results", "preprocessing", "runtime", "models", "checkpoints"},
         {"torch", "numpy", "safetensors"},
     ),
 }
@@ -89,17 +89,17 @@ EDGES = {
 
 # Lazy imports (inside a function, or for type checkers) that reach further, each with its reason.
 CONVENIENCES = {
-    ("result_methods", "matplotlib"): "the type that result.plot() returns",
-    ("result_methods", "masks"): "result.to_coco(), .polygons() and the other formats",
-    ("result_methods", "visualize"): "result.plot() and notebooks draw",
+    ("results", "matplotlib"): "the type that result.plot() returns",
+    ("results", "masks"): "result.to_coco(), .polygons() and the other formats",
+    ("results", "visualize"): "result.plot() and notebooks draw",
     ("models", "zoo"): "Model.from_pretrained(name)",
     ("models", "checkpoints"): "Model.from_pretrained(path)",
 }
 
 # Of these, the ones without which modules would import each other in a circle: from a module into a part.
 CIRCULAR = {
-    ("pointrend.result_methods", "masks"),
-    ("pointrend.result_methods", "visualize"),
+    ("pointrend.results", "masks"),
+    ("pointrend.results", "visualize"),
     ("pointrend.models.base", "zoo"),
     ("pointrend.models.base", "checkpoints"),
 }
@@ -257,7 +257,7 @@ def test_core_and_the_generic_module_load_torch_and_nothing_heavier() -> None:
     assert {part_of(name) for name in loaded if name.startswith("pointrend.")} == {
         "_version",
         "core",
-        "result_methods",
+        "results",
         "structures",
     }
     assert not loaded & HEAVY

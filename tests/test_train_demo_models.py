@@ -13,7 +13,8 @@ from pointrend.app.types import Settings
 from pointrend.checkpoints.native import load, read
 from pointrend.data.shapes import ShapeScenes
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
-from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceMasks
 from pointrend.zoo.bundled import BUNDLED, load_bundled
 from tools import train_demo_models as tool
 from tools.train_demo_models import SIZE, TRAINING_SEED, TRAININGS, Training, train_model

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
     from pointrend.predict import Predictor
     from pointrend.predict.refine import refine_mask
-    from pointrend.structures import InstanceResult, SemanticResult
+    from pointrend.results import InstanceResult, SemanticResult
     from pointrend.zoo import load
 
 # Public name -> module that defines it. The block above tells type checkers the same; a test compares the two.
@@ -41,14 +41,14 @@ _HOME = {
     "AttachedConfig": "pointrend.models.attached",
     "AttachedSegmenter": "pointrend.models.attached",
     "InstanceConfig": "pointrend.models.instance",
-    "InstanceResult": "pointrend.structures",
+    "InstanceResult": "pointrend.results",
     "InstanceSegmenter": "pointrend.models.instance",
     "PointHead": "pointrend.core.point_head",
     "PointRend": "pointrend.core.point_rend",
     "PointSampling": "pointrend.core.selection",
     "Predictor": "pointrend.predict",
     "SemanticConfig": "pointrend.models.semantic",
-    "SemanticResult": "pointrend.structures",
+    "SemanticResult": "pointrend.results",
     "SemanticSegmenter": "pointrend.models.semantic",
     "SubdivisionStep": "pointrend.core.subdivision",
     "attach": "pointrend.models.attached",

@@ -33,8 +33,9 @@ from pointrend.formats.lvis import cocofy_lvis
 from pointrend.metadata.coco import SYNSET_TABLE
 from pointrend.models.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.predict import Predictor, output_names
+from pointrend.results import Model
 from pointrend.run_folder import RunFolder
-from pointrend.structures import Dataset, Model, Task
+from pointrend.structures import Dataset, Task
 
 if TYPE_CHECKING:
     from pointrend.models.base import Pretrained

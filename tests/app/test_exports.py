@@ -18,7 +18,7 @@ from pointrend.app.exports import Exportable, coco_json, exportable, label_png, 
 from pointrend.app.instance_session import InstanceSession
 from pointrend.app.types import Rendering, Settings
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
 
 # pycocotools is not yet made for NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -9,7 +9,7 @@ from torch import Tensor
 from pointrend.app.instance_session import InstanceSession, head_at
 from pointrend.app.types import Settings
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.structures import InstanceResult
+from pointrend.results import InstanceResult
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from pointrend.app.label_file import boxes_to_label
 from pointrend.app.label_session import LabelSession
 from pointrend.cli import main
 from pointrend.data.coco import CocoInstances
-from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceMasks
 
 LABELS = [1, 0, 1]
 

@@ -12,7 +12,7 @@ from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Settings
 from pointrend.core.subdivision import share_predicted
 from pointrend.models.semantic import SemanticSegmenter
-from pointrend.structures import SemanticResult
+from pointrend.results import SemanticResult
 
 
 def own(session: SemanticSession) -> Settings:

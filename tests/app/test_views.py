@@ -25,7 +25,7 @@ from pointrend.app.views import (
     view,
 )
 from pointrend.models.instance import InstanceSegmenter
-from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
 
 
 def plane(hover: dict[str, Any], name: str) -> np.ndarray[Any, Any]:

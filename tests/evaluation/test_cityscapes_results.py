@@ -19,7 +19,8 @@ from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.prediction_store import SavedLabels
 from pointrend.metadata.cityscapes import INSTANCE_LABELS, TRAIN_LABELS
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks
 
 CAR = [label.name for label in INSTANCE_LABELS].index("car")
 

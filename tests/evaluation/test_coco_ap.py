@@ -17,7 +17,8 @@ from pycocotools.cocoeval import COCOeval as OracleEval
 
 from pointrend.evaluation.coco_ap import CocoEvaluator
 from pointrend.masks.rle import decompress, measure
-from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceMasks
 from tests.helpers import DATA
 
 COCO_SAMPLE, LVIS_SAMPLE = DATA / "coco_eval_sample", DATA / "lvis_sample"

@@ -14,14 +14,8 @@ from torch import Tensor, nn
 from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic, semantic_evaluators
 from pointrend.evaluation.ground_truth import ground_truth_of
-from pointrend.structures import (
-    InstanceMasks,
-    InstanceResult,
-    InstanceTarget,
-    Sample,
-    SemanticResult,
-    SemanticTarget,
-)
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
 NAMES = ("background", "thing")
 

@@ -22,15 +22,9 @@ from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.ground_truth import SampleList, ground_truth_of
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
 from pointrend.evaluation.report import Scores
+from pointrend.results import InstanceResult, SemanticResult
 from pointrend.run_folder import RunFolder
-from pointrend.structures import (
-    InstanceMasks,
-    InstanceResult,
-    InstanceTarget,
-    Sample,
-    SemanticResult,
-    SemanticTarget,
-)
+from pointrend.structures import InstanceMasks, InstanceTarget, Sample, SemanticTarget
 
 NAMES = ("left", "right")
 

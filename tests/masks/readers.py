@@ -10,7 +10,8 @@ import torch
 
 from pointrend.masks.export import instance_result
 from pointrend.masks.polygons import Polygon, fill
-from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceMasks
 
 Size = tuple[int, int]
 

@@ -14,7 +14,8 @@ from pointrend.formats.labelme import from_labelme
 from pointrend.masks.export import as_objects, label_map
 from pointrend.masks.polygons import area, fill, keyholed, mask_polygons, simplify
 from pointrend.masks.rle import compress, decode_window, decompress
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks
 from tests.masks.readers import read_geojson
 
 

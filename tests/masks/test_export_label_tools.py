@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from pointrend.masks.export import to_label_studio, to_voc, to_yolo
-from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
 from tests.masks.readers import read_label_studio, read_voc, read_yolo
 from tests.masks.test_export import labels, masks, objects
 

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks
 
 
 @dataclass

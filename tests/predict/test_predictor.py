@@ -16,7 +16,7 @@ from torch import Tensor
 import pointrend
 from pointrend.data.shapes import ShapeScenes
 from pointrend.predict import Failure, Output, Prediction, Predictor
-from pointrend.structures import SemanticResult
+from pointrend.results import SemanticResult
 from tests.predict.models import Broken, Finder, Threshold, corrupt, make_image
 
 WITHOUT_OVERLAYS = Output(overlays=False)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pointrend.predict import Output, Prediction, Predictor
 from pointrend.predict.resume import fingerprint
-from pointrend.structures import InstanceResult
+from pointrend.results import InstanceResult
 from tests.predict.models import Broken, Config, Finder, Threshold, corrupt, make_image
 
 

@@ -19,7 +19,8 @@ from pointrend.data.build import open_dataset
 from pointrend.formats.coco_json import read_coco
 from pointrend.formats.labelme import from_labelme
 from pointrend.predict import Output, Predictor
-from pointrend.structures import InstanceMasks, InstanceResult, InstanceTarget, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks, InstanceTarget
 from tests.masks.readers import read_geojson, read_label_studio, read_voc, read_yolo
 from tests.predict.models import Config, Threshold, make_image
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from pointrend.app.limits import Limits
 from pointrend.masks.rle import decode_window
 from pointrend.predict import Predictor
+from pointrend.results import InstanceResult
 from pointrend.serve.api import ServiceLimits, build_service
 from pointrend.serve.backends import Backend, ExportedBackend, TorchBackend
-from pointrend.structures import InstanceResult
 from tests.predict.models import Finder, Threshold, make_image
 
 

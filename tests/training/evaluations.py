@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from pointrend.distributed import shutdown
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
-from pointrend.structures import Sample, SemanticResult, SemanticTarget
+from pointrend.results import SemanticResult
+from pointrend.structures import Sample, SemanticTarget
 from pointrend.training.data_loading import TrainingLoader
 from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe

@@ -19,7 +19,7 @@ from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
-from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
 from pointrend.visualize import (
     Explanation,
     Window,

@@ -7,7 +7,7 @@ import sys
 
 CODE = """
 import sys, torch
-from pointrend.structures import SemanticResult
+from pointrend.results import SemanticResult
 from pointrend.visualize import draw, draw_chosen, draw_uncertainty
 image = torch.zeros(3, 4, 5, dtype=torch.uint8)
 draw(image, SemanticResult(torch.zeros(4, 5, dtype=torch.uint8), ("a", "b")), legend=True)

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks
 from pointrend.visualize import (
     add_legend,
     as_image,

@@ -19,7 +19,8 @@ from pointrend.io import png_bytes
 from pointrend.masks.export import as_objects
 from pointrend.metadata.colors import default_palette
 from pointrend.predict.writers import labels_image
-from pointrend.structures import InstanceResult, SemanticResult, class_name
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import class_name
 from pointrend.visualize.colors import css_color
 
 

@@ -22,7 +22,7 @@ from pointrend.models.inputs import ImageBatch
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.mask_heads.pointrend import PointRendMaskHead
 from pointrend.models.paste_masks import paste_window
-from pointrend.structures import InstanceResult
+from pointrend.results import InstanceResult
 
 MAX_CELLS = 448
 """Cells along each side of a mask, at most."""

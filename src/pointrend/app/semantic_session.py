@@ -16,7 +16,7 @@ from pointrend.core.sampling import point_sample
 from pointrend.core.subdivision import Size, SubdivisionStep, share_predicted
 from pointrend.models.inputs import prepare_images
 from pointrend.models.semantic_model import LabelMapConfig, SemanticModel
-from pointrend.structures import SemanticResult
+from pointrend.results import SemanticResult
 
 MAX_CELLS = 1024
 """Cells along the longer side of the output, at most."""

@@ -12,7 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from pointrend.core.subdivision import Size
-from pointrend.structures import Result
+from pointrend.results import Result
 
 
 @dataclass(frozen=True)

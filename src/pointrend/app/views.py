@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from pointrend.app.types import Rendering
-from pointrend.structures import InstanceResult, Result, SemanticResult, class_name
+from pointrend.results import InstanceResult, Result, SemanticResult
+from pointrend.structures import class_name
 from pointrend.visualize import as_image, draw, draw_uncertainty
 from pointrend.visualize.colors import RGBImage, css_color
 from pointrend.visualize.overlays import class_legend, present_classes

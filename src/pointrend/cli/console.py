@@ -26,7 +26,7 @@ from pointrend.evaluation.options import Precision
 if TYPE_CHECKING:
     from pointrend.models.base import Pretrained
     from pointrend.models.semantic_model import SemanticModel
-    from pointrend.structures import Model
+    from pointrend.results import Model
 
 
 def announce(text: str) -> None:

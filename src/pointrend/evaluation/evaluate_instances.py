@@ -20,7 +20,8 @@ from pointrend.evaluation.ground_truth import (
 from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.formats.coco_results import Records, consumed
-from pointrend.structures import Dataset, Model, Sample, Samples
+from pointrend.results import Model
+from pointrend.structures import Dataset, Sample, Samples
 
 __all__ = ["INSTANCE_METRICS", "evaluate_detections", "evaluate_instances"]
 

@@ -13,7 +13,8 @@ from pointrend.evaluation.coco_ap import CocoEvaluator
 from pointrend.evaluation.loop import Options, Progress, Store, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.evaluation.semantic_metrics import BoundaryIoU, LabelMapEvaluator, MeanIoU, TrimapIoU
-from pointrend.structures import Model, Sample, Samples, SemanticTarget
+from pointrend.results import Model
+from pointrend.structures import Sample, Samples, SemanticTarget
 
 SemanticMetric = Literal["miou", "categories", "trimap", "boundary"]
 SEMANTIC_METRICS: tuple[SemanticMetric, ...] = ("miou", "trimap", "boundary")

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from pointrend.distributed import Shard
-from pointrend.structures import Model, Sample, Samples
+from pointrend.results import Model
+from pointrend.structures import Sample, Samples
 
 __all__ = ["InstanceStore", "Options", "Progress", "Store", "each_image", "merged"]
 

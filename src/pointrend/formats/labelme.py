@@ -27,7 +27,8 @@ from pointrend.io import read_json
 from pointrend.masks.export import instance_result
 from pointrend.masks.polygons import Polygons, fill
 from pointrend.masks.rle import RunLengths, decode_window
-from pointrend.structures import InstanceMasks, InstanceResult
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceMasks
 
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
 POLYGONS = ("polygon", "rotation", "oriented_rectangle")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointrend.masks import polygons, rle
-from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result, SemanticResult
+from pointrend.results import InstanceResult, Result, SemanticResult
+from pointrend.structures import IGNORE_LABEL, InstanceMasks
 
 BACKGROUND = frozenset({"background", "__background__", "_background_"})
 """Names, in lower case, of a class that is no object."""

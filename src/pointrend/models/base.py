@@ -17,7 +17,8 @@ from pointrend.models.devices import faster_precision
 from pointrend.models.feature_maps import build_backbone
 from pointrend.models.library_backbones import normalisation
 from pointrend.models.optimize import optimized
-from pointrend.structures import Result, numbered_names
+from pointrend.results import Result
+from pointrend.structures import numbered_names
 
 Model = TypeVar("Model", bound="Pretrained")
 P = ParamSpec("P")

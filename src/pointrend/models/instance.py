@@ -40,7 +40,8 @@ from pointrend.models.mask_heads.pointrend import MaskTrace, PointRendMaskHead, 
 from pointrend.models.mask_heads.targets import PointsInBoxes, TrueMasks
 from pointrend.models.paste_masks import paste_masks
 from pointrend.models.rpn import ProposalConfig, ProposalNetwork, Proposals
-from pointrend.structures import InstanceResult, InstanceTarget
+from pointrend.results import InstanceResult
+from pointrend.structures import InstanceTarget
 
 MaskHeadName = Literal["pointrend", "coarse", "conv28", "conv56", "conv224", "implicit"]
 Features = dict[str, Tensor]

@@ -17,7 +17,7 @@ from pointrend.models.base import Pretrained
 from pointrend.models.instance import InstanceSegmenter, InstanceTrace
 from pointrend.models.mask_heads.pointrend import RenderedMaskHead
 from pointrend.models.tta import ModelWrapper
-from pointrend.structures import InstanceResult
+from pointrend.results import InstanceResult
 
 __all__ = ["MaskVariants", "mask_variants", "semantic_variants"]
 

@@ -24,7 +24,8 @@ from pointrend.models.devices import require_memory
 from pointrend.models.full_resolution import LayerAtPoints, continue_to_size
 from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
 from pointrend.models.semantic_heads import SemanticPointRendConfig
-from pointrend.structures import IGNORE_LABEL, SemanticResult, SemanticTarget
+from pointrend.results import SemanticResult
+from pointrend.structures import IGNORE_LABEL, SemanticTarget
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from pointrend.models.boxes import clip_boxes, grouped_nms
 from pointrend.models.inputs import batch_images, check_image, resize_image, resize_to
 from pointrend.models.instance import InstanceSegmenter
 from pointrend.models.semantic_model import SemanticModel
-from pointrend.structures import InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
 
 MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 

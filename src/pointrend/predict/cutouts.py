@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointrend.masks.export import BACKGROUND, label_map
-from pointrend.structures import IGNORE_LABEL, InstanceMasks, InstanceResult, Result
+from pointrend.results import InstanceResult, Result
+from pointrend.structures import IGNORE_LABEL, InstanceMasks
 
 EDGE = 0.5
 """Least opacity of a mask's outermost pixels, so that an object of one pixel does not vanish."""

@@ -10,7 +10,7 @@ from pointrend.formats.coco_json import read_coco
 from pointrend.formats.file_names import FileNames
 from pointrend.metadata.coco import CATEGORIES
 from pointrend.predict.inputs import Source
-from pointrend.structures import Model
+from pointrend.results import Model
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ from pointrend.predict.prefetch import BackgroundWorker, prefetch
 from pointrend.predict.results import Failure, Prediction, Report
 from pointrend.predict.resume import RunRecord, fingerprint
 from pointrend.predict.writers import Output, Writer, track
+from pointrend.results import InstanceResult, Model, Result
 from pointrend.run_folder import RunFolder
-from pointrend.structures import InstanceResult, Model, Result, class_number
+from pointrend.structures import class_number
 
 # A network's features are held at once: 33 million pixels and a ResNet-50 are 10 GB and more.
 MAX_PIXELS = 2**25

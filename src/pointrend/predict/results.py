@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from pointrend.structures import Result
+from pointrend.results import Result
 
 
 @dataclass(frozen=True)

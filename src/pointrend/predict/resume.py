@@ -12,8 +12,8 @@ import torch
 from pointrend.predict.inputs import Source
 from pointrend.predict.results import Failure, Prediction
 from pointrend.predict.writers import Writer
+from pointrend.results import Model
 from pointrend.run_folder import RunFolder
-from pointrend.structures import Model
 
 
 class RunRecord:

@@ -24,7 +24,8 @@ from typing import Any, Literal
 from pointrend.masks.export import as_objects
 from pointrend.masks.rle import encode_windows, measure
 from pointrend.predict.tasks import key_of
-from pointrend.structures import Result, class_name
+from pointrend.results import Result
+from pointrend.structures import class_name
 
 Row = dict[str, Any]
 PartFormat = Literal["jsonl", "parquet", "coco"]

@@ -21,7 +21,8 @@ from pointrend.predict.cutouts import cutout, foreground, object_cutouts
 from pointrend.predict.ids import Ids
 from pointrend.predict.inputs import MARKER
 from pointrend.predict.results import Prediction
-from pointrend.structures import IGNORE_LABEL, InstanceResult, SemanticResult
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import IGNORE_LABEL
 from pointrend.visualize.colors import as_palette
 from pointrend.visualize.overlays import draw
 

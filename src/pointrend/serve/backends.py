@@ -30,7 +30,7 @@ from pointrend.serve.answers import (
 
 if TYPE_CHECKING:
     from pointrend.predict import Predictor
-    from pointrend.structures import Result
+    from pointrend.results import Result
 
 
 class Backend(Protocol):
@@ -88,7 +88,7 @@ class TorchBackend:
         """See `Backend`."""
         from pointrend.masks.export import as_objects
         from pointrend.predict.writers import as_label_map, labels_image
-        from pointrend.structures import InstanceResult
+        from pointrend.results import InstanceResult
 
         if isinstance(result, InstanceResult):
             result = result.above(min_score)

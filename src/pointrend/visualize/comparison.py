@@ -11,11 +11,8 @@ import torch
 from PIL import Image
 
 from pointrend.masks.export import label_map
-from pointrend.structures import (
-    InstanceResult,
-    SemanticResult,
-    class_name,
-)
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import class_name
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette
 from pointrend.visualize.figures import add_class_legend, frame, new_figure
 from pointrend.visualize.overlays import (

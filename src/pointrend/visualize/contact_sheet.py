@@ -9,14 +9,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from pointrend.structures import (
-    Dataset,
-    InstanceResult,
-    InstanceTarget,
-    LabelledPoints,
-    Sample,
-    SemanticResult,
-)
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import Dataset, InstanceTarget, LabelledPoints, Sample
 from pointrend.visualize import as_image, draw, draw_chosen, traced_box
 from pointrend.visualize.colors import RGBImage
 from pointrend.visualize.explain import boxes_in_image

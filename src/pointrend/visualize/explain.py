@@ -17,7 +17,8 @@ from pointrend.core.subdivision import SubdivisionStep
 from pointrend.models.boxes import clip_boxes, has_area
 from pointrend.models.inputs import prepare_images
 from pointrend.models.paste_masks import paste_masks
-from pointrend.structures import InstanceMasks, InstanceResult, SemanticResult, class_name
+from pointrend.results import InstanceResult, SemanticResult
+from pointrend.structures import InstanceMasks, class_name
 from pointrend.visualize.colors import RGBImage
 from pointrend.visualize.label_placement import Box
 from pointrend.visualize.overlays import Drawable, as_image

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pointrend.structures import InstanceResult
+from pointrend.results import InstanceResult
 from pointrend.visualize.colors import RGBImage, color_labels, heatmap
 from pointrend.visualize.comparison import Window, largest_differences, side_by_side
 from pointrend.visualize.explain import Explanation

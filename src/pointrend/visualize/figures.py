@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pointrend.io import atomic_write
-from pointrend.structures import InstanceResult, Result, SemanticResult
+from pointrend.results import InstanceResult, Result, SemanticResult
 from pointrend.visualize.colors import Colors, RGBImage, css_color
 from pointrend.visualize.label_placement import Box
 from pointrend.visualize.overlays import Drawable, class_legend, draw_instances, draw_labels

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import ImageDraw, ImageFont
 
-from pointrend.structures import InstanceResult
+from pointrend.results import InstanceResult
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pointrend.data.image_io import to_image
 from pointrend.io import png_bytes
-from pointrend.structures import IGNORE_LABEL, InstanceResult, Result, SemanticResult, class_name
+from pointrend.results import InstanceResult, Result, SemanticResult
+from pointrend.structures import IGNORE_LABEL, class_name
 from pointrend.visualize.colors import Colors, RGBImage, as_labels, as_palette, color_labels, heatmap
 from pointrend.visualize.label_placement import Box, Mask, draw_captions, rgb, text_size, visible_part
 

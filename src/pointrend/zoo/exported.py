@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from pointrend.preprocessing import Preprocessing
+from pointrend.results import InstanceResult, Result, SemanticResult
 from pointrend.runtime import InstanceModel, SemanticModel, load
 from pointrend.runtime.model import Instances
-from pointrend.structures import RGB, InstanceMasks, InstanceResult, Result, SemanticResult
+from pointrend.structures import RGB, InstanceMasks
 
 
 @dataclass(frozen=True)
