@@ -43,7 +43,7 @@ from pointrend.visualize import (
     training_choices,
     variants,
 )
-from pointrend.zoo.bundled import load_bundled
+from pointrend.zoo import load
 
 # %% [markdown]
 # ## A photograph
@@ -55,7 +55,7 @@ from pointrend.zoo.bundled import load_bundled
 
 # %%
 photo = read_image(SAMPLES["motorcyclist"].image)
-semantic = load_bundled("photo-semantic")
+semantic = load("photo-semantic")
 results = {name: result["person"] for name, result in variants(semantic, photo).items()}
 person = InstanceMasks.from_dense(results["PointRend"][None])
 left, top = person.offsets[0].tolist()
@@ -88,7 +88,7 @@ plot_steps(explanation.steps, image=photo, box=explanation.box, palette=semantic
 # Below is a model that knows objects, small enough to come with the package: of generated scenes.
 
 # %%
-model = load_bundled("shapes-instance")
+model = load("shapes-instance")
 image = ShapeScenes(100, first=1_000_000, size=(144, 192))[40].image
 explanation = explain(model, image, instance=0)  # every intermediate result of one mask
 print(explanation.title, [round(side) for side in explanation.box])

@@ -27,10 +27,10 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.evaluation.semantic_metrics import boundary_region
 from pointrend.visualize import color_labels, plot_scores, side_by_side
-from pointrend.zoo.bundled import load_bundled
+from pointrend.zoo import load
 
 SCENES = int(os.environ.get("SCENES", "24"))  # the tests look at fewer
-model = load_bundled("shapes-semantic")
+model = load("shapes-semantic")
 scenes = ShapeScenes(SCENES, first=1_000_000, size=(144, 192))
 
 # %% [markdown]

@@ -32,7 +32,7 @@ def tiny_model(monkeypatch: pytest.MonkeyPatch) -> SemanticSegmenter:
         point_rend=SemanticPointRendConfig(features=("p2",), width=8, depth=1, num_points=64),
     )
     model = SemanticSegmenter(config).eval()
-    monkeypatch.setattr(demo, "load_bundled", lambda name: model)
+    monkeypatch.setattr(demo, "load", lambda name: model)
     monkeypatch.setattr(demo, "SAMPLES", {"riders": SAMPLES["riders"]})
     return model
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pointrend
 from pointrend.app.instance_session import InstanceSession
 from pointrend.app.semantic_session import SemanticSession
 from pointrend.app.types import Settings
@@ -15,7 +16,7 @@ from pointrend.data.shapes import ShapeScenes
 from pointrend.evaluation.evaluate_semantic import evaluate_semantic
 from pointrend.results import InstanceResult
 from pointrend.structures import InstanceMasks
-from pointrend.zoo.bundled import BUNDLED, load_bundled
+from pointrend.zoo.bundled import BUNDLED
 from tools import train_demo_models as tool
 from tools.train_demo_models import SIZE, TRAINING_SEED, TRAININGS, Training, train_model
 
@@ -40,7 +41,7 @@ def test_labels_are_better_with_points_on_scenes_never_trained_on() -> None:
     assert HELD_OUT != TRAINING_SEED
     scenes = ShapeScenes(12, seed=HELD_OUT, size=SIZE)
     coarse, refined = evaluate_semantic(
-        load_bundled("shapes-semantic"), scenes, {"coarse": {"refine": False}, "refined": {}}
+        pointrend.load("shapes-semantic"), scenes, {"coarse": {"refine": False}, "refined": {}}
     )
     assert coarse.numbers["mIoU"] > 0.6
     assert refined.numbers["mIoU"] > coarse.numbers["mIoU"] + 0.01
@@ -59,7 +60,7 @@ def overlap(found: InstanceResult, truth: InstanceMasks) -> float:
 
 def test_objects_are_better_with_points_on_scenes_never_trained_on() -> None:
     scenes = ShapeScenes(12, "instance", seed=HELD_OUT, size=SIZE, min_area=100)
-    model = load_bundled("shapes-instance")
+    model = pointrend.load("shapes-instance")
     coarse = refined = 0.0
     for sample in (scenes[number] for number in range(len(scenes))):
         session = InstanceSession(model, sample.image)
@@ -73,7 +74,7 @@ def test_objects_are_better_with_points_on_scenes_never_trained_on() -> None:
 
 
 def test_a_bundled_model_predicts_images_of_any_size() -> None:
-    session = SemanticSession(load_bundled("shapes-semantic"), torch.zeros(3, 1, 1, dtype=torch.uint8))
+    session = SemanticSession(pointrend.load("shapes-semantic"), torch.zeros(3, 1, 1, dtype=torch.uint8))
     assert session.render(Settings(24, 32)).result.labels.shape == (1, 1)
 
 

@@ -33,7 +33,7 @@ from pointrend.visualize import (
     traced_box,
 )
 from pointrend.visualize.colors import RGBImage
-from pointrend.zoo.bundled import load_bundled
+from pointrend.zoo import load
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def run(out: Path, *, device: str = "cpu") -> list[Scores]:
 def _run(out: Path, device: str) -> list[Scores]:
     started = time.perf_counter()
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    model = cast("SemanticSegmenter", load_bundled(MODEL))
+    model = cast("SemanticSegmenter", load(MODEL))
     Predictor(model, device=device)  # moves it there
     console.print(f"{MODEL}, a model of {len(model.config.class_names)} classes, on one thread:")
     for name, (path, _) in SAMPLES.items():

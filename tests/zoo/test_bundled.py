@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 import pointrend
 from pointrend.cli import main
-from pointrend.zoo.bundled import BUNDLED, REFINER, Bundled, load_bundled
+from pointrend.zoo.bundled import BUNDLED, REFINER, Bundled
 
 
 @pytest.mark.parametrize("bundled", BUNDLED.values(), ids=lambda bundled: bundled.name)
@@ -39,7 +39,7 @@ def test_all_of_them_together_are_small() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (37, 53)])
 def test_the_photo_model_labels_images_of_any_size(size: tuple[int, int]) -> None:
-    model = load_bundled("photo-semantic")
+    model = pointrend.load("photo-semantic")
     result = model.predict([torch.full((3, *size), 200, dtype=torch.uint8)])[0]
     assert result.labels.shape == size
     assert result.class_names[15] == "person"
@@ -47,11 +47,6 @@ def test_the_photo_model_labels_images_of_any_size(size: tuple[int, int]) -> Non
 
 def test_the_photo_model_is_below_six_megabytes() -> None:
     assert BUNDLED["photo-semantic"].path.stat().st_size < 6_000_000
-
-
-def test_another_name_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"there are .*shapes-semantic"):
-        load_bundled("../weights/shapes-semantic")
 
 
 def test_the_command_lists_them_first_and_shows_a_card(capsys: pytest.CaptureFixture[str]) -> None:

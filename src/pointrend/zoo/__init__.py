@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pointrend.checkpoints.download import Progress, cache_folder, exclusive, fetch, file_hash
 from pointrend.zoo.backbones import PRETRAINED, PretrainedBackbone, fill_backbone
-from pointrend.zoo.bundled import BUNDLED, load_bundled
+from pointrend.zoo.bundled import BUNDLED
 from pointrend.zoo.entries import ZOO, Entry
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def load(
     if not isinstance(name_or_path, str | Path):
         raise ValueError(f"expected a name of the zoo or a path, got {name_or_path!r}")
     if name_or_path in BUNDLED and weights is None:
-        return load_bundled(str(name_or_path), device=device)
+        return _load_path(BUNDLED[str(name_or_path)].path).to(device)
     entry = ZOO.get(str(name_or_path))
     if entry is None:
         if weights is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from pointrend.models.base import Pretrained
+    pass
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,3 @@ REFINER = Bundled(
     "3fadbde8b007c2aa21c25942574140834c2971746c9bc3c0eb89745e49c8ce6e",
 )
 """What `pointrend.refine_mask` uses; `load` does not take it, since it is no segmenter."""
-
-
-def load_bundled(name: str, *, device: str = "cpu") -> Pretrained:
-    """A bundled `SemanticSegmenter` or `InstanceSegmenter` in evaluation mode, float32.
-
-    Raises:
-        ValueError: another name; lists those there are.
-    """
-    from pointrend.checkpoints.native import load
-
-    if name not in BUNDLED:
-        raise ValueError(f"no bundled model {name!r}; there are {', '.join(BUNDLED)}")
-    return load(BUNDLED[name].path, device=device)
