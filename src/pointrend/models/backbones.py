@@ -35,7 +35,8 @@ class Backbone(nn.Module):
     @property
     def channels(self) -> dict[str, int]:
         """Channels of each stage's map."""
-        return {name: _last_channels(getattr(self, name)) for name in STAGES}
+        # Of a stage's last convolution; a shortcut's are the same.
+        return {name: [*convolutions(self.get_submodule(name))][-1].out_channels for name in STAGES}
 
     @property
     def strides(self) -> dict[str, int]:
@@ -73,11 +74,6 @@ class Backbone(nn.Module):
         for name in STAGES[: self.frozen_stages]:
             getattr(self, name).eval()  # batch norm of frozen stages keeps its statistics
         return self
-
-
-def _last_channels(stage: nn.Module) -> int:
-    """Channels that a stage puts out: those of its last block's last convolution (a shortcut's are the same)."""
-    return list(convolutions(stage))[-1].out_channels
 
 
 _RESNETS: dict[str, Callable[..., resnet.ResNet]] = {

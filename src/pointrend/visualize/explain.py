@@ -132,11 +132,12 @@ def _explain_semantic(model: SemanticModel, photo: RGBImage, image: torch.Tensor
     logits = model.coarse(maps)
     grids = [DenseLogits(one) for one in model.refined(maps, logits, batch.padded_size, trace=trace)]
     (result,) = model.finish(grids, batch, [image], uncertainty=True)
+    assert result.uncertainty is not None
     coarse = logits[0].cpu()
     box = traced_box(photo, model.config.preprocessing)
     return Explanation(
         photo,
-        replace(result, labels=result.labels.cpu(), uncertainty=_cpu(result.uncertainty)),
+        replace(result, labels=result.labels.cpu(), uncertainty=result.uncertainty.cpu()),
         box,
         box,
         {name: maps[name][0].cpu() for name in rend.features},
@@ -242,7 +243,3 @@ def _of_region(trace: Sequence[SubdivisionStep], region: int) -> tuple[Subdivisi
         )
         for step in trace
     )
-
-
-def _cpu(tensor: torch.Tensor | None) -> torch.Tensor | None:
-    return None if tensor is None else tensor.cpu()
