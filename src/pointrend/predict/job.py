@@ -25,8 +25,7 @@ from pointrend.data.image_io import local_path
 from pointrend.data.remote import ATTEMPTS, is_url, retried
 from pointrend.distributed import Shard
 from pointrend.models.devices import peak_memory
-from pointrend.predict.ids import choose_ids
-from pointrend.predict.inputs import Source
+from pointrend.predict.inputs import Source, choose_ids
 from pointrend.predict.parts import Parts, digest
 from pointrend.predict.predictor import WAITING, Predictor
 from pointrend.predict.prefetch import BackgroundWorker, prefetch

@@ -29,8 +29,7 @@ from pointrend.data.image_io import ChannelOrder, image_size, local_path, read_i
 from pointrend.data.remote import ObjectFile, is_url, read_object
 from pointrend.distributed import join_processes, local_device
 from pointrend.predict.cutouts import check_foreground
-from pointrend.predict.ids import choose_ids
-from pointrend.predict.inputs import Source, find_images, output_names
+from pointrend.predict.inputs import Source, choose_ids, find_images, output_names
 from pointrend.predict.prefetch import BackgroundWorker, prefetch
 from pointrend.predict.results import Failure, Prediction, Report
 from pointrend.predict.resume import RunRecord, fingerprint

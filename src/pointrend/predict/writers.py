@@ -18,8 +18,7 @@ from pointrend.io import atomic_write, palette_image, write_png, write_text
 from pointrend.masks.export import BACKGROUND, as_objects, label_map, outlines, to_voc
 from pointrend.metadata import pascal_voc
 from pointrend.predict.cutouts import cutout, foreground, object_cutouts
-from pointrend.predict.ids import Ids
-from pointrend.predict.inputs import MARKER
+from pointrend.predict.inputs import MARKER, Ids
 from pointrend.predict.results import Prediction
 from pointrend.results import InstanceResult, SemanticResult
 from pointrend.structures import IGNORE_LABEL
