@@ -30,7 +30,6 @@ from pointrend.evaluation.options import EvaluationOptions
 from pointrend.evaluation.prediction_store import SavedDetections, SavedLabels, file_name_of
 from pointrend.evaluation.report import Scores
 from pointrend.formats.lvis import cocofy_lvis
-from pointrend.metadata.coco import SYNSET_TABLE
 from pointrend.models.rendering_variants import MaskVariants, mask_variants, semantic_variants
 from pointrend.predict import Predictor, output_names
 from pointrend.results import Model
@@ -157,7 +156,7 @@ class EvaluationJob:
         if self.task != "instance" or data.as_coco() is None:
             raise ValueError("lvis: expected COCO's images and an instance model; AP* is defined for these")
         assert self.options.lvis is not None
-        self.truth = cocofy_lvis(self.options.lvis, SYNSET_TABLE)
+        self.truth = cocofy_lvis(self.options.lvis)
         annotated = {image["id"] for image in self.truth["images"]}
         self.without_lvis = set(data.image_ids) - annotated
         return Subset.with_ids(data, annotated)

@@ -14,11 +14,6 @@ from tests.helpers import DATA
 
 SAMPLE = DATA / "lvis_sample"
 needs_data = pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE} is not there; set POINTREND_DATA")
-SYNSETS = {
-    "person": {"coco_cat_id": 1, "synset": "person.n.01"},
-    "cat": {"coco_cat_id": 17, "synset": "cat.n.01"},
-    "oven": {"coco_cat_id": 79, "synset": "oven.n.01"},
-}
 
 
 def small() -> dict[str, Any]:
@@ -39,7 +34,7 @@ def small() -> dict[str, Any]:
 
 @needs_data
 def test_the_sample_comes_out_as_the_published_recipe_makes_it() -> None:
-    made = cocofy_lvis(SAMPLE / "lvis_val_100.json", SAMPLE / "coco_to_synset.json")
+    made = cocofy_lvis(SAMPLE / "lvis_val_100.json")
     assert made == json.loads((SAMPLE / "lvis_val_100_cococats.json").read_text())
 
 
@@ -53,7 +48,7 @@ def test_seventy_eight_of_eighty_coco_categories_have_a_synset_in_lvis() -> None
 
 
 def test_annotations_lists_and_categories_follow_the_synsets() -> None:
-    made = cocofy_lvis(small(), SYNSETS)
+    made = cocofy_lvis(small())
     assert made["annotations"] == [{"id": 1, "image_id": 5, "category_id": 17, "area": 4}]
     assert made["images"] == [{"id": 5, "neg_category_ids": [1], "not_exhaustive_category_ids": []}]
     assert [category["id"] for category in made["categories"]] == [17, 1]
@@ -63,23 +58,22 @@ def test_annotations_lists_and_categories_follow_the_synsets() -> None:
 def test_categories_that_nothing_mentions_are_dropped() -> None:
     lvis = small()
     lvis["images"][0]["neg_category_ids"] = []
-    assert [category["id"] for category in cocofy_lvis(lvis, SYNSETS)["categories"]] == [17]
+    assert [category["id"] for category in cocofy_lvis(lvis)["categories"]] == [17]
 
 
 def test_it_is_deterministic_idempotent_and_leaves_its_input_alone() -> None:
     lvis, before = small(), copy.deepcopy(small())
-    once = cocofy_lvis(lvis, SYNSETS)
+    once = cocofy_lvis(lvis)
     assert lvis == before
-    assert cocofy_lvis(lvis, SYNSETS) == once
-    assert cocofy_lvis(once, SYNSETS) == once
+    assert cocofy_lvis(lvis) == once
+    assert cocofy_lvis(once) == once
 
 
 def test_files_are_written_whole(tmp_path: Path) -> None:
     (tmp_path / "lvis.json").write_text(json.dumps(small()))
-    (tmp_path / "table.json").write_text(json.dumps(SYNSETS))
-    write_cocofied_lvis(tmp_path / "lvis.json", tmp_path / "table.json", tmp_path / "out.json")
-    assert json.loads((tmp_path / "out.json").read_text()) == cocofy_lvis(small(), SYNSETS)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lvis.json", "out.json", "table.json"]
+    write_cocofied_lvis(tmp_path / "lvis.json", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == cocofy_lvis(small())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lvis.json", "out.json"]
 
 
 @pytest.mark.parametrize(
@@ -99,18 +93,19 @@ def test_what_is_not_lvis_is_refused(part: str, change: dict[str, Any], message:
     lvis = small()
     lvis[part][0].update(change)
     with pytest.raises(ValueError, match=message):
-        cocofy_lvis(lvis, SYNSETS)
+        cocofy_lvis(lvis)
 
 
 @pytest.mark.parametrize("part", ["annotations", "images", "categories"])
 def test_records_that_are_no_objects_are_refused(part: str) -> None:
     for strange in (None, 7, "x", []):
         with pytest.raises(ValueError, match=f"lvis: {part}: number 0: expected an object"):
-            cocofy_lvis({**small(), part: [strange]}, SYNSETS)
+            cocofy_lvis({**small(), part: [strange]})
 
 
-def test_a_table_of_another_form_is_refused() -> None:
-    with pytest.raises(ValueError, match="coco_to_synset"):
-        cocofy_lvis(small(), {"person": 1})
+def test_content_without_its_lists_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "lvis.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"lvis\.json: expected an object, got list"):
+        cocofy_lvis(tmp_path / "lvis.json")
     with pytest.raises(ValueError, match="annotations"):
-        cocofy_lvis({"categories": [], "images": []}, SYNSETS)
+        cocofy_lvis({"categories": [], "images": []})

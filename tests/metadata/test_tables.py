@@ -16,7 +16,7 @@ def test_cityscapes_has_nineteen_classes_and_eight_of_objects() -> None:
 
 
 def test_coco_has_eighty_categories_and_171_with_stuff() -> None:
-    assert len(coco.CATEGORIES) == len(coco.SYNSET_TABLE) == 80
+    assert len(coco.CATEGORIES) == len({one.synset for one in coco.CATEGORIES}) == 80
     assert len({c.synset for c in coco.CATEGORIES}) == 80
     assert [c.id for c in coco.CATEGORIES] == sorted({c.id for c in coco.CATEGORIES})
     numbers = [number for number, _ in coco.STUFF_MAP_CLASSES]
@@ -26,7 +26,7 @@ def test_coco_has_eighty_categories_and_171_with_stuff() -> None:
 
 def test_synsets_are_those_of_the_file_that_lvis_publishes(shared_data: Path) -> None:
     published = json.loads((shared_data / "lvis_sample" / "coco_to_synset.json").read_text())
-    ours = {name: (row["coco_cat_id"], row["synset"]) for name, row in coco.SYNSET_TABLE.items()}
+    ours = {one.name: (one.id, one.synset) for one in coco.CATEGORIES}
     assert ours == {name: (row["coco_cat_id"], row["synset"]) for name, row in published.items()}
 
 

@@ -127,17 +127,12 @@ class LvisToCoco:
     """LVIS annotations, such as lvis_v0.5_val.json."""
     output: Positional[Path]
     """File to write."""
-    synsets: Path | None = None
-    """Another table of synsets, in the form of LVIS's coco_to_synset.json."""
 
     def run(self) -> int:
         """Convert."""
         from pointrend.formats.lvis import write_cocofied_lvis
-        from pointrend.metadata.coco import SYNSET_TABLE
 
-        made = write_cocofied_lvis(
-            self.lvis, self.synsets if self.synsets is not None else SYNSET_TABLE, self.output
-        )
+        made = write_cocofied_lvis(self.lvis, self.output)
         counts = ", ".join(f"{len(made[part])} {part}" for part in ("categories", "images", "annotations"))
         print(f"{self.output}: {counts}")
         return 0

@@ -29,9 +29,7 @@ FILES = ("lvis_v1_{}.json", "lvis_v0.5_{}.json")
 VERDICTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
-def cocofy_lvis(
-    lvis: str | Path | Mapping[str, Any], coco_to_synset: str | Path | Mapping[str, Any]
-) -> dict[str, Any]:
+def cocofy_lvis(lvis: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     """Restrict an LVIS data set to the categories of COCO and give them COCO's ids.
 
     As Detectron2's `prepare_cocofied_lvis`: categories are matched by WordNet synset, everything else about
@@ -42,17 +40,14 @@ def cocofy_lvis(
 
     Args:
         lvis: LVIS file or its content (in v0.5 two COCO categories, oven and hot dog, have no synset there).
-        coco_to_synset: LVIS's own table, COCO name -> {"coco_cat_id", "synset"}, file or content.
 
     Raises:
-        ValueError: naming file, record and field if either is not of this form.
+        ValueError: naming file, record and field if it is not of this form.
     """
-    name, data = _content(lvis, "lvis")
-    table_name, table = _content(coco_to_synset, "coco_to_synset")
-    try:
-        coco_ids = {entry["synset"]: int(entry["coco_cat_id"]) for entry in table.values()}
-    except (TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"{table_name}: expected name -> {{coco_cat_id, synset}}, {error!r}") from error
+    name, data = ("lvis", lvis) if isinstance(lvis, Mapping) else (str(lvis), read_json(lvis))
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{name}: expected an object, got {type(data).__name__}")
+    coco_ids = {category.synset: category.id for category in coco.CATEGORIES}
     for key in ("categories", "images", "annotations"):
         if not isinstance(data.get(key), list):
             raise ValueError(f"{name}: {key}: expected a list, got {type(data.get(key)).__name__}")
@@ -101,11 +96,9 @@ def cocofy_lvis(
     return {**data, "categories": categories, "annotations": annotations, "images": images}
 
 
-def write_cocofied_lvis(
-    lvis: str | Path, coco_to_synset: str | Path | Mapping[str, Any], output: str | Path
-) -> dict[str, Any]:
+def write_cocofied_lvis(lvis: str | Path, output: str | Path) -> dict[str, Any]:
     """`cocofy_lvis` from a file to a file, written atomically; returns its content."""
-    content = cocofy_lvis(lvis, coco_to_synset)
+    content = cocofy_lvis(lvis)
     write_text(output, json.dumps(content))
     return content
 
@@ -121,7 +114,7 @@ def read_lvis_as_coco(path: str | Path) -> CocoFile:
     Raises:
         ValueError: the file is malformed, or a category has no synset.
     """
-    content = cocofy_lvis(path, coco.SYNSET_TABLE)
+    content = cocofy_lvis(path)
     file = checked(inspect_coco(content, file_names=True, name=str(path)))
     return replace(
         file,
@@ -159,12 +152,3 @@ def check_lvis(truth: CocoFile) -> None:
                 f"{truth.source}: category {category_id}: frequency: expected r, c or f,"
                 f" got {brief(category.frequency)}"
             )
-
-
-def _content(source: str | Path | Mapping[str, Any], what: str) -> tuple[str, Mapping[str, Any]]:
-    if isinstance(source, Mapping):
-        return what, source
-    content = read_json(source)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{source}: expected an object, got {type(content).__name__}")
-    return str(source), content

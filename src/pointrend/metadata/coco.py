@@ -100,9 +100,6 @@ CATEGORIES = (
     Category(89, "hair drier", "hand_blower.n.01"),
     Category(90, "toothbrush", "toothbrush.n.01"),
 )
-SYNSET_TABLE = {c.name: {"coco_cat_id": c.id, "synset": c.synset} for c in CATEGORIES}
-"""In the form of LVIS's own file."""
-
 STUFF = (
     *("banner", "blanket", "branch", "bridge", "building-other", "bush", "cabinet", "cage", "cardboard"),
     *("carpet", "ceiling-other", "ceiling-tile", "cloth", "clothes", "clouds", "counter", "cupboard"),
