@@ -24,6 +24,7 @@ from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.evaluation.prediction_store import SavedDetections
 from pointrend.distributed import Shard, shutdown
 from pointrend.run_folder import RunFolder
+from pointrend.results import InstanceResult, SemanticResult
 from pointrend.structures import *
 
 rank, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
