@@ -105,7 +105,7 @@ class Shard:
         if self.count > 1:
             self._exchange(_GivenUp(reason))
 
-    def _exchange(self, mine: Any) -> list[Any]:
+    def _exchange(self, mine: object) -> list[Any]:
         everything: list[Any] = [None] * self.count
         with _exchanging():
             dist.all_gather_object(everything, mine)

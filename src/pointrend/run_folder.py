@@ -88,7 +88,7 @@ class RunFolder:
         """The items that were noted, as of the last `refresh`."""
         return iter(self._places)
 
-    def add(self, key: Key, value: Any) -> None:
+    def add(self, key: Key, value: object) -> None:
         """Note an item. It survives the end of the process at once, a power cut a little later."""
         line = json.dumps({"key": key, "value": value}, allow_nan=False)
         with self._own.open("ab") as file:

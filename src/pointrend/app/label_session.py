@@ -159,7 +159,7 @@ class LabelSession:
         uniform = np.random.default_rng(own).random((self.progress.points, 2))
         return place_points(np.array(record["bbox"], dtype=np.float64), image.size, uniform)
 
-    def answer(self, number: Any, labels: Sequence[int], seconds: float) -> None:
+    def answer(self, number: object, labels: Sequence[int], seconds: float) -> None:
         """Take the labels (P of 0 and 1) of the object that was asked for, and the time they took.
 
         Raises:
@@ -183,7 +183,7 @@ class LabelSession:
         with suppress(OSError):  # what is left there belongs to no object that is asked for
             self.beside.unlink()
 
-    def keep(self, number: Any, labels: Sequence[int], seconds: float) -> None:
+    def keep(self, number: object, labels: Sequence[int], seconds: float) -> None:
         """Keep the first labels of the object that is asked for, and the time so far: the page goes on from there.
 
         Raises:
@@ -200,7 +200,7 @@ class LabelSession:
             }
             write_text(self.beside, json.dumps(self.unfinished))
 
-    def skip(self, number: Any) -> None:
+    def skip(self, number: object) -> None:
         """There is no such object: leave it out of the file."""
         with self._changing():
             self._due(number)
@@ -259,7 +259,7 @@ class LabelSession:
         pixels = read_annotated(self.find_image(record.file_name), record)
         return jpeg(as_image(shrink(pixels, LONG_EDGE)))
 
-    def _due(self, number: Any) -> Record:
+    def _due(self, number: object) -> Record:
         if not self.progress.pending or self.progress.pending[0]["id"] != number:
             raise ValueError("This object was answered already, perhaps in another tab. Reload the page.")
         return self.progress.pending[0]

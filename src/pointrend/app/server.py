@@ -146,7 +146,7 @@ async def parsed(request: Request, kind: type[B]) -> B:
 
 
 async def in_thread(
-    call: Callable[..., T], *arguments: Any, limiter: anyio.CapacityLimiter | None = None
+    call: Callable[..., T], *arguments: object, limiter: anyio.CapacityLimiter | None = None
 ) -> T:
     """The call's answer, computed in a thread, so that the server goes on answering."""
     return await anyio.to_thread.run_sync(call, *arguments, limiter=limiter)

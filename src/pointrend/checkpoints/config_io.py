@@ -20,7 +20,7 @@ T = TypeVar("T")
 MAX_INTEGER = 2**24
 
 
-def from_dict(cls: type[T], values: Any, where: str = "") -> T:
+def from_dict(cls: type[T], values: object, where: str = "") -> T:
     """Build the dataclass `cls` from `dataclasses.asdict` of one, or from its JSON (lists for tuples).
 
     Missing fields take their defaults, so that older files load.
@@ -51,7 +51,7 @@ def from_dict(cls: type[T], values: Any, where: str = "") -> T:
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
-def rename_fields(values: Any, renamed: Mapping[str, str]) -> Any:
+def rename_fields(values: object, renamed: Mapping[str, str]) -> Any:
     """A copy of nested dictionaries in which fields have new names.
 
     Args:
@@ -73,7 +73,7 @@ def rename_fields(values: Any, renamed: Mapping[str, str]) -> Any:
     }
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: object, value: object, where: str) -> Any:
     origin = typing.get_origin(hint)
     if hint is Any:
         return value
@@ -92,7 +92,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return _convert_plain(hint, value, where)
 
 
-def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+def _convert_union(options: tuple[Any, ...], value: object, where: str) -> Any:
     if value is None and type(None) in options:
         return None
     options = tuple(option for option in options if option is not type(None))
@@ -105,7 +105,7 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     raise ValueError("; or ".join(complaints))
 
 
-def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+def _convert_tuple(items: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where}: expected a list, got {value!r}")
     if len(items) == 2 and items[1] is Ellipsis:
@@ -117,7 +117,7 @@ def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any,
     )
 
 
-def _convert_mapping(items: tuple[Any, ...], value: Any, where: str) -> dict[str, Any]:
+def _convert_mapping(items: tuple[Any, ...], value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError(f"{where}: expected a dictionary with string keys, got {value!r}")
     return {key: _convert(items[1] if items else Any, v, f"{where}[{key!r}]") for key, v in value.items()}

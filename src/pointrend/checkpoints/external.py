@@ -100,7 +100,7 @@ def read_foreign(path: str | Path) -> ForeignCheckpoint:
     return found
 
 
-def _split(content: Any, file_size: int) -> ForeignCheckpoint:
+def _split(content: object, file_size: int) -> ForeignCheckpoint:
     """Tell the state dict from the metadata around it."""
     if not isinstance(content, Mapping):
         raise ValueError(f"expected a dictionary, got {type(content).__name__}")
@@ -143,10 +143,10 @@ def _holds_tensors(state: Mapping[Any, Any]) -> bool:
 class _Skipped:
     """Stands for an object of a skipped class: takes anything, keeps and does nothing."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: Any) -> None:
         pass
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 

@@ -206,7 +206,7 @@ def load_into(make: Callable[[Any], M], path: str | Path) -> M:
     return model
 
 
-def build_from(config: Any, tensors: Mapping[str, Tensor], *, source: str) -> Pretrained:
+def build_from(config: object, tensors: Mapping[str, Tensor], *, source: str) -> Pretrained:
     """The model with exactly these tensors, in evaluation mode.
 
     Raises ValueError, beginning with `source`, for a configuration that no model has, and listing tensors that do not
@@ -252,7 +252,7 @@ def task_of(model: nn.Module) -> str:
     raise ValueError(f"expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}")
 
 
-def _config_class(task: str, values: Any = None) -> type:
+def _config_class(task: str, values: object = None) -> type:
     if task == "instance":
         return InstanceConfig
     if task != "semantic":

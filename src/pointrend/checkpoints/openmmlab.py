@@ -117,7 +117,7 @@ def _load(
 
 def infer_semantic(
     tensors: Mapping[str, Tensor],
-    meta: Any = None,
+    meta: object = None,
     class_names: Sequence[str] = (),
     *,
     source: str = "checkpoint",
@@ -153,7 +153,7 @@ def infer_semantic(
 
 def infer_instance(
     tensors: Mapping[str, Tensor],
-    meta: Any = None,
+    meta: object = None,
     class_names: Sequence[str] = (),
     *,
     source: str = "checkpoint",
@@ -205,7 +205,9 @@ def _infer_backbone(shapes: Mapping[str, tuple[int, ...]]) -> BackboneConfig:
     raise ValueError(f"a ResNet with {blocks} blocks")
 
 
-def classes_in_metadata(meta: Any, classes: int) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
+def classes_in_metadata(
+    meta: object, classes: int
+) -> tuple[tuple[str, ...], tuple[tuple[int, int, int], ...]]:
     """Class names and palette of the metadata; empty where they are absent or not what they should be."""
     meta = meta if isinstance(meta, Mapping) else {}
     inner = meta.get("dataset_meta")
@@ -223,7 +225,7 @@ def classes_in_metadata(meta: Any, classes: int) -> tuple[tuple[str, ...], tuple
     return tuple(names), tuple((int(r), int(g), int(b)) for r, g, b in palette)
 
 
-def _is_colour(value: Any) -> bool:
+def _is_colour(value: object) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3

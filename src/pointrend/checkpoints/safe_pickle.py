@@ -68,7 +68,7 @@ def _check_instructions(data: mmap.mmap) -> None:
 class _Dict(dict[Any, Any]):
     """An OrderedDict of the file; its attributes (torch's `_metadata`) are dropped."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 
@@ -115,10 +115,10 @@ class _Call:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: object) -> Any:
         return self._function(*args)
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         raise ValueError("a function has no state")
 
 
@@ -146,13 +146,13 @@ class _RestrictedUnpickler(pickle.Unpickler):
             raise ForbiddenClass(f"an object of {module}.{name}")
         return _Call(calls[module, name])
 
-    def tensor(self, raw: Any, shape: Any, dtype: Any, fortran: bool) -> Tensor:
+    def tensor(self, raw: object, shape: object, dtype: object, fortran: bool) -> Tensor:
         data = self._bytes(raw)
         if not isinstance(dtype, _DType) or not isinstance(shape, tuple):
             raise ValueError("an array without dtype or shape")
         return dtype.tensor(data, shape, fortran)
 
-    def _bytes(self, raw: Any) -> bytes:
+    def _bytes(self, raw: object) -> bytes:
         if not isinstance(raw, bytes | bytearray | str):
             raise ValueError(f"array data of type {type(raw).__name__} is not allowed")
         self._budget -= len(raw)
@@ -160,10 +160,10 @@ class _RestrictedUnpickler(pickle.Unpickler):
             raise ValueError("its arrays claim more bytes than it has")
         return raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
 
-    def _scalar(self, dtype: Any, raw: Any) -> int | float | bool:
+    def _scalar(self, dtype: object, raw: object) -> int | float | bool:
         return self.tensor(raw, (), dtype, False).item()
 
-    def _from_buffer(self, raw: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
+    def _from_buffer(self, raw: object, dtype: object, shape: object, order: object) -> PickledArray:
         array = PickledArray(self)
         array.value = self.tensor(raw, shape, dtype, order == "F")
         return array
@@ -177,5 +177,5 @@ class _RestrictedUnpickler(pickle.Unpickler):
             raise ValueError("its strings claim more bytes than it has")
         return text.encode("latin1")
 
-    def _forbidden(self, *_: Any) -> None:
+    def _forbidden(self, *_: object) -> None:
         raise ValueError("arrays are made by numpy's _reconstruct only")

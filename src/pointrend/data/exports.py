@@ -149,7 +149,7 @@ def coco_content(path: Path) -> Mapping[str, Any] | None:
     return content if known and not _is_panoptic(content) else None
 
 
-def _is_panoptic(content: Any) -> bool:
+def _is_panoptic(content: object) -> bool:
     """Whether a file of COCO's form has segments in PNG files instead of objects."""
     records = content.get("annotations") if isinstance(content, Mapping) else None
     return isinstance(records, list) and any(

@@ -58,7 +58,7 @@ def write_repaired(data: CocoInstances, split: str, out: Path) -> str:
     return f"{target}: {done} faults repaired, {left} left, which have no certain repair"
 
 
-def _is_record(record: Any) -> bool:
+def _is_record(record: object) -> bool:
     return isinstance(record, dict) and isinstance(record.get("id"), int | str)
 
 

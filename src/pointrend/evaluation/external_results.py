@@ -125,7 +125,7 @@ class _File:
         return changed
 
     def _image(
-        self, where: str, own: int | str, name: Any, known: set[int | str], finder: FileNames[int | str]
+        self, where: str, own: int | str, name: object, known: set[int | str], finder: FileNames[int | str]
     ) -> int | str:
         if not isinstance(name, str) or not finder.names:  # nothing but the id says which image it is
             if own not in known:

@@ -144,7 +144,7 @@ def _cells(row: Scores, columns: Sequence[str], digits: int = 1) -> list[str]:
     return ["–" if math.isnan(value) else f"{100 * value:.{digits}f}" for value in values]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """What JSON can hold."""
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}

@@ -28,7 +28,7 @@ def trace(graph: nn.Module, inputs: tuple[Tensor, ...], *, dynamic: bool) -> tor
 
 
 def trace_any(
-    graph: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: Any
+    graph: nn.Module, inputs: tuple[Tensor, ...], dynamic_shapes: object
 ) -> torch.export.ExportedProgram:
     """The same with `dynamic_shapes` as `torch.export` takes them.
 

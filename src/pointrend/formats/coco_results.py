@@ -135,7 +135,7 @@ def _measured(batch: Sequence[tuple[int, Any]]) -> list[tuple[int, int]]:
 
 
 def _mask(
-    where: _Place, mask: Any, size: tuple[int, int], total: int = FAULTY, area: int = FAULTY
+    where: _Place, mask: object, size: tuple[int, int], total: int = FAULTY, area: int = FAULTY
 ) -> tuple[dict[str, Any], int]:
     """The mask, compressed, and its area, both of which are known already where its `total` is the image's."""
     if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
@@ -155,7 +155,7 @@ def _mask(
     return {"size": list(size), "counts": compress(runs)}, int(runs[1::2].sum())
 
 
-def _box(where: _Place, box: Any) -> list[float]:
+def _box(where: _Place, box: object) -> list[float]:
     """x, y, width and height in pixels, wherever in or out of the image."""
     if not isinstance(box, Sequence) or isinstance(box, str) or len(box) != 4:
         raise ValueError(f"{where}: bbox: expected x, y, width, height, got {brief(box)}")
@@ -165,7 +165,7 @@ def _box(where: _Place, box: Any) -> list[float]:
     return [x, y, width, height]
 
 
-def _known_id(where: _Place, field: str, value: Any, ids: Collection[Any], source: str) -> Any:
+def _known_id(where: _Place, field: str, value: object, ids: Collection[Any], source: str) -> Any:
     """The id, as one of `ids`, which are those of `source`."""
     if type(value) is int and value in ids:
         return value

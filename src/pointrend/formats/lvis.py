@@ -65,7 +65,7 @@ def cocofy_lvis(lvis: str | Path | Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}: category number {index}: id: {own} appears twice")
         known[own] = coco_ids.get(synset)
 
-    def coco_id(where: str, key: str, category_id: Any) -> int | None:
+    def coco_id(where: str, key: str, category_id: object) -> int | None:
         if not isinstance(category_id, int) or category_id not in known:
             raise ValueError(f"{name}: {where}: {key}: {brief(category_id)} is not among the categories")
         return known[category_id]

@@ -60,7 +60,7 @@ def _image(name: str, content: Any, found: ImageAnnotations) -> AnnotatedImage:
     return image
 
 
-def _object(item: Any, size: tuple[int, int]) -> tuple[str, Shape]:
+def _object(item: object, size: tuple[int, int]) -> tuple[str, Shape]:
     if not isinstance(item, Mapping) or not isinstance(item.get("classTitle"), str):
         raise ValueError(f"expected an object with a classTitle, got {brief(item)}")
     kind, points = item.get("geometryType"), item.get("points")
@@ -86,7 +86,7 @@ def _object(item: Any, size: tuple[int, int]) -> tuple[str, Shape]:
     return item["classTitle"], _required(mask_shape(window.numpy(), offset, size))
 
 
-def _bitmap(bitmap: Any, size: tuple[int, int]) -> Shape:
+def _bitmap(bitmap: object, size: tuple[int, int]) -> Shape:
     origin = bitmap.get("origin") if isinstance(bitmap, Mapping) else None
     if (
         not isinstance(bitmap, Mapping)

@@ -284,7 +284,7 @@ def _usual(strides: Mapping[str, float], coarse: float) -> str:
     return min(reversed(list(strides)), key=lambda name: abs(strides[name] - wanted))
 
 
-def _class_names(network: Any, classes: Sequence[str] | int | None, channels: int) -> tuple[str, ...]:
+def _class_names(network: object, classes: Sequence[str] | int | None, channels: int) -> tuple[str, ...]:
     count = max(channels, 2)
     if classes is None:
         known = getattr(getattr(network, "config", None), "id2label", None) or {}

@@ -127,7 +127,7 @@ def preprocessing_of(source: NetworkSource, network: nn.Module) -> Preprocessing
     return Preprocessing()
 
 
-def _check_arguments(value: Any, name: str = "network") -> None:
+def _check_arguments(value: object, name: str = "network") -> None:
     """Raise a ValueError where arguments from a file would fetch something or fill the memory."""
     if isinstance(value, Mapping):
         for key, inner in value.items():

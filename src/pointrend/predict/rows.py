@@ -185,7 +185,7 @@ def _coco_records(row: Row, categories: Sequence[Mapping[str, Any]]) -> Iterator
         }
 
 
-def _parquet(table: Any) -> bytes:
+def _parquet(table: object) -> bytes:
     buffer = io.BytesIO()
     pyarrow().parquet.write_table(table, buffer, compression="zstd")
     return buffer.getvalue()

@@ -55,7 +55,7 @@ class Batcher:
         finally:
             self.requests, self.bytes = self.requests - 1, self.bytes - size
 
-    async def predict(self, image: Any) -> Any:
+    async def predict(self, image: object) -> Any:
         """The result of an image that the backend has read. Who is cancelled while waiting is not predicted.
 
         Raises:

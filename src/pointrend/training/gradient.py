@@ -106,7 +106,7 @@ class Updates:
         # Batch norms would take note of the same images twice.
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
 
-        def dry(*inputs: Any) -> Any:
+        def dry(*inputs: object) -> Any:
             return torch.func.functional_call(network, buffers, inputs)
 
         found: dict[str, float] = {}
@@ -115,7 +115,7 @@ class Updates:
                 found[name] = found.get(name, 0.0) + count
         return sum_over_processes(self.accelerator, found)
 
-    def _forward(self, network: Any, batch: Batch, part: int, step: int) -> Outcome:
+    def _forward(self, network: object, batch: Batch, part: int, step: int) -> Outcome:
         """The losses of a part; the same random numbers each time. All processes give up together."""
         images, targets, _ = batch
         seed, seeds = self._seeds(batch, part, step)

@@ -84,7 +84,7 @@ class Log:
             tracker.finish()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -96,7 +96,7 @@ def _tensors(target: object) -> object:
     return target if isinstance(target, Tensor) else {}
 
 
-def _target(tensors: Any) -> Any:
+def _target(tensors: object) -> Any:
     if not isinstance(tensors, dict) or not tensors:
         return tensors
     if "boxes" not in tensors:

@@ -177,6 +177,6 @@ class PointOptions:
         return config.with_point_head(sampling=sampling, **changes) if sampling or changes else config
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def _given(**values: object) -> dict[str, Any]:
     """Those that are not None."""
     return {name: value for name, value in values.items() if value is not None}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -204,7 +204,7 @@ def fill_mask(
     image: RGBImage,
     window: torch.Tensor | np.ndarray,
     offset: Sequence[int],
-    color: Any,
+    color: object,
     opacity: float,
     width: int,
 ) -> None:

@@ -70,7 +70,7 @@ class ExportedSegmenter:
         """Itself."""
         return self
 
-    def optimize(self, *options: Any, **more: Any) -> ExportedSegmenter:
+    def optimize(self, *options: Any, **more: object) -> ExportedSegmenter:
         """ValueError: an exported file has its precision already."""
         raise ValueError("optimize: expected a checkpoint; an exported file is run as it was written")
 
