@@ -253,9 +253,12 @@ BLOCKS: dict[str, Callable[[], str]] = {
     ),
     "mask heads, labels": partial(table, "frozen_masks", lambda row: row[0].startswith("labels")),
     "point labels": partial(table, "point_labels"),
-    "point labels, fruits": partial(
-        means, "point_labels", partial(labels_of_run, "fruits"), ("head", "labels"), AP
-    ),
+    **{
+        f"point labels, {one}": partial(
+            means, "point_labels", partial(labels_of_run, one), ("head", "labels"), AP
+        )
+        for one in ("fruits", "person")
+    },
     "labelled pixels": partial(
         means,
         "labelled_pixels",
