@@ -43,7 +43,7 @@ class RunFolder:
     def __init__(
         self,
         folder: str | Path,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
         *,
         shard: Shard | None = None,
         fresh: bool = False,
@@ -129,7 +129,7 @@ class RunFolder:
         if self._lock is not None:
             self._lock.release()
 
-    def _claim(self, settings: Mapping[str, Any], fresh: bool) -> None:
+    def _claim(self, settings: Mapping[str, object], fresh: bool) -> None:
         """Lock the folder and make it this run's."""
         busy = "another run is writing to this folder; wait for it, or choose another"
         self._lock = locked(self.folder, ".lock", busy)
@@ -166,7 +166,7 @@ def locked(folder: Path, name: str, busy: str) -> FileLock:
     return lock
 
 
-def other_run(folder: str | Path, theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str | None:
+def other_run(folder: str | Path, theirs: Mapping[str, object], mine: Mapping[str, object]) -> str | None:
     """What to say where the settings of the run whose folder this is are not mine, by the first that differs."""
     for name in {**mine, **theirs}:
         was, now = theirs.get(name), mine.get(name)

@@ -136,7 +136,7 @@ def _split(content: object, file_size: int) -> ForeignCheckpoint:
     return ForeignCheckpoint(tensors, meta)
 
 
-def _holds_tensors(state: Mapping[Any, Any]) -> bool:
+def _holds_tensors(state: Mapping[object, object]) -> bool:
     return bool(state) and all(isinstance(value, Tensor) for value in state.values())
 
 

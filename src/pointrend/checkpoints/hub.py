@@ -54,7 +54,7 @@ def fetch_from_hub(name: str) -> Path:
         raise ConnectionError(f"{name}: could not be fetched from the Hugging Face Hub ({error})") from error
 
 
-def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, object] | None = None) -> None:
     """Write `model.safetensors` and, where there is none yet, a README.md about it. Arguments as `native.save`."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -66,7 +66,7 @@ def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, Any
         write_text(readme, model_card(model, folder.resolve().name, known))
 
 
-def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = None) -> str:
+def model_card(model: nn.Module, title: str, extra: Mapping[str, object] | None = None) -> str:
     """Markdown with the Hub's header. extra: where the weights come from, plain values by name."""
     task, config = task_of(model), cast(Any, model.config)
     names = config.class_names
@@ -106,7 +106,7 @@ def model_card(model: nn.Module, title: str, extra: Mapping[str, Any] | None = N
     )
 
 
-def origin_lines(values: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+def origin_lines(values: Mapping[str, object], indent: str = "") -> Iterator[str]:
     """A Markdown list of names and values, lists within it for dictionaries; dictionaries of numbers by name (scores
     of several ways to predict) become the columns of a table.
     """

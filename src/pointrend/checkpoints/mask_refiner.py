@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 
@@ -18,7 +17,9 @@ from pointrend.models.mask_refiner import MaskRefiner, MaskRefinerConfig
 FORMAT = "pointrend mask refiner"
 
 
-def save_refiner(refiner: MaskRefiner, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+def save_refiner(
+    refiner: MaskRefiner, path: str | Path, *, extra: Mapping[str, object] | None = None
+) -> None:
     """Write a refiner so that :func:`load_refiner` can build it again."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in refiner.state_dict().items()}
     metadata = {

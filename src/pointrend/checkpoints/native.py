@@ -81,7 +81,7 @@ class FileInfo:
     extra: dict[str, Any]
 
 
-def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, object] | None = None) -> None:
     """Write a model of ours so that `load` can build it again, in the tensors' own dtypes.
 
     Args:

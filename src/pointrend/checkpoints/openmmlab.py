@@ -181,7 +181,7 @@ def infer_instance(
 
 
 @contextmanager
-def _recognising(project: str, shapes: Mapping[str, Any], source: str) -> Iterator[None]:
+def _recognising(project: str, shapes: Mapping[str, object], source: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, IndexError, ValueError) as error:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.image_io import image_size
@@ -127,7 +126,7 @@ def _coco_for_all(root: Path, split: str) -> ObjectSource | None:
 
 
 def _coco(
-    images: Path, file: Path, content: Mapping[str, Any] | None = None, *, both_splits: bool = False
+    images: Path, file: Path, content: Mapping[str, object] | None = None, *, both_splits: bool = False
 ) -> ObjectSource:
     def inspect() -> Inspection:
         return inspect_coco(file if content is None else content, file_names=True, name=str(file))
@@ -135,7 +134,7 @@ def _coco(
     return ObjectSource("COCO file", images, inspect, both_splits)
 
 
-def coco_content(path: Path) -> Mapping[str, Any] | None:
+def coco_content(path: Path) -> Mapping[str, object] | None:
     """The content of a COCO file; None for any other JSON file."""
     if path.name in ("classes.json", "meta.json") or path.name.startswith("lvis_"):
         return None

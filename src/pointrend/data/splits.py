@@ -6,7 +6,9 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SPLIT_NAMES = {
     "train": ("train", "training", "train2017"),
@@ -56,7 +58,7 @@ def is_split_up(folder: Path) -> bool:
     return any(first_child(folder, names) is not None for names in SPLIT_NAMES.values())
 
 
-def held_out(items: Sequence[Any], split: str) -> list[Any]:
+def held_out(items: Sequence[T], split: str) -> list[T]:
     """Of one set of images, those of a split: every tenth for validation; a single one for both."""
     if split == "val" or len(items) == 1:
         return list(items[::HOLD_OUT])

@@ -74,7 +74,7 @@ class CocoEvaluator:
 
     def __init__(
         self,
-        ground_truth: str | Path | Mapping[str, Any],
+        ground_truth: str | Path | Mapping[str, object],
         *,
         metrics: Sequence[Metric] = ("box", "mask", "boundary"),
         protocol: Literal["coco", "lvis"] = "coco",

@@ -36,7 +36,7 @@ def evaluate_instances(
     dataset: Samples,
     variants: Mapping[str, Options] | None = None,
     *,
-    ground_truth: str | Path | Mapping[str, Any] | None = None,
+    ground_truth: str | Path | Mapping[str, object] | None = None,
     category_ids: Sequence[int] | None = None,
     metrics: Sequence[InstanceMetric] = INSTANCE_METRICS,
     protocol: Literal["coco", "lvis"] = "coco",

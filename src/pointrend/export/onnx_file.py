@@ -64,7 +64,7 @@ def write_onnx(
     path: Path,
     inputs: list[str],
     outputs: tuple[str, ...],
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
     *,
     half: bool = False,
 ) -> None:

@@ -45,7 +45,7 @@ MAX_OUTLINE = 1000
 
 
 def read_coco(
-    source: str | Path | Mapping[str, Any], *, masks: bool = True, file_names: bool = False
+    source: str | Path | Mapping[str, object], *, masks: bool = True, file_names: bool = False
 ) -> CocoFile:
     """The checked content of a COCO (or LVIS) instances file.
 
@@ -61,7 +61,7 @@ def read_coco(
 
 
 def inspect_coco(
-    source: str | Path | BinaryIO | Mapping[str, Any],
+    source: str | Path | BinaryIO | Mapping[str, object],
     *,
     masks: bool = True,
     file_names: bool = False,
@@ -428,7 +428,7 @@ def _ring(record: _Record, ring: Floats, image: ImageRecord) -> Floats:
     return ring
 
 
-def _run_lengths(record: _Record, value: Mapping[str, Any], image: ImageRecord) -> RunLengths:
+def _run_lengths(record: _Record, value: Mapping[str, object], image: ImageRecord) -> RunLengths:
     size, counts = value.get("size"), value.get("counts")
     if not isinstance(size, list | tuple) or tuple(size) != image.size:
         own = f"{list(image.size)} as its image"

@@ -61,7 +61,7 @@ def inspect_labelme(folder: Path, image_size: ImageSize) -> Inspection:
     return found.together(str(folder))
 
 
-def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -> InstanceResult:
+def from_labelme(document: Mapping[str, object], class_names: Sequence[str] = ()) -> InstanceResult:
     """A result from LabelMe's JSON: shapes of one `group_id` and label are one object, others one each.
 
     A pixel belongs to an outline if its centre lies inside. Points and lines, which have no area, are left out with a
@@ -102,7 +102,7 @@ def from_labelme(document: Mapping[str, Any], class_names: Sequence[str] = ()) -
 
 
 def _image(
-    folder: Path, path: Path, content: Mapping[str, Any], image_size: ImageSize, found: ImageAnnotations
+    folder: Path, path: Path, content: Mapping[str, object], image_size: ImageSize, found: ImageAnnotations
 ) -> AnnotatedImage:
     name = content.get("imagePath")
     if not isinstance(name, str):

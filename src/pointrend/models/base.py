@@ -169,7 +169,7 @@ class Pretrained(nn.Module):
             raise ValueError(_other_task(name_or_path, cls.task, model.task))
         return model
 
-    def save_pretrained(self, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+    def save_pretrained(self, folder: str | Path, *, extra: Mapping[str, object] | None = None) -> None:
         """Write the folder that :meth:`from_pretrained` reads, ready to be uploaded to the Hugging Face Hub.
 
         It gets model.safetensors, complete with configuration and class names, and a README.md (model card)

@@ -22,14 +22,14 @@ from pointrend.results import InstanceResult
 __all__ = ["MaskVariants", "mask_variants", "semantic_variants"]
 
 
-def semantic_variants(num_points: Sequence[int] = (2048, 8192)) -> dict[str, Mapping[str, Any]]:
+def semantic_variants(num_points: Sequence[int] = (2048, 8192)) -> dict[str, Mapping[str, object]]:
     """Options for a semantic model: the interpolated coarse prediction, and N points in each subdivision step."""
     return {"coarse": {"refine": False}, **{f"N = {count}": {"num_points": count} for count in num_points}}
 
 
 def mask_variants(
     mask_sizes: Sequence[int] = (28, 56, 112, 224), num_points: Sequence[int] = ()
-) -> dict[str, Mapping[str, Any]]:
+) -> dict[str, Mapping[str, object]]:
     """Options for `MaskVariants`: the coarse masks, and masks rendered at several resolutions.
 
     Args:

@@ -58,11 +58,11 @@ class Parts:
         self,
         out: str | Path,
         kind: PartFormat,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         *,
         shard: Shard,
         size: int = 1000,
-        categories: Sequence[Mapping[str, Any]] = (),
+        categories: Sequence[Mapping[str, object]] = (),
         fresh: bool = False,
     ) -> None:
         if size < 1:
@@ -150,7 +150,7 @@ class Parts:
         elif failures in self.folder.names():
             self.folder.remove(failures)
 
-    def summarize(self, summary: Mapping[str, Any]) -> None:
+    def summarize(self, summary: Mapping[str, object]) -> None:
         """Write the summary of the run."""
         self.folder.write(f"summary-{self.own}.json", (json.dumps(summary, indent=1) + "\n").encode())
 
@@ -179,7 +179,7 @@ class Parts:
             if one and one[1] != "part" and int(one[3]) != self.shard.count:
                 self.folder.remove(name)
 
-    def _claim(self, settings: Mapping[str, Any], fresh: bool) -> None:
+    def _claim(self, settings: Mapping[str, object], fresh: bool) -> None:
         """Make the folder this job's."""
         mine, names = json.loads(json.dumps(settings)), self.folder.names()
         for one in [NAME.fullmatch(name) for name in names] if fresh else ():

@@ -122,7 +122,7 @@ def _row(row: Row) -> Row:
     return {name: value for name, value in row.items() if value is not None} | {"id": json.loads(row["id"])}
 
 
-def _blocks(tasks: Iterable[tuple[Task, int | None]]) -> Iterator[Any]:
+def _blocks(tasks: Iterable[tuple[Task, int | None]]) -> Iterator[object]:
     arrow, iterator = pyarrow(), iter(tasks)
     while block := list(islice(iterator, BLOCK)):
         yield arrow.table(

@@ -48,7 +48,9 @@ def result_columns(result: Result) -> Row:
     }
 
 
-def encode_rows(rows: Sequence[Row], kind: PartFormat, categories: Sequence[Mapping[str, Any]] = ()) -> bytes:
+def encode_rows(
+    rows: Sequence[Row], kind: PartFormat, categories: Sequence[Mapping[str, object]] = ()
+) -> bytes:
     """A file of these rows.
 
     Args:
@@ -154,7 +156,7 @@ def coco_image_id(row: Row) -> int | str:
     return own if own is not None else key_of(row["image"], None) % 2**53
 
 
-def _coco(records: Sequence[Row], images: Sequence[Row], categories: Sequence[Mapping[str, Any]]) -> bytes:
+def _coco(records: Sequence[Row], images: Sequence[Row], categories: Sequence[Mapping[str, object]]) -> bytes:
     content = {"annotations": records, "images": images, "categories": list(categories)}
     return (json.dumps(content, allow_nan=False) + "\n").encode()
 
@@ -170,7 +172,7 @@ def _coco_image(row: Row) -> Row:
     }
 
 
-def _coco_records(row: Row, categories: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+def _coco_records(row: Row, categories: Sequence[Mapping[str, object]]) -> Iterator[Row]:
     _, areas = measure(row["masks"])
     found = zip(row["boxes"], row["labels"], row["scores"], row["masks"], areas.tolist(), strict=True)
     for (x1, y1, x2, y2), label, score, counts, area in found:

@@ -246,7 +246,7 @@ def write_coco(
         file.write(f'],\n"categories": {json.dumps(list(categories))}}}\n')
 
 
-def write_json_list(path: Path, entries: Iterable[Any]) -> None:
+def write_json_list(path: Path, entries: Iterable[object]) -> None:
     """A JSON list, an entry a line."""
     with path.open("w", encoding="utf-8") as file:
         file.write("[")

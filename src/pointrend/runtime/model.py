@@ -183,7 +183,7 @@ def to_pixels(image: AnyImage) -> Pixels:
     return image
 
 
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+def _tuples(values: Mapping[str, object]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

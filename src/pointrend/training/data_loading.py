@@ -232,7 +232,7 @@ class TargetWatch:
         self.missing = 0
         """Updates without a target so far."""
 
-    def check(self, targets: Sequence[Any], step: int) -> None:
+    def check(self, targets: Sequence[object], step: int) -> None:
         """Note whether the targets of an update (from 0) hold something to learn."""
         if any(has_target(target) for target in targets):
             return

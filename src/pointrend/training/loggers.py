@@ -59,7 +59,7 @@ class Log:
             (folder / "log.jsonl").write_text("")
             self.write({"recipe": asdict(recipe), "torch": torch.__version__, "time": time.time()})
 
-    def write(self, entry: Mapping[str, Any]) -> None:
+    def write(self, entry: Mapping[str, object]) -> None:
         """One line, where numbers that are NaN or infinite are null; those with a "step" go to the trackers too."""
         if self.folder is not None:
             with (self.folder / "log.jsonl").open("a") as file:

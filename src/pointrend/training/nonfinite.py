@@ -19,12 +19,14 @@ class NonFiniteLoss(ArithmeticError):
     """A loss became NaN or infinite; says which, when, on which images, and where the batch was saved."""
 
 
-def names_of(samples: Sequence[Any]) -> list[str]:
+def names_of(samples: Sequence[object]) -> list[str]:
     """The files, or else the ids, of these samples."""
     return [str(getattr(s, "path", None) or getattr(s, "image_id", s)) for s in samples]
 
 
-def describe(step: int, wrong: Mapping[str, float] | str, samples: Sequence[Any], path: Path | None) -> str:
+def describe(
+    step: int, wrong: Mapping[str, float] | str, samples: Sequence[object], path: Path | None
+) -> str:
     """The error's text. wrong: losses by name, or what the model said."""
     saved = f"; batch, weights and seed are in {path}" if path is not None else ""
     return (

@@ -29,8 +29,8 @@ class LossModule(nn.Module):
         self.model = model
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Any], seeds: Sequence[int]
-    ) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+        self, images: Sequence[Tensor], targets: Sequence[object], seeds: Sequence[int]
+    ) -> tuple[dict[str, Tensor], Mapping[str, object]]:
         """Losses, and what each is a mean over, where the model says so.
 
         Its random choices are then seeded image by image, so that they do not depend on those beside it.
