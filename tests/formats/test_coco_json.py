@@ -197,7 +197,7 @@ def test_every_fault_is_found_and_objects_of_a_faulty_image_have_none_of_their_o
     fields["annotations"][0]["segmentation"] = []
     fields["annotations"][1]["category_id"] = 5
     fields["annotations"][2]["iscrowd"] = True
-    kinds = [(fault.kind, fault.certain) for fault in inspect_coco(fields).faults]
+    kinds = [(fault.kind, fault.repairable) for fault in inspect_coco(fields).faults]
     assert kinds == [
         ("missing mask", False),
         ("unknown category", False),

@@ -16,7 +16,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from pointrend.checkpoints.external import read_foreign
-from pointrend.checkpoints.key_mapping import Row, count, rename, renewed, reverse, translate
+from pointrend.checkpoints.key_mapping import Row, count, current_name, rename, reverse, translate
 from pointrend.checkpoints.native import build_from, task_of
 from pointrend.io import atomic_write
 from pointrend.models.backbones import BackboneConfig
@@ -180,7 +180,7 @@ def infer_config(
 
     Raises ValueError for an architecture that is not here, and for another number of class names.
     """
-    names = {renewed(name, ALIASES): tuple(tensor.shape) for name, tensor in tensors.items()}
+    names = {current_name(name, ALIASES): tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
         backbone = _infer_backbone(names)
         infer = _infer_semantic if f"{_SEMANTIC}.predictor.weight" in names else _infer_instance

@@ -30,7 +30,7 @@ def reverse(rows: Iterable[Row]) -> list[Row]:
     return [(target, source) for source, target in rows]
 
 
-def renewed(name: str, aliases: Iterable[Row]) -> str:
+def current_name(name: str, aliases: Iterable[Row]) -> str:
     """An older name of theirs as it is today; aliases are applied as often as one matches."""
     while (newer := translate(name, aliases)) is not None:
         name = newer
@@ -54,7 +54,7 @@ def rename(
     renamed: dict[str, Tensor] = {}
     unknown, twice = [], []
     for name, tensor in tensors.items():
-        today = renewed(name, aliases)
+        today = current_name(name, aliases)
         ours = translate(today, rows)
         if ours is None:
             if not any(_pattern(template).fullmatch(today) for template in ignored):

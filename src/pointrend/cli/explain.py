@@ -99,12 +99,12 @@ class Explain:
         yield "resolutions", plot_resolutions(explanation, window=window)
         yield "features", plot_features(explanation)
         yield "comparison", self._comparison(model, image, window)
-        rough = explanation.start if explanation.coarse is None else explanation.coarse
-        choices = training_choices(rough[None], self.points)
+        coarse = explanation.start if explanation.coarse is None else explanation.coarse
+        choices = training_choices(coarse[None], self.points)
         yield (
             "training",
             plot_training_points(
-                rough[None],
+                coarse[None],
                 choices,
                 image=explanation.image,
                 box=explanation.box,

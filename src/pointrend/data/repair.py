@@ -44,7 +44,7 @@ def write_repaired(data: CocoInstances, split: str, out: Path) -> str:
     target = out / f"instances_{split}.json"
     if target.exists():
         raise ValueError(f"{target}: is there already; choose another folder")
-    mended = [fault for fault in data.inspection.faults if fault.certain]
+    mended = [fault for fault in data.inspection.faults if fault.repairable]
     left = len(data.inspection.faults) - len(mended)
     content = data.inspection.content or data.as_coco()  # the second from another format
     records: dict[Any, dict[str, Any]] = {

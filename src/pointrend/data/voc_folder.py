@@ -111,7 +111,7 @@ class VocFolder:
         table = self.classes()
         found = ImageAnnotations()
         for name, class_path, object_path in self.files(split):
-            with found.noting("unreadable annotation", object_path.name):
+            with found.recording("unreadable annotation", object_path.name):
                 labels = to_contiguous(read_labels(class_path, table.colors), table, class_path).numpy()
                 objects = read_labels(object_path, _AnyColor()).numpy()
                 if labels.shape != objects.shape:
@@ -119,7 +119,7 @@ class VocFolder:
                 image = AnnotatedImage(name, (labels.shape[0], labels.shape[1]))
                 found.images.append(image)
                 for number in np.unique(objects[(objects != 0) & (objects != VOID)]).tolist():
-                    with found.noting("object without a class", f"{object_path.name}, object {number}"):
+                    with found.recording("object without a class", f"{object_path.name}, object {number}"):
                         rows, columns = np.nonzero(objects == number)
                         counts = np.bincount(labels[rows, columns], minlength=VOID + 1)[:VOID]
                         counts[0] = 0
@@ -131,7 +131,7 @@ class VocFolder:
                         shape = mask_shape(mask, (left, top), image.size)
                         assert shape is not None
                         image.objects.append((table.names[label], shape))
-        return found.together(str(self.root), table.names[1:])
+        return found.merged(str(self.root), table.names[1:])
 
 
 def _with_files(folder: Path, names: tuple[str, ...]) -> Path | None:

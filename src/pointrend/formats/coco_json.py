@@ -204,7 +204,7 @@ class _Record:
 
     def note(self, kind: str, field: str, text: str) -> None:
         """Note a fault that is read as it is meant."""
-        self.faults.append(Fault(kind, f"{self.place}, {field}", text, certain=True))
+        self.faults.append(Fault(kind, f"{self.place}, {field}", text, repairable=True))
 
     def id(self, field: str = "id") -> Id:
         value = self.fields.get(field)

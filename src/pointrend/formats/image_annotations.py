@@ -59,18 +59,18 @@ class ImageAnnotations:
         """Kinds of shapes that were left out, since they have no area."""
 
     @contextmanager
-    def noting(self, kind: str, place: str) -> Iterator[None]:
+    def recording(self, kind: str, place: str) -> Iterator[None]:
         """A ValueError of what is read here is noted as a fault, and ends only that."""
         try:
             yield
         except ValueError as error:
             self.faults.append(Fault(kind, place, str(error)))
 
-    def together(self, source: str, class_names: Sequence[str] = ()) -> Inspection:
+    def merged(self, source: str, class_names: Sequence[str] = ()) -> Inspection:
         """The images as one file; categories are numbered from 1 in the order of `class_names`, or by name."""
         for kind, count in self.without_area.items():
             text = f"of kind {kind} are left out"
-            self.faults.append(Fault("shape without area", f"{count} shapes", text, certain=True))
+            self.faults.append(Fault("shape without area", f"{count} shapes", text, repairable=True))
         names = list(class_names) or sorted(
             {name for image in self.images for name, _ in image.objects} - NO_OBJECTS
         )

@@ -54,11 +54,11 @@ def inspect_labelme(folder: Path, image_size: ImageSize) -> Inspection:
     found = ImageAnnotations()
     for path in visible_files(folder, ".json"):
         if path.name != "classes.json":
-            with found.noting("unreadable annotation", str(path.relative_to(folder))):
+            with found.recording("unreadable annotation", str(path.relative_to(folder))):
                 content = read_json(path)
                 if isinstance(content, Mapping) and "shapes" in content:
                     found.images.append(_image(folder, path, content, image_size, found))
-    return found.together(str(folder))
+    return found.merged(str(folder))
 
 
 def from_labelme(document: Mapping[str, object], class_names: Sequence[str] = ()) -> InstanceResult:
@@ -138,7 +138,7 @@ def _objects(
         if kind in WITHOUT_AREA:
             noted.without_area[str(kind)] += 1
             continue
-        with noted.noting("malformed shape", f"{where}shapes[{number}]"):
+        with noted.recording("malformed shape", f"{where}shapes[{number}]"):
             label, found = read_shape(shape, size)
             group, score = shape.get("group_id"), shape.get("score")
             key = (label, number) if group is None else (label, "group", brief(group))

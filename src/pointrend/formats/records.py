@@ -132,7 +132,7 @@ class Fault:
     place: str
     """Record, id and field: "annotations[3] (id 7), bbox"."""
     text: str
-    certain: bool = False
+    repairable: bool = False
     """What is meant is certain; it is read, and by `pointrend data check --fix` written, as that."""
 
     def __str__(self) -> str:
@@ -156,7 +156,7 @@ def checked(found: Inspection) -> CocoFile:
         ValueError: naming file, record, id and field of the first fault.
     """
     name = found.file.source
-    grave = [fault for fault in found.faults if not fault.certain]
+    grave = [fault for fault in found.faults if not fault.repairable]
     if grave:
         more = f" ({len(grave) - 1} more faults; `pointrend data check` lists them)" if len(grave) > 1 else ""
         raise ValueError(f"{name}, {grave[0]}{more}")

@@ -36,9 +36,9 @@ def inspect_supervisely(root: Path, folders: list[Path]) -> Inspection:
             if not own.is_file():  # older exports leave the image's suffix out
                 own = photos.get(path.stem, own)
             name = own.relative_to(root).as_posix()
-            with found.noting("unreadable annotation", str(path.relative_to(root))):
+            with found.recording("unreadable annotation", str(path.relative_to(root))):
                 found.images.append(_image(name, read_json(path), found))
-    return found.together(str(root))
+    return found.merged(str(root))
 
 
 def _image(name: str, content: Any, found: ImageAnnotations) -> AnnotatedImage:
@@ -55,7 +55,7 @@ def _image(name: str, content: Any, found: ImageAnnotations) -> AnnotatedImage:
         if isinstance(kind, str) and kind in WITHOUT_AREA:
             found.without_area[kind] += 1
             continue
-        with found.noting("malformed shape", f"{name}, objects[{number}]"):
+        with found.recording("malformed shape", f"{name}, objects[{number}]"):
             image.objects.append(_object(item, image.size))
     return image
 

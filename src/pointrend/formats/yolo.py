@@ -83,10 +83,10 @@ def inspect_yolo(
     """
     found = ImageAnnotations()
     for name, image_path, labels in pairs:
-        with found.noting("unreadable image", name):
+        with found.recording("unreadable image", name):
             image = AnnotatedImage(name, image_size(image_path))
             found.images.append(image)
-            with found.noting("unreadable annotation", labels.name):
+            with found.recording("unreadable annotation", labels.name):
                 for number, line in enumerate(_lines(labels), start=1):
                     try:
                         if line.strip():
@@ -96,8 +96,8 @@ def inspect_yolo(
                         found.faults.append(Fault(kind, f"{labels.name}, line {number}", str(error)))
     for path in without_image:
         if path.name not in NO_LABELS:
-            found.faults.append(Fault("labels without an image", path.name, "left out", certain=True))
-    return found.together(source, class_names)
+            found.faults.append(Fault("labels without an image", path.name, "left out", repairable=True))
+    return found.merged(source, class_names)
 
 
 def _lines(labels: Path) -> list[str]:

@@ -20,7 +20,6 @@ from pointrend.zoo.entries import ZOO, Entry
 if TYPE_CHECKING:
     from pointrend.models.base import Pretrained
 
-
 __all__ = ["BUNDLED", "PRETRAINED", "ZOO", "Entry", "PretrainedBackbone", "fill_backbone", "load"]
 
 

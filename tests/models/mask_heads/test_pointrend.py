@@ -240,6 +240,11 @@ def test_the_baseline_pools_half_its_resolution(side):
     assert torch.allclose(head.predict(features, regions), own, atol=1e-6)
 
 
+def test_the_baseline_needs_an_even_side():
+    with pytest.raises(ValueError, match="even number of cells"):
+        ConvMaskHead(CHANNELS, LEVELS, 4, config(), mask_size=27)
+
+
 def test_points_stay_in_place_under_autocast():
     # Far from the corner, bfloat16 pixels are 4 apart: a head that rounded them would sample another place.
     head = PointRendMaskHead(CHANNELS, LEVELS, 2, config(residual=True, mask_size=28))

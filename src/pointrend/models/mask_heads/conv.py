@@ -30,6 +30,8 @@ class ConvMaskHead(MaskHead):
         self, channels: Sizes, strides: Sizes, num_classes: int, config: MaskConfig, *, mask_size: int = 28
     ) -> None:
         super().__init__(channels, strides, num_classes, config)
+        if mask_size < 2 or mask_size % 2:
+            raise ValueError(f"mask_size: expected an even number of cells (28 or 224), got {mask_size}")
         self.mask_size = mask_size
         width = self.config.width
         self.convs = nn.ModuleList(
