@@ -3,7 +3,7 @@
 Links in README.md are relative, and lead nowhere from an index. Where the address of the sources is known, as it is in
 .github/workflows/release.yml, they are made absolute, and the address is put into the metadata:
 
-    REPOSITORY=https://HOST/OWNER/NAME REVISION=v0.1.0 make dist
+    POINTREND_REPOSITORY=https://HOST/OWNER/NAME POINTREND_REVISION=v0.1.0 make dist
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def absolute_links(text: str, repository: str, revision: str) -> str:
 class CustomMetadataHook(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
         text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
-        if repository := os.environ.get("REPOSITORY", "").rstrip("/"):
-            text = absolute_links(text, repository, os.environ.get("REVISION", "HEAD"))
+        if repository := os.environ.get("POINTREND_REPOSITORY", "").rstrip("/"):
+            text = absolute_links(text, repository, os.environ.get("POINTREND_REVISION", "HEAD"))
             metadata["urls"] = {"Source": repository}
         metadata["readme"] = {"content-type": "text/markdown", "text": text}

@@ -78,8 +78,8 @@ def test_the_long_description_has_links_that_lead_somewhere_from_an_index(
             "text": (ROOT / "README.md").read_text(encoding="utf-8"),
         }
     }
-    monkeypatch.setenv("REPOSITORY", "https://example.org/someone/pointrend/")
-    monkeypatch.setenv("REVISION", "v0.1.0")
+    monkeypatch.setenv("POINTREND_REPOSITORY", "https://example.org/someone/pointrend/")
+    monkeypatch.setenv("POINTREND_REVISION", "v0.1.0")
     hook.update(released := {})
     assert released["urls"] == {"Source": "https://example.org/someone/pointrend"}
     targets = re.findall(r"\]\((.*?)\)|<img src=\"(.*?)\"", released["readme"]["text"])
