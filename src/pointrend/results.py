@@ -20,6 +20,8 @@ from pointrend.structures import IGNORE_LABEL, RGB, Index, InstanceMasks, class_
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pointrend.masks.rle import CocoDetection, CocoMask
+
 
 @dataclass(frozen=True)
 class Detection:
@@ -72,7 +74,7 @@ class ResultMethods:
 
         return to_yolo(self, tolerance=tolerance)
 
-    def to_rle(self: Any) -> list[dict[str, Any]]:
+    def to_rle(self: Any) -> list[CocoMask]:
         """COCO's compressed run lengths: `size` (H, W) and `counts`."""
         from pointrend.masks.export import to_rle
 
@@ -225,7 +227,7 @@ class InstanceResult(ResultMethods):
         masks = self.masks.dense()[:, None].to(torch.uint8)
         return {"boxes": self.boxes, "labels": self.labels, "scores": self.scores, "masks": masks}
 
-    def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[CocoDetection]:
         """Detections as COCO result records: `image_id, category_id, bbox` (x, y, width, height), `score` and
         `segmentation` (compressed RLE).
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -195,14 +195,24 @@ class SemanticTarget:
     """(H, W) uint8 in 0..K-1, 255 where it does not count."""
 
 
+class PlacedTarget(Protocol):
+    """Objects on their way through transforms, not rasterized yet: `pointrend.data.annotations.PlacedObjects`."""
+
+    def target(self) -> InstanceTarget: ...
+
+
+Target = InstanceTarget | SemanticTarget | PlacedTarget | None
+"""What is known about an image; None where nothing is."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image of a data set with what is known about it."""
 
     image: Tensor
     """(3, H, W) uint8, RGB."""
-    target: Any
-    """InstanceTarget or SemanticTarget in the pixels of ``image``; None where there is none."""
+    target: Target
+    """In the pixels of ``image``."""
     image_id: int | str
     path: str | None = None
 
@@ -257,7 +267,7 @@ class Dataset(Samples, Protocol):
         """(H, W) of each image as annotated, in their order; empty where that takes reading the images."""
         return ()
 
-    def as_coco(self) -> dict[str, list[dict[str, Any]]] | None:
+    def as_coco(self) -> dict[str, list[dict[str, object]]] | None:
         """Its annotations in COCO's format, for the official numbers; None where it has no such file."""
         return None
 

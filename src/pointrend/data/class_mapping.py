@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from pointrend.structures import (
     InstanceTarget,
     Sample,
     SemanticTarget,
+    Target,
     Task,
 )
 
@@ -101,7 +101,7 @@ class RenumberedClasses(Dataset):
         sample = self.data[index]
         return replace(sample, target=self._renumbered(sample.target))
 
-    def as_coco(self) -> dict[str, list[dict[str, Any]]] | None:
+    def as_coco(self) -> dict[str, list[dict[str, object]]] | None:
         """The data set's, with the categories that it lacks besides."""
         content = self.data.as_coco()
         if content is None:
@@ -118,7 +118,7 @@ class RenumberedClasses(Dataset):
         """The data set's."""
         return self.data.instance_ids(index)
 
-    def _renumbered(self, target: object) -> object:
+    def _renumbered(self, target: Target) -> Target:
         if isinstance(target, InstanceTarget):
             return replace(target, labels=self._table[target.labels])
         if isinstance(target, SemanticTarget):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -148,7 +147,7 @@ class CocoInstances(Dataset):
             points=PlacedPoints.of([item.points for item in objects]),
         )
 
-    def as_coco(self) -> dict[str, list[dict[str, Any]]]:
+    def as_coco(self) -> dict[str, list[dict[str, object]]]:
         """What is left of the file after the choice of categories and images, in its own format: the ground
         truth for an evaluation. Merged categories have the id of their class (`category_ids`).
 

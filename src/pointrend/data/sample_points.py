@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ def write_points(
             coords = place_points(item.bbox, size, drawing.rand(points, 2))
             labels = label_points(item, size, coords)
             inside += int(labels.sum())
-            kept: dict[str, Any] = {key: value for key, value in record.items() if key != "segmentation"}
+            kept = {key: value for key, value in record.items() if key != "segmentation"}
             records.append(kept | PointLabels(coords, labels).to_coco())
         name = f"{annotations.stem}_n{points}_v{version}_without_masks.json"
         target = (annotations.parent if out is None else out) / name

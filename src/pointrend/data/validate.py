@@ -111,7 +111,7 @@ def check_dataset(
         _note_duplicate(findings, seen, sample, name)
         if isinstance(sample.target, InstanceTarget):
             _look_at_objects(findings, sample.target, name, _annotated(data, sample))
-        else:
+        elif isinstance(sample.target, SemanticTarget):
             _look_at_labels(findings, sample.target, name)
             if sample.path is not None and exif_turns(sample.path):
                 text = "its EXIF orientation turns the image; labels must be drawn on the image as a viewer shows it"

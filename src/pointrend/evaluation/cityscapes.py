@@ -9,16 +9,15 @@ Shapes: H W rows and columns of the image, P predictions and G annotated regions
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pointrend.evaluation.semantic_metrics import MeanIoU
-from pointrend.masks.rle import decode_window
+from pointrend.masks.rle import CocoDetection, decode_window
 from pointrend.metadata.cityscapes import GROUP, INSTANCE_LABELS, LABELS, TRAIN_LABELS
 from pointrend.structures import InstanceMasks
 
@@ -129,7 +128,7 @@ class CityscapesAP:
             )
 
     def update_records(
-        self, records: Sequence[Mapping[str, Any]], truth: Tensor, category_ids: Sequence[int] | None = None
+        self, records: Sequence[CocoDetection], truth: Tensor, category_ids: Sequence[int] | None = None
     ) -> None:
         """Count one image's detections in COCO's format; their `category_id`s are labels 0..7, or `category_ids`
         of these.
@@ -241,7 +240,7 @@ class CityscapesAP:
         return classes, confidence, ids.astype(np.int64)
 
 
-def _masks_of(records: Sequence[Mapping[str, Any]], image_size: tuple[int, int]) -> InstanceMasks:
+def _masks_of(records: Sequence[CocoDetection], image_size: tuple[int, int]) -> InstanceMasks:
     """The records' run lengths as masks on their windows."""
     found = [decode_window(record["segmentation"]["counts"], image_size) for record in records]
     offsets = torch.tensor([offset for _, offset in found], dtype=torch.int64).reshape(-1, 2)

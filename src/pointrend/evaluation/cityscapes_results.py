@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from faster_coco_eval.core import mask as rle
 
 from pointrend.evaluation.prediction_store import Records, file_name_of, read_numbers
 from pointrend.io import write_png, write_text
-from pointrend.masks.rle import encode_windows
+from pointrend.masks.rle import CocoDetection, encode_windows
 from pointrend.metadata.cityscapes import INSTANCE_LABELS
 from pointrend.structures import InstanceMasks, Sample
 
@@ -57,7 +56,7 @@ class CityscapesResults:
             raise ValueError(f"{file}: expected at most {MOST_OBJECTS} objects, got {len(lines)}")
         size = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
         return [
-            {**self._object(line, size, f"{file}, line {number}"), "image_id": sample.image_id}
+            self._object(line, size, f"{file}, line {number}", sample.image_id)
             for number, line in enumerate(lines, 1)
             if line.strip()
         ]
@@ -83,7 +82,7 @@ class CityscapesResults:
     def _list_file(self, sample: Sample) -> Path:
         return self.folder / f"{file_name_of(sample.image_id)}_pred.txt"
 
-    def _object(self, line: str, size: tuple[int, int], where: str) -> dict[str, Any]:
+    def _object(self, line: str, size: tuple[int, int], where: str, image_id: int | str) -> CocoDetection:
         words = line.split()
         if len(words) != 3:
             raise ValueError(f"{where}: expected a mask's file, a label id and a score, got {line[:80]!r}")
@@ -100,4 +99,5 @@ class CityscapesResults:
             raise ValueError(f"{where}: {words[0]} lies outside of {self.folder}")
         inside = read_numbers(mask, size, f"{where}: {mask.name}", ("1", "L", "P", "I", "I;16")) != 0
         masks = InstanceMasks.from_dense(torch.from_numpy(inside)[None])
-        return {"category_id": label, "score": score, "segmentation": next(encode_windows(masks))}
+        found = next(encode_windows(masks))
+        return {"image_id": image_id, "category_id": label, "score": score, "segmentation": found}

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -22,10 +22,11 @@ from faster_coco_eval.core import mask as rle
 
 from pointrend.evaluation.coco_summary import coco_numbers, lvis_numbers, mean_of
 from pointrend.formats.coco_json import read_coco
-from pointrend.formats.coco_results import KnownIds, check_records, consumed
+from pointrend.formats.coco_results import KnownIds, Records, check_records, consumed
 from pointrend.formats.lvis import check_lvis
 from pointrend.formats.records import CocoFile, brief
 from pointrend.io import read_json
+from pointrend.masks.rle import CocoDetection
 
 __all__ = ["CocoEvaluator"]
 
@@ -112,10 +113,10 @@ class CocoEvaluator:
         if protocol == "lvis":
             check_lvis(self.truth)
         self.image_ids = _chosen(self.truth, image_ids)
-        self._detections: dict[int | str, list[dict[str, Any]]] = {}
+        self._detections: dict[int | str, Records] = {}
         self._scores: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-    def update(self, records: Iterable[Mapping[str, Any]], *, source: str = "predictions") -> None:
+    def update(self, records: Iterable[object], *, source: str = "predictions") -> None:
         """Add the detections of one or more images, each image's all at once.
 
         Args:
@@ -136,7 +137,7 @@ class CocoEvaluator:
             other_categories=self.other_category_ids,
             other_images=self.other_image_ids,
         )
-        fresh: dict[int | str, list[dict[str, Any]]] = {}
+        fresh: dict[int | str, Records] = {}
         for record in checked:
             fresh.setdefault(record["image_id"], []).append(record)
         self._add(fresh, source)
@@ -206,7 +207,7 @@ class CocoEvaluator:
     def _needs_masks(self) -> bool:
         return bool({"mask", "boundary"} & set(self.metrics))
 
-    def _add(self, fresh: Mapping[int | str, list[dict[str, Any]]], source: str) -> None:
+    def _add(self, fresh: Mapping[int | str, Records], source: str) -> None:
         again = sorted(fresh.keys() & self._detections.keys(), key=str)
         if again:
             raise ValueError(
@@ -239,7 +240,7 @@ class CocoEvaluator:
             {**item.to_coco(), "image_id": position[item.image_id], "id": number}
             for number, item in enumerate(objects, 1)
         ]
-        found: list[dict[str, Any]] = []
+        found: list[dict[str, object]] = []
         for image_id, number in position.items():
             for record in self._limited(self._detections.get(image_id, [])):
                 if record["category_id"] in self.other_category_ids:
@@ -262,14 +263,14 @@ class CocoEvaluator:
         scorer.accumulate()
         return np.asarray(scorer.eval["precision"]), np.asarray(scorer.eval["recall"])
 
-    def _limited(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _limited(self, records: Records) -> Records:
         """LVIS keeps the 300 best of an image whatever their category; COCO's limit is per category, the
         scorer's task."""
         if self.protocol == "coco" or len(records) <= 300:
             return records
         return sorted(records, key=lambda record: -record["score"])[:300]
 
-    def _scorable(self, record: dict[str, Any], metric: str) -> dict[str, Any]:
+    def _scorable(self, record: CocoDetection, metric: str) -> dict[str, object]:
         box = record.get("bbox")
         if box is None:
             box = [float(value) for value in rle.toBbox(record["segmentation"])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pointrend.distributed import Shard
 from pointrend.evaluation.cityscapes import CityscapesAP
@@ -20,7 +20,7 @@ from pointrend.evaluation.ground_truth import (
 from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_image, merged
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.formats.coco_results import Records, consumed
-from pointrend.results import Model
+from pointrend.results import InstanceResult, Model, Result
 from pointrend.structures import Dataset, Sample, Samples
 
 __all__ = ["INSTANCE_METRICS", "evaluate_detections", "evaluate_instances"]
@@ -78,10 +78,16 @@ def evaluate_instances(
         category_ids = data.category_ids or None
     coco_metrics = [metric for metric in metrics if metric in SCORER_NAMES]
     cityscapes = {variant: CityscapesAP() for variant in variants if "cityscapes" in metrics}
-    imgs: dict[int, tuple[dict[str, Any], Records]] = {}  # index -> its records in the ground truth
+    # Index -> id of the image, and its records in the ground truth.
+    imgs: dict[int, tuple[int | str, dict[str, object], list[dict[str, object]]]] = {}
     found: dict[str, dict[int, Records]] = {variant: {} for variant in variants}
     stores = stores or {}
     shard = Shard.current()
+
+    def convert(sample: Sample, result: Result) -> Records:
+        if not isinstance(result, InstanceResult):
+            raise ValueError(f"expected an instance model, got one that gives {type(result).__name__}")
+        return result.to_coco(sample.image_id, category_ids)
 
     def collect(variant: str, index: int, sample: Sample, records: Records) -> None:
         if variant in cityscapes:
@@ -89,25 +95,26 @@ def evaluate_instances(
         if coco_metrics or variant in stores:
             found[variant][index] = records
         if index not in imgs:
-            made = annotation_records(sample) if ground_truth is None and coco_metrics else []
-            imgs[index] = image_record(sample), made
+            made = annotation_records(sample, category_ids) if ground_truth is None and coco_metrics else []
+            imgs[index] = sample.image_id, image_record(sample), made
 
     seconds = each_image(
         model,
         data,
         variants,
-        convert=lambda sample, result: result.to_coco(sample.image_id, category_ids),
+        convert=convert,
         use=collect,
         stores=stores,
         progress=progress,
         shard=shard,
     )
     every = _whole(shard.gather(imgs))
-    images = [image for image, _ in every]
     truth = ground_truth
     if truth is None and coco_metrics:
-        annotations = [record for _, own in every for record in own]
-        truth = assemble(images, annotations, _class_names(model, data), category_ids)
+        annotations = [record for _, _, own in every for record in own]
+        truth = assemble(
+            [image for _, image, _ in every], annotations, _class_names(model, data), category_ids
+        )
     rows = []
     for variant in variants:
         evaluators: list[CityscapesAP | CocoEvaluator] = []
@@ -122,7 +129,7 @@ def evaluate_instances(
                 truth,
                 metrics=coco_metrics,  # type: ignore[arg-type]
                 protocol=protocol,
-                image_ids=[image["id"] for image in images],
+                image_ids=[image_id for image_id, _, _ in every],
                 other_category_ids=other_category_ids,
                 size_edges=size_edges,
             )
@@ -130,7 +137,7 @@ def evaluate_instances(
                 coco.update(records, source=variant)
             evaluators.append(coco)
         total = sum(shard.gather(seconds[variant]))
-        rows.append(collect_scores(variant, evaluators[-1].class_names, evaluators, len(images), total))
+        rows.append(collect_scores(variant, evaluators[-1].class_names, evaluators, len(every), total))
     return rows
 
 
@@ -139,7 +146,7 @@ def evaluate_detections(
     dataset: Samples,
     *,
     class_names: Sequence[str] = (),
-    ground_truth: str | Path | Mapping[str, Any] | None = None,
+    ground_truth: str | Path | Mapping[str, object] | None = None,
     metrics: Sequence[Metric] = INSTANCE_METRICS,
     protocol: Literal["coco", "lvis"] = "coco",
     other_category_ids: Sequence[int] = (),

@@ -59,7 +59,7 @@ def evaluate_semantic(
     class_names: Sequence[str] | None = None,
     metrics: Iterable[SemanticMetric] = SEMANTIC_METRICS,
     widths: Sequence[int] | None = None,
-    stores: Mapping[str, Store] | None = None,
+    stores: Mapping[str, Store[Tensor]] | None = None,
     progress: Progress | None = None,
 ) -> list[Scores]:
     """Score a semantic model on a data set, once for each set of options.

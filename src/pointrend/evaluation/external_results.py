@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pointrend.evaluation.ground_truth import full_dataset
 from pointrend.formats.coco_results import KnownIds, Records, check_records
 from pointrend.formats.file_names import FileNames
-from pointrend.formats.records import brief
+from pointrend.formats.records import Id, brief
 from pointrend.io import read_json
 from pointrend.structures import Dataset, Sample
 
 __all__ = ["ExternalDetections", "read_detections"]
 
 
-def read_detections(path: str | Path, data: Dataset) -> list[Any]:
+def read_detections(path: str | Path, data: Dataset) -> list[object]:
     """The detections in the file, with the ids of the data set's images and classes where the file has its own.
 
     Of a plain list nothing is checked here: `check_records` does that.
@@ -36,7 +36,8 @@ def read_detections(path: str | Path, data: Dataset) -> list[Any]:
     content = read_json(path)
     if isinstance(content, list):
         return content
-    if not isinstance(content, Mapping) or not isinstance(content.get("annotations"), list):
+    annotations = content.get("annotations") if isinstance(content, Mapping) else None
+    if not isinstance(annotations, list):
         raise ValueError(
             f"{path}: expected a list of detections, or an object with images, categories and annotations,"
             f" got {type(content).__name__}"
@@ -52,7 +53,7 @@ def read_detections(path: str | Path, data: Dataset) -> list[Any]:
             f"{path}: images: {which} is not among them; predict all {len(data.image_ids)} images,"
             " or score fewer by --limit"
         )
-    return file.records(images, file.classes(data))
+    return file.records(annotations, images, file.classes(data))
 
 
 T = TypeVar("T")
@@ -61,15 +62,15 @@ T = TypeVar("T")
 class _File:
     """One COCO data set with scores."""
 
-    def __init__(self, source: str, content: Mapping[str, Any]) -> None:
+    def __init__(self, source: str, content: Mapping[str, object]) -> None:
         self.source, self.content = source, content
 
-    def images(self, data: Dataset) -> dict[int | str, int | str]:
+    def images(self, data: Dataset) -> dict[Id, Id]:
         """The data set's id of each image of the file."""
         every = full_dataset(data)
         names, sizes = _by_image(every, every.file_names), _by_image(every, every.image_sizes)
-        found: dict[int | str, int | str] = {}
-        taken: set[int | str] = set()
+        found: dict[Id, Id] = {}
+        taken: set[Id] = set()
         known = set(every.image_ids)
         finder = FileNames(names)
         for own, record in self._by_id("image", "images").items():
@@ -87,12 +88,12 @@ class _File:
             found[own] = chosen
         return found
 
-    def classes(self, data: Dataset) -> dict[Any, int | None] | None:
+    def classes(self, data: Dataset) -> dict[Id, int | None] | None:
         """The data set's id of each class of the file, None for classes that it lacks; None if the file names none."""
         if "categories" not in self.content:
             return None
         known = dict(zip(data.class_names, data.category_ids, strict=True))
-        found: dict[Any, int | None] = {}
+        found: dict[Id, int | None] = {}
         names: set[str] = set()
         for own, record in self._by_id("category", "categories").items():
             name = record.get("name")
@@ -109,10 +110,12 @@ class _File:
             )
         return found
 
-    def records(self, images: Mapping[Any, int | str], classes: Mapping[Any, int | None] | None) -> Records:
+    def records(
+        self, annotations: list[object], images: Mapping[Id, Id], classes: Mapping[Id, int | None] | None
+    ) -> list[object]:
         """The annotations with the data set's ids; those of classes that it lacks are left out."""
-        changed = []
-        for number, record in enumerate(self.content["annotations"]):
+        changed: list[object] = []
+        for number, record in enumerate(annotations):
             where = f"{self.source}: record {number}"
             if not isinstance(record, Mapping):
                 raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
@@ -124,9 +127,7 @@ class _File:
             changed.append(fresh)
         return changed
 
-    def _image(
-        self, where: str, own: int | str, name: object, known: set[int | str], finder: FileNames[int | str]
-    ) -> int | str:
+    def _image(self, where: str, own: Id, name: object, known: set[Id], finder: FileNames[Id]) -> Id:
         if not isinstance(name, str) or not finder.names:  # nothing but the id says which image it is
             if own not in known:
                 raise ValueError(
@@ -141,11 +142,11 @@ class _File:
             raise ValueError(f"{where}: file_name: {brief(name)} {problem}")
         return same[0]
 
-    def _by_id(self, kind: str, key: str) -> dict[Any, Mapping[str, Any]]:
+    def _by_id(self, kind: str, key: str) -> dict[Id, Mapping[str, object]]:
         listed = self.content.get(key)
         if not isinstance(listed, list):
             raise ValueError(f"{self.source}: {key}: expected a list, got {type(listed).__name__}")
-        found: dict[Any, Mapping[str, Any]] = {}
+        found: dict[Id, Mapping[str, object]] = {}
         for number, record in enumerate(listed):
             own = record.get("id") if isinstance(record, Mapping) else None
             if isinstance(own, bool) or not isinstance(own, int | str):
@@ -158,15 +159,15 @@ class _File:
         return found
 
     def _own(
-        self, where: str, field: str, record: Mapping[str, Any], known: Mapping[Any, Any], key: str
-    ) -> Any:
+        self, where: str, field: str, record: Mapping[str, object], known: Mapping[Id, T], key: str
+    ) -> T:
         value = record.get(field)
         if not isinstance(value, int | str) or value not in known:
             raise ValueError(f"{where}: {field}: {brief(value)} is not among its {key}")
         return known[value]
 
 
-def _by_image(data: Dataset, values: Sequence[T]) -> dict[int | str, T]:
+def _by_image(data: Dataset, values: Sequence[T]) -> dict[Id, T]:
     """What the data set says of each image, by its id; empty where it says nothing."""
     return dict(zip(data.image_ids, values, strict=True)) if values else {}
 
@@ -181,7 +182,7 @@ class ExternalDetections:
     def __init__(self, path: str | Path, data: Dataset) -> None:
         self.source = str(path)
         self.category_ids = list(data.category_ids)
-        self._of: dict[int | str, list[tuple[int, Any]]] = {}
+        self._of: dict[Id, list[tuple[int, object]]] = {}
         known = set(full_dataset(data).image_ids)
         for number, record in enumerate(read_detections(path, data)):
             own = record.get("image_id") if isinstance(record, Mapping) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -116,7 +115,7 @@ class Subset(Dataset):
     def __getitem__(self, index: int) -> Sample:
         return self.data[self.indices[index]]
 
-    def as_coco(self) -> dict[str, list[dict[str, Any]]] | None:
+    def as_coco(self) -> dict[str, list[dict[str, object]]] | None:
         """Of the whole data set."""
         return self.data.as_coco()
 
@@ -132,42 +131,43 @@ def full_dataset(data: Dataset) -> Dataset:
 
 def ground_truth_of(
     dataset: Samples, class_names: Sequence[str], category_ids: Sequence[int] | None = None
-) -> dict[str, Any]:
+) -> dict[str, list[dict[str, object]]]:
     """A data set's targets as COCO-format ground truth; categories are the labels 0..K-1, or `category_ids`.
 
     Areas are counted in pixels of the masks, so sizes can differ a little from those of a file that lists
     polygon areas.
     """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, object]] = []
     for index in range(len(dataset)):
         sample = dataset[index]
         images.append(image_record(sample))
-        annotations.extend(annotation_records(sample))
+        annotations.extend(annotation_records(sample, category_ids))
     return assemble(images, annotations, class_names, category_ids)
 
 
-def image_record(sample: Sample) -> dict[str, Any]:
+def image_record(sample: Sample) -> dict[str, object]:
     """An image's entry in `images`."""
     height, width = sample.image.shape[-2:]
     return {"id": sample.image_id, "height": int(height), "width": int(width)}
 
 
-def annotation_records(sample: Sample) -> list[dict[str, Any]]:
-    """An image's entries in `annotations`, without ids."""
+def annotation_records(sample: Sample, category_ids: Sequence[int] | None = None) -> list[dict[str, object]]:
+    """An image's entries in `annotations`, without ids; categories are the labels 0..K-1, or `category_ids`."""
     target = sample.target
     if not isinstance(target, InstanceTarget):
         raise ValueError(f"expected objects for each image, got {type(target).__name__}")
     boxes: Tensor = target.boxes.double()
     sizes = boxes[:, 2:] - boxes[:, :2]
-    records = []
+    records: list[dict[str, object]] = []
     for number, (mask, area) in enumerate(
         zip(encode_windows(target.masks), target.masks.areas().tolist(), strict=True)
     ):
+        label = int(target.labels[number])
         records.append(
             {
                 "image_id": sample.image_id,
-                "category_id": int(target.labels[number]),
+                "category_id": label if category_ids is None else category_ids[label],
                 "bbox": [*boxes[number, :2].tolist(), *sizes[number].tolist()],
                 "area": area,
                 "iscrowd": int(target.crowd[number]),
@@ -178,18 +178,15 @@ def annotation_records(sample: Sample) -> list[dict[str, Any]]:
 
 
 def assemble(
-    images: Sequence[Mapping[str, Any]],
-    annotations: Sequence[Mapping[str, Any]],
+    images: list[dict[str, object]],
+    annotations: Sequence[Mapping[str, object]],
     class_names: Sequence[str],
     category_ids: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """COCO-format content from its parts, whose categories are labels; they become `category_ids`."""
-    ids = list(category_ids) if category_ids is not None else list(range(len(class_names)))
+) -> dict[str, list[dict[str, object]]]:
+    """COCO-format content from its parts; categories are the labels 0..K-1, or `category_ids`."""
+    ids = range(len(class_names)) if category_ids is None else category_ids
     return {
         "images": images,
-        "annotations": [
-            {**record, "id": number, "category_id": ids[record["category_id"]]}
-            for number, record in enumerate(annotations, 1)
-        ],
+        "annotations": [{**record, "id": number} for number, record in enumerate(annotations, 1)],
         "categories": [{"id": own, "name": name} for own, name in zip(ids, class_names, strict=True)],
     }

@@ -5,41 +5,47 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
+
+from torch import nn
 
 from pointrend.distributed import Shard
-from pointrend.results import Model
+from pointrend.formats.coco_results import Records
+from pointrend.results import Model, Result
 from pointrend.structures import Sample, Samples
 
 __all__ = ["InstanceStore", "Options", "Progress", "Store", "each_image", "merged"]
 
-Options = Mapping[str, Any]
+Options = Mapping[str, object]
 """Keyword arguments of a model's `predict`."""
 Progress = Callable[[int, int], None]
 """Called after each image with the number done and the number of all (of this process)."""
 
 
+Prediction = TypeVar("Prediction")
+
+
 class _Merges(Protocol):
-    def merge(self, other: Any, /) -> None: ...
+    def merge(self: Mergeable, other: Mergeable, /) -> None: ...
 
 
 Mergeable = TypeVar("Mergeable", bound=_Merges)
 
 
-class Store(Protocol):
+class Store(Protocol[Prediction]):
     """Predictions on disk, image by image; what a prediction is depends on the task."""
 
-    def load(self, sample: Sample) -> Any:
+    def load(self, sample: Sample) -> Prediction | None:
         """The image's prediction, or None if there is none yet."""
 
-    def save(self, sample: Sample, prediction: Any) -> None:
+    def save(self, sample: Sample, prediction: Prediction) -> None:
         """Keep a prediction, so that it outlives an interruption."""
 
 
-class InstanceStore(Store, Protocol):
+class InstanceStore(Store[Records], Protocol):
     """Detections on disk: COCO-format records."""
 
-    def finish(self, records: Iterable[list[dict[str, Any]]]) -> None:
+    def finish(self, records: Iterable[Records]) -> None:
         """Called once, when all images are done, with the detections of each."""
 
 
@@ -48,9 +54,9 @@ def each_image(
     dataset: Samples,
     variants: Mapping[str, Options],
     *,
-    convert: Callable[[Sample, Any], Any],
-    use: Callable[[str, int, Sample, Any], None],
-    stores: Mapping[str, Store],
+    convert: Callable[[Sample, Result], Prediction],
+    use: Callable[[str, int, Sample, Prediction], None],
+    stores: Mapping[str, Store[Prediction]],
     progress: Progress | None,
     shard: Shard,
 ) -> dict[str, float]:
@@ -100,20 +106,20 @@ def merged(parts: Sequence[Mergeable]) -> Mergeable:
     return first
 
 
-def _predict(model: Model | None, sample: Sample, options: Options) -> Any:
+def _predict(model: Model | None, sample: Sample, options: Options) -> Result:
     if model is None:
         raise ValueError("there is no saved prediction, and no model to make one")
     return model.predict([sample.image], **options)[0]
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def _evaluating(model: Model | None) -> Iterator[None]:
     """The model in evaluation mode, and afterwards as it was."""
-    training = getattr(model, "training", False)
-    if training:
-        model.eval()
+    network = model if isinstance(model, nn.Module) and model.training else None
+    if network is not None:
+        network.eval()
     try:
         yield
     finally:
-        if training:
-            model.train()
+        if network is not None:
+            network.train()

@@ -68,9 +68,10 @@ class SavedDetections:
         if not isinstance(content, list):
             raise ValueError(f"{self.results}: expected a list of detections, got {type(content).__name__}")
         for number, record in enumerate(content):
-            if not isinstance(record, dict) or not isinstance(record.get("image_id"), int | str):
+            own = record.get("image_id") if isinstance(record, dict) else None
+            if not isinstance(own, int | str):
                 raise ValueError(f"{self.results}: record {number}: expected an object with an image_id")
-            self._known.setdefault(record["image_id"], []).append(record)
+            self._known.setdefault(own, []).append(record)
 
 
 class SavedLabels:

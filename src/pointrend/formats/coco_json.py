@@ -7,7 +7,7 @@ as text, a two-point ring beside a good one) is read as it is meant, with a warn
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -77,15 +77,13 @@ def inspect_coco(
     content = source if isinstance(source, Mapping) else read_json(source)
     if not isinstance(content, Mapping):
         raise ValueError(f'{name}: expected an object with "images", "annotations" and "categories"')
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list | tuple):
-            raise ValueError(f"{name}, {key}: expected a list, got {brief(content.get(key))}")
     faults: list[Fault] = []
-    images = _List("images", content["images"], lambda record: _image(record, file_names), faults)
-    categories = _List("categories", content["categories"], _category, faults)
+    listed = {key: _listed(content, key, name) for key in ("images", "annotations", "categories")}
+    images = _List("images", listed["images"], lambda record: _image(record, file_names), faults)
+    categories = _List("categories", listed["categories"], _category, faults)
     annotations = _List(
         "annotations",
-        content["annotations"],
+        listed["annotations"],
         lambda record: _annotation(record, images, categories, masks),
         faults,
         renumber=True,
@@ -99,6 +97,13 @@ def inspect_coco(
     return Inspection(file, faults, {**content, **lists})
 
 
+def _listed(content: Mapping[str, object], key: str, source: str) -> Sequence[object]:
+    entries = content.get(key)
+    if not isinstance(entries, list | tuple):
+        raise ValueError(f"{source}, {key}: expected a list, got {brief(entries)}")
+    return entries
+
+
 K = TypeVar("K", bound=Id)
 V = TypeVar("V")
 
@@ -110,7 +115,7 @@ def _in_order(found: dict[K, V]) -> dict[K, V]:
 
 class _HasId(Protocol):
     @property
-    def id(self) -> Any: ...
+    def id(self) -> Id: ...
 
 
 T = TypeVar("T", bound=_HasId)
@@ -126,7 +131,7 @@ class _List(Generic[T]):
     def __init__(
         self,
         key: str,
-        entries: Any,
+        entries: Sequence[object],
         read: Callable[[_Record], T],
         faults: list[Fault],
         *,
@@ -134,8 +139,8 @@ class _List(Generic[T]):
     ) -> None:
         self.faults = faults
         self.found: dict[Any, T] = {}
-        self.refused: set[Any] = set()
-        self.mended: list[Any] = []
+        self.refused: set[Id] = set()
+        self.mended: list[object] = []
         fresh = self._fresh_ids(entries) if renumber else None
         for number, fields in enumerate(entries):
             self.mended.append(fields)
@@ -154,7 +159,7 @@ class _List(Generic[T]):
             self.mended[-1] = record.fields
 
     @staticmethod
-    def _fresh_ids(entries: Any) -> Iterator[int]:
+    def _fresh_ids(entries: Sequence[object]) -> Iterator[int]:
         ids = (entry.get("id") for entry in entries if isinstance(entry, Mapping))
         return count(1 + max((one for one in ids if type(one) is int), default=0))
 
@@ -188,7 +193,7 @@ class _Record:
         self.place, self.faults = f"{key}[{number}]", faults
         if not isinstance(fields, Mapping):
             raise _FaultError(Fault("no record", self.place, f"expected an object, got {brief(fields)}"))
-        self.fields: dict[str, Any] = dict(fields)
+        self.fields: dict[str, object] = dict(fields)
         if "id" in fields:
             self.place += f" (id {brief(fields['id'])})"
 
@@ -358,7 +363,7 @@ def _check_point_counts(annotations: _List[Annotation]) -> None:
             del annotations.found[item.id]
 
 
-def _among(value: object, ids: set[Any]) -> bool:
+def _among(value: object, ids: set[Id]) -> bool:
     return isinstance(value, int | str) and value in ids
 
 
@@ -390,7 +395,7 @@ def _shape(record: _Record, image: ImageRecord) -> Shape:
             f"at most {MAX_POLYGONS} polygons",
             len(value),
         )
-    meant: Any = value
+    meant: Sequence[object] = value
     if len(value) >= 3 and all(isinstance(one, list) and len(one) == 2 for one in value):
         meant = [value]  # the pairs of one polygon, and noted as that
     if len(value) >= 6 and not any(isinstance(one, list | tuple | Mapping) for one in value):

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
+from typing import TypeGuard, TypeVar
 
 import numpy as np
 
 from pointrend.formats.records import CocoFile, Id, brief
-from pointrend.masks.rle import FAULTY, checked_runs, compress, measure
+from pointrend.masks.rle import FAULTY, CocoDetection, CocoMask, checked_runs, compress, measure
 
 __all__ = ["KnownIds", "Records", "check_records", "consumed"]
 
-Records = list[dict[str, Any]]
+Records = list[CocoDetection]
 """Detections in the format of COCO's results, as `InstanceResult.to_coco` gives them."""
+T = TypeVar("T")
 AT_ONCE = 4096
 """Records whose run lengths are decoded together."""
 
@@ -37,7 +38,7 @@ class KnownIds:
 
 
 def check_records(
-    records: Iterable[Mapping[str, Any]],
+    records: Iterable[object],
     truth: KnownIds,
     *,
     source: str = "predictions",
@@ -80,13 +81,13 @@ def check_records(
                 if not isinstance(own, int | str) or own in seen:
                     raise ValueError(f"{where}: id: {brief(own)} appears twice or is no id")
                 seen.add(own)
-            category_id = record.get("category_id")
-            other = isinstance(category_id, int) and category_id in other_categories
-            if not other:
-                category_id = _known_id(where, "category_id", category_id, truth.categories, truth.source)
+            category = record.get("category_id")
+            other = isinstance(category, int) and category in other_categories
+            categories = other_categories if other else truth.categories
+            category_id = _known_id(where, "category_id", category, categories, truth.source)
             # Only the order of scores counts: logits are fine.
             score = _finite(where, "score", record.get("score"))
-            fresh: dict[str, Any] = {"image_id": image_id, "category_id": category_id, "score": score}
+            fresh: CocoDetection = {"image_id": image_id, "category_id": category_id, "score": score}
             checked.append(fresh)
             if other:
                 continue
@@ -102,7 +103,7 @@ def check_records(
     return checked
 
 
-def consumed(records: list[Any]) -> Iterator[Any]:
+def consumed(records: list[T]) -> Iterator[T]:
     """The records one by one, each let go when the next one is asked for; the list is empty afterwards."""
     records.reverse()
     while records:
@@ -123,7 +124,7 @@ class _Place:
         return f"{self.source}: record {self.number}{known}"
 
 
-def _measured(batch: Sequence[tuple[int, Any]]) -> list[tuple[int, int]]:
+def _measured(batch: Sequence[tuple[int, object]]) -> list[tuple[int, int]]:
     """Pixels in all and inside of each record's mask, where its run lengths are compressed and sound."""
     texts: list[str | bytes] = []
     for _, record in batch:
@@ -136,7 +137,7 @@ def _measured(batch: Sequence[tuple[int, Any]]) -> list[tuple[int, int]]:
 
 def _mask(
     where: _Place, mask: object, size: tuple[int, int], total: int = FAULTY, area: int = FAULTY
-) -> tuple[dict[str, Any], int]:
+) -> tuple[CocoMask, int]:
     """The mask, compressed, and its area, both of which are known already where its `total` is the image's."""
     if not isinstance(mask, Mapping) or "counts" not in mask or "size" not in mask:
         raise ValueError(f"{where}: segmentation: expected an RLE {{size, counts}}, got {brief(mask)}")
@@ -165,23 +166,26 @@ def _box(where: _Place, box: object) -> list[float]:
     return [x, y, width, height]
 
 
-def _known_id(where: _Place, field: str, value: object, ids: Collection[Any], source: str) -> Any:
+def _known_id(where: _Place, field: str, value: object, ids: Collection[T], source: str) -> T:
     """The id, as one of `ids`, which are those of `source`."""
-    if type(value) is int and value in ids:
-        return value
     if isinstance(value, np.integer):
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value not in ids:
+    if isinstance(value, bool) or not isinstance(value, int | str) or not _among(value, ids):
         raise ValueError(f"{where}: {field}: {brief(value)} is not in {source}")
     return value
 
 
-def _finite(where: _Place, field: str, value: Any) -> float:
+def _among(value: object, ids: Collection[T]) -> TypeGuard[T]:
+    return value in ids
+
+
+def _finite(where: _Place, field: str, value: object) -> float:
     """A number that neither JSON's NaN nor its endless integers are."""
     if type(value) is float and abs(value) <= 1e300:
         return value
-    plain = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    # False for NaN too; math.isfinite fails on JSON's endless integers.
-    if not plain or not abs(value) <= 1e300:
+    if isinstance(value, np.integer | np.floating):
+        value = value.item()
+    # Not math.isfinite: it fails on JSON's endless integers.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300:
         raise ValueError(f"{where}: {field}: expected a finite number, got {brief(value)}")
     return float(value)

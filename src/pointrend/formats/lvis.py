@@ -29,7 +29,7 @@ FILES = ("lvis_v1_{}.json", "lvis_v0.5_{}.json")
 VERDICTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
-def cocofy_lvis(lvis: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+def cocofy_lvis(lvis: str | Path | Mapping[str, object]) -> dict[str, Any]:
     """Restrict an LVIS data set to the categories of COCO and give them COCO's ids.
 
     As Detectron2's `prepare_cocofied_lvis`: categories are matched by WordNet synset, everything else about
@@ -44,7 +44,8 @@ def cocofy_lvis(lvis: str | Path | Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: naming file, record and field if it is not of this form.
     """
-    name, data = ("lvis", lvis) if isinstance(lvis, Mapping) else (str(lvis), read_json(lvis))
+    name = "lvis" if isinstance(lvis, Mapping) else str(lvis)
+    data: Any = lvis if isinstance(lvis, Mapping) else read_json(lvis)
     if not isinstance(data, Mapping):
         raise ValueError(f"{name}: expected an object, got {type(data).__name__}")
     coco_ids = {category.synset: category.id for category in coco.CATEGORIES}

@@ -71,7 +71,7 @@ class PointLabels:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to_coco(self) -> dict[str, Any]:
+    def to_coco(self) -> dict[str, object]:
         """The two fields of an annotation."""
         return {"point_coords": self.coords.tolist(), "point_labels": self.labels.tolist()}
 
@@ -92,9 +92,9 @@ class Annotation:
     points: PointLabels | None = None
     """PointSup: labelled points; in a file all objects have as many, or none has any."""
 
-    def to_coco(self) -> dict[str, Any]:
+    def to_coco(self) -> dict[str, object]:
         """The form of COCO files; run lengths compressed."""
-        record = {
+        record: dict[str, object] = {
             "id": self.id,
             "image_id": self.image_id,
             "category_id": self.category_id,

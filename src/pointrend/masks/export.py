@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pointrend.masks import polygons, rle
+from pointrend.masks.rle import CocoDetection, CocoMask
 from pointrend.results import InstanceResult, Result, SemanticResult
 from pointrend.structures import IGNORE_LABEL, InstanceMasks
 
@@ -96,9 +97,9 @@ def to_geojson(result: Result, *, tolerance: float = 0.0) -> dict[str, Any]:
 
 def to_coco(
     result: InstanceResult, image_id: int | str, category_ids: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
+) -> list[CocoDetection]:
     """COCO result records of an image's detections, see `InstanceResult.to_coco`."""
-    records = []
+    records: list[CocoDetection] = []
     for number, segmentation in enumerate(rle.encode_windows(result.masks)):
         label = int(result.labels[number])
         x1, y1, x2, y2 = (round(float(v), 4) for v in result.boxes[number])
@@ -129,7 +130,7 @@ def to_pandas(result: Result) -> Any:
     return pandas.DataFrame(rows, columns=columns)
 
 
-def to_rle(result: Result) -> list[dict[str, Any]]:
+def to_rle(result: Result) -> list[CocoMask]:
     """Compressed COCO run lengths of each object, or of each class of a label map: `size` (H, W) and `counts`."""
     return list(rle.encode_windows(as_objects(result).masks))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,29 @@ TEXT_BATCH = 2**18
 MOST_DIGITS = 6
 """Of a count: 30 bits. No image has as many pixels, and no sum of such counts overflows."""
 FAULTY = -1
+
+
+class CocoMask(TypedDict):
+    """A mask as COCO files have it: `size` is (H, W) of the image."""
+
+    size: list[int]
+    counts: str | bytes
+
+
+class _Scored(TypedDict):
+    image_id: int | str
+    category_id: int
+    score: float
+
+
+class CocoDetection(_Scored, total=False):
+    """A record of COCO's results; which of these fields it has besides, depends on who made it."""
+
+    bbox: list[float]
+    """x, y, width, height."""
+    segmentation: CocoMask
+    area: float
+    """Pixels inside."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +79,7 @@ class RunLengths:
         """Pixels inside."""
         return float(self.counts[1::2].sum())
 
-    def to_coco(self) -> dict[str, Any]:
+    def to_coco(self) -> CocoMask:
         """The compressed form of COCO files."""
         return {"size": list(self.size), "counts": compress(self.counts)}
 
@@ -70,7 +93,7 @@ class RunLengths:
         return np.repeat(values, lengths).reshape(width, rows)[:, top : top + height].T
 
 
-def encode_windows(masks: InstanceMasks) -> Iterator[dict[str, Any]]:
+def encode_windows(masks: InstanceMasks) -> Iterator[CocoMask]:
     """Compressed COCO RLE of each mask in its image: {"size": [H, W], "counts": text}.
 
     Time and memory go with the windows' areas, not with the image's.

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from pointrend.results import InstanceResult, SemanticResult
-from pointrend.structures import Dataset, InstanceTarget, LabelledPoints, Sample
+from pointrend.structures import Dataset, InstanceTarget, LabelledPoints, Sample, SemanticTarget
 from pointrend.visualize import as_image, draw, draw_chosen, traced_box
 from pointrend.visualize.colors import RGBImage
 from pointrend.visualize.explain import boxes_in_image
@@ -83,6 +83,8 @@ def draw_target(
             InstanceResult(target.boxes, target.labels, scores, target.masks, tuple(class_names), None),
         )
         return image if target.points is None else _with_points(image, target.points)
+    if not isinstance(target, SemanticTarget):
+        raise ValueError(f"expected a sample with objects or a label map, got {type(target).__name__}")
     return draw(sample.image, SemanticResult(target.labels, tuple(class_names), tuple(palette), None))
 
 
