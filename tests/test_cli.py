@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -108,6 +109,21 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setattr(Predict, "run", interrupt)
     assert main(["predict", "--model", "x"]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pointrend {pointrend.__version__}\n"
+
+
+def test_file_names_that_a_stream_cannot_encode_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Predict, "run", lambda _: print("see \u2603 \udcff") or 0)
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", write_through=True)
+    monkeypatch.setattr(sys, "stdout", pipe)
+    assert main(["predict", "--model", "x"]) == 0
+    assert pipe.buffer.getvalue().split() == [b"see", b"\\u2603", b"\\udcff"]
+    monkeypatch.setattr(sys, "stdout", None)  # what Python makes of one that was closed
+    assert main(["predict", "--model", "x"]) == 0
 
 
 def test_the_first_ctrl_c_asks_and_the_second_one_stops() -> None:

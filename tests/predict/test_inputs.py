@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,31 @@ def test_every_image_has_a_name_of_its_own(paths: list[str], expected: list[str]
     found = output_names([Path(path) for path in paths])
     assert found == expected
     assert len({name.casefold() for name in found}) == len(found)
+
+
+def test_links_that_lead_nowhere_are_named_and_pipes_left_alone(tree: Path) -> None:
+    (tree / "a" / "gone.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(tree / "a" / "pipe.jpg")
+    assert names(tree, "a") == ["a/deep/two.PNG", "a/gone.jpg", "a/one.jpg"]
+
+
+def test_folders_that_cannot_be_read_are_failures(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refused(folder: str) -> Iterator[os.DirEntry[str]]:
+        if Path(folder).name == "deep":
+            raise PermissionError(13, "Permission denied", folder)
+        return scan(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        found, failures = find_images([str(tree)])
+    assert {Path(path).name for path in found} == {"one.jpg"}
+    assert [(failure.path, failure.reason) for failure in failures] == [
+        (tree / "a" / "deep", "cannot be read (Permission denied)")
+    ]
+
+
+def test_an_empty_text_is_not_the_folder_that_one_is_in() -> None:
+    with pytest.raises(ValueError, match="got an empty text"):
+        find_images([""])

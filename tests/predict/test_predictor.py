@@ -237,6 +237,7 @@ def test_scores_and_classes_are_chosen_for_results_and_files(tmp_path: Path) -> 
         ({"classes": [3]}, "class: expected a name, got 3"),
         ({"batch_size": 0}, "batch_size: expected 1 or more"),
         ({"batch_size": "4"}, "batch_size: expected 1 or more"),
+        ({"max_pixels": 0}, "max_pixels: expected 1 or more"),
         ({"channel_order": "grb"}, "channel_order: expected 'rgb' or 'bgr'"),
     ],
 )

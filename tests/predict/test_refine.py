@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 import pointrend
 from pointrend.cli import main
@@ -164,3 +164,76 @@ def test_label_maps_are_written_as_they_are(tmp_path: Path) -> None:
         write_mask(labels, tmp_path / "m.json")
     with pytest.raises(ValueError, match=r"write \.npy"):
         write_mask(labels * 1000, tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("shape", [(*SIZE, 1), (1, 1, *SIZE)])
+def test_a_mask_may_have_axes_of_one(disc: tuple[Image.Image, np.ndarray], shape: tuple[int, ...]) -> None:
+    image, truth = disc
+    assert torch.equal(refine_mask(image, truth.reshape(shape)), refine_mask(image, truth))
+
+
+def test_pillow_images_and_arrays_that_cannot_be_written_are_masks(
+    disc: tuple[Image.Image, np.ndarray],
+) -> None:
+    image, truth = disc
+    expected = refine_mask(image, truth)
+    mask = Image.fromarray(truth)
+    assert torch.equal(refine_mask(image, mask), expected)
+    assert torch.equal(refine_mask(image, np.asarray(mask)), expected)
+
+
+def test_probabilities_a_little_outside_of_0_to_1_are_no_logits(disc: tuple[Image.Image, np.ndarray]) -> None:
+    image, truth = disc
+    refined = refine_mask(image, truth * 1.1 - 0.05)
+    assert iou(refined, truth) > 0.98
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "red", "NPY"])
+def test_a_mask_in_colours_is_read_where_they_are_grey_or_one_beside_black(
+    disc: tuple[Image.Image, np.ndarray], tmp_path: Path, mode: str
+) -> None:
+    _, truth = disc
+    if mode == "NPY":
+        np.save(tmp_path / "m.npy", truth)
+        (tmp_path / "m.npy").rename(tmp_path / "m.NPY")
+        assert np.array_equal(np.asarray(read_mask(tmp_path / "m.NPY")), truth)
+        return
+    mask = Image.fromarray(truth.astype(np.uint8) * 255)
+    mask = (
+        Image.merge("RGB", [mask, *[Image.new("L", mask.size)] * 2]) if mode == "red" else mask.convert(mode)
+    )
+    mask.save(tmp_path / "m.png")
+    assert np.array_equal(np.asarray(read_mask(tmp_path / "m.png")) > 0, truth)
+
+
+def test_more_colours_than_that_are_refused(tmp_path: Path) -> None:
+    image = Image.new("RGB", (3, 1))
+    for x, color in enumerate([(0, 0, 0), (255, 0, 0), (0, 255, 0)]):
+        image.putpixel((x, 0), color)
+    image.save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match="Convert its colours"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_the_command_takes_soft_masks_and_says_what_it_took(
+    disc: tuple[Image.Image, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, truth = disc
+    image.save(tmp_path / "a.png")
+    mask = Image.fromarray(truth.astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(2))
+    out = tmp_path / "out.png"
+    for suffix in ("png", "jpg"):
+        mask.save(tmp_path / f"soft.{suffix}")
+        given = ["refine", str(tmp_path / "a.png"), str(tmp_path / f"soft.{suffix}"), "--out", str(out)]
+        assert main(given) == 2
+        assert main([*given, "--soft"]) == 0
+        assert "refined the mask" in capsys.readouterr().out
+        assert iou(np.array(Image.open(out)) == 255, truth) > 0.95
+    Image.fromarray(np.where(truth, 7, 3).astype(np.uint8)).save(tmp_path / "labels.png")
+    assert main(["refine", str(tmp_path / "a.png"), str(tmp_path / "labels.png"), "--out", str(out)]) == 0
+    assert "refined 2 labels" in capsys.readouterr().out
+
+
+def test_labels_below_0_are_named_where_they_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="from -1 to 3"):
+        write_mask(torch.tensor([[-1, 3]], dtype=torch.int32), tmp_path / "m.png")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from pointrend.data.build import open_dataset
@@ -252,6 +252,20 @@ def test_a_cutout_is_the_object_on_transparency_with_an_edge_of_one_pixel(tmp_pa
     assert alpha[12, 19] == 255  # more than a pixel from its edge
     assert 127 < alpha[10, 19] < 255  # on it
     assert alpha[15, 23] == 255  # the image's border is none
+
+
+def test_a_cutout_keeps_the_colour_profile_of_its_image(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with Image.open(make_image(tmp_path / "plain.png")) as image:
+        image.save(tmp_path / "a.png", icc_profile=profile)
+        image.convert("L").save(tmp_path / "grey.png", icc_profile=profile)  # that is none of RGB any more
+    predictor, output = Predictor(Two(), device="cpu"), Output(overlays=False, cutouts="image")
+    predictor.save([tmp_path / f"{name}.png" for name in ("plain", "a", "grey")], tmp_path / "out", output)
+    found = {}
+    for path in (tmp_path / "out" / "cutouts").iterdir():
+        with Image.open(path) as image:
+            found[path.name] = image.info.get("icc_profile")
+    assert found == {"plain.png": None, "a.png": profile, "grey.png": None}
 
 
 def test_objects_are_cut_out_one_by_one(tmp_path: Path) -> None:

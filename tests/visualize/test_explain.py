@@ -289,6 +289,10 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     errors = capsys.readouterr().err
     assert "asked for 500" in errors
     assert "--instance" in errors
+    pointrend.save(segmenter(), tmp_path / "model.safetensors")
+    for option in ("--instance", "--min-score"):
+        assert main([*given, option, "1"]) == 2
+        assert "leave them out" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -168,18 +168,24 @@ def test_the_file_of_another_model_is_refused(small):
         load("pointrend_semantic_R_101_FPN_1x_cityscapes", small)
 
 
-def test_paths_load_whatever_wrote_them(small, tmp_path):
+def test_paths_load_whatever_wrote_them(small, tmp_path, monkeypatch):
     foreign = load(small)
     assert foreign.config == SMALL
     save(foreign, tmp_path / "ours.safetensors")
     assert load(tmp_path / "ours.safetensors").config == SMALL
     assert load(str(tmp_path / "ours.safetensors")).config == SMALL
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load("~/ours.safetensors").config == SMALL
 
 
 def test_misspelt_names_and_missing_files_are_told_apart_kindly(tmp_path):
     with pytest.raises(FileNotFoundError, match="did you mean pointrend_rcnn_R_50_FPN_3x_coco"):
         load("pointrend_rcnn_R_50_FPN_3x_cocoo")
-    with pytest.raises(FileNotFoundError, match="it has pointrend_rcnn"):
+    with pytest.raises(FileNotFoundError, match="did you mean photo-semantic"):
+        load("photo_semantic")
+    with pytest.raises(FileNotFoundError, match="refine_mask"):
+        load("mask-refiner")
+    with pytest.raises(FileNotFoundError, match=r"it has photo-semantic, .*pointrend_rcnn"):
         load(tmp_path / "zzz")
     with pytest.raises(ValueError, match="goes with a name of the zoo"):
         load(tmp_path / "zzz", weights=tmp_path / "x")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import os
 import sys
 import types
@@ -20,6 +21,7 @@ from typing import Annotated, Any, Literal, Union
 
 from tyro.conf import arg
 
+from pointrend._version import __version__
 from pointrend.cli.app import App, Label
 from pointrend.cli.data import Data
 from pointrend.cli.evaluate import Evaluate
@@ -37,11 +39,25 @@ def _say(message: Warning | str, category: type[Warning], *place: object, **more
     print(f"pointrend: {message}", file=sys.stderr)
 
 
+def _prepare_streams() -> None:
+    """Escape characters that a stream's encoding lacks, as of file names in Windows; drop what goes to a closed one."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `arguments` are the process's own if not given."""
     import tyro
 
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_streams()
+    if given == ["--version"]:
+        print(f"pointrend {__version__}")
+        return DONE
 
     def named(name: str, kind: type) -> object:
         plain_help(kind)
@@ -73,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             commands,
             prog="pointrend",
             description="PointRend: crisp segmentation masks, rendered point by point. "
-            "Start with `pointrend demo`; `pointrend COMMAND --help` explains a command.",
+            "Start with `pointrend demo`; `pointrend COMMAND --help` explains a command, "
+            "`pointrend --version` says which version this is.",
             args=given,
         )
         try:

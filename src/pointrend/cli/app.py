@@ -17,8 +17,8 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 class App:
     """Watch subdivision in the browser: drop an image, move the sliders for resolution and points.
 
-    Two small models that know generated scenes come with the package. For photographs name your own checkpoints, or
-    choose a published model on the page, which is downloaded then.
+    A model for photographs comes with the package, and two small ones that know generated scenes. Name your own
+    checkpoints beside them, or choose a published model on the page, which is downloaded then.
     """
 
     models: Positional[Annotated[tuple[str, ...], arg(metavar="MODEL ...")]] = ()

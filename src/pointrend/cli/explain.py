@@ -29,7 +29,7 @@ class Explain:
 
     image: Positional[Path]
     """An image."""
-    model: str
+    model: str = "photo-semantic"
     """A checkpoint written by `pointrend train`, or a name listed by `pointrend zoo`; with a point head."""
     instance: int = 0
     """Of an instance model, which object to explain; 0 is the surest."""
@@ -57,6 +57,9 @@ class Explain:
         model = cast("InstanceSegmenter | SemanticModel", load_model(self.model))
         if not hasattr(model, "loss"):
             raise ValueError(f"{self.model}: expected a checkpoint; an exported file shows no steps")
+        for_objects = self.instance != Explain.instance or self.min_score != Explain.min_score
+        if model.task == "semantic" and for_objects:
+            raise ValueError("--instance and --min-score are for models that find objects; leave them out")
         predictor = Predictor(model, device=self.device)
         image = predictor.read(self.image)
         explanation = explain(predictor.model, image, instance=self.instance)

@@ -253,8 +253,10 @@ class Refine:
     image: Positional[Annotated[Path, arg(metavar="IMAGE")]]
     """The image."""
     mask: Positional[Annotated[Path, arg(metavar="MASK")]]
-    """A label image (PNG; 0 is outside), an array (.npy: booleans, labels, probabilities or logits), or COCO's run
-    lengths (.json)."""
+    """An image of a mask or of labels (PNG; 0 or black is outside), an array (.npy: booleans, labels, probabilities or
+    logits), or COCO's run lengths (.json)."""
+    soft: bool = False
+    """The mask is a grey image, also a JPEG, of one object with soft edges: 0 outside, 255 inside."""
     out: Path | None = None
     """File to write: .png, .npy, or .json (run lengths); MASK-refined.png beside the mask when not given."""
 
@@ -264,8 +266,12 @@ class Refine:
         if out.suffix not in (".png", ".npy", ".json"):
             raise ValueError(f"out: expected a name ending in .png, .npy or .json, got {out}")
         announce("loading the mask refiner")
+        import torch
+
         from pointrend.predict.refine import read_mask, refine_mask, write_mask
 
-        write_mask(refine_mask(self.image, read_mask(self.mask)), out)
-        print(f"refined, see {out}")
+        refined = refine_mask(self.image, read_mask(self.mask, soft=self.soft))
+        write_mask(refined, out)
+        what = "the mask" if refined.dtype == torch.bool else f"{len(refined.unique())} labels"
+        print(f"refined {what}, see {out}")
         return 0

@@ -111,6 +111,8 @@ def local_path(source: str | os.PathLike[str]) -> Path:
         ValueError: an address of another kind (as a `Path`, any address: it has lost a slash), or no name of a file.
     """
     text = os.fspath(source)
+    if not text:
+        raise ValueError("expected the name of a file or folder, got an empty text")
     short = text if len(text) <= 200 else f"{text[:200]}..."
     if text.lower().startswith("file:/"):
         text = urllib.request.url2pathname(urllib.parse.urlsplit(text).path)

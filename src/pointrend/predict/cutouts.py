@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
+from pointrend.data.decode import formats
 from pointrend.masks.export import BACKGROUND, label_map
 from pointrend.results import InstanceResult, Result
 from pointrend.structures import IGNORE_LABEL, InstanceMasks
@@ -45,6 +48,18 @@ def soft_alpha(mask: Tensor) -> NDArray[np.uint8]:
     share = F.avg_pool2d(F.pad(inside, (1, 1, 1, 1), mode="replicate"), 3, stride=1)[0, 0]
     opacity = torch.where(mask, share.clamp(min=EDGE), 0.0)
     return (opacity * 255).round().to(torch.uint8).numpy()
+
+
+def color_profile(path: str | Path) -> bytes | None:
+    """The ICC profile that says which colours an RGB file's numbers stand for, as photographs of phones have one; None
+    where there is none, for other colour spaces, and for what lies at an address.
+    """
+    try:
+        with Image.open(path, formats=formats()) as image:
+            profile: bytes | None = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA") else None
+            return profile
+    except Exception:  # whatever Pillow raises for what is no file of an image
+        return None
 
 
 def cutout(image: Tensor, mask: Tensor) -> NDArray[np.uint8]:

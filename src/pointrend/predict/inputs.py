@@ -44,7 +44,7 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> tuple[list[Source]
             continue
         path = local_path(source)
         if path.is_dir():
-            matches = sorted(_images_below(path))
+            matches = sorted(_images_below(path, failures))
         elif path.exists() or not glob.has_magic(str(path)):
             matches = [path]
         else:
@@ -58,13 +58,19 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> tuple[list[Source]
     return list(found.values()), failures
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
-    for where, folders, files in os.walk(folder):
+def _images_below(folder: Path, failures: list[Failure]) -> Iterator[Path]:
+    """The images, also links that lead nowhere; folders that cannot be read are added to the failures."""
+
+    def note(error: OSError) -> None:
+        failures.append(Failure(Path(error.filename), f"cannot be read ({error.strerror})"))
+
+    for where, folders, files in os.walk(folder, onerror=note):
         here = Path(where)
         folders[:] = [f for f in folders if not f.startswith(".") and not _was_written(here / f)]
         for name in files:
             path = here / name
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            a_file = os.path.isfile(path) or not os.path.exists(path)  # no pipe, whose reader would wait
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_SUFFIXES and a_file:
                 yield path
 
 

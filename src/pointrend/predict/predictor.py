@@ -85,6 +85,8 @@ class Predictor:
             )
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"batch_size: expected 1 or more, got {batch_size!r}")
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels: expected 1 or more, got {max_pixels}")
         if min_score is not None and not (isinstance(min_score, Real) and 0 <= min_score <= 1):
             raise ValueError(f"min_score: expected a score from 0 to 1, got {min_score}")
         if min_score is not None and getattr(model, "task", None) == "semantic":

@@ -17,7 +17,7 @@ from PIL import Image
 from pointrend.io import atomic_write, palette_image, write_png, write_text
 from pointrend.masks.export import BACKGROUND, as_objects, label_map, outlines, to_voc
 from pointrend.metadata import pascal_voc
-from pointrend.predict.cutouts import cutout, foreground, object_cutouts
+from pointrend.predict.cutouts import color_profile, cutout, foreground, object_cutouts
 from pointrend.predict.inputs import MARKER, Ids
 from pointrend.predict.results import Prediction
 from pointrend.results import InstanceResult, SemanticResult
@@ -188,9 +188,10 @@ class Writer:
                 objects = objects.of_classes([n for n in objects.class_names if n.lower() not in BACKGROUND])
             cut = [(f"{name}-{own}", rgba) for own, rgba in object_cutouts(prediction.image, objects)]
         files = []
+        profile = color_profile(prediction.path)
         for own, rgba in cut:
             files.append(f"cutouts/{own}.png")
-            write_png(rgba, self.out / files[-1])
+            write_png(rgba, self.out / files[-1], icc_profile=profile)
         return files
 
     def _categories(self) -> list[dict[str, Any]]:

@@ -9,12 +9,13 @@ with this package yet. What was shown is that deterministic weights give the ori
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pointrend.checkpoints.download import Progress, cache_folder, exclusive, fetch, file_hash
 from pointrend.zoo.backbones import PRETRAINED, PretrainedBackbone, fill_backbone
-from pointrend.zoo.bundled import BUNDLED
+from pointrend.zoo.bundled import BUNDLED, REFINER
 from pointrend.zoo.entries import ZOO, Entry
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _find_file(name: str | Path) -> Path:
     """The file that `name` stands for, here or on the Hub."""
     from pointrend.checkpoints.hub import FILE_NAME, fetch_from_hub, is_hub_name
 
-    path = Path(name)
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         if not (path / FILE_NAME).is_file():
             raise FileNotFoundError(
@@ -165,5 +166,8 @@ def _reader(project: str) -> Any:
 
 
 def _similar(name: str | Path) -> str:
-    close = difflib.get_close_matches(str(name), ZOO, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(ZOO)}"
+    if str(name) == REFINER.name:
+        return "it sharpens masks: pointrend.refine_mask"
+    names = [*BUNDLED, *ZOO]
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(names)}"
