@@ -90,6 +90,9 @@ EDGES = {
 # Lazy imports (inside a function, or for type checkers) that reach further, each with its reason.
 CONVENIENCES = {
     ("results", "matplotlib"): "the type that result.plot() returns",
+    ("results", "numpy"): "the type that result.numpy() returns",
+    ("results", "pandas"): "the type that result.to_pandas() returns",
+    ("results", "supervision"): "the type that result.to_supervision() returns",
     ("results", "masks"): "result.to_coco(), .polygons() and the other formats",
     ("results", "visualize"): "result.plot() and notebooks draw",
     ("models", "zoo"): "Model.from_pretrained(name)",

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pointrend.checkpoints.download import file_hash
 from pointrend.data.build import open_dataset
@@ -38,8 +38,6 @@ from pointrend.structures import Dataset, Task
 
 if TYPE_CHECKING:
     from pointrend.models.base import Pretrained
-    from pointrend.models.instance import InstanceSegmenter
-    from pointrend.models.semantic_model import SemanticModel
 
 
 SIZE_EDGES = (0, 16, 32, 48, 64, 96, 128, 192, 256, 384, 1024)  # pixels, for curves
@@ -64,7 +62,9 @@ class EvaluationJob:
         self.truth: dict[str, Any] | None = None
         self.without_lvis: set[int | str] = set()
 
-    def evaluate_models(self, models: Mapping[str, Any], progress: Progress | None = None) -> list[Scores]:
+    def evaluate_models(
+        self, models: Mapping[str, Pretrained], progress: Progress | None = None
+    ) -> list[Scores]:
         """A row for each model and variant, models one after the other.
 
         Args:
@@ -89,7 +89,9 @@ class EvaluationJob:
             Predictor(model, device=self.options.device)  # moves it there
         data_of = {name: self._with_classes_of(model, data) for name, model in models.items()}
         rendering = any(_renders(model) for model in models.values())
-        evaluate: Any = evaluate_semantic if self.task == "semantic" else evaluate_instances
+        score: Callable[..., list[Scores]] = (
+            evaluate_semantic if self.task == "semantic" else evaluate_instances
+        )
         for (name, model), label in zip(models.items(), _short(list(models)), strict=True):
             data = data_of[name]
             # Beside a model that is rendered in several ways, one without points has its single row.
@@ -100,7 +102,7 @@ class EvaluationJob:
             with ExitStack() as folders:
                 stores = self._stores(name, data, variants, folders)
                 settings = self._settings(data)
-                rows += evaluate(seen, data, variants, stores=stores, progress=progress, **settings)
+                rows += score(seen, data, variants, stores=stores, progress=progress, **settings)
         return rows
 
     def evaluate_predictions(self, source: Path) -> list[Scores]:
@@ -162,26 +164,31 @@ class EvaluationJob:
         return Subset.with_ids(data, annotated)
 
     def _variants(self, model: Pretrained, *, compared: bool) -> tuple[Model, dict[str, Options]]:
+        from pointrend.models.instance import InstanceSegmenter
+        from pointrend.models.semantic_model import SemanticModel
+
         options = self.options
         augmented = options.flip or bool(options.scales)
-        if self.task == "instance" and augmented:
+        if augmented and not isinstance(model, InstanceSegmenter | SemanticModel):
+            raise ValueError(
+                "flip, scales: expected a checkpoint; an exported file predicts as it was written"
+            )
+        if isinstance(model, InstanceSegmenter) and augmented:
             if options.scales or options.mask_sizes or options.points:
                 raise ValueError(
                     "flip: instances are averaged over mirroring alone, without --scales, --mask-sizes, --points"
                 )
             from pointrend.models.tta import FlippedInstances
 
-            return FlippedInstances(cast("InstanceSegmenter", model)), {f"{model.config.mask_head}, flip": {}}
+            return FlippedInstances(model), {f"{model.config.mask_head}, flip": {}}
         if self.task == "semantic" and options.mask_sizes:
             raise ValueError("mask_sizes: label maps have the image's own size; leave --mask-sizes out")
         sizes, points = (options.mask_sizes, options.points) if compared else ((), ())
         seen, variants = variants_of(model, sizes, points)
-        if augmented:
+        if isinstance(model, SemanticModel) and augmented:
             from pointrend.models.tta import AugmentedSemantic
 
-            seen = AugmentedSemantic(
-                cast("SemanticModel", model), scales=options.scales or (1.0,), flip=options.flip
-            )
+            seen = AugmentedSemantic(model, scales=options.scales or (1.0,), flip=options.flip)
         return seen, variants
 
     def _settings(self, data: Subset) -> dict[str, Any]:
@@ -212,11 +219,11 @@ class EvaluationJob:
 
     def _stores(
         self, name: str, data: Subset, variants: Mapping[str, Options], folders: ExitStack
-    ) -> dict[str, Any]:
+    ) -> dict[str, SavedLabels | SavedDetections | CityscapesResults]:
         if self.options.out is None:
             return {}
         options = self.options
-        run: dict[str, Any] = {
+        run: dict[str, object] = {
             "model": name,
             "sha256": _digest(name),
             "data": options.data,
@@ -230,7 +237,7 @@ class EvaluationJob:
         }
         changed = {"precision": options.optimize, "output_stride": options.output_stride}
         run |= {name: value for name, value in changed.items() if value is not None}
-        stores: dict[str, Any] = {}
+        stores: dict[str, SavedLabels | SavedDetections | CityscapesResults] = {}
         for row, own in variants.items():
             settings = run | {"options": dict(own)}
             folder = folders.enter_context(
@@ -291,6 +298,5 @@ def _digest(model: str) -> str | None:
 
 def evaluate_model(model: Pretrained, data: Dataset, *, progress: Progress | None = None) -> list[Scores]:
     """Rows of scores with the usual metrics: for a semantic model with PointRend the coarse prediction first."""
-    evaluate: Any = evaluate_instances if model.task == "instance" else evaluate_semantic
-    rows: list[Scores] = evaluate(model, data, variants_of(model)[1], progress=progress)
-    return rows
+    evaluate = evaluate_instances if model.task == "instance" else evaluate_semantic
+    return evaluate(model, data, variants_of(model)[1], progress=progress)

@@ -19,8 +19,12 @@ from pointrend.structures import IGNORE_LABEL, RGB, Index, InstanceMasks, class_
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy import ndarray
+    from pandas import DataFrame
+    from supervision import Detections
 
     from pointrend.masks.rle import CocoDetection, CocoMask
+    from pointrend.visualize.overlays import Drawable
 
 
 @dataclass(frozen=True)
@@ -50,43 +54,48 @@ class ResultMethods:
     occurs as one object: see `pointrend.masks.export`.
     """
 
-    def to_geojson(self: Any, *, tolerance: float = 0.0) -> dict[str, Any]:
+    @property
+    def _result(self) -> Result:
+        assert isinstance(self, InstanceResult | SemanticResult)
+        return self
+
+    def to_geojson(self, *, tolerance: float = 0.0) -> dict[str, Any]:
         """A GeoJSON FeatureCollection of polygons in pixels, simplified to a tolerance in pixels."""
         from pointrend.masks.export import to_geojson
 
-        return to_geojson(self, tolerance=tolerance)
+        return to_geojson(self._result, tolerance=tolerance)
 
-    def to_labelme(self: Any, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
+    def to_labelme(self, *, tolerance: float = 0.0, image_path: str = "") -> dict[str, Any]:
         """LabelMe's JSON with polygons, simplified to a tolerance in pixels."""
         from pointrend.masks.export import to_labelme
 
-        return to_labelme(self, tolerance=tolerance, image_path=image_path)
+        return to_labelme(self._result, tolerance=tolerance, image_path=image_path)
 
-    def to_label_studio(self: Any, *, tolerance: float = 0.0, image: str = "") -> dict[str, Any]:
+    def to_label_studio(self, *, tolerance: float = 0.0, image: str = "") -> dict[str, Any]:
         """A Label Studio task with this as its prediction; `image` is its file or URL, as Label Studio sees it."""
         from pointrend.masks.export import to_label_studio
 
-        return to_label_studio(self, tolerance=tolerance, image=image)
+        return to_label_studio(self._result, tolerance=tolerance, image=image)
 
-    def to_yolo(self: Any, *, tolerance: float = 0.0) -> str:
+    def to_yolo(self, *, tolerance: float = 0.0) -> str:
         """YOLO-seg's label text: a line for each object, class number and outline as shares of width and height."""
         from pointrend.masks.export import to_yolo
 
-        return to_yolo(self, tolerance=tolerance)
+        return to_yolo(self._result, tolerance=tolerance)
 
-    def to_rle(self: Any) -> list[CocoMask]:
+    def to_rle(self) -> list[CocoMask]:
         """COCO's compressed run lengths: `size` (H, W) and `counts`."""
         from pointrend.masks.export import to_rle
 
-        return to_rle(self)
+        return to_rle(self._result)
 
-    def to_supervision(self: Any) -> Any:
+    def to_supervision(self) -> Detections:
         """`supervision.Detections`; needs the package supervision."""
         from pointrend.masks.export import to_supervision
 
-        return to_supervision(self)
+        return to_supervision(self._result)
 
-    def to_pandas(self: Any) -> Any:
+    def to_pandas(self) -> DataFrame:
         """A pandas DataFrame: a row for each object (class, label, score, x1, y1, x2, y2, area in pixels), of a label
         map for each class that occurs (with score 1).
 
@@ -95,9 +104,9 @@ class ResultMethods:
         """
         from pointrend.masks.export import to_pandas
 
-        return to_pandas(self)
+        return to_pandas(self._result)
 
-    def plot(self: Any, image: Any = None, **options: Any) -> Figure:
+    def plot(self, image: Drawable | None = None, **options: Any) -> Figure:
         """A matplotlib figure of the image with the prediction drawn on it.
 
         Args:
@@ -110,15 +119,15 @@ class ResultMethods:
         """
         from pointrend.visualize.figures import plot_result
 
-        return plot_result(self, image, **options)
+        return plot_result(self._result, image, **options)
 
-    def _repr_png_(self: Any) -> bytes:
+    def _repr_png_(self) -> bytes:
         """For notebooks: the overlay, at most 1024 pixels long."""
         from pointrend.visualize.overlays import overlay_png
 
-        return overlay_png(self)
+        return overlay_png(self._result)
 
-    def _repr_html_(self: Any) -> str:
+    def _repr_html_(self) -> str:
         """For notebooks: what the result holds, and the overlay."""
         import base64
         import html
@@ -215,7 +224,7 @@ class InstanceResult(ResultMethods):
         )
         return self[torch.isin(self.labels.cpu(), wanted)]
 
-    def numpy(self) -> dict[str, Any]:
+    def numpy(self) -> dict[str, ndarray]:
         """Arrays: boxes (D, 4), labels (D,), scores (D,) and masks (D, H, W) bool."""
         found = self.to_dict() | {"masks": self.masks.dense()}
         return {name: tensor.cpu().numpy() for name, tensor in found.items()}
@@ -309,7 +318,7 @@ class SemanticResult(ResultMethods):
         )
         return replace(self, labels=self.labels.masked_fill(others, IGNORE_LABEL))
 
-    def numpy(self) -> Any:
+    def numpy(self) -> ndarray:
         """The label map as an array (H, W)."""
         return self.labels.cpu().numpy()
 
@@ -331,12 +340,19 @@ Result = InstanceResult | SemanticResult
 """What a model's `predict` gives for an image."""
 
 
+class Named(Protocol):
+    """A configuration that names the classes 0..K-1."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+
 class Model(Protocol):
     """What predicts: a model of this package, one with views or windows around it, or an exported file."""
 
     @property
-    def config(self) -> Any:
-        """Its configuration, with `class_names` at least."""
+    def config(self) -> Named:
+        """Its configuration."""
 
     def predict(self, images: Sequence[Tensor], *args: Any, **options: Any) -> Sequence[Result]:
         """A result for each image, uint8 (3, H, W) RGB of any sizes."""

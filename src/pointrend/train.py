@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from pointrend.checkpoints.download import Progress, file_hash
-from pointrend.checkpoints.native import build, save
+from pointrend.checkpoints.native import Model, build, save
 from pointrend.data.build import open_dataset
 from pointrend.data.class_mapping import match_classes
 from pointrend.data.coco import CocoInstances
@@ -30,6 +30,7 @@ from pointrend.evaluation.evaluate_semantic import score_names
 from pointrend.evaluation.ground_truth import Subset
 from pointrend.evaluation.report import Scores, to_json
 from pointrend.io import write_text
+from pointrend.models.attached import AttachedSegmenter
 from pointrend.models.library_backbones import library_licence
 from pointrend.signals import stopping
 from pointrend.structures import Dataset
@@ -54,7 +55,7 @@ Bar = Callable[[str, int], AbstractContextManager[Any]]
 class TrainingRun:
     """A training that can start. `prepare_training` and `prepare_finetuning` make it."""
 
-    model: Any
+    model: Model
     data: Dataset
     """Images to learn from, changed at random."""
     validation: Validation
@@ -195,12 +196,16 @@ def prepare_training(
     return TrainingRun(model, train_part, validation, recipe, options, known)
 
 
-def prepare_finetuning(model: Any, name: str, options: TrainingOptions) -> tuple[TrainingRun, Transfer]:
+def prepare_finetuning(
+    model: Pretrained, name: str, options: TrainingOptions
+) -> tuple[TrainingRun, Transfer]:
     """A training that goes on from a trained model, with the classes of the data, and what was kept of it.
 
     Raises:
-        ValueError: options that do not fit the network; data that cannot be read.
+        ValueError: an exported file; options that do not fit the network; data that cannot be read.
     """
+    if not isinstance(model, Model):
+        raise ValueError(f"{name}: expected a checkpoint; an exported file cannot be trained")
     torch.manual_seed(options.seed)
     config = _adapted(finetune_config(model), options)
     train_part, validation = _open(options, config.task, config.transforms, all_images=False)
@@ -242,13 +247,13 @@ def _open(
 
 
 def _fill(
-    model: Any,
+    model: Model,
     wanted: str,
     options: TrainingOptions,
     progress: Callable[[str], AbstractContextManager[Progress]] | None,
 ) -> None:
     """Fill the backbone, and note where it started."""
-    if wanted in ("", "none"):
+    if wanted in ("", "none") or isinstance(model, AttachedSegmenter):
         return
     if wanted in PRETRAINED:
         model.origin = PRETRAINED[wanted].origin

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pointrend.checkpoints.external import read_foreign
 from pointrend.checkpoints.key_mapping import Row, count, current_name, rename, reverse, translate
-from pointrend.checkpoints.native import build_from, task_of
+from pointrend.checkpoints.native import Config, build_from, own_model
 from pointrend.io import atomic_write
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.inputs import Preprocessing
@@ -127,10 +127,7 @@ def to_detectron2(model: nn.Module, path: str | Path) -> None:
     Raises ValueError where Detectron2 has no such model: another backbone than its ResNets and ResNeXt,
     trained batch norm, a residual point head, DeepLabV3..
     """
-    task_of(model)
-    config: InstanceConfig | SemanticConfig = model.config  # type: ignore[assignment]
-    _check_exportable(config)
-    rows = reverse(_rows(config))
+    rows = reverse(_rows(_exportable(own_model(model).config)))
     arrays = {}
     for name, tensor in model.state_dict().items():
         theirs = translate(name, rows)
@@ -142,7 +139,7 @@ def to_detectron2(model: nn.Module, path: str | Path) -> None:
         pickle.dump({"model": arrays, "__author__": "pointrend"}, file, protocol=4)
 
 
-def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
+def _exportable(config: Config) -> InstanceConfig | SemanticConfig:
     if not isinstance(config, InstanceConfig | SemanticConfig):
         raise ValueError("Detectron2's PointRend has no model with an attached network")
     backbone = config.backbone
@@ -164,6 +161,7 @@ def _check_exportable(config: InstanceConfig | SemanticConfig) -> None:
     found = [name for name, present in problems.items() if present]
     if found:
         raise ValueError(f"Detectron2's PointRend has no model with {' and '.join(found)}")
+    return config
 
 
 def _rows(config: InstanceConfig | SemanticConfig) -> list[Row]:

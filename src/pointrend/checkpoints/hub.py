@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
 
 from torch import nn
 
-from pointrend.checkpoints.native import save, task_of
+from pointrend.checkpoints.native import Config, own_model, save
 from pointrend.io import offline, write_text
+from pointrend.models.attached import AttachedConfig
+from pointrend.models.instance import InstanceConfig
 
 FILE_NAME = "model.safetensors"
 _SUFFIXES = (".safetensors", ".pkl", ".pth", ".pt")
@@ -62,16 +63,18 @@ def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, obj
     save(model, folder / FILE_NAME, extra=extra)
     readme = folder / "README.md"
     if not readme.exists():
-        known = extra if extra is not None else getattr(model, "origin", {})
-        write_text(readme, model_card(model, folder.resolve().name, known))
+        write_text(readme, model_card(model, folder.resolve().name, extra))
 
 
 def model_card(model: nn.Module, title: str, extra: Mapping[str, object] | None = None) -> str:
-    """Markdown with the Hub's header. extra: where the weights come from, plain values by name."""
-    task, config = task_of(model), cast(Any, model.config)
+    """Markdown with the Hub's header. extra: where the weights come from, plain values by name; the model's `origin`
+    if not given.
+    """
+    model = own_model(model)
+    task, config = model.task, model.config
     names = config.class_names
     shown = ", ".join(names[:40]) + (f", .. {len(names)} in all" if len(names) > 40 else "")
-    known = list(origin_lines(extra or {}))
+    known = list(origin_lines(model.origin if extra is None else extra))
     return "\n".join(
         [
             "---",
@@ -125,16 +128,16 @@ def origin_lines(values: Mapping[str, object], indent: str = "") -> Iterator[str
             yield from origin_lines(value, indent + "  ")
 
 
-def describe(config: Any) -> str:
+def describe(config: Config) -> str:
     """One sentence about a model's configuration, without a full stop."""
-    rend = config.point_rend if hasattr(config, "point_rend") else None
+    rend = None if isinstance(config, InstanceConfig) else config.point_rend
     points = "no point head" if rend is None else f"PointRend with {rend.num_points} points a step"
-    if hasattr(config, "network"):
+    if isinstance(config, AttachedConfig):
         name = f"{config.network.name or 'a network'} ({config.network.family})"
         return f"Semantic segmentation: {name}, {points}, {config.num_classes} classes"
     backbone = config.backbone
     stem = " with a deep stem" if backbone.deep_stem else ""
-    if hasattr(config, "masks"):
+    if isinstance(config, InstanceConfig):
         masks = config.masks
         start, side = masks.start_size, masks.mask_size
         grid = f"a {start}x{start} grid to {side}x{side}, {masks.num_points} points a step"

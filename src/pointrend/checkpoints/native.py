@@ -38,6 +38,8 @@ from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.semantic import SemanticConfig, SemanticSegmenter
 
 M = TypeVar("M", bound=Pretrained)
+Config = InstanceConfig | SemanticConfig | AttachedConfig
+Model = InstanceSegmenter | SemanticSegmenter | AttachedSegmenter
 
 FORMAT = "pointrend"
 # The header is read before anything else: a configuration of more than this is none.
@@ -71,13 +73,12 @@ class FileInfo:
 
     version: of the package that wrote it.
     task: "instance" or "semantic".
-    config: `InstanceConfig`, `SemanticConfig` or `AttachedConfig`.
     extra: what was handed to `save`.
     """
 
     version: str
     task: str
-    config: Any
+    config: Config
     extra: dict[str, Any]
 
 
@@ -96,22 +97,21 @@ def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, object] | No
     if getattr(model, "only_predicts", False):
         raise ValueError("this model was made by optimize(): save the one that it was made from")
 
-    path = Path(path)
-    task = task_of(model)
+    path, model = Path(path), own_model(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "version": __version__,
-        "task": task,
-        "config": json.dumps(dataclasses.asdict(model.config)),  # type: ignore[call-overload]
-        "extra": json.dumps(dict(model.origin if extra is None else extra)),  # type: ignore[arg-type]
+        "task": model.task,
+        "config": json.dumps(dataclasses.asdict(model.config)),
+        "extra": json.dumps(dict(model.origin if extra is None else extra)),
     }
     metadata["sha256"] = _digest(metadata, tensors)
     with atomic_write(path, durable=True) as part:
         save_file(tensors, part, metadata)
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
+def load(path: str | Path, *, device: torch.device | str = "cpu") -> Model:
     """The model of a file written by `save`, in evaluation mode on `device`.
 
     Raises FileNotFoundError, and ValueError naming the reason for a file that is none of ours, is damaged, or
@@ -142,7 +142,7 @@ def read(path: str | Path, *, with_tensors: bool = True) -> tuple[FileInfo, dict
     try:
         task = metadata["task"] if "task" in metadata else metadata["kind"]
         values = rename_fields(json.loads(metadata["config"]), RENAMED_FIELDS.get(task, {}))
-        config: Any = from_dict(_config_class(task, values), values)
+        config = from_dict(_config_class(task, values), values)
         extra = json.loads(metadata.get("extra", "{}"))
         if not isinstance(extra, dict):
             raise ValueError(f"extra: expected a dictionary, got {type(extra).__name__}")
@@ -195,7 +195,7 @@ def compare(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, so
         raise ValueError(f"{source}: its tensors do not fit the model:\n  " + "\n  ".join(shown))
 
 
-def load_into(make: Callable[[Any], M], path: str | Path) -> M:
+def load_into(make: Callable[[Config], M], path: str | Path) -> M:
     """The model that `make` builds of a file's configuration, with the file's tensors, in evaluation mode.
 
     For a network that cannot be built by name. Raises as `load`.
@@ -206,7 +206,7 @@ def load_into(make: Callable[[Any], M], path: str | Path) -> M:
     return model
 
 
-def build_from(config: object, tensors: Mapping[str, Tensor], *, source: str) -> Pretrained:
+def build_from(config: Config, tensors: Mapping[str, Tensor], *, source: str) -> Model:
     """The model with exactly these tensors, in evaluation mode.
 
     Raises ValueError, beginning with `source`, for a configuration that no model has, and listing tensors that do not
@@ -238,21 +238,21 @@ class _WithoutInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build(config: Any) -> Pretrained:
+def build(config: Config) -> Model:
     """A freshly initialised model of this configuration."""
     if isinstance(config, AttachedConfig):
         return AttachedSegmenter(config)
     return InstanceSegmenter(config) if isinstance(config, InstanceConfig) else SemanticSegmenter(config)
 
 
-def task_of(model: nn.Module) -> str:
-    """ "instance" or "semantic"; ValueError for anything else."""
-    if isinstance(model, Pretrained):
-        return model.task
+def own_model(model: nn.Module) -> Model:
+    """The model; ValueError for anything but one of ours."""
+    if isinstance(model, Model):
+        return model
     raise ValueError(f"expected an InstanceSegmenter or a SemanticSegmenter, got {type(model).__name__}")
 
 
-def _config_class(task: str, values: object = None) -> type:
+def _config_class(task: str, values: object = None) -> type[Config]:
     if task == "instance":
         return InstanceConfig
     if task != "semantic":

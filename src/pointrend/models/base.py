@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import Field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar, cast
 
@@ -17,6 +17,7 @@ from pointrend.models.devices import faster_precision
 from pointrend.models.feature_maps import build_backbone
 from pointrend.models.library_backbones import normalisation
 from pointrend.models.optimize import optimized
+from pointrend.preprocessing import Preprocessing
 from pointrend.results import Result
 from pointrend.structures import numbered_names
 
@@ -50,11 +51,23 @@ class Losses(dict[str, Tensor]):
         """Images, proposals, boxes, pixels or points, by the same names."""
 
 
+class ModelConfig:
+    """What the configuration of every model of ours, a frozen dataclass, says."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
 class Pretrained(nn.Module):
     """A model of ours that can be fetched and kept."""
 
     task: ClassVar[Literal["instance", "semantic"]]
-    config: Any
+    config: ModelConfig
     origin: dict[str, Any]
     """Where the weights come from (name, URL, licence, scores ..), as far as their file says; empty for new ones."""
 

@@ -19,7 +19,14 @@ from torch import Tensor
 
 from pointrend.core.selection import Generators
 from pointrend.models.backbones import BackboneConfig
-from pointrend.models.base import Losses, Pretrained, choose_config, in_own_precision, prepared_backbone
+from pointrend.models.base import (
+    Losses,
+    ModelConfig,
+    Pretrained,
+    choose_config,
+    in_own_precision,
+    prepared_backbone,
+)
 from pointrend.models.box_head import POOLED, BoxHead, BoxHeadConfig, Detections
 from pointrend.models.boxes import Regions, clip_boxes, has_area
 from pointrend.models.feature_maps import FeaturePyramid
@@ -51,7 +58,7 @@ PROPOSED = (*POOLED, "p6")
 
 
 @dataclass(frozen=True)
-class InstanceConfig:
+class InstanceConfig(ModelConfig):
     """Everything that is needed to build an :class:`InstanceSegmenter`."""
 
     class_names: tuple[str, ...]
@@ -80,10 +87,6 @@ class InstanceConfig:
             raise ValueError(
                 f"backbone: expected output_stride 32 for boxes, got {self.backbone.output_stride}"
             )
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ class InstanceSegmenter(Pretrained):
     """
 
     task = "instance"
+
+    config: InstanceConfig
 
     def __init__(
         self,

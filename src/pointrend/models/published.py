@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from pointrend.core.selection import PointSampling
 from pointrend.models.backbones import BackboneConfig
+from pointrend.models.base import ModelConfig
 from pointrend.models.inputs import Preprocessing
 from pointrend.models.instance import InstanceConfig
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig
+from pointrend.models.semantic_model import LabelMapConfig
 from pointrend.structures import numbered_names
 
 NetworkConfig = InstanceConfig | SemanticConfig
+Config = TypeVar("Config", bound=ModelConfig)
 Palette = Sequence[tuple[int, int, int]]
 
 BGR = Preprocessing(std=(1.0, 1.0, 1.0), channel_order="BGR", short_edge=800, long_edge=1333)
@@ -120,11 +123,11 @@ def deeplab(class_names: Sequence[str]) -> SemanticConfig:
     )
 
 
-def with_classes(config: Any, class_names: Sequence[str], palette: Palette = ()) -> Any:
+def with_classes(config: Config, class_names: Sequence[str], palette: Palette = ()) -> Config:
     """The same network for other classes; instance models have no palette."""
-    if isinstance(config, InstanceConfig):
-        return replace(config, class_names=tuple(class_names))
-    return replace(config, class_names=tuple(class_names), palette=tuple(palette))
+    if isinstance(config, LabelMapConfig):
+        return replace(config, class_names=tuple(class_names), palette=tuple(palette))
+    return replace(config, class_names=tuple(class_names))
 
 
 _COCO, _STREET, _OBJECTS = numbered_names(80), numbered_names(19), numbered_names(8)

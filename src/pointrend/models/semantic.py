@@ -74,6 +74,8 @@ class SemanticSegmenter(SemanticModel):
     2
     """
 
+    config: SemanticConfig
+
     def __init__(
         self,
         config: SemanticConfig | None = None,

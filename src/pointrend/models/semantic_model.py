@@ -6,7 +6,7 @@ Shapes: B images, C classes, H W rows and columns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,10 @@ from pointrend.core.point_rend import PointRend
 from pointrend.core.sampling import FeatureMap
 from pointrend.core.selection import Generators
 from pointrend.core.subdivision import Size, SubdivisionStep
-from pointrend.models.base import Losses, Pretrained, in_own_precision
+from pointrend.models.base import Losses, ModelConfig, Pretrained, in_own_precision
 from pointrend.models.devices import require_memory
 from pointrend.models.full_resolution import LayerAtPoints, continue_to_size
-from pointrend.models.inputs import ImageBatch, Preprocessing, batch_images, batch_labels, prepare_images
+from pointrend.models.inputs import ImageBatch, batch_images, batch_labels, prepare_images
 from pointrend.models.semantic_heads import SemanticPointRendConfig
 from pointrend.results import SemanticResult
 from pointrend.structures import IGNORE_LABEL, SemanticTarget
@@ -30,18 +30,12 @@ from pointrend.structures import IGNORE_LABEL, SemanticTarget
 T = TypeVar("T")
 
 
-class LabelMapConfig:
-    """What the configuration of every semantic model, a frozen dataclass, says."""
+class LabelMapConfig(ModelConfig):
+    """The same of every semantic model."""
 
-    class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    preprocessing: Preprocessing
     loss_normalize: Normalize
     point_rend: SemanticPointRendConfig | None
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
 
     def result(self, labels: Tensor, uncertainty: Tensor | None = None) -> SemanticResult:
         """A label map (H, W), a byte a pixel where the classes fit, with their names and colours."""
@@ -53,7 +47,7 @@ class SemanticModel(Pretrained):
     """Losses and label maps from a network's coarse logits and maps; subclasses set `config` and `point_rend`."""
 
     task = "semantic"
-    config: Any  # a LabelMapConfig
+    config: LabelMapConfig
     point_rend: PointRend | None
 
     def features(self, batch: Tensor) -> dict[str, Tensor]:

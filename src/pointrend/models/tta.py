@@ -10,19 +10,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pointrend.core.lazy_grid import LazyGrid
 from pointrend.core.subdivision import Size
-from pointrend.models.base import Pretrained
+from pointrend.models.base import ModelConfig, Pretrained
 from pointrend.models.box_head import Detections
 from pointrend.models.boxes import clip_boxes, grouped_nms
 from pointrend.models.inputs import batch_images, check_image, resize_image, resize_to
-from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.semantic_model import SemanticModel
+from pointrend.models.instance import InstanceConfig, InstanceSegmenter
+from pointrend.models.semantic_model import LabelMapConfig, SemanticModel
 from pointrend.results import InstanceResult, SemanticResult
 
 MMSEGMENTATION_SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -94,8 +93,9 @@ MERGE_THRESHOLD = 1e-8
 class ModelWrapper(nn.Module):
     """A stand-in for a model, which is a part of it: it is moved, and put into evaluation mode, with it."""
 
-    model: Any
-    options: tuple[Any, ...] = ()
+    config: ModelConfig
+    model: Pretrained
+    options: tuple[object, ...] = ()
     """What else its predictions depend on."""
 
     def __init__(self, model: Pretrained) -> None:
@@ -109,6 +109,7 @@ class ModelWrapper(nn.Module):
 class _SemanticWrapper(ModelWrapper, ABC):
     """A stand-in for a semantic model; its kinds say where the scores of an image come from."""
 
+    config: LabelMapConfig
     model: SemanticModel
 
     @abstractmethod
@@ -214,6 +215,7 @@ class FlippedInstances(ModelWrapper):
     is left in both views, and the two mask probabilities, S x S over the box, are averaged before pasting.
     """
 
+    config: InstanceConfig
     model: InstanceSegmenter
 
     def __init__(self, model: InstanceSegmenter) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pointrend.checkpoints.native import Config
 from pointrend.data.transforms import Compose, RandomCrop, ResizeShortEdge, SamplePoints, SampleTransform
+from pointrend.models.attached import AttachedConfig
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.base import with_backbone
 from pointrend.models.instance import InstanceConfig
-from pointrend.models.published import NetworkConfig, Palette, with_classes
+from pointrend.models.published import Palette, with_classes
 from pointrend.training.recipe import Recipe
 
 DataName = Literal["any", "coco", "cityscapes:instance", "cityscapes:semantic", "ade20k"]
@@ -23,7 +25,7 @@ class TrainingConfig:
     name: str
     data: DataName
     """The dataset in its official layout; "any" for presets."""
-    network: NetworkConfig
+    network: Config
     """The network; its class names stand for those of the data that it will be trained on."""
     augmentation: tuple[SampleTransform, ...]
     """Random changes of each image, in this order."""
@@ -43,8 +45,8 @@ class TrainingConfig:
         """The augmentation as one callable."""
         return Compose(self.augmentation)
 
-    def config(self, class_names: Sequence[str], palette: Palette = ()) -> Any:
-        """The network's configuration for these classes: `InstanceConfig` or `SemanticConfig`."""
+    def config(self, class_names: Sequence[str], palette: Palette = ()) -> Config:
+        """The network's configuration for these classes."""
         return with_classes(self.network, class_names, palette)
 
     def shortened(self, steps: int) -> TrainingConfig:
@@ -128,8 +130,10 @@ class TrainingConfig:
             name: of a `BackboneConfig`, such as "resnet34", "timm/convnext_atto" or "torchvision/swin_t".
 
         Raises:
-            ValueError: there is no such backbone. ImportError: its library is not installed.
+            ValueError: there is no such backbone, or none to replace. ImportError: its library is not installed.
         """
+        if isinstance(self.network, AttachedConfig):
+            raise ValueError(f"{self.name}: expected a network of ours, got one that is attached")
         backbone = BackboneConfig(
             name, norm=self.network.backbone.norm, output_stride=self.network.backbone.output_stride
         )

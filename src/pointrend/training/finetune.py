@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointrend.checkpoints.native import build
+from pointrend.checkpoints.native import Config, Model, build
 from pointrend.data.transforms import instance_training_transforms, training_transforms
-from pointrend.models.instance import InstanceSegmenter
-from pointrend.models.semantic_model import LabelMapConfig, SemanticModel
+from pointrend.models.attached import AttachedConfig
+from pointrend.models.published import with_classes
+from pointrend.models.semantic_model import LabelMapConfig
 from pointrend.training.config import TrainingConfig
 from pointrend.training.recipe import Recipe
-
-Model = InstanceSegmenter | SemanticModel
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,10 @@ def change_classes(
     if not class_names or len(set(class_names)) != len(class_names):
         raise ValueError(f"classes: expected some, each once, got {list(class_names)}")
     old_names = model.config.class_names
-    config: Any = replace(model.config, class_names=tuple(class_names))
-    if model.task == "semantic":
-        config = replace(config, palette=tuple(palette))
-    if getattr(config, "freeze", False) and config.class_names != old_names:
+    config: Config = with_classes(model.config, class_names, palette)
+    if isinstance(config, AttachedConfig) and config.freeze and config.class_names != old_names:
         config = replace(config, freeze=False)  # an attached network has to learn the new classes itself
-    changed: Any = build(config).to(model.device)
+    changed = build(config).to(model.device)
     source, target = model.state_dict(), changed.state_dict()
     axes = class_axes(model.config)
     places = [
@@ -113,7 +110,7 @@ def inherited_origin(model: Model) -> dict[str, Any]:
     return {**licence, "started_from": dict(model.origin)}
 
 
-def class_axes(config: Any) -> dict[str, dict[int, int]]:
+def class_axes(config: Config) -> dict[str, dict[int, int]]:
     """Tensors whose size depends on K: name -> {dimension: its growth with each class}.
 
     Args:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from pointrend.checkpoints.download import Progress, cache_folder, exclusive, fetch, file_hash
 from pointrend.zoo.backbones import PRETRAINED, PretrainedBackbone, fill_backbone
@@ -157,12 +158,13 @@ def _project_of(path: Path) -> str:
     return next(found, "Detectron2")
 
 
-def _reader(project: str) -> Any:
+def _reader(project: str) -> Callable[..., Pretrained]:
     from pointrend.checkpoints.detectron2 import from_detectron2
     from pointrend.checkpoints.openmmlab import from_mmdetection, from_mmsegmentation
 
-    readers: dict[str, Any] = {"MMSegmentation": from_mmsegmentation, "MMDetection": from_mmdetection}
-    return readers.get(project, from_detectron2)
+    if project == "MMSegmentation":
+        return from_mmsegmentation
+    return from_mmdetection if project == "MMDetection" else from_detectron2
 
 
 def _similar(name: str | Path) -> str:

@@ -14,6 +14,7 @@ from pointrend.checkpoints.download import Progress, cache_folder, fetch
 
 if TYPE_CHECKING:
     from pointrend.models.backbones import Backbone
+    from pointrend.models.library_backbones import LibraryBackbone
 
 _DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained"
 _TORCHVISION = "https://download.pytorch.org/models"
@@ -141,8 +142,9 @@ def fill_backbone(
         ConnectionError: it has to be downloaded, and cannot be; says what to fetch and where to put it.
     """
     from pointrend.checkpoints.imagenet import load_imagenet, load_pretrained_backbone
+    from pointrend.models.library_backbones import LibraryBackbone
 
-    if backbone.config.library:
+    if isinstance(backbone, LibraryBackbone):
         _fill_from_library(backbone, name_or_path)
         return None
     entry = PRETRAINED.get(str(name_or_path))
@@ -169,7 +171,7 @@ def fill_backbone(
     return entry
 
 
-def _fill_from_library(backbone: Any, name_or_path: str | Path) -> None:
+def _fill_from_library(backbone: LibraryBackbone, name_or_path: str | Path) -> None:
     from pointrend.checkpoints.external import read_foreign
 
     if str(name_or_path) == backbone.config.name:
