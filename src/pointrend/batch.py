@@ -13,7 +13,7 @@ same for Daft and Spark.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Segmenter:
         }
         self._predictor: Predictor | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_predictor": None}
 
     @property
@@ -75,7 +75,7 @@ class Segmenter:
             self._predictor = Predictor(load(self.model), **self.options)
         return self._predictor
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, Iterable[object]]) -> dict[str, object]:
         """The columns of N images: those of `batch` without the images' pixels, and
 
         height, width   N int32, 0 where an image failed
@@ -103,7 +103,7 @@ class Segmenter:
         kept = {name: batch[name] for name in names if not (pixels and name == column)}
         return kept | {name: _column([row[name] for row in rows], name) for name in EMPTY}
 
-    def _rows(self, images: list[Any]) -> list[dict[str, Any]]:
+    def _rows(self, images: list[Any]) -> list[dict[str, object]]:
         read, rows = [], [dict(EMPTY) for _ in images]
         for number, image in enumerate(images):
             try:
@@ -120,7 +120,7 @@ class Segmenter:
         return rows
 
 
-EMPTY: dict[str, Any] = {
+EMPTY: dict[str, object] = {
     "height": 0,
     "width": 0,
     "boxes": [],
@@ -132,7 +132,7 @@ EMPTY: dict[str, Any] = {
 }
 
 
-def _column(values: list[Any], name: str) -> np.ndarray:
+def _column(values: list[object], name: str) -> np.ndarray:
     """Numbers as int32; the rest as objects, which Arrow turns into text and lists of any length."""
     if name in ("height", "width"):
         return np.array(values, dtype=np.int32)

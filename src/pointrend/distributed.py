@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -94,19 +94,20 @@ class Shard:
         """
         if self.count == 1:
             return [mine]
-        everything: list[Any] = self._exchange(mine)
-        for process, value in enumerate(everything):
+        found: list[T] = []
+        for process, value in enumerate(self._exchange(mine)):
             if isinstance(value, _GivenUp):
                 raise RemoteError(process, value.reason)
-        return everything
+            found.append(value)
+        return found
 
     def give_up(self, reason: str) -> None:
         """Call this in place of the next `gather` where this process cannot go on: the others stop waiting for it."""
         if self.count > 1:
             self._exchange(_GivenUp(reason))
 
-    def _exchange(self, mine: object) -> list[Any]:
-        everything: list[Any] = [None] * self.count
+    def _exchange(self, mine: T | _GivenUp) -> list[T | _GivenUp]:
+        everything = [mine] * self.count
         with _exchanging():
             dist.all_gather_object(everything, mine)
             if dist.get_backend() == "gloo":

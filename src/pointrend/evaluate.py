@@ -87,7 +87,10 @@ class EvaluationJob:
             )
         for model in models.values():
             Predictor(model, device=self.options.device)  # moves it there
-        data_of = {name: self._with_classes_of(model, data) for name, model in models.items()}
+        data_of = {  # labels in the order of each model's classes
+            name: Subset(match_classes(data.data, model.config.class_names, of="the model"), data.indices)
+            for name, model in models.items()
+        }
         rendering = any(_renders(model) for model in models.values())
         score: Callable[..., list[Scores]] = (
             evaluate_semantic if self.task == "semantic" else evaluate_instances
@@ -149,10 +152,6 @@ class EvaluationJob:
             data = self._on_lvis(data)
         return Subset.first(data, options.limit)
 
-    def _with_classes_of(self, model: Model, data: Subset) -> Subset:
-        """The images with their labels in the order of the model's classes."""
-        return Subset(match_classes(data.data, model.config.class_names, of="the model"), data.indices)
-
     def _on_lvis(self, data: Dataset) -> Subset:
         """The images that LVIS annotated; its annotations become the truth."""
         if self.task != "instance" or data.as_coco() is None:
@@ -170,9 +169,7 @@ class EvaluationJob:
         options = self.options
         augmented = options.flip or bool(options.scales)
         if augmented and not isinstance(model, InstanceSegmenter | SemanticModel):
-            raise ValueError(
-                "flip, scales: expected a checkpoint; an exported file predicts as it was written"
-            )
+            raise ValueError("flip, scales: expected a checkpoint, not an exported file")
         if isinstance(model, InstanceSegmenter) and augmented:
             if options.scales or options.mask_sizes or options.points:
                 raise ValueError(
@@ -207,7 +204,7 @@ class EvaluationJob:
         if not city and "cityscapes" in chosen:
             raise ValueError("metrics: cityscapes is for data in Cityscapes' own folders")
         usual = ["box", "mask", "boundary", *(["cityscapes"] if city else [])]
-        settings: dict[str, Any] = {
+        settings: dict[str, object] = {
             "metrics": chosen or usual,
             "size_edges": SIZE_EDGES if options.curves else (),
         }

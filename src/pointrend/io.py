@@ -43,19 +43,18 @@ def atomic_write(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             os.unlink(name)
 
 
-def write_png(image: Image.Image | np.ndarray, path: str | Path, **options: Any) -> None:
+def write_png(image: Image.Image | np.ndarray, path: str | Path) -> None:
     """An image as a PNG file, written atomically; missing folders are made.
 
     Args:
         image: a Pillow image, or an array that `Image.fromarray` takes: (H, W) or (H, W, 3 or 4) uint8, ...
-        options: of Pillow's `save`.
     """
     from PIL import Image
 
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image)
     with atomic_write(path) as unfinished:
-        image.save(unfinished, format="PNG", **options)
+        image.save(unfinished, format="PNG")
 
 
 def palette_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
@@ -73,10 +72,10 @@ def palette_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image
     return image
 
 
-def png_bytes(image: Image.Image, **options: Any) -> bytes:
-    """The content of a PNG file of an image. options: of Pillow's `save`."""
+def png_bytes(image: Image.Image, *, compress_level: int = -1) -> bytes:
+    """The content of a PNG file of an image; `compress_level` as of zlib, 0 to 9, -1 its own choice."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", **options)
+    image.save(buffer, "PNG", compress_level=compress_level)
     return buffer.getvalue()
 
 

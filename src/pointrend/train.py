@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from pointrend.checkpoints.native import Model, build, save
 from pointrend.data.build import open_dataset
 from pointrend.data.class_mapping import match_classes
 from pointrend.data.coco import CocoInstances
-from pointrend.data.transforms import WITHOUT_POINTS
+from pointrend.data.transforms import WITHOUT_POINTS, SampleTransform
 from pointrend.distributed import main_process
 from pointrend.evaluate import evaluate_model
 from pointrend.evaluation.evaluate_semantic import score_names
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pointrend.models.base import Pretrained
 
 
-Bar = Callable[[str, int], AbstractContextManager[Any]]
+Bar = Callable[[str, int], AbstractContextManager[Callable[[int, int], None]]]
 """Makes a progress bar, called with (done, total), from its title and total."""
 
 
@@ -61,7 +61,7 @@ class TrainingRun:
     validation: Validation
     recipe: Recipe
     options: TrainingOptions
-    known: dict[str, Any]
+    known: dict[str, object]
     """What the files say of the training, beside where the weights started (`model.origin`)."""
     done: int = 0
     """Updates."""
@@ -132,7 +132,7 @@ class Validation:
         limit: score at most so many images; all if None.
     """
 
-    def __init__(self, data: Callable[[], Any], limit: int | None) -> None:
+    def __init__(self, data: Callable[[], Dataset], limit: int | None) -> None:
         self.images = data
         self.limit = limit
         self.rows: list[Scores] = []
@@ -228,7 +228,7 @@ def _adapted(config: TrainingConfig, options: TrainingOptions) -> TrainingConfig
 
 
 def _open(
-    options: TrainingOptions, task: str, transforms: Any, *, all_images: bool
+    options: TrainingOptions, task: str, transforms: SampleTransform, *, all_images: bool
 ) -> tuple[Dataset, Validation]:
     """The training part, and the validation part unopened."""
     named = options.data.endswith((":semantic", ":instance"))

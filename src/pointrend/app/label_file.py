@@ -16,8 +16,9 @@ from typing import Any
 from pointrend.data.decode import IMAGE_SUFFIXES
 from pointrend.data.image_io import image_size
 from pointrend.formats.coco_json import inspect_coco
-from pointrend.formats.records import checked
+from pointrend.formats.records import Id, checked
 from pointrend.io import read_json
+from pointrend.results import InstanceResult
 
 Record = dict[str, Any]
 
@@ -36,7 +37,7 @@ class Progress:
     """Annotations without points yet, in the order in which they are asked for."""
     skipped: list[Record]
     """Annotations that were refused: no such object."""
-    done_drawing: list[Any]
+    done_drawing: list[Id]
     """Ids of images on which no further box will be drawn."""
 
 
@@ -66,8 +67,8 @@ def read_label_file(path: Path) -> tuple[Record, Progress]:
     return content, Progress(**known | {"pending": records[:count], "skipped": records[count:]})
 
 
-Propose = Callable[[list[Path]], tuple[Sequence[str], Sequence[Any]]]
-"""From image files to class names and an `InstanceResult` for each image."""
+Propose = Callable[[list[Path]], tuple[Sequence[str], Sequence[InstanceResult]]]
+"""From image files to class names and a result for each image."""
 
 
 def boxes_to_label(
@@ -97,11 +98,11 @@ def boxes_to_label(
         height, width = image_size(path, upright=True)
         name = path.relative_to(images).as_posix()
         records.append({"id": number, "file_name": name, "height": height, "width": width})
-    objects: list[dict[str, Any]] = []
+    objects: list[dict[str, object]] = []
     if propose is not None:
         classes, results = propose(paths)
-        for record, result in zip(records, results, strict=True):
-            objects += _detected(record, result, first=len(objects) + 1)
+        for number, result in enumerate(results, start=1):
+            objects += _detected(number, result, first=len(objects) + 1)
     if not classes:
         raise ValueError(
             "classes: expected --annotations or --model, or the names of --classes to draw boxes of"
@@ -110,7 +111,7 @@ def boxes_to_label(
     return {"images": records, "categories": categories, "annotations": objects}
 
 
-def _detected(image: dict[str, Any], result: Any, *, first: int) -> list[dict[str, Any]]:
+def _detected(image_id: int, result: InstanceResult, *, first: int) -> list[dict[str, object]]:
     records = []
     found = zip(result.boxes.tolist(), result.labels.tolist(), result.scores.tolist(), strict=True)
     for number, ((x1, y1, x2, y2), label, score) in enumerate(found, start=first):
@@ -118,7 +119,7 @@ def _detected(image: dict[str, Any], result: Any, *, first: int) -> list[dict[st
         records.append(
             {
                 "id": number,
-                "image_id": image["id"],
+                "image_id": image_id,
                 "category_id": label + 1,
                 "bbox": bbox,
                 "area": round(bbox[2] * bbox[3], 2),

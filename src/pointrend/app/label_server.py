@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -59,7 +58,7 @@ def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = No
         return JSONResponse({"error": f"{session.out} cannot be written: {error.strerror or error}."}, 500)
 
     @app.get("/task")
-    async def task() -> dict[str, Any]:
+    async def task() -> dict[str, object]:
         return await in_thread(session.task)
 
     @app.get("/images/{place}")
@@ -70,35 +69,35 @@ def build_label_app(session: LabelSession, *, hosts: Collection[str] | None = No
         return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
 
     @app.post("/answer")
-    async def answer(request: Request) -> dict[str, Any]:
+    async def answer(request: Request) -> dict[str, object]:
         given = await parsed(request, Answer)
         await in_thread(session.answer, given.object, given.labels, given.seconds)
         return await in_thread(session.task)
 
     @app.post("/keep")
-    async def keep(request: Request) -> dict[str, Any]:
+    async def keep(request: Request) -> dict[str, object]:
         given = await parsed(request, Answer)
         await in_thread(session.keep, given.object, given.labels, given.seconds)
         return {}
 
     @app.post("/skip")
-    async def skip(request: Request) -> dict[str, Any]:
+    async def skip(request: Request) -> dict[str, object]:
         await in_thread(session.skip, (await parsed(request, Skip)).object)
         return await in_thread(session.task)
 
     @app.post("/undo")
-    async def undo() -> dict[str, Any]:
+    async def undo() -> dict[str, object]:
         await in_thread(session.undo)
         return await in_thread(session.task)
 
     @app.post("/boxes")
-    async def add_box(request: Request) -> dict[str, Any]:
+    async def add_box(request: Request) -> dict[str, object]:
         given = await parsed(request, Box)
         await in_thread(session.add_box, given.image, given.box, given.category)
         return await in_thread(session.task)
 
     @app.post("/finish")
-    async def finish(request: Request) -> dict[str, Any]:
+    async def finish(request: Request) -> dict[str, object]:
         await in_thread(session.finish_image, (await parsed(request, Finish)).image)
         return await in_thread(session.task)
 

@@ -24,7 +24,7 @@ from pointrend.data.coco import read_annotated
 from pointrend.data.sample_points import SEED, place_points
 from pointrend.formats.coco_json import inspect_coco
 from pointrend.formats.file_names import FileFinder
-from pointrend.formats.records import MAX_POINTS, CocoFile, checked
+from pointrend.formats.records import MAX_POINTS, CocoFile, Id, checked
 from pointrend.io import write_text
 from pointrend.visualize import as_image
 
@@ -130,7 +130,7 @@ class LabelSession:
         closed = set(self.progress.done_drawing)
         return next((place for place, number in enumerate(self.image_ids) if number not in closed), None)
 
-    def _place(self, image_id: Any) -> int:
+    def _place(self, image_id: Id) -> int:
         return self.image_ids.index(image_id)
 
     def _image(self, place: int) -> Record:

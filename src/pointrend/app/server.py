@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from importlib import resources
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, unquote
 
 import anyio
@@ -98,7 +98,7 @@ def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str]
         )
 
     @app.get("/options")
-    async def options() -> dict[str, Any]:
+    async def options() -> dict[str, object]:
         return await in_thread(service.options)
 
     @app.post("/images")
@@ -111,7 +111,7 @@ def build_app(service: Service, *, max_waiting: int = 24, hosts: Collection[str]
             return {"image": await in_thread(service.add_image, content, name, limiter=readers)}
 
     @app.post("/render")
-    async def render(request: Request) -> dict[str, Any]:
+    async def render(request: Request) -> dict[str, object]:
         wanted = await parsed(request, RenderRequest)
         if network.statistics().tasks_waiting >= max_waiting:
             raise BusyError("many visitors are waiting")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict
-from typing import Any
 
 from pointrend.app.exports import DOWNLOADS, Exportable, exportable
 from pointrend.app.instance_session import InstanceSession
@@ -42,7 +41,7 @@ class Service:
         self.sessions = LRUCache[tuple[str, str], Session](capacity, lambda session: session.nbytes)
         self.results = LRUCache[str, Exportable](capacity // 4, lambda result: result.nbytes)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """What can be chosen: "models" by name, "examples" as small images, and the limit of a file, "max_bytes"."""
         examples = [
             {
@@ -79,7 +78,7 @@ class Service:
             )
         return image
 
-    def render(self, model_name: str, image_id: str, settings: Settings) -> dict[str, Any]:
+    def render(self, model_name: str, image_id: str, settings: Settings) -> dict[str, object]:
         """What `views.view` returns, plus "controls" (ranges of the sliders), "result" (the id for downloads) and
         "downloads" (their file names).
 

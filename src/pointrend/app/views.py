@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,7 @@ NOTHING = 255
 """In the hover map: no object here."""
 
 
-def view(rendering: Rendering) -> dict[str, Any]:
+def view(rendering: Rendering) -> dict[str, object]:
     """Everything the page needs: "panels", "hover", "legend", "numbers", "summary"."""
     return {
         "panels": [
@@ -53,7 +52,7 @@ def draw_panels(rendering: Rendering) -> dict[str, RGBImage]:
     }
 
 
-def hover_map(rendering: Rendering) -> dict[str, Any]:
+def hover_map(rendering: Rendering) -> dict[str, object]:
     """What to say at each pixel.
 
     "regions" has the name and (instances) the score of each region; "index" the region of every pixel, row by row, one
@@ -68,7 +67,9 @@ def hover_map(rendering: Rendering) -> dict[str, Any]:
         table[present] = np.arange(len(present))
         labels = result.labels.numpy()
         index = np.where(labels < len(table), table[np.minimum(labels, len(table) - 1)], NOTHING)
-        regions: list[dict[str, Any]] = [{"name": class_name(result.class_names, label)} for label in present]
+        regions: list[dict[str, object]] = [
+            {"name": class_name(result.class_names, label)} for label in present
+        ]
         assert rendering.probability is not None
         probability = packed(np.rint(rendering.probability.numpy() * 255))
     else:
@@ -96,7 +97,7 @@ def object_index(result: InstanceResult, *, nothing: int, most: int) -> npt.NDAr
     return index
 
 
-def legend(result: Result) -> list[dict[str, Any]]:
+def legend(result: Result) -> list[dict[str, str]]:
     """Name and colour ("#rrggbb") of each class found; for instances with their number."""
     names, colors = class_legend(result)
     if isinstance(result, InstanceResult):

@@ -51,7 +51,7 @@ def from_dict(cls: type[T], values: object, where: str = "") -> T:
     return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
-def rename_fields(values: object, renamed: Mapping[str, str]) -> Any:
+def rename_fields(values: object, renamed: Mapping[str, str]) -> object:
     """A copy of nested dictionaries in which fields have new names.
 
     Args:
@@ -73,7 +73,7 @@ def rename_fields(values: object, renamed: Mapping[str, str]) -> Any:
     }
 
 
-def _convert(hint: object, value: object, where: str) -> Any:
+def _convert(hint: object, value: object, where: str) -> object:
     origin = typing.get_origin(hint)
     if hint is Any:
         return value
@@ -92,7 +92,7 @@ def _convert(hint: object, value: object, where: str) -> Any:
     return _convert_plain(hint, value, where)
 
 
-def _convert_union(options: tuple[Any, ...], value: object, where: str) -> Any:
+def _convert_union(options: tuple[object, ...], value: object, where: str) -> object:
     if value is None and type(None) in options:
         return None
     options = tuple(option for option in options if option is not type(None))
@@ -105,7 +105,7 @@ def _convert_union(options: tuple[Any, ...], value: object, where: str) -> Any:
     raise ValueError("; or ".join(complaints))
 
 
-def _convert_tuple(items: tuple[Any, ...], value: object, where: str) -> tuple[Any, ...]:
+def _convert_tuple(items: tuple[object, ...], value: object, where: str) -> tuple[object, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where}: expected a list, got {value!r}")
     if len(items) == 2 and items[1] is Ellipsis:
@@ -117,19 +117,19 @@ def _convert_tuple(items: tuple[Any, ...], value: object, where: str) -> tuple[A
     )
 
 
-def _convert_mapping(items: tuple[Any, ...], value: object, where: str) -> dict[str, Any]:
+def _convert_mapping(items: tuple[object, ...], value: object, where: str) -> dict[str, object]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError(f"{where}: expected a dictionary with string keys, got {value!r}")
     return {key: _convert(items[1] if items else Any, v, f"{where}[{key!r}]") for key, v in value.items()}
 
 
-def _convert_plain(hint: Any, value: Any, where: str) -> Any:
+def _convert_plain(hint: Any, value: object, where: str) -> object:
     if hint not in (bool, int, float, str):
         raise TypeError(f"{where}: no rule for a field annotated {hint!r}")
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:
         raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
-    if hint is int and abs(value) > MAX_INTEGER:
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise ValueError(f"{where}: expected a number below {MAX_INTEGER}, got {value}")
     return value

@@ -18,7 +18,6 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +54,7 @@ class ForeignCheckpoint:
     """
 
     tensors: dict[str, Tensor]
-    meta: dict[str, Any]
+    meta: dict[str, object]
 
 
 def read_foreign(path: str | Path) -> ForeignCheckpoint:
@@ -104,8 +103,8 @@ def _split(content: object, file_size: int) -> ForeignCheckpoint:
     """Tell the state dict from the metadata around it."""
     if not isinstance(content, Mapping):
         raise ValueError(f"expected a dictionary, got {type(content).__name__}")
-    state: Any = content
-    meta: dict[str, Any] = {}
+    state: Mapping[object, object] = content
+    meta: dict[str, object] = {}
     keys = [key for key in STATE_KEYS if isinstance(content.get(key), Mapping)]
     if not keys:
         keys = [key for key, value in content.items() if isinstance(value, Mapping) and _holds_tensors(value)]
@@ -143,14 +142,14 @@ def _holds_tensors(state: Mapping[object, object]) -> bool:
 class _Skipped:
     """Stands for an object of a skipped class: takes anything, keeps and does nothing."""
 
-    def __init__(self, *args: object, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         pass
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
-def _read_zip(path: Path) -> Any:
+def _read_zip(path: Path) -> object:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if not any(entry.filename.endswith("/data.pkl") for entry in entries):
@@ -169,7 +168,7 @@ def _read_zip(path: Path) -> Any:
     return _torch_load(path, use_mmap=True)
 
 
-def _torch_load(path: Path, use_mmap: bool) -> Any:
+def _torch_load(path: Path, use_mmap: bool) -> object:
     skipped: dict[str, type] = {}
     while True:
         try:

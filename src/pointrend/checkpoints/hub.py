@@ -67,9 +67,7 @@ def save_folder(model: nn.Module, folder: str | Path, *, extra: Mapping[str, obj
 
 
 def model_card(model: nn.Module, title: str, extra: Mapping[str, object] | None = None) -> str:
-    """Markdown with the Hub's header. extra: where the weights come from, plain values by name; the model's `origin`
-    if not given.
-    """
+    """Markdown with the Hub's header. extra: where the weights come from, by name; the model's `origin` if None."""
     model = own_model(model)
     task, config = model.task, model.config
     names = config.class_names

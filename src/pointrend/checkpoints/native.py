@@ -79,7 +79,7 @@ class FileInfo:
     version: str
     task: str
     config: Config
-    extra: dict[str, Any]
+    extra: dict[str, object]
 
 
 def save(model: nn.Module, path: str | Path, *, extra: Mapping[str, object] | None = None) -> None:

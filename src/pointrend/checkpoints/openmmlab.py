@@ -28,13 +28,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from pointrend.checkpoints.external import read_foreign
 from pointrend.checkpoints.key_mapping import Row, count, rename
-from pointrend.checkpoints.native import build_from
+from pointrend.checkpoints.native import Model, build_from
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.published import R_50, R_101, mmdetection_instance, mmsegmentation_semantic, named
@@ -103,8 +102,12 @@ def from_mmdetection(
 
 
 def _load(
-    path: str | Path, config: Any, class_names: Sequence[str], rows: list[Row], infer: Callable[..., Any]
-) -> object:
+    path: str | Path,
+    config: InstanceConfig | SemanticConfig | None,
+    class_names: Sequence[str],
+    rows: list[Row],
+    infer: Callable[..., InstanceConfig | SemanticConfig],
+) -> Model:
     checkpoint = read_foreign(path)
     tensors = checkpoint.tensors
     if config is None:
@@ -212,8 +215,8 @@ def classes_in_metadata(
     meta = meta if isinstance(meta, Mapping) else {}
     inner = meta.get("dataset_meta")
     inner = inner if isinstance(inner, Mapping) else {}
-    names: Any = inner.get("classes") or meta.get("CLASSES") or ()
-    palette: Any = inner.get("palette") or meta.get("PALETTE") or ()
+    names: object = inner.get("classes") or meta.get("CLASSES") or ()
+    palette: object = inner.get("palette") or meta.get("PALETTE") or ()
     if not (
         isinstance(names, list | tuple) and len(names) == classes and all(isinstance(n, str) for n in names)
     ):

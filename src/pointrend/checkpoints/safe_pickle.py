@@ -37,7 +37,7 @@ class ForbiddenClass(pickle.UnpicklingError):
     """The file holds an object of a class that is not a tensor, a number or a container; says which."""
 
 
-def read_pickle(path: Path) -> Any:
+def read_pickle(path: Path) -> object:
     """What the file holds, its arrays as :class:`PickledArray`: plain values otherwise.
 
     The whole program is looked over first, then its harmless rest is run.
@@ -65,7 +65,7 @@ def _check_instructions(data: mmap.mmap) -> None:
             raise ValueError(f"more than {_MAX_INSTRUCTIONS} pickle instructions")
 
 
-class _Dict(dict[Any, Any]):
+class _Dict(dict[object, object]):
     """An OrderedDict of the file; its attributes (torch's `_metadata`) are dropped."""
 
     def __setstate__(self, state: object) -> None:
@@ -75,7 +75,7 @@ class _Dict(dict[Any, Any]):
 class _DType:
     """A numpy dtype of numbers, as `numpy.dtype(code)` followed by its byte order."""
 
-    def __init__(self, code: str, *_: Any) -> None:
+    def __init__(self, code: str, *_: object) -> None:
         self.order, self.code = (code[0], code[1:]) if code[:1] in ("<", ">", "|", "=") else ("=", code)
         if self.code not in _DTYPES:
             raise ValueError(f"arrays of dtype {code!r} are not allowed")
@@ -112,10 +112,10 @@ class _Call:
 
     __slots__ = ("_function",)
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
 
-    def __call__(self, *args: object) -> Any:
+    def __call__(self, *args: object) -> object:
         return self._function(*args)
 
     def __setstate__(self, state: object) -> None:
@@ -125,14 +125,16 @@ class _Call:
 class _RestrictedUnpickler(pickle.Unpickler):
     """budget: bytes of array data that may be made in all, so that one string cannot become a thousand arrays."""
 
-    def __init__(self, file: Any, budget: int) -> None:
-        super().__init__(file, encoding="latin1")  # Python 2 pickles keep raw bytes in strings
+    def __init__(self, file: mmap.mmap, budget: int) -> None:
+        super().__init__(
+            cast(IO[bytes], file), encoding="latin1"
+        )  # Python 2 pickles keep raw bytes in strings
         self._budget = budget
         self._text_budget = budget
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         module = module.replace("numpy._core", "numpy.core").replace("builtins", "__builtin__")
-        calls: dict[tuple[str, str], Callable[..., Any]] = {
+        calls: dict[tuple[str, str], Callable[..., object]] = {
             ("numpy.core.multiarray", "_reconstruct"): lambda *_: PickledArray(self),
             ("numpy.core.multiarray", "scalar"): self._scalar,
             ("numpy.core.numeric", "_frombuffer"): self._from_buffer,
@@ -168,7 +170,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         array.value = self.tensor(raw, shape, dtype, order == "F")
         return array
 
-    def _encode(self, text: Any, encoding: Any) -> bytes:
+    def _encode(self, text: str, encoding: object) -> bytes:
         if encoding not in ("latin1", "latin-1"):
             raise ValueError(f"encoding {encoding!r} is not allowed")
         # Python 3 writes bytes this way in protocol 2. They are counted again when they become an array.

@@ -133,7 +133,7 @@ def plain_help(command: type) -> None:
                 plain_help(choice)  # type: ignore[arg-type]
         given: Any = next((extra for extra in extras if hasattr(extra, "help_behavior_hint")), arg())
         others = [extra for extra in extras if extra is not given]
-        changes: dict[str, Any] = {}
+        changes: dict[str, object] = {}
         variadic = typing.get_args(kind)[-1:] == (Ellipsis,)
         empty = field.default in (None, "", ()) or (field.default is dataclasses.MISSING and variadic)
         if given.metavar is None and (empty or others):  # positional ones are called by their name

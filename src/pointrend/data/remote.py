@@ -13,13 +13,16 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pointrend.io import offline
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 T = TypeVar("T")
 PACKAGES = {
@@ -57,8 +60,8 @@ def scheme_of(address: str) -> str:
     return found[1].lower() if found else ""
 
 
-def file_system(address: str) -> tuple[Any, str]:
-    """The store of an address (`fsspec.AbstractFileSystem`), and the path in it.
+def file_system(address: str) -> tuple[AbstractFileSystem, str]:
+    """The store of an address, and the path in it.
 
     Credentials, regions and endpoints come from where the store's package looks for them (AWS_ENDPOINT_URL, ...).
 
@@ -142,7 +145,7 @@ def object_version(address: str) -> str:
     return str(headers.get("ETag") or headers.get("Last-Modified") or "").strip('"')
 
 
-def version_of(entry: dict[str, Any]) -> str:
+def version_of(entry: Mapping[str, object]) -> str:
     """The version that a store's listing gives for an object."""
     tag = entry.get("ETag") or entry.get("etag") or entry.get("blob_id")
     changed = entry.get("LastModified") or entry.get("last_modified") or entry.get("created") or ""

@@ -21,7 +21,7 @@ from pointrend.evaluation.loop import InstanceStore, Options, Progress, each_ima
 from pointrend.evaluation.report import Scores, collect_scores
 from pointrend.formats.coco_results import Records, consumed
 from pointrend.results import InstanceResult, Model, Result
-from pointrend.structures import Dataset, Sample, Samples
+from pointrend.structures import Sample, Samples
 
 __all__ = ["INSTANCE_METRICS", "evaluate_detections", "evaluate_instances"]
 
@@ -112,9 +112,8 @@ def evaluate_instances(
     truth = ground_truth
     if truth is None and coco_metrics:
         annotations = [record for _, _, own in every for record in own]
-        truth = assemble(
-            [image for _, image, _ in every], annotations, _class_names(model, data), category_ids
-        )
+        names = data.class_names if model is None else model.config.class_names
+        truth = assemble([image for _, image, _ in every], annotations, names, category_ids)
     rows = []
     for variant in variants:
         evaluators: list[CityscapesAP | CocoEvaluator] = []
@@ -188,7 +187,3 @@ def _whole(parts: Iterable[Mapping[int, T]]) -> list[T]:
     """What the processes found by index of the image, in the data set's order."""
     together = {index: value for part in parts for index, value in part.items()}
     return [together[index] for index in sorted(together)]
-
-
-def _class_names(model: Model | None, dataset: Dataset) -> tuple[str, ...]:
-    return tuple(dataset.class_names if model is None else model.config.class_names)

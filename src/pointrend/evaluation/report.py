@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -144,7 +144,7 @@ def _cells(row: Scores, columns: Sequence[str], digits: int = 1) -> list[str]:
     return ["–" if math.isnan(value) else f"{100 * value:.{digits}f}" for value in values]
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     """What JSON can hold."""
     if isinstance(value, Mapping):
         return {key: _plain(one) for key, one in value.items()}

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
@@ -111,7 +110,7 @@ def _require_packages(to: Path, int8: bool) -> None:
         raise ImportError(f"{to}: needs {', '.join(missing)}: pip install 'pointrend[{extra}]'")
 
 
-def describe(model: Pretrained, size: tuple[int, int] | None, logits: bool) -> dict[str, Any]:
+def describe(model: Pretrained, size: tuple[int, int] | None, logits: bool) -> dict[str, object]:
     """What a reader of the file needs to know, as the file holds it."""
     config = model.config
     return {

@@ -149,7 +149,7 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def translations() -> dict[Any, Callable[..., Any]]:
+def translations() -> dict[Callable[..., object], Callable[..., object]]:
     """What torch's exporter cannot translate, or not exactly: operator -> function that builds it of standard ones."""
     from onnxscript import FLOAT, INT64, opset18
 

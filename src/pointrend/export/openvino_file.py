@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from pointrend.io import atomic_write
 from pointrend.preprocessing import Preprocessing, resize_array, resized_size
 from pointrend.runtime.model import to_pixels
 from pointrend.runtime.sessions import FORMAT
+
+if TYPE_CHECKING:
+    from openvino import Model, Node
 
 
 def write_openvino(
@@ -49,17 +52,17 @@ def write_openvino(
                 unfinished.write_bytes(part.read_bytes())
 
 
-def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | Path]) -> Any:
+def _quantize(model: Model, preprocessing: Preprocessing, images: Sequence[str | Path]) -> Model:
     """Convolutions and large layers in 8 bits; products at points, and what chooses them, stay in float."""
     import nncf
 
     nncf.set_log_level(logging.ERROR)  # it names every layer that stays in float
 
-    def arrays(path: str | Path) -> dict[str, Any]:
+    def arrays(path: str | Path) -> dict[str, np.ndarray]:
         image = to_pixels(path)
         size = resized_size(image.shape[0], image.shape[1], preprocessing)
         planes = np.ascontiguousarray(resize_array(image, size, preprocessing.resize).transpose(2, 0, 1))
-        given: dict[str, Any] = {"image": planes}
+        given = {"image": planes}
         if any("size" in one.get_names() for one in model.inputs):
             given["size"] = np.array(image.shape[:2], dtype=np.int64)
         return given
@@ -72,7 +75,7 @@ def _quantize(model: Any, preprocessing: Preprocessing, images: Sequence[str | P
     )
 
 
-def _kept_in_float(model: Any) -> list[str]:
+def _kept_in_float(model: Model) -> list[str]:
     """Every operator that no convolution of the whole image depends on, but the largest layers on boxes.
 
     Boxes and the positions of points, with 256 values of each coordinate, would be off by pixels.
@@ -92,7 +95,7 @@ def _kept_in_float(model: Any) -> list[str]:
     ]
 
 
-def _large_layer(node: Any) -> bool:
+def _large_layer(node: Node) -> bool:
     """The first fully connected layer on a box's features: 12,544 inputs in R50-FPN, where later ones have 1,024."""
     if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Constant":
         return False
@@ -100,7 +103,7 @@ def _large_layer(node: Any) -> bool:
     return bool(features.is_static and features.get_length() > 1024)
 
 
-def _sees_image(node: Any) -> bool:
+def _sees_image(node: Node) -> bool:
     """A convolution over two axes, of the only image rather than of any number of boxes."""
     if node.get_type_name() not in ("Convolution", "GroupConvolution"):
         return False

@@ -74,16 +74,18 @@ def inspect_coco(
     """
     if name is None:
         name = "annotations" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else read_json(source)
+    content: Any = source if isinstance(source, Mapping) else read_json(source)
     if not isinstance(content, Mapping):
         raise ValueError(f'{name}: expected an object with "images", "annotations" and "categories"')
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list | tuple):
+            raise ValueError(f"{name}, {key}: expected a list, got {brief(content.get(key))}")
     faults: list[Fault] = []
-    listed = {key: _listed(content, key, name) for key in ("images", "annotations", "categories")}
-    images = _List("images", listed["images"], lambda record: _image(record, file_names), faults)
-    categories = _List("categories", listed["categories"], _category, faults)
+    images = _List("images", content["images"], lambda record: _image(record, file_names), faults)
+    categories = _List("categories", content["categories"], _category, faults)
     annotations = _List(
         "annotations",
-        listed["annotations"],
+        content["annotations"],
         lambda record: _annotation(record, images, categories, masks),
         faults,
         renumber=True,
@@ -95,13 +97,6 @@ def inspect_coco(
     file = CocoFile(name, _in_order(images.found), _in_order(categories.found), objects)
     lists = {"images": images.mended, "annotations": annotations.mended, "categories": categories.mended}
     return Inspection(file, faults, {**content, **lists})
-
-
-def _listed(content: Mapping[str, object], key: str, source: str) -> Sequence[object]:
-    entries = content.get(key)
-    if not isinstance(entries, list | tuple):
-        raise ValueError(f"{source}, {key}: expected a list, got {brief(entries)}")
-    return entries
 
 
 K = TypeVar("K", bound=Id)

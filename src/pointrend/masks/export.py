@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +19,6 @@ from pointrend.masks import polygons, rle
 from pointrend.masks.rle import CocoDetection, CocoMask
 from pointrend.results import InstanceResult, Result, SemanticResult
 from pointrend.structures import IGNORE_LABEL, InstanceMasks
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-    from supervision import Detections
 
 BACKGROUND = frozenset({"background", "__background__", "_background_"})
 """Names, in lower case, of a class that is no object."""
@@ -119,7 +115,7 @@ def to_coco(
     return records
 
 
-def to_pandas(result: Result) -> DataFrame:
+def to_pandas(result: Result) -> Any:
     """A `pandas.DataFrame`, see `InstanceResult.to_pandas`. Needs pandas."""
     try:
         import pandas
@@ -139,7 +135,7 @@ def to_rle(result: Result) -> list[CocoMask]:
     return list(rle.encode_windows(as_objects(result).masks))
 
 
-def to_supervision(result: Result) -> Detections:
+def to_supervision(result: Result) -> Any:
     """`supervision.Detections` with boxes, full-image masks, scores and names. Needs the extra [supervision]."""
     try:
         import supervision

@@ -42,7 +42,7 @@ def _import_torchvision() -> None:
                 del sys.modules[name]
 
 
-def require(module: str, extra: str) -> Any:
+def require(module: str, extra: str) -> types.ModuleType:
     """The module of an optional library.
 
     Raises:

@@ -60,7 +60,7 @@ class AttachedNetwork(nn.Module):
     """Its modules are not ours: see `models.optimize.fold_norms`."""
 
     def __init__(
-        self, network: nn.Module | Callable[[Tensor], Any], split: Split, config: AttachedConfig
+        self, network: nn.Module | Callable[[Tensor], object], split: Split, config: AttachedConfig
     ) -> None:
         super().__init__()
         self.module = network  # registered if it is a module
@@ -95,7 +95,7 @@ class AttachedSegmenter(SemanticModel):
     def __init__(
         self,
         config: AttachedConfig,
-        network: nn.Module | Callable[[Tensor], Any] | None = None,
+        network: nn.Module | Callable[[Tensor], object] | None = None,
         *,
         forward: Split | None = None,
     ) -> None:
@@ -152,7 +152,7 @@ class AttachedSegmenter(SemanticModel):
 
 
 def attach(
-    network: nn.Module | Callable[[Tensor], Any],
+    network: nn.Module | Callable[[Tensor], object],
     *,
     classes: Sequence[str] | int | None = None,
     features: str | Sequence[str] | None = None,

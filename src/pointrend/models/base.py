@@ -68,7 +68,7 @@ class Pretrained(nn.Module):
 
     task: ClassVar[Literal["instance", "semantic"]]
     config: ModelConfig
-    origin: dict[str, Any]
+    origin: dict[str, object]
     """Where the weights come from (name, URL, licence, scores ..), as far as their file says; empty for new ones."""
 
     precision: torch.dtype | None

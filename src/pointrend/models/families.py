@@ -73,7 +73,7 @@ def recognise(network: Any) -> NetworkSource:
     return NetworkSource()
 
 
-def _without_private(settings: dict[str, Any]) -> dict[str, Any]:
+def _without_private(settings: dict[str, object]) -> dict[str, object]:
     """Without what transformers notes of a session, such as `_name_or_path`, a folder of this machine."""
     return {name: value for name, value in settings.items() if not name.startswith("_")}
 

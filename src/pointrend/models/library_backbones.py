@@ -7,6 +7,7 @@ map becomes a simple feature pyramid (Li et al., Exploring Plain Vision Transfor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -221,7 +222,7 @@ def _own_part(network: nn.Module, part: str) -> str:
     return next((name for name in (part, part.replace(".", "_"), f"model.{part}") if name in names), part)
 
 
-def _timm(name: str) -> Any:
+def _timm(name: str) -> ModuleType:
     timm = require("timm", "timm")
     if not timm.is_model(name.partition(".")[0]):
         raise ValueError(f"backbone: timm has no network {name}; timm.list_models() names them all")

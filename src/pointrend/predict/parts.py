@@ -18,7 +18,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pointrend.data.remote import explained, file_system, is_store, retried
 from pointrend.distributed import Shard
@@ -27,6 +27,9 @@ from pointrend.predict.inputs import MARKER
 from pointrend.predict.rows import SUFFIXES, PartFormat, Row, drop_rows, encode_rows, row_versions
 from pointrend.predict.tasks import key_of
 from pointrend.run_folder import locked, other_run
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
@@ -218,7 +221,7 @@ class OutFolder:
 
     def __init__(self, out: str | Path) -> None:
         self.out = str(out).rstrip("/")
-        self.store: Any
+        self.store: AbstractFileSystem | None
         self.store, root = file_system(self.out) if is_store(self.out) else (None, self.out)
         self.root = root.rstrip("/")
 
@@ -232,12 +235,13 @@ class OutFolder:
 
     def names(self) -> list[str]:
         """What is in it, sorted."""
-        if self.store is None:
+        store = self.store
+        if store is None:
             return sorted(path.name for path in Path(self.root).glob("*"))
 
         def listed() -> list[str]:
             try:
-                return self.store.ls(self.root, detail=False)
+                return store.ls(self.root, detail=False)
             except FileNotFoundError:
                 return []
 
@@ -245,30 +249,28 @@ class OutFolder:
 
     def read(self, name: str) -> bytes:
         """The content of a file."""
-        path = f"{self.root}/{name}"
-        return (
-            Path(path).read_bytes() if self.store is None else self._asked(lambda: self.store.cat_file(path))
-        )
+        store, path = self.store, f"{self.root}/{name}"
+        return Path(path).read_bytes() if store is None else self._asked(lambda: store.cat_file(path))
 
     def write(self, name: str, content: bytes) -> None:
         """A whole file, in place of one of this name."""
-        path = f"{self.root}/{name}"
-        if self.store is None:
+        store, path = self.store, f"{self.root}/{name}"
+        if store is None:
             try:
                 with atomic_write(path, durable=True) as unfinished:
                     unfinished.write_bytes(content)
             except OSError as error:
                 raise OSError(f"{path}: cannot be written ({error.strerror or error})") from error
         else:
-            self._asked(lambda: self.store.pipe_file(path, content))
+            self._asked(lambda: store.pipe_file(path, content))
 
     def remove(self, name: str) -> None:
         """Remove a file."""
-        path = f"{self.root}/{name}"
-        if self.store is None:
+        store, path = self.store, f"{self.root}/{name}"
+        if store is None:
             Path(path).unlink(missing_ok=True)
         else:
-            self._asked(lambda: self.store.rm_file(path))
+            self._asked(lambda: store.rm_file(path))
 
     def _asked(self, call: Callable[[], T]) -> T:
         def once() -> T:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 from pointrend.predict.job import Clock, JobOptions, predict_tasks
@@ -135,7 +136,7 @@ def _blocks(tasks: Iterable[tuple[Task, int | None]]) -> Iterator[object]:
         )
 
 
-def _settings(predictor: Predictor) -> dict[str, Any]:
+def _settings(predictor: Predictor) -> dict[str, object]:
     """What builds the same predictor in another process; the model travels in the CPU's memory."""
     model = predictor.model.to("cpu") if hasattr(predictor.model, "to") else predictor.model
     return {
@@ -148,7 +149,7 @@ def _settings(predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def _ray() -> Any:
+def _ray() -> ModuleType:
     try:
         import ray
         import ray.data

@@ -27,7 +27,7 @@ class RunRecord:
 
     def add(self, number: int, outcome: Prediction | Failure) -> None:
         """Write an image's files and note it; a failure is only noted, and tried again by a later run."""
-        value: dict[str, Any]
+        value: dict[str, object]
         if isinstance(outcome, Prediction):
             try:
                 files, found = self.writer.write(replace(outcome, number=number))

@@ -19,6 +19,7 @@ import io
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, Literal
 
 from pointrend.masks.export import as_objects
@@ -134,7 +135,7 @@ def arrow_table(rows: Sequence[Row]) -> Any:
     return arrow.Table.from_pylist(plain, arrow.schema(schema))
 
 
-def pyarrow() -> Any:
+def pyarrow() -> ModuleType:
     """The package.
 
     Raises:

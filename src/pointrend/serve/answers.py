@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -28,7 +28,7 @@ def json_answer(found: Instances, class_names: Sequence[str], masks: MaskFormat)
     """
     height, width = found.image_size
     objects = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-    records: list[dict[str, Any]] = [
+    records: list[dict[str, object]] = [
         {
             "label": label,
             "class_name": class_names[label] if label < len(class_names) else f"class {label}",

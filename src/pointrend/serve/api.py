@@ -207,7 +207,7 @@ def build_service(
         return found
 
     @app.get("/health")
-    async def health() -> dict[str, Any]:
+    async def health() -> dict[str, object]:
         """Whether the service answers."""
         return {"status": "ok", "classes": list(backend.class_names)}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +29,16 @@ from pointrend.serve.answers import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pointrend.predict import Predictor
     from pointrend.results import Result
 
+Found = TypeVar("Found")
+ImageT = TypeVar("ImageT", bound="NDArray[np.uint8] | Tensor")
 
-class Backend(Protocol):
+
+class Backend(Protocol[ImageT, Found]):
     """What the service needs of a model."""
 
     batch_size: int
@@ -45,17 +50,17 @@ class Backend(Protocol):
     def class_names(self) -> Sequence[str]:
         """Of the model."""
 
-    def read(self, content: bytes) -> Any:
-        """An image file as what `predict` takes: an array or a tensor; `shape` says which ones fit together.
+    def read(self, content: bytes) -> ImageT:
+        """An image file as what `predict` takes; its `shape` says which ones fit together.
 
         Raises:
             ValueError: it cannot be read.
         """
 
-    def predict(self, images: Sequence[Any]) -> list[Any]:
+    def predict(self, images: Sequence[ImageT]) -> Sequence[Found | ValueError]:
         """A result for each of several images of one size, or a ValueError that says why there is none."""
 
-    def answer(self, result: Any, kind: AnswerFormat, masks: MaskFormat, min_score: float) -> Answer:
+    def answer(self, result: Found, kind: AnswerFormat, masks: MaskFormat, min_score: float) -> Answer:
         """The body of an answer.
 
         Args:
@@ -76,7 +81,7 @@ class TorchBackend:
         self.min_score = predictor.min_score or 0.0
         self.read = predictor.read
 
-    def predict(self, images: Sequence[Any]) -> list[Any]:
+    def predict(self, images: Sequence[Tensor]) -> list[Result | ValueError]:
         """See `Backend`."""
         from pointrend.predict.results import Prediction
 
@@ -108,6 +113,10 @@ class TorchBackend:
         return json_answer(found, objects.class_names, masks)
 
 
+ImageAndFound = tuple[NDArray[np.uint8], np.ndarray | Instances]
+"""The image, and its label map or objects."""
+
+
 class ExportedBackend:
     """A file that `pointrend export` wrote, by its runtime. Cut-outs and overlays are drawn with torch, if it is there.
 
@@ -133,11 +142,13 @@ class ExportedBackend:
         """(H, W, 3) RGB."""
         return to_rgb_array(decode(BytesIO(content)))
 
-    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[Any]:
-        """See `Backend`; a result is the image with what was found: a label map or objects."""
+    def predict(self, images: Sequence[NDArray[np.uint8]]) -> list[ImageAndFound | ValueError]:
+        """See `Backend`."""
         return [self._predict(image) for image in images]
 
-    def answer(self, result: Any, kind: AnswerFormat, masks: MaskFormat, min_score: float) -> Answer:
+    def answer(
+        self, result: ImageAndFound, kind: AnswerFormat, masks: MaskFormat, min_score: float
+    ) -> Answer:
         """See `Backend`."""
         image, found = result
         if isinstance(found, Instances):
@@ -161,7 +172,7 @@ class ExportedBackend:
         palette = self.model.palette if self.model.task == "semantic" else ()
         return png_answer(palette_image(labels, palette or default_palette(max(used, len(self.class_names)))))
 
-    def _predict(self, image: NDArray[np.uint8]) -> Any:
+    def _predict(self, image: NDArray[np.uint8]) -> ImageAndFound | ValueError:
         try:
             if isinstance(self.model, InstanceModel):
                 return image, self.model.find(image)

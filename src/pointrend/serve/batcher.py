@@ -7,13 +7,13 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Generic
 
 import anyio
 
-from pointrend.serve.backends import Backend
+from pointrend.serve.backends import Backend, Found, ImageT
 
-Waiting = tuple[Any, asyncio.Future[Any]]
+Waiting = tuple[ImageT, asyncio.Future[Found]]
 """An image, and what its result goes to."""
 
 
@@ -21,7 +21,7 @@ class BusyError(Exception):
     """Too much waits already; says so in words."""
 
 
-class Batcher:
+class Batcher(Generic[ImageT, Found]):
     """One network, any number of requests; everything but the network runs in the event loop.
 
     While the network is at work, requests gather; the next batch is the first of them with those of the same size, up
@@ -32,12 +32,12 @@ class Batcher:
         max_bytes: of their pixels.
     """
 
-    def __init__(self, backend: Backend, *, max_waiting: int, max_bytes: int) -> None:
+    def __init__(self, backend: Backend[ImageT, Found], *, max_waiting: int, max_bytes: int) -> None:
         self.backend, self.max_waiting, self.max_bytes = backend, max_waiting, max_bytes
         self.requests, self.bytes = 0, 0
         self.batches: list[int] = []
         """Sizes of the batches since somebody last took them away."""
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[Waiting[ImageT, Found]] = deque()
         self._wake = asyncio.Event()
 
     @contextmanager
@@ -55,13 +55,13 @@ class Batcher:
         finally:
             self.requests, self.bytes = self.requests - 1, self.bytes - size
 
-    async def predict(self, image: object) -> Any:
+    async def predict(self, image: ImageT) -> Found:
         """The result of an image that the backend has read. Who is cancelled while waiting is not predicted.
 
         Raises:
             ValueError: it cannot be predicted, such as for want of memory.
         """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
         self._waiting.append((image, future))
         self._wake.set()
         try:
@@ -78,10 +78,10 @@ class Batcher:
                 self.batches.append(len(batch))
                 await self._answer(batch)
 
-    def _next(self) -> list[Waiting]:
+    def _next(self) -> list[Waiting[ImageT, Found]]:
         """The first request and others of its size; the rest stays in its order."""
-        batch: list[Waiting] = []
-        rest: deque[Waiting] = deque()
+        batch: list[Waiting[ImageT, Found]] = []
+        rest: deque[Waiting[ImageT, Found]] = deque()
         for image, future in self._waiting:
             fits = not batch or batch[0][0].shape == image.shape
             if future.done():
@@ -91,7 +91,7 @@ class Batcher:
         self._waiting = rest
         return batch
 
-    async def _answer(self, batch: list[Waiting]) -> None:
+    async def _answer(self, batch: list[Waiting[ImageT, Found]]) -> None:
         try:
             outcomes = await anyio.to_thread.run_sync(self.backend.predict, [image for image, _ in batch])
         except Exception as error:  # whoever asked gets it; the others go on

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pointrend.io import atomic_write
@@ -41,9 +42,9 @@ class Training:
     """All that changes while a training runs."""
 
     model: nn.Module
-    optimizer: Any
+    optimizer: Optimizer
     recipe: Recipe
-    scaler: Any = None
+    scaler: torch.amp.GradScaler | None = None
     """Of accelerate, with float16 only."""
     step: int = 0
     """Updates done."""
@@ -88,7 +89,7 @@ class Training:
         if self.average is not None:
             self.model.load_state_dict(self.average.module.state_dict())
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """What a checkpoint holds: tensors, numbers, strings, lists and dictionaries."""
         return {
             "format": FORMAT,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +98,7 @@ def change_classes(
     )
 
 
-def inherited_origin(model: Model) -> dict[str, Any]:
+def inherited_origin(model: Model) -> dict[str, object]:
     """The `origin` of a model that is trained further from this one: all that is known of it, its licence first.
 
     Weights under a licence, or made from data whose terms bind, stay so when they are trained further.

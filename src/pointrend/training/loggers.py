@@ -84,7 +84,7 @@ class Log:
             tracker.finish()
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

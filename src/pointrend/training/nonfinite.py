@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ class FailedBatch:
     """All that a loss depended on."""
 
     images: Sequence[Tensor]
-    targets: Sequence[Any]
+    targets: Sequence[object]
     weights: Mapping[str, Tensor]
     seed: int
     """Of torch's generator."""
@@ -58,7 +57,7 @@ def save_batch(folder: Path | None, failed: FailedBatch, *, step: int, rank: int
     """Write what is needed to see it again: tensors only. None if there is no folder, or no room in it."""
     if folder is None:
         return None
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "seed": torch.tensor(failed.seed),
         "seeds": torch.tensor(failed.seeds, dtype=torch.int64),
         "images": list(failed.images),
@@ -98,7 +97,7 @@ def _tensors(target: object) -> object:
     return target if isinstance(target, Tensor) else {}
 
 
-def _target(tensors: object) -> Any:
+def _target(tensors: object) -> object:
     if not isinstance(tensors, dict) or not tensors:
         return tensors
     if "boxes" not in tensors:

@@ -16,6 +16,7 @@ from pointrend.visualize.colors import RGBImage
 from pointrend.visualize.explain import boxes_in_image
 
 if TYPE_CHECKING:
+    from pointrend.core.subdivision import SubdivisionStep
     from pointrend.models.instance import InstanceSegmenter
     from pointrend.models.semantic_model import SemanticModel
 
@@ -58,7 +59,7 @@ def _predicted(
 ) -> tuple[InstanceResult | SemanticResult, RGBImage | None]:
     """The result, and the image with the points chosen on the way; None where there were none."""
     if model.task == "semantic":
-        trace: list[Any] = []
+        trace: list[SubdivisionStep] = []
         result = model.predict([image], trace=trace)[0]
         box = traced_box(image, model.config.preprocessing)
         return result, draw_chosen(image, trace, box=box, scale=2) if trace else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pointrend.checkpoints.download import Progress, cache_folder, fetch
 
@@ -49,7 +49,7 @@ class PretrainedBackbone:
         return self.name.replace("/", "_") + Path(self.url).suffix
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, object]:
         """What a model says of itself whose backbone these weights filled (`model.origin`)."""
         return {"backbone_started_from": {"name": self.name, "url": self.url, "licence": self.licence}}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class ExportedSegmenter:
             self.runtime.preprocessing,
             f"{Path(path).name} {stat.st_size} {stat.st_mtime_ns}",
         )
-        self.origin: dict[str, Any] = {"licence": self.runtime.metadata.get("licence", "")}
+        self.origin: dict[str, object] = {"licence": self.runtime.metadata.get("licence", "")}
         self.device = torch.device("cpu")
 
     def predict(self, images: Sequence[Tensor]) -> list[Result]:
@@ -70,7 +70,7 @@ class ExportedSegmenter:
         """Itself."""
         return self
 
-    def optimize(self, *options: Any, **more: object) -> ExportedSegmenter:
+    def optimize(self, *options: object, **more: object) -> ExportedSegmenter:
         """ValueError: an exported file has its precision already."""
         raise ValueError("optimize: expected a checkpoint; an exported file is run as it was written")
 
