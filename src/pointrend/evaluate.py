@@ -222,7 +222,9 @@ class EvaluationJob:
         options = self.options
         run: dict[str, object] = {
             "model": name,
-            "sha256": _digest(name),
+            "sha256": file_hash(name)
+            if Path(name).is_file()
+            else None,  # a name of the zoo stands for itself
             "data": options.data,
             "split": options.split,
             "images": len(data),
@@ -286,11 +288,6 @@ def _renders(model: Pretrained) -> bool:
     if model.task == "instance":
         return hasattr(getattr(model, "mask_head", None), "point_head")
     return getattr(model.config, "point_rend", None) is not None
-
-
-def _digest(model: str) -> str | None:
-    """Of a checkpoint file; a name of the zoo stands for itself."""
-    return file_hash(model) if Path(model).is_file() else None
 
 
 def evaluate_model(model: Pretrained, data: Dataset, *, progress: Progress | None = None) -> list[Scores]:

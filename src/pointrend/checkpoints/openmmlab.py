@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -102,11 +103,7 @@ def from_mmdetection(
 
 
 def _load(
-    path: str | Path,
-    config: InstanceConfig | SemanticConfig | None,
-    class_names: Sequence[str],
-    rows: list[Row],
-    infer: Callable[..., InstanceConfig | SemanticConfig],
+    path: str | Path, config: Any, class_names: Sequence[str], rows: list[Row], infer: Callable[..., object]
 ) -> Model:
     checkpoint = read_foreign(path)
     tensors = checkpoint.tensors

@@ -39,15 +39,12 @@ class CocoMask(TypedDict):
     counts: str | bytes
 
 
-class _Scored(TypedDict):
+class CocoDetection(TypedDict, total=False):
+    """A record of COCO's results: image, category, score, and a box or a mask."""
+
     image_id: int | str
     category_id: int
     score: float
-
-
-class CocoDetection(_Scored, total=False):
-    """A record of COCO's results; which of these fields it has besides, depends on who made it."""
-
     bbox: list[float]
     """x, y, width, height."""
     segmentation: CocoMask
