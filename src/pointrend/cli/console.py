@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +24,7 @@ from rich.table import Column
 from pointrend.evaluation.options import Precision
 
 if TYPE_CHECKING:
+    from pointrend.evaluation.report import Scores
     from pointrend.models.base import Pretrained
     from pointrend.models.semantic_model import SemanticModel
     from pointrend.results import Model
@@ -116,7 +117,7 @@ SHOWN = {
 }
 
 
-def show(rows: list[Any], task: str, title: str) -> None:
+def show(rows: list[Scores], task: str, title: str) -> None:
     """Print the scores that fit into a terminal; a file of scores has all of them."""
     from rich.console import Console
 
@@ -125,7 +126,7 @@ def show(rows: list[Any], task: str, title: str) -> None:
     Console().print(to_table(rows, shown(rows, task), title=title))
 
 
-def shown(rows: list[Any], task: str) -> list[str] | None:
+def shown(rows: list[Scores], task: str) -> list[str] | None:
     """The columns for people; None, which means all, if the rows have none of these."""
     return [name for name in SHOWN[task] if any(name in row.numbers for row in rows)] or None
 
@@ -136,7 +137,7 @@ def load_model(
     optimize: Precision | None = None,
     class_names: Sequence[str] = (),
     names_if_none: Sequence[str] = (),
-    output_stride: int | None = None,
+    output_stride: Literal[8, 16, 32] | None = None,
     full_resolution: bool = False,
 ) -> Pretrained:
     """`pointrend.load`, saying on the error stream what is being fetched; with `optimize` as of the model's method.
@@ -170,9 +171,11 @@ def load_model(
             file=sys.stderr,
         )
     if output_stride is not None:
-        if not hasattr(model, "with_output_stride"):
+        from pointrend.models.semantic import SemanticSegmenter
+
+        if not isinstance(model, SemanticSegmenter):
             raise ValueError("output_stride: expected a semantic model of ours (DeepLabV3)")
-        model = cast(Any, model).with_output_stride(output_stride)
+        model = model.with_output_stride(output_stride)
     if full_resolution:
         own_size = replace(model.config.preprocessing, short_edge=None, long_edge=None)
         model.config = replace(model.config, preprocessing=own_size)

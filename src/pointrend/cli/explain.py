@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from tyro.conf import Positional
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from pointrend.models.instance import InstanceSegmenter
     from pointrend.models.semantic_model import SemanticModel
+    from pointrend.results import Result
     from pointrend.visualize import Explanation, Window
 
 
@@ -130,7 +131,7 @@ class Explain:
 
         scale = max(1, min(4, 1600 // max(image.shape[1:]))) if model.task == "instance" else 1
         own = variants(model, image, scale=scale)
-        others: dict[str, Any] = {}
+        others: dict[str, Result] = {}
         if self.baseline is not None:
             other = cast(
                 "InstanceSegmenter | SemanticModel", load_model(self.baseline).to(model.device).eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
@@ -115,7 +115,7 @@ def _summarize(run: TrainingRun) -> None:
         notes.append(f"ended after {run.done} of {recipe.steps} updates: {why}")
     for note in notes:
         print(note, file=sys.stderr)
-    rows: list[Any] = run.validation.rows
+    rows = run.validation.rows
     if rows and not run.stopped:
         show(
             rows,

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from pointrend.data.decode import check_pixels, decode, explained, formats, to_rgb_array
 from pointrend.data.remote import is_url, read_object
-from pointrend.structures import Sample, Samples
+from pointrend.structures import Sample, Samples, Target
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -162,7 +162,7 @@ def _from_pixels(image: Tensor | np.ndarray, order: ChannelOrder) -> Tensor:
     return (planes.flip(0) if order == "bgr" else planes).expand(3, -1, -1).contiguous()
 
 
-def collate(samples: list[Sample]) -> tuple[list[Tensor], list[object], list[Sample]]:
+def collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target], list[Sample]]:
     """Samples as (images, targets, samples): images differ in size, so nothing is stacked."""
     return [sample.image for sample in samples], [sample.target for sample in samples], samples
 

@@ -196,7 +196,7 @@ def _pixels(part: Shape, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def _pairs(points: list[Any]) -> np.ndarray:
+def _pairs(points: list[object]) -> np.ndarray:
     try:
         corners = np.array(points, dtype=np.float64)
     except (TypeError, ValueError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ def mask_variants(
         mask_sizes: S of the rendered masks; none: the configured one.
         num_points: N, points in each subdivision step, each at every resolution; none: the configured number.
     """
-    variants: dict[str, Mapping[str, Any]] = {"coarse": {"refine": False}}
+    variants: dict[str, Mapping[str, object]] = {"coarse": {"refine": False}}
     for size in mask_sizes or (None,):
         for count in num_points or (None,):
             parts = [f"{size} x {size}"] if size else []

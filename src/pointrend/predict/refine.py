@@ -28,7 +28,7 @@ MAX_LABELS = 64
 MAX_PIXELS = 2**27
 ROUNDING = 0.1
 """Probabilities may lie so far outside of 0 to 1, as bicubic enlargement makes them."""
-Mask = Tensor | np.ndarray | PILImage.Image | Mapping[str, Any]
+Mask = Tensor | np.ndarray | PILImage.Image | Mapping[str, object]
 """What :func:`refine_mask` takes."""
 
 

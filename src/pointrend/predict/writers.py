@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -80,7 +80,7 @@ class Writer:
         self.out, self.names, self.class_names = out, names, tuple(class_names)
         self.ids, self.output = ids, output
 
-    def write(self, prediction: Prediction) -> tuple[list[str], dict[str, Any] | None]:
+    def write(self, prediction: Prediction) -> tuple[list[str], dict[str, object] | None]:
         """Write one image's files: their names in the folder, and what `compose` wants to know of it.
 
         Raises:
@@ -89,7 +89,7 @@ class Writer:
         result = prediction.result
         semantic = isinstance(result, SemanticResult)
         files: list[str] = []
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         try:
             for one in self.output.formats or (("labels",) if semantic else ("coco",)):
                 if one in COMPOSED:
@@ -194,7 +194,7 @@ class Writer:
             write_png(rgba, self.out / files[-1], icc_profile=profile)
         return files
 
-    def _categories(self) -> list[dict[str, Any]]:
+    def _categories(self) -> list[dict[str, object]]:
         there = zip(self.ids.categories, self.class_names, strict=True)
         return [{"id": number, "name": name} for number, name in there if number is not None]
 
@@ -225,7 +225,7 @@ def coco_entry(prediction: Prediction, ids: Ids, *, polygons: bool = False) -> d
 
 
 def write_coco(
-    path: Path, entries: Callable[[], Iterator[dict[str, Any]]], categories: Sequence[dict[str, Any]]
+    path: Path, entries: Callable[[], Iterator[dict[str, Any]]], categories: Sequence[Mapping[str, object]]
 ) -> None:
     """One COCO file, image by image: {"annotations": [...], "images": [...], "categories": [...]}.
 

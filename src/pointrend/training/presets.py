@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Literal
 
 from pointrend.data.transforms import instance_training_transforms, training_transforms
 from pointrend.models.backbones import BackboneConfig
@@ -73,7 +73,7 @@ def _instance(name: str, pretrained: bool) -> InstanceConfig:
 
 
 def _backbone(name: str, pretrained: bool, output_stride: Literal[16, 32] = 32) -> BackboneConfig:
-    network = cast(Any, BACKBONES[name.rsplit("-", 1)[1]])
+    network = BACKBONES[name.rsplit("-", 1)[1]]
     return BackboneConfig(network, norm="frozen" if pretrained else "batch", output_stride=output_stride)
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -98,7 +97,7 @@ def _device(name: str | None) -> str | None:
 
 def prepare_model(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe
-) -> tuple[nn.Module, Any]:
+) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The model's loss and its optimiser, ready for these processes; the model itself moves to the device."""
     if accelerator.num_processes > 1 and isinstance(model, AttachedSegmenter):
         model.freeze_unused()  # before compiling: it runs the network once, at a size of its own

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -151,7 +151,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
                 groups.setdefault((factor, decay), []).append(parameter)
     if not groups:
         raise ValueError("nothing to train: every parameter of the model is frozen")
-    described: Iterable[dict[str, Any]] = [
+    described: Iterable[dict[str, object]] = [
         {"params": parameters, "lr": recipe.learning_rate * factor, "weight_decay": decay, "factor": factor}
         for (factor, decay), parameters in groups.items()
     ]

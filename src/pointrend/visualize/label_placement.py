@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +10,14 @@ import torch
 from PIL import ImageDraw, ImageFont
 
 from pointrend.results import InstanceResult
+from pointrend.visualize.colors import Colors
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels of the image
 
 
 def draw_captions(
-    draw: ImageDraw.ImageDraw, result: InstanceResult, texts: dict[int, str], colors: Any
+    draw: ImageDraw.ImageDraw, result: InstanceResult, texts: dict[int, str], colors: Colors
 ) -> None:
     """One caption per object; the first in `texts` chooses its place first."""
     height, width = result.masks.image_size
