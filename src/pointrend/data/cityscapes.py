@@ -43,6 +43,9 @@ class Cityscapes(Dataset):
     """
 
     task: Task = "semantic"
+    class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    palette: tuple[RGB, ...] = ()
 
     def __init__(
         self,
@@ -58,22 +61,10 @@ class Cityscapes(Dataset):
         self.task, self.transforms = task, transforms
         kind = "labelIds" if task == "semantic" else "instanceIds"
         self.pairs = find_pairs(Path(root), split, kind, allow_missing=allow_missing)
-        self._classes = TRAIN_LABELS if task == "semantic" else INSTANCE_LABELS
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 0..K-1 of this task."""
-        return tuple(label.name for label in self._classes)
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """Each class's id in the benchmark's files."""
-        return tuple(label.id for label in self._classes)
-
-    @property
-    def palette(self) -> tuple[RGB, ...]:
-        """The benchmark's colour of each class."""
-        return tuple(label.color for label in self._classes)
+        classes = TRAIN_LABELS if task == "semantic" else INSTANCE_LABELS
+        self.class_names = tuple(label.name for label in classes)
+        self.category_ids = tuple(label.id for label in classes)
+        self.palette = tuple(label.color for label in classes)
 
     @property
     def image_ids(self) -> list[str]:

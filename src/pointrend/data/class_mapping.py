@@ -52,9 +52,15 @@ def match_classes(data: Dataset, names: Sequence[str], *, of: str) -> Dataset:
 class RenumberedClasses(Dataset):
     """A data set whose labels are those of other names; see `match_classes`."""
 
+    class_names: tuple[str, ...] = ()
+    file_names: Sequence[str] = ()
+    image_sizes: Sequence[tuple[int, int]] = ()
+
     def __init__(self, data: Dataset, names: Sequence[str]) -> None:
-        self.data, self._names = data, tuple(names)
-        self._table = torch.tensor([self._names.index(name) for name in data.class_names], dtype=torch.int64)
+        self.data, self.class_names = data, tuple(names)
+        self.file_names, self.image_sizes = data.file_names, data.image_sizes
+        numbers = [self.class_names.index(name) for name in data.class_names]
+        self._table = torch.tensor(numbers, dtype=torch.int64)
 
     @property
     def task(self) -> Task:
@@ -62,37 +68,22 @@ class RenumberedClasses(Dataset):
         return self.data.task
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The other names."""
-        return self._names
-
-    @property
     def palette(self) -> tuple[RGB, ...]:
         """The data set's colours; grey for classes that it lacks."""
         own = dict(zip(self.data.class_names, self.data.palette, strict=False))
-        return tuple(own.get(name, (128, 128, 128)) for name in self._names) if own else ()
+        return tuple(own.get(name, (128, 128, 128)) for name in self.class_names) if own else ()
 
     @property
     def category_ids(self) -> list[int]:
         """The data set's ids; of classes that it lacks, ids that it has not."""
         own = dict(zip(self.data.class_names, self.data.category_ids, strict=True))
         free = itertools.count(max(own.values(), default=0) + 1)
-        return [own[name] if name in own else next(free) for name in self._names]
+        return [own[name] if name in own else next(free) for name in self.class_names]
 
     @property
     def image_ids(self) -> Sequence[int | str]:
         """The data set's."""
         return self.data.image_ids
-
-    @property
-    def file_names(self) -> Sequence[str]:
-        """The data set's."""
-        return self.data.file_names
-
-    @property
-    def image_sizes(self) -> Sequence[tuple[int, int]]:
-        """The data set's."""
-        return self.data.image_sizes
 
     def __len__(self) -> int:
         return len(self.data)
@@ -109,7 +100,7 @@ class RenumberedClasses(Dataset):
         known = {category["id"] for category in content["categories"]}
         more = [
             {"id": own, "name": name}
-            for own, name in zip(self.category_ids, self._names, strict=True)
+            for own, name in zip(self.category_ids, self.class_names, strict=True)
             if own not in known
         ]
         return {**content, "categories": [*content["categories"], *more]}

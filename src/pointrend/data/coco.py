@@ -18,7 +18,7 @@ from pointrend.formats.file_names import FileFinder
 from pointrend.formats.image_annotations import NO_OBJECTS
 from pointrend.formats.records import Annotation, CocoFile, ImageRecord, Inspection
 from pointrend.metadata.colors import default_palette
-from pointrend.structures import Dataset, Sample, Task
+from pointrend.structures import RGB, Dataset, Sample, Task
 
 
 class CocoInstances(Dataset):
@@ -40,6 +40,10 @@ class CocoInstances(Dataset):
     """
 
     task: Task = "instance"
+    class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    palette: tuple[RGB, ...] = ()
+    image_ids: Sequence[int | str] = ()
 
     def __init__(
         self,
@@ -67,21 +71,19 @@ class CocoInstances(Dataset):
             raise ValueError(f"{self.file.source}, categories: expected at least one category, got none")
         self.transforms, self.inspection = transforms, inspection or Inspection(self.file, [], {})
         self.classes = choose_classes(self.file, categories)
+        self.class_names = tuple(name for name, _ in self.classes)
+        self.category_ids = tuple(min(ids) for _, ids in self.classes)  # of a merged class the smallest
+        self.palette = default_palette(len(self.classes))
         self._label_of = {member: label for label, (_, ids) in enumerate(self.classes) for member in ids}
         self._objects = {
             number: [item for item in objects if self._counts(item, min_area)]
             for number, objects in self.file.objects.items()
         }
-        self._image_ids = [
+        self.image_ids = [
             number
             for number in self.file.images
             if keep_empty or any(not o.crowd for o in self._objects[number])
         ]
-
-    @property
-    def image_ids(self) -> list[int | str]:
-        """The file's id of each image."""
-        return self._image_ids
 
     @property
     def file_names(self) -> list[str]:
@@ -95,21 +97,6 @@ class CocoInstances(Dataset):
 
     def _counts(self, item: Annotation, min_area: float) -> bool:
         return item.category_id in self._label_of and (item.crowd or item.area >= min_area)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 0..K-1."""
-        return tuple(name for name, _ in self.classes)
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The file's category id for each class; of a merged class the smallest."""
-        return tuple(min(ids) for _, ids in self.classes)
-
-    @property
-    def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """A colour (0..255) for each class."""
-        return default_palette(len(self.classes))
 
     @property
     def has_points(self) -> bool:

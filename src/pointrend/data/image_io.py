@@ -162,8 +162,12 @@ def _from_pixels(image: Tensor | np.ndarray, order: ChannelOrder) -> Tensor:
     return (planes.flip(0) if order == "bgr" else planes).expand(3, -1, -1).contiguous()
 
 
-def collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target], list[Sample]]:
-    """Samples as (images, targets, samples): images differ in size, so nothing is stacked."""
+Batch = tuple[list[Tensor], list[Target], list[Sample]]
+"""Images (3, h, w) uint8, their targets, and the samples they came from (for naming a bad one)."""
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Samples as a batch: images differ in size, so nothing is stacked."""
     return [sample.image for sample in samples], [sample.target for sample in samples], samples
 
 

@@ -37,6 +37,8 @@ class SemanticFolder(Dataset):
     """
 
     task: Task = "semantic"
+    class_names: tuple[str, ...] = ()
+    palette: tuple[RGB, ...] = ()
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class SemanticFolder(Dataset):
         if not pairs:
             raise ValueError("expected at least one pair of image and label map, got none")
         self.pairs = list(pairs)
-        self.classes = classes
+        self.classes, self.class_names, self.palette = classes, classes.names, classes.palette
         self.transforms, self.address = transforms, address
 
     @classmethod
@@ -62,16 +64,6 @@ class SemanticFolder(Dataset):
         """A text file with "image labels" in each line, relative to its folder; see `find_classes`."""
         pairs = read_pairs(Path(file))
         return cls(pairs, find_classes(Path(file).parent, pairs), transforms=transforms)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes 0..K-1."""
-        return self.classes.names
-
-    @property
-    def palette(self) -> tuple[RGB, ...]:
-        """A colour (0..255) for each class."""
-        return self.classes.palette
 
     @property
     def image_ids(self) -> list[str]:

@@ -9,13 +9,13 @@ For semantic results, use `SavedLabels` with the label ids as `file_ids`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from faster_coco_eval.core import mask as rle
 
+from pointrend.evaluation.loop import InstanceStore
 from pointrend.evaluation.prediction_store import Records, file_name_of, read_numbers
 from pointrend.io import write_png, write_text
 from pointrend.masks.rle import CocoDetection, encode_windows
@@ -28,8 +28,8 @@ LABEL_IDS = frozenset(label.id for label in INSTANCE_LABELS)
 MOST_OBJECTS = 10_000  # lines of one text file
 
 
-class CityscapesResults:
-    """A folder of results; a `loop.InstanceStore` of detections whose `category_id` is Cityscapes' label id.
+class CityscapesResults(InstanceStore):
+    """A folder of results; a store of detections whose `category_id` is Cityscapes' label id.
 
     An image's text file is written last, so it stands for a complete image. Boxes are not kept: they are those of
     the masks when read back.
@@ -75,9 +75,6 @@ class CityscapesResults:
             write_png(rle.decode(record["segmentation"]) * np.uint8(255), self.folder / mask)
             lines.append(f"{mask} {record['category_id']} {record['score']!r}\n")
         write_text(self._list_file(sample), "".join(lines))
-
-    def finish(self, records: Iterable[Records]) -> None:
-        """Nothing: every image is complete by itself."""
 
     def _list_file(self, sample: Sample) -> Path:
         return self.folder / f"{file_name_of(sample.image_id)}_pred.txt"

@@ -6,11 +6,12 @@ images by file name (an id alone could be another image's), classes by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pointrend.evaluation.ground_truth import full_dataset
+from pointrend.evaluation.loop import InstanceStore
 from pointrend.formats.coco_results import KnownIds, Records, check_records
 from pointrend.formats.file_names import FileNames
 from pointrend.formats.records import Id, brief
@@ -172,8 +173,8 @@ def _by_image(data: Dataset, values: Sequence[T]) -> dict[Id, T]:
     return dict(zip(data.image_ids, values, strict=True)) if values else {}
 
 
-class ExternalDetections:
-    """The detections of a file, checked image by image; a `loop.InstanceStore` that nothing is added to.
+class ExternalDetections(InstanceStore):
+    """The detections of a file, checked image by image; a store that nothing is added to.
 
     Raises:
         ValueError: as `read_detections`, and for images that the data set does not have.
@@ -206,6 +207,3 @@ class ExternalDetections:
     def save(self, sample: Sample, prediction: Records) -> None:
         """Never called: every image has its detections."""
         raise AssertionError("predictions from a file are not added to")
-
-    def finish(self, records: Iterable[Records]) -> None:
-        """Nothing."""

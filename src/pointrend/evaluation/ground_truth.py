@@ -24,18 +24,15 @@ __all__ = [
 class SampleList(Dataset):
     """Samples without a data set's names: a list, or any class with a length and samples by index."""
 
+    class_names: tuple[str, ...] = ()
+
     def __init__(self, samples: Samples, class_names: Sequence[str] = ()) -> None:
-        self.samples, self.names = samples, tuple(class_names)
+        self.samples, self.class_names = samples, tuple(class_names)
 
     @property
     def task(self) -> Task:
         """What the first target is."""
         return "semantic" if isinstance(self.samples[0].target, SemanticTarget) else "instance"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """As given; empty if they were not."""
-        return self.names
 
     @property
     def image_ids(self) -> list[int | str]:
@@ -62,6 +59,10 @@ class Subset(Dataset):
         indices: of the images in it.
     """
 
+    class_names: tuple[str, ...] = ()
+    category_ids: Sequence[int] = ()
+    palette: tuple[RGB, ...] = ()
+
     def __init__(self, data: Samples, indices: Iterable[int]) -> None:
         self.indices = list(indices)
         if not self.indices:
@@ -69,6 +70,8 @@ class Subset(Dataset):
         if isinstance(data, Subset):
             self.indices = [data.indices[index] for index in self.indices]
         self.data: Dataset = data.data if isinstance(data, Subset) else as_dataset(data)
+        self.class_names, self.palette = self.data.class_names, self.data.palette
+        self.category_ids = self.data.category_ids
 
     @classmethod
     def first(cls, data: Samples, count: int | None) -> Subset:
@@ -87,21 +90,6 @@ class Subset(Dataset):
     def task(self) -> Task:
         """The data set's."""
         return self.data.task
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The data set's."""
-        return self.data.class_names
-
-    @property
-    def palette(self) -> tuple[RGB, ...]:
-        """The data set's."""
-        return self.data.palette
-
-    @property
-    def category_ids(self) -> Sequence[int]:
-        """The data set's."""
-        return self.data.category_ids
 
     @property
     def image_ids(self) -> list[int | str]:

@@ -46,7 +46,8 @@ class InstanceStore(Store[Records], Protocol):
     """Detections on disk: COCO-format records."""
 
     def finish(self, records: Iterable[Records]) -> None:
-        """Called once, when all images are done, with the detections of each."""
+        """Called once, when all images are done, with the detections of each; nothing to do where each is kept."""
+        return
 
 
 def each_image(

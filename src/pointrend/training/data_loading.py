@@ -13,24 +13,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pointrend.data.image_io import collate
-from pointrend.structures import (
-    IGNORE_LABEL,
-    Dataset,
-    InstanceTarget,
-    Sample,
-    Samples,
-    SemanticTarget,
-    Target,
-)
+from pointrend.data.image_io import Batch, collate
+from pointrend.structures import IGNORE_LABEL, Dataset, InstanceTarget, Sample, Samples, SemanticTarget
 from pointrend.training.recipe import Recipe
-
-Batch = tuple[list[Tensor], list[Target], list[Sample]]
-"""Images (3, h, w) uint8, their targets, and the samples they came from (for naming a bad one)."""
 
 
 class TooManyBroken(ValueError):
