@@ -43,18 +43,19 @@ def atomic_write(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
             os.unlink(name)
 
 
-def write_png(image: Image.Image | np.ndarray, path: str | Path) -> None:
+def write_png(image: Image.Image | np.ndarray, path: str | Path, *, icc_profile: bytes | None = None) -> None:
     """An image as a PNG file, written atomically; missing folders are made.
 
     Args:
         image: a Pillow image, or an array that `Image.fromarray` takes: (H, W) or (H, W, 3 or 4) uint8, ...
+        icc_profile: what its colours mean; sRGB if not given.
     """
     from PIL import Image
 
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image)
     with atomic_write(path) as unfinished:
-        image.save(unfinished, format="PNG")
+        image.save(unfinished, format="PNG", icc_profile=icc_profile)
 
 
 def palette_image(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> Image.Image:
