@@ -44,6 +44,8 @@ class CocoInstances(Dataset):
     category_ids: tuple[int, ...] = ()
     palette: tuple[RGB, ...] = ()
     image_ids: Sequence[int | str] = ()
+    file_names: Sequence[str] = ()
+    image_sizes: Sequence[tuple[int, int]] = ()
 
     def __init__(
         self,
@@ -84,16 +86,8 @@ class CocoInstances(Dataset):
             for number in self.file.images
             if keep_empty or any(not o.crowd for o in self._objects[number])
         ]
-
-    @property
-    def file_names(self) -> list[str]:
-        """As the annotation file has them."""
-        return [self.file.images[number].file_name for number in self.image_ids]
-
-    @property
-    def image_sizes(self) -> list[tuple[int, int]]:
-        """(H, W) of each image, as the annotation file has them."""
-        return [self.file.images[number].size for number in self.image_ids]
+        self.file_names = [self.file.images[number].file_name for number in self.image_ids]
+        self.image_sizes = [self.file.images[number].size for number in self.image_ids]
 
     def _counts(self, item: Annotation, min_area: float) -> bool:
         return item.category_id in self._label_of and (item.crowd or item.area >= min_area)
