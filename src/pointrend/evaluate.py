@@ -222,9 +222,8 @@ class EvaluationJob:
         options = self.options
         run: dict[str, object] = {
             "model": name,
-            "sha256": file_hash(name)
-            if Path(name).is_file()
-            else None,  # a name of the zoo stands for itself
+            # A name of the zoo stands for itself.
+            "sha256": file_hash(name) if Path(name).is_file() else None,
             "data": options.data,
             "split": options.split,
             "images": len(data),

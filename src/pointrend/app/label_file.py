@@ -101,7 +101,7 @@ def boxes_to_label(
     objects: list[dict[str, object]] = []
     if propose is not None:
         classes, results = propose(paths)
-        for number, result in enumerate(results, start=1):
+        for number, (_, result) in enumerate(zip(paths, results, strict=True), start=1):
             objects += _detected(number, result, first=len(objects) + 1)
     if not classes:
         raise ValueError(

@@ -126,9 +126,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
     """budget: bytes of array data that may be made in all, so that one string cannot become a thousand arrays."""
 
     def __init__(self, file: mmap.mmap, budget: int) -> None:
-        super().__init__(
-            cast(IO[bytes], file), encoding="latin1"
-        )  # Python 2 pickles keep raw bytes in strings
+        # Python 2 pickles keep raw bytes in strings.
+        super().__init__(cast(IO[bytes], file), encoding="latin1")
         self._budget = budget
         self._text_budget = budget
 
