@@ -109,8 +109,6 @@ def test_the_command_trains_scores_and_writes_the_model(
         str(tmp_path),
         "--steps",
         "1",
-        "--more-steps",
-        "1",
         "--front-steps",
         "1",
         "--workers",
@@ -126,7 +124,7 @@ def test_the_command_trains_scores_and_writes_the_model(
     model = load(tmp_path / "photo-semantic.safetensors")
     assert model.config == tool.config()
     assert model.origin["scores"] == scores
-    assert "--steps 1 --more-steps 1 --front-steps 1 --seed 0" in model.origin["command"]
+    assert "--steps 1 --front-steps 1 --seed 0" in model.origin["command"]
     assert len(model.predict([image(5)])) == 1
     capsys.readouterr()
     made = ["--score", str(tmp_path / "photo-semantic.safetensors")]

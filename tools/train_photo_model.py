@@ -538,7 +538,7 @@ def blend(model: SemanticSegmenter, before: Mapping[str, Tensor], share: float) 
     """Backbone and coarse head become a mean of ``share`` of their weights and the rest of those ``before`` training.
 
     What two small data sets made the model forget comes back, and most of what they taught it stays (Wortsman et al.,
-    Robust fine-tuning of zero-shot models, CVPR 2022). Pyramid and point head have to be trained again.
+    Robust fine-tuning of zero-shot models, CVPR 2022). Pyramid and point head fit the mean as they are.
     """
     for name, value in model.state_dict().items():
         if name.startswith(("backbone.", "decoder.")) and value.is_floating_point():
@@ -606,17 +606,14 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder for label maps, checkpoints and the model"
     )
     parser.add_argument("--steps", type=int, default=1750, help="updates before the weights are blended")
-    parser.add_argument("--more-steps", type=int, default=720, help="updates after that, at a lower rate")
     parser.add_argument(
         "--front-steps",
         type=int,
         default=0,
         help="further updates in which people behind the one in front are background",
     )
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--start", type=Path, help="a model of the first part, in place of training it")
-    given.add_argument(
-        "--front-start", type=Path, help="a model of the second part, in place of training both"
+    parser.add_argument(
+        "--start", type=Path, help="a model that this wrote, in place of training and blending"
     )
     parser.add_argument(
         "--trial", type=int, help="so many updates alone, scored on every fourth image; no model is written"
@@ -643,7 +640,7 @@ def main() -> None:
     pairs = draw_training(options.data, options.out / "labels", options.limit, teacher)
     images = [read_image(image) for name in ("ccp", "coco") for image, _ in pairs[name][:8]]
     points = not options.without_points
-    fresh = (5.0, 10.0) if points else (None, None)
+    fresh = 5.0 if points else None
     model = build_student(teacher, images, options.seed, points=points)
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -655,23 +652,17 @@ def main() -> None:
             )
 
     if options.trial is not None:
-        settings = recipe(options.trial, options.seed, learning_rate=2e-4, fresh=fresh[0])
+        settings = recipe(options.trial, options.seed, learning_rate=2e-4, fresh=fresh)
         part(
             "trial", replace(settings, average=0.0)
         )  # the average of a short training is mostly its beginning
         print(json.dumps(score(model.eval(), {name: own[::4] for name, own in validation.items()}), indent=1))
         return
-    if options.front_start is not None:
-        model.load_state_dict(load(options.front_start).state_dict())
+    if options.start is not None:
+        model.load_state_dict(load(options.start).state_dict())
     else:
-        if options.start is None:
-            part("first", recipe(options.steps, options.seed, learning_rate=2e-4, fresh=fresh[0]))
-            save(model, options.out / "first.safetensors")
-        else:
-            model.load_state_dict(load(options.start).state_dict())
+        part("training", recipe(options.steps, options.seed, learning_rate=2e-4, fresh=fresh))
         blend(model, before, 0.6)
-        part("second", recipe(options.more_steps, options.seed + 2, learning_rate=6e-5, fresh=fresh[1]))
-        save(model, options.out / "second.safetensors")
     if options.front_steps:
         keeper = SemanticSegmenter(config())
         keeper.load_state_dict(model.state_dict())
@@ -682,10 +673,8 @@ def main() -> None:
     scores = score(model.eval(), validation)
     print(json.dumps(scores, indent=1))
     (options.out / "scores.json").write_text(json.dumps(scores, indent=1))
-    lengths = f"--steps {options.steps} --more-steps {options.more_steps}"
-    if options.front_start is not None:
-        lengths = f"--front-start {options.front_start.name}"
-    command = f"python -m tools.train_photo_model --data DATA --out OUT {lengths}"
+    start = f"--steps {options.steps}" if options.start is None else f"--start {options.start.name}"
+    command = f"python -m tools.train_photo_model --data DATA --out OUT {start}"
     if options.front_steps:
         command += f" --front-steps {options.front_steps}"
     command += f" --seed {options.seed}" + " --without-points" * options.without_points
