@@ -127,7 +127,7 @@ def test_the_command_trains_scores_and_writes_the_model(
     assert "--steps 1 --front-steps 1 --seed 0" in model.origin["command"]
     assert len(model.predict([image(5)])) == 1
     capsys.readouterr()
-    made = ["--score", str(tmp_path / "photo-semantic.safetensors")]
+    made = ["--ignore-others", "--score", str(tmp_path / "photo-semantic.safetensors")]
     monkeypatch.setattr("sys.argv", ["train_photo_model", *arguments, *made])
     tool.main()
     assert set(json.loads(capsys.readouterr().out)) == set(scores)
@@ -214,6 +214,22 @@ def test_the_teacher_names_what_is_far_from_the_person(
     assert labels[40, 140] == tool.OTHERS
     assert labels[175, 120] == 0  # a shadow beside the feet
     assert labels[100, 70] == 0
+
+
+def test_people_without_a_label_can_be_ignored_in_scores(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sure = torch.zeros(21, *SIZE)
+    sure[0] = 1
+    sure[:, :20, :2] = 0
+    sure[tool.PERSON, :20, :2] = 0.9  # 18 pixels beside the person
+    monkeypatch.setattr(tool, "teach", lambda teacher, image: sure)
+    teacher = tool.build_teacher(data / tool.TEACHER)
+    pairs = tool.ignore_others(teacher, tool.read_pairs(data / "ccp/val.txt"), tmp_path)
+    labels = read_labels(pairs[0][1])
+    assert (labels[:20, :2] == 255).all()
+    assert (labels[10:60, 20:34] == tool.PERSON).all()
+    assert labels[20:, :20].max() == 0
 
 
 def test_the_coarse_logits_learn_from_the_teacher_where_no_label_says_otherwise(data: Path) -> None:

@@ -415,6 +415,18 @@ def draw_people_and_teacher(teacher: SemanticSegmenter, pairs: Iterable[Pair], f
     return drawn
 
 
+def ignore_others(teacher: SemanticSegmenter, pairs: Sequence[Pair], folder: Path) -> list[Pair]:
+    """Label maps of `ccp` for scoring in which other people, as far as the teacher knows them, are ignored."""
+    drawn = []
+    for image, path in draw_people_and_teacher(teacher.optimize("bfloat16"), pairs, folder / "teacher"):
+        labels = read_labels(path)
+        person = (labels == PERSON) * PERSON
+        drawn.append(
+            (image, write_labels(person.masked_fill(labels == OTHERS, IGNORE_LABEL), folder / path.name))
+        )
+    return drawn
+
+
 def grown(mask: Tensor, radius: int) -> Tensor:
     """The mask (H, W), dilated by a square of `radius` pixels to each side."""
     rows = F.max_pool2d(mask[None, None].float(), (2 * radius + 1, 1), 1, (radius, 0))
@@ -622,6 +634,11 @@ def main() -> None:
         "--without-points", action="store_true", help="no pyramid and no point head, to compare with"
     )
     parser.add_argument("--score", help="score this model, by path or name, and train nothing")
+    parser.add_argument(
+        "--ignore-others",
+        action="store_true",
+        help="with --score: ignore people of `ccp` who are not labelled",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=int, help="images of each set, for a trial")
     parser.add_argument("--threads", type=int, default=1)
@@ -631,8 +648,14 @@ def main() -> None:
         parser.error(f"--trial: expected 1 update or more, got {options.trial}")
     if options.without_points and options.front_steps:
         parser.error("--without-points: expected no --front-steps beside it, which train the point head")
+    if options.ignore_others and options.score is None:
+        parser.error("--ignore-others: expected --score MODEL beside it")
     torch.set_num_threads(options.threads)
     validation = draw_validation(options.data, options.out / "labels", options.limit)
+    if options.ignore_others:
+        people = read_pairs(options.data / "ccp" / "val.txt")[: options.limit]
+        teacher = build_teacher(options.data / TEACHER)
+        validation["ccp"] = ignore_others(teacher, people, options.out / "labels" / "ccp-val-ignored")
     if options.score is not None:
         print(json.dumps(score(pointrend.load(options.score), validation), indent=1))
         return
