@@ -10,6 +10,7 @@ import torch
 
 from pointrend.structures import Dataset
 from pointrend.training.data_loading import TooManyBroken, TrainingLoader, wide_images
+from pointrend.training.loop import train
 from pointrend.training.recipe import Recipe
 
 
@@ -97,6 +98,21 @@ def test_workers_go_on_when_the_whole_job_gets_a_signal(greys) -> None:
         os.kill(worker.pid, signal.SIGINT)
     for _ in range(10):  # more than what was read ahead
         assert len(next(batches)[0]) == 3
+
+
+def test_a_training_that_fails_leaves_no_worker_behind(fit, greys) -> None:
+    model = fit()
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("lost the device")
+
+    model.loss = fail
+    recipe = Recipe(steps=2, batch_size=2)
+    with pytest.raises(RuntimeError, match="lost the device") as error:
+        train(model, TrainingLoader(greys(), recipe, workers=1), recipe, device="cpu")
+    # They ignore signals, so Python would wait for them at exit, as long as the error keeps the loop's variables.
+    assert error.tb is not None
+    assert multiprocessing.active_children() == []
 
 
 def test_an_empty_data_set_is_refused(greys) -> None:

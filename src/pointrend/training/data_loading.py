@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -100,8 +100,12 @@ class TrainingLoader:
         self.broken: dict[int, str] = {}
         """What was wrong with each image that could not be read, by index."""
 
-    def batches(self, first_update: int = 0, *, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, first_update: int = 0, *, rank: int = 0, processes: int = 1
+    ) -> Generator[Batch, None, None]:
         """The parts of this process, `recipe.accumulate` for each update, from `first_update` on.
+
+        To be closed by who ends early: workers that nobody closes keep a failed process from ending.
 
         Raises:
             ValueError: if the images of an update cannot be shared out evenly, or there is none.
@@ -118,7 +122,9 @@ class TrainingLoader:
         )
         return self._watched(iter(loader))
 
-    def _watched(self, parts: Iterator[tuple[Batch, list[tuple[int, str]]]]) -> Iterator[Batch]:
+    def _watched(
+        self, parts: Iterator[tuple[Batch, list[tuple[int, str]]]]
+    ) -> Generator[Batch, None, None]:
         for batch, broken in parts:
             for index, what in broken:
                 if index not in self.broken:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -100,7 +101,6 @@ def train(
     if found is not None:
         training.load(found[0], str(found[1]))
     check_same_start(training.step, out)
-    batches = _batches(loader, accelerator, recipe, training.step)
     updates = Updates(accelerator, network, model, recipe, out)
     if trackers is None:
         trackers = open_trackers(out, recipe, wandb=wandb) if main else ()
@@ -122,7 +122,7 @@ def train(
             save(training.scored, out / "best.safetensors")
         return found
 
-    with sigterm() as terminated:
+    with closing(_batches(loader, accelerator, recipe, training.step)) as batches, sigterm() as terminated:
         for step in range(training.step, recipe.steps):
             asked = stop is not None and stop()
             if any_process(accelerator, asked or terminated() or training.stalled):
@@ -184,7 +184,7 @@ def train(
 
 def _batches(
     loader: TrainingLoader | Iterable[Batch], accelerator: Accelerator, recipe: Recipe, done: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of this process from update ``done`` on, endless."""
     if isinstance(loader, TrainingLoader):
         return loader.batches(done, rank=accelerator.process_index, processes=accelerator.num_processes)
@@ -197,7 +197,7 @@ def _batches(
     return batches
 
 
-def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
+def _endless(loader: Iterable[Batch]) -> Generator[Batch, None, None]:
     for epoch in itertools.count():
         empty = True
         for batch in loader:
