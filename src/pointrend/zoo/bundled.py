@@ -40,12 +40,12 @@ BUNDLED: dict[str, Bundled] = {
             "semantic",
             "photographs: the 21 classes of PASCAL VOC, people best (DeepLabV3-MobileNetV2, 6 MB)",
             "Its outlines were learnt from street photographs of people in fashionable clothes: expect less of "
-            "crowds, small people and rooms. Cows, potted plants, boats, aeroplanes and chairs are mostly missed. "
+            "crowds, small people and rooms. Cows, potted plants, boats and chairs are mostly missed. "
             "Points sharpen what the coarse prediction found and find nothing else. Nothing about a person should "
             "be decided with it. "
             "Whether weights inherit terms of the images that they were trained on is not settled: where that matters, "
             "train on your own.",
-            "8770cc2fe0435b120ab22490ebc8b498ab5d61e592190cfc7ee1c42f7c89b743",
+            "3fbab22dd4ac1e3b3dff0648dd2e4588515528dac5b70c421fe44b9b125b9ed7",
         ),
         Bundled(
             "shapes-semantic",
