@@ -122,9 +122,7 @@ class TrainingLoader:
         )
         return self._watched(iter(loader))
 
-    def _watched(
-        self, parts: Iterator[tuple[Batch, list[tuple[int, str]]]]
-    ) -> Generator[Batch, None, None]:
+    def _watched(self, parts: Iterator[tuple[Batch, list[tuple[int, str]]]]) -> Generator[Batch, None, None]:
         for batch, broken in parts:
             for index, what in broken:
                 if index not in self.broken:
