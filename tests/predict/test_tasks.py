@@ -71,3 +71,8 @@ def test_a_version_changes_with_the_file(tmp_path: Path) -> None:
     assert version(task) != before
     with pytest.raises(ValueError, match="no such file"):
         version(Task(str(tmp_path / "b.png")))
+
+
+def test_a_name_that_is_no_text_is_a_failure_of_that_image_alone() -> None:
+    with pytest.raises(ValueError, match=r"a\\udcff.png: the name is not UTF-8.*rename"):
+        version(Task("a\udcff.png"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ import torch
 from pointrend.checkpoints.native import load, save
 from pointrend.cli import main
 from pointrend.data.shapes import ShapeScenes
+from pointrend.evaluation.evaluate_instances import evaluate_instances
 from pointrend.models.backbones import BackboneConfig
 from pointrend.models.box_head import BoxHeadConfig
 from pointrend.models.instance import InstanceConfig, InstanceSegmenter
 from pointrend.models.mask_heads.base import MaskConfig
 from pointrend.models.semantic import SemanticConfig, SemanticPointRendConfig, SemanticSegmenter
+from pointrend.train import prepare_finetuning
 from pointrend.training.finetune import change_classes, class_axes, finetune_recipe
+from pointrend.training.options import TrainingOptions
 
 OLD, NEW = ("road", "car", "sky"), ("tree", "sky", "road", "boat")
 
@@ -144,3 +148,14 @@ def test_defaults_follow_the_size_of_the_data() -> None:
     assert finetune_recipe(300, "instance").batch_size == 4
     with pytest.raises(ValueError, match="at least one"):
         finetune_recipe(0, "semantic")
+
+
+def test_an_exported_file_is_no_start() -> None:
+    exported = SimpleNamespace(task="semantic", config=SimpleNamespace(class_names=OLD))
+    with pytest.raises(ValueError, match=r"model.onnx: expected a checkpoint"):
+        prepare_finetuning(exported, "model.onnx", TrainingOptions(data="shapes"))  # type: ignore[arg-type]
+
+
+def test_a_semantic_model_has_no_objects_to_score(semantic) -> None:
+    with pytest.raises(ValueError, match="expected an instance model, got one that gives SemanticResult"):
+        evaluate_instances(semantic, ShapeScenes(1, size=(32, 32)))

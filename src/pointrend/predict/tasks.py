@@ -50,8 +50,11 @@ def version(task: Task) -> str:
     """What changes when the image does: size and time of change of a file; of an object see `object_version`.
 
     Raises:
-        ValueError, ConnectionError: there is no such file, or the store does not answer.
+        ValueError, ConnectionError: there is no such file, its name is no text, or the store does not answer.
     """
+    name = task.image.encode(errors="backslashreplace").decode()
+    if name != task.image:
+        raise ValueError(f"{name}: the name is not UTF-8, which the columns of a table need; rename the file")
     if task.version is not None:
         return task.version
     if is_url(task.image):
