@@ -45,11 +45,12 @@ nitpicky = True
 # Types of other libraries: their inventories would have to be fetched.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|np|numpy|PIL|nn|Image|os|collections|typing|pathlib|Path)(\..*)?"),
-    ("py:.*", r"Figure|Pretrained|Progress"),  # names that only type checkers import
+    # Names that only type checkers import.
+    ("py:.*", r"Figure|ndarray|DataFrame|Detections|Drawable|Coco(Mask|Detection)|Pretrained|Progress"),
     (
         "py:.*",
-        r"tuple\[.*|pointrend\..*\.[A-Z]|pointrend\.models\.base\.Model",
-    ),  # a nested tuple, and type variables
+        r"tuple\[.*|pointrend\..*\.[A-Z]|pointrend\.(models\.base\.Model|structures\.PlacedTarget|results\.Named)",
+    ),  # a nested tuple, type variables, and types without a page
 ]
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
