@@ -49,7 +49,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"Figure|ndarray|DataFrame|Detections|Drawable|Coco(Mask|Detection)|Pretrained|Progress"),
     (
         "py:.*",
-        r"tuple\[.*|pointrend\..*\.[A-Z]|pointrend\.(models\.base\.Model|structures\.PlacedTarget|results\.Named)",
+        r"tuple\[.*|pointrend\..*\.[A-Z]|pointrend\.(models\.base\.Model|structures\.PlacedTarget|results\.HasClassNames)",
     ),  # a nested tuple, type variables, and types without a page
 ]
 autodoc_typehints = "signature"

@@ -139,6 +139,18 @@ def test_the_command_trains_scores_and_writes_the_model(
     with pytest.raises(SystemExit):
         tool.main()
     assert "--without-points: expected no --front-steps" in capsys.readouterr().err
+    start = [
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path),
+        "--start",
+        str(tmp_path / "photo-semantic.safetensors"),
+    ]
+    monkeypatch.setattr("sys.argv", ["train_photo_model", *start])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "--start: expected --front-steps" in capsys.readouterr().err
 
 
 def test_before_training_the_model_says_what_the_teacher_says(data: Path) -> None:

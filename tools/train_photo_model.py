@@ -617,16 +617,15 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for label maps, checkpoints and the model"
     )
-    parser.add_argument("--steps", type=int, default=1750, help="updates before the weights are blended")
+    made = parser.add_mutually_exclusive_group()
+    made.add_argument("--steps", type=int, default=1750, help="updates before the weights are blended")
     parser.add_argument(
         "--front-steps",
         type=int,
         default=0,
         help="further updates in which people behind the one in front are background",
     )
-    parser.add_argument(
-        "--start", type=Path, help="a model that this wrote, in place of training and blending"
-    )
+    made.add_argument("--start", type=Path, help="a model that this wrote, in place of training and blending")
     parser.add_argument(
         "--trial", type=int, help="so many updates alone, scored on every fourth image; no model is written"
     )
@@ -646,6 +645,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.trial is not None and options.trial < 1:
         parser.error(f"--trial: expected 1 update or more, got {options.trial}")
+    if options.start is not None and (options.trial is not None or not options.front_steps):
+        parser.error("--start: expected --front-steps beside it, which train on from it, and no --trial")
     if options.without_points and options.front_steps:
         parser.error("--without-points: expected no --front-steps beside it, which train the point head")
     if options.ignore_others and options.score is None:

@@ -340,7 +340,7 @@ Result = InstanceResult | SemanticResult
 """What a model's `predict` gives for an image."""
 
 
-class Named(Protocol):
+class HasClassNames(Protocol):
     """A configuration that names the classes 0..K-1."""
 
     @property
@@ -351,7 +351,7 @@ class Model(Protocol):
     """What predicts: a model of this package, one with views or windows around it, or an exported file."""
 
     @property
-    def config(self) -> Named:
+    def config(self) -> HasClassNames:
         """Its configuration."""
 
     def predict(self, images: Sequence[Tensor], *args: Any, **options: Any) -> Sequence[Result]:

@@ -73,6 +73,6 @@ def test_a_version_changes_with_the_file(tmp_path: Path) -> None:
         version(Task(str(tmp_path / "b.png")))
 
 
-def test_a_name_that_is_no_text_is_a_failure_of_that_image_alone() -> None:
+def test_a_name_that_is_no_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"a\\udcff.png: the name is not UTF-8.*rename"):
         version(Task("a\udcff.png"))
